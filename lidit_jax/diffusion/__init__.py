@@ -1,0 +1,1 @@
+"""Diffusion: the process (schedules, objectives), samplers, guidance and caption dropout."""
