@@ -1,0 +1,150 @@
+"""The backbone's parts: patches, positions, blocks and the output layer (paper, section 3.4)."""
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from lidit_jax.config import ModelConfig
+from lidit_jax.models.layers import (
+    Attention,
+    Dense,
+    Mlp,
+    Modulation,
+    layer_norm,
+    modulate,
+    rms_norm,
+)
+
+Rotary = tuple[Float[Array, "N K"], Float[Array, "N K"]]
+
+
+def patchify(x: Float[Array, "B h w C"], patch: int) -> Float[Array, "B N P"]:
+    """Cuts an image into `patch` x `patch` tokens, row by row; P = patch * patch * C."""
+    return einops.rearrange(x, "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
+
+
+def unpatchify(
+    tokens: Float[Array, "B N P"], patch: int, grid: tuple[int, int]
+) -> Float[Array, "B h w C"]:
+    """The inverse of `patchify` for a grid of (rows, columns) tokens."""
+    rows, columns = grid
+    return einops.rearrange(
+        tokens, "b (h w) (p q c) -> b (h p) (w q) c", h=rows, w=columns, p=patch, q=patch
+    )
+
+
+class PositionResBlock(nn.Module):
+    """The ResBlock after patchify that stands in for position embeddings (paper, section 3.4).
+
+    Zero padding tells the tokens near the border where they are, and the attention layers carry it
+    on. The norm is per token, so the block works at any resolution.
+    """
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N D"], grid: tuple[int, int]) -> Float[Array, "B N D"]:
+        """Args: tokens and their grid (rows, columns)."""
+        width = x.shape[-1]
+        h = einops.rearrange(x, "b (h w) d -> b h w d", h=grid[0], w=grid[1])
+        for i in range(2):
+            h = nn.silu(rms_norm(self.dtype, name=f"norm_{i}")(h))
+            h = nn.Conv(
+                width,
+                (3, 3),
+                dtype=self.dtype,
+                kernel_init=nn.with_logical_partitioning(
+                    nn.initializers.xavier_uniform(), (None, None, "embed", "mlp")
+                ),
+                name=f"conv_{i}",
+            )(h)
+        return x + h.reshape(x.shape)
+
+
+def rotary_positions(grid: tuple[int, int], head_width: int, theta: float = 100.0) -> Rotary:
+    """Axial 2-D rotary (cos, sin), [N, K]: half of the frequencies turn by row, half by column.
+
+    The base of 100 suits image grids (arXiv 2403.13298).
+    """
+    quarter = head_width // 4
+    frequencies = theta ** -(jnp.arange(quarter, dtype=jnp.float32) / quarter)
+    row, column = _coordinates(grid)
+    angles = jnp.concatenate([row[:, None] * frequencies, column[:, None] * frequencies], axis=-1)
+    angles = jnp.concatenate([angles, angles], axis=-1)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def sincos_positions(grid: tuple[int, int], width: int) -> Float[Array, "N D"]:
+    """Fixed 2-D sine and cosine embedding, half of the channels by row, half by column."""
+    quarter = width // 4
+    frequencies = 10_000.0 ** -(jnp.arange(quarter, dtype=jnp.float32) / quarter)
+    parts = []
+    for coordinate in _coordinates(grid):
+        angles = coordinate[:, None] * frequencies
+        parts += [jnp.sin(angles), jnp.cos(angles)]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _coordinates(grid: tuple[int, int]) -> tuple[Array, Array]:
+    rows, columns = grid
+    n = jnp.arange(rows * columns)
+    return (n // columns).astype(jnp.float32), (n % columns).astype(jnp.float32)
+
+
+class DiTBlock(nn.Module):
+    """Self-attention, cross-attention and FFN, under nine adaLN-zero vectors (figure 5)."""
+
+    config: ModelConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B N D"],
+        context: Float[Array, "B S D"],
+        context_mask: Bool[Array, "B S"],
+        condition: Float[Array, "B D"],
+        rotary: Rotary | None,
+    ) -> tuple[Float[Array, "B N D"], None]:
+        """Returns the new tokens and None, the shape that a layer scan wants."""
+        config, dtype = self.config, self.dtype
+        vectors = Modulation(9, dtype, name="modulation")(condition)
+        scale_s, shift_s, gate_s, scale_c, shift_c, gate_c, scale_m, shift_m, gate_m = vectors
+        self.sow("intermediates", "gates", (gate_s, gate_c, gate_m))
+
+        h = modulate(layer_norm(dtype, affine=False, name="self_norm")(x), scale_s, shift_s)
+        h = Attention(config.heads, config.qk_norm, dtype, name="self_attention")(
+            h, h, rotary=rotary
+        )
+        x = x + gate_s * h
+        h = modulate(layer_norm(dtype, affine=False, name="cross_norm")(x), scale_c, shift_c)
+        h = Attention(config.heads, config.qk_norm, dtype, name="cross_attention")(
+            h, context, context_mask
+        )
+        x = x + gate_c * h
+        h = modulate(layer_norm(dtype, affine=False, name="mlp_norm")(x), scale_m, shift_m)
+        h = Mlp(config.mlp_ratio * config.width, config.width, nn.gelu, dtype, name="mlp")(h)
+        return x + gate_m * h, None
+
+
+class OutputLayer(nn.Module):
+    """adaLN and a linear layer that starts at zero, in float32: the prediction of each patch."""
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B N D"], condition: Float[Array, "B D"]
+    ) -> Float[Array, "B N P"]:
+        """Args: tokens and the backbone's condition."""
+        scale, shift = Modulation(2, self.dtype, name="modulation")(condition)
+        h = modulate(layer_norm(self.dtype, affine=False, name="norm")(x), scale, shift)
+        return Dense(
+            self.features,
+            ("embed", None),
+            jnp.float32,
+            kernel_init=nn.initializers.zeros,
+            name="linear",
+        )(h)

@@ -1,0 +1,95 @@
+"""LI-DiT: the paper's figure 5 on one page."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from lidit_jax.config import ModelConfig
+from lidit_jax.models.dit import (
+    DiTBlock,
+    OutputLayer,
+    PositionResBlock,
+    patchify,
+    rotary_positions,
+    sincos_positions,
+    unpatchify,
+)
+from lidit_jax.models.layers import Dense, TimeEmbedder, dtype_of
+from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
+
+
+class LIDiT(nn.Module):
+    """Predicts noise, velocity or image from a noisy latent, a time and LLM features.
+
+    The refiners live inside, because their gates read the time: they run at every denoising step,
+    while the LLM features are computed once a prompt.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x_t: Float[Array, "B h w C"],
+        t: Float[Array, " B"],
+        features: Sequence[Float[Array, "B S_k D_k"]],
+        masks: Sequence[Bool[Array, "B S_k"]],
+        crop: Sequence[int],
+    ) -> Float[Array, "B h w C"]:
+        """Denoises.
+
+        Args:
+          x_t: noisy latents; h and w are multiples of the patch.
+          t: times as embedders receive them, 0 to 1000.
+          features: hidden states of each LLM, instruction tokens first, padding on the right.
+          masks: valid tokens of each.
+          crop: number of instruction tokens of each, dropped after the refiners.
+
+        Returns:
+          The prediction, float32; exactly 0 at initialisation.
+        """
+        config = self.config
+        dtype = dtype_of(config.dtype)
+        patch, width = config.patch, config.width
+
+        # Text: refine each stream, let the streams read each other, drop the instruction, join.
+        time_embedding = TimeEmbedder(width, dtype, name="time_embedder")(t)
+        streams = [
+            LinguisticRefiner(
+                width, config.heads, config.refiner, dtype, name=f"linguistic_refiner_{k}"
+            )(features[k], masks[k], t, time_embedding, crop[k])
+            for k in range(len(features))
+        ]
+        refined = CollaborativeRefiner(
+            config.heads, config.refiner, dtype, name="collaborative_refiner"
+        )([s.tokens for s in streams], masks, [s.condition for s in streams])
+        context = jnp.concatenate([x[:, n:] for x, n in zip(refined, crop, strict=True)], axis=1)
+        context_mask = jnp.concatenate([m[:, n:] for m, n in zip(masks, crop, strict=True)], axis=1)
+        condition = time_embedding + sum(s.pooled for s in streams)
+
+        # Image: patches, positions, blocks, output.
+        grid = (x_t.shape[1] // patch, x_t.shape[2] // patch)
+        x = Dense(width, (None, "embed"), dtype, name="patch_embedder")(patchify(x_t, patch))
+        rotary = None
+        if "conv" in config.position:
+            x = PositionResBlock(dtype, name="position")(x, grid)
+        if "sincos" in config.position:
+            x = x + sincos_positions(grid, width).astype(dtype)
+        if "rope" in config.position:
+            rotary = rotary_positions(grid, width // config.heads)
+
+        block = nn.remat(DiTBlock, prevent_cse=False) if config.remat else DiTBlock
+        blocks = nn.scan(
+            block,
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=config.depth,
+            unroll=config.scan_unroll,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        x, _ = blocks(config, dtype, name="blocks")(x, context, context_mask, condition, rotary)
+        out = OutputLayer(patch * patch * x_t.shape[-1], dtype, name="output")(x, condition)
+        return unpatchify(out, patch, grid)

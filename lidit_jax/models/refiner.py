@@ -1,0 +1,190 @@
+"""The paper's two refiners (sections 3.2 and 3.3, figure 5).
+
+A causal LLM's later tokens know the earlier ones but not the other way round. The *linguistic token
+refiner* lets every token of one LLM attend to all others; the *collaborative refiner* then lets the
+streams of several LLMs read each other. Both know the time and the prompt through their gates.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from lidit_jax.config import RefinerConfig
+from lidit_jax.models.layers import (
+    Attention,
+    Dense,
+    Mlp,
+    Modulation,
+    TimeEmbedder,
+    layer_norm,
+    masked_mean,
+    modulate,
+    rms_norm,
+)
+
+
+class RefinedStream(NamedTuple):
+    """What a linguistic refiner makes of one LLM's features."""
+
+    tokens: Float[Array, "B S D"]
+    """Refined tokens, instruction included; padded positions hold no meaning."""
+    pooled: Float[Array, "B D"]
+    """Embedded mean of the features."""
+    condition: Float[Array, "B D"]
+    """Pooled plus time embedding: what drives the gates."""
+
+
+class LinguisticBlock(nn.Module):
+    """Pre-norm self-attention and FFN, each behind a gate that starts at zero."""
+
+    heads: int
+    config: RefinerConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "B S"],
+        condition: Float[Array, "B D"],
+    ) -> Float[Array, "B S D"]:
+        """Returns the refined tokens. Asked for `intermediates`, stores its gates."""
+        gate_attention = gate_mlp = jnp.ones((), self.dtype)
+        if self.config.gate:
+            gate_attention, gate_mlp = Modulation(2, self.dtype, name="gate")(condition)
+            self.sow("intermediates", "gates", (gate_attention, gate_mlp))
+        h = layer_norm(self.dtype, affine=True, name="attention_norm")(x)
+        h = Attention(
+            self.heads, False, self.dtype, causal=self.config.causal, name="self_attention"
+        )(h, h, mask)
+        x = x + gate_attention * h
+        h = layer_norm(self.dtype, affine=True, name="mlp_norm")(x)
+        width = x.shape[-1]
+        h = Mlp(self.config.mlp_ratio * width, width, nn.silu, self.dtype, name="mlp")(h)
+        return x + gate_mlp * h
+
+
+class LinguisticRefiner(nn.Module):
+    """Linguistic token refiner of one LLM (paper, section 3.2): two full-attention blocks.
+
+    At initialisation its gates are zero, so it is just the projection of the normed features.
+    """
+
+    width: int
+    heads: int
+    config: RefinerConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "B S D_k"],
+        mask: Bool[Array, "B S"],
+        t: Float[Array, " B"],
+        time_embedding: Float[Array, "B D"] | None = None,
+        crop: int = 0,
+    ) -> RefinedStream:
+        """Refines one stream.
+
+        Args:
+          features: hidden states of the LLM, instruction tokens first.
+          mask: valid tokens.
+          t: times, 0 to 1000; read only with `own_time_embedder`.
+          time_embedding: the backbone's embedding of `t`.
+          crop: number of instruction tokens; read only with `pool="prompt"`.
+        """
+        # Padding may hold anything, even NaN, which multiplying by a mask would not remove.
+        features = jnp.where(mask[..., None], features, 0).astype(self.dtype)
+        normed = features
+        if self.config.feature_norm == "rms":
+            normed = rms_norm(self.dtype, name="feature_norm")(features)
+        pool_from = features if self.config.pool_raw else normed
+        pool_mask = mask
+        if self.config.pool == "prompt":
+            pool_mask = mask & (jnp.arange(mask.shape[1]) >= crop)
+        pooled = Mlp(self.width, self.width, nn.silu, self.dtype, name="pooled_embedder")(
+            masked_mean(pool_from, pool_mask)
+        )
+        if self.config.own_time_embedder:
+            time_embedding = TimeEmbedder(self.width, self.dtype, name="time_embedder")(t)
+        condition = time_embedding + pooled
+
+        x = Dense(self.width, ("features", "embed"), self.dtype, name="projection")(normed)
+        for i in range(self.config.blocks):
+            x = LinguisticBlock(self.heads, self.config, self.dtype, name=f"block_{i}")(
+                x, mask, condition
+            )
+        return RefinedStream(x, pooled, condition)
+
+
+class CollaborativeBlock(nn.Module):
+    """Cross-attention from one stream to the others, then an FFN; both under adaLN-zero."""
+
+    heads: int
+    mlp_ratio: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        others: Float[Array, "B R D"],
+        others_mask: Bool[Array, "B R"],
+        condition: Float[Array, "B D"],
+    ) -> Float[Array, "B S D"]:
+        """Args: this stream, the other streams joined, their mask, this stream's condition."""
+        vectors = Modulation(6, self.dtype, name="modulation")(condition)
+        scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = vectors
+        self.sow("intermediates", "gates", (gate_a, gate_m))
+        h = modulate(layer_norm(self.dtype, affine=False, name="attention_norm")(x), scale_a, shift_a)
+        kv = layer_norm(self.dtype, affine=False, name="others_norm")(others)
+        h = Attention(self.heads, False, self.dtype, name="cross_attention")(h, kv, others_mask)
+        x = x + gate_a * h
+        h = modulate(layer_norm(self.dtype, affine=False, name="mlp_norm")(x), scale_m, shift_m)
+        width = x.shape[-1]
+        h = Mlp(self.mlp_ratio * width, width, nn.silu, self.dtype, name="mlp")(h)
+        return x + gate_m * h
+
+
+class CollaborativeRefiner(nn.Module):
+    """Collaborative refiner (paper, section 3.3): every stream attends to all the others.
+
+    The update is simultaneous: each stream reads what the others were *before* the block. A single
+    stream has no others and passes unchanged.
+    """
+
+    heads: int
+    config: RefinerConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        streams: Sequence[Float[Array, "B S_k D"]],
+        masks: Sequence[Bool[Array, "B S_k"]],
+        conditions: Sequence[Float[Array, "B D"]],
+    ) -> list[Float[Array, "B S_k D"]]:
+        """Returns the streams, refined, in the same order."""
+        streams = list(streams)
+        if len(streams) == 1:
+            return streams
+        for i in range(self.config.collaborative_blocks):
+            updated = []
+            for k, stream in enumerate(streams):
+                others = [j for j in range(len(streams)) if j != k]
+                block = CollaborativeBlock(
+                    self.heads, self.config.mlp_ratio, self.dtype, name=f"block_{i}_stream_{k}"
+                )
+                updated.append(
+                    block(
+                        stream,
+                        jnp.concatenate([streams[j] for j in others], axis=1),
+                        jnp.concatenate([masks[j] for j in others], axis=1),
+                        conditions[k],
+                    )
+                )
+            streams = updated
+        return streams
