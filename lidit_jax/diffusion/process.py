@@ -51,29 +51,20 @@ def from_config(config: DiffusionConfig) -> Process:
     spaces = {"prediction": config.prediction, "loss_space": config.loss}
     if config.process == "flow":
         return RectifiedFlow(**spaces, time_sampling=config.time_sampling, shift=config.shift)
-    if config.process != "ddpm":
-        raise LiditError(
-            f"config.diffusion.process={config.process!r}: choose one of 'ddpm', 'flow'"
-        )
     if config.shift != 1:
         raise LiditError(
             f"config.diffusion.shift={config.shift}: DDPM has no time shift, "
             "set 1.0 or config.diffusion.process='flow'"
         )
-    return DDPM(
-        **spaces,
-        timesteps=config.timesteps,
-        beta_start=config.beta_start,
-        beta_end=config.beta_end,
-    )
+    betas = {"beta_start": config.beta_start, "beta_end": config.beta_end}
+    return DDPM(**spaces, timesteps=config.timesteps, **betas)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Process(ABC):
-    """What both processes share; everything follows from `scales`.
+    """What both processes share; most of it follows from `scales`.
 
-    Raises:
-      LiditError: when `prediction` or `loss_space` is not one of the process's spaces.
+    Making one raises `LiditError` when a field is out of range, or a space is not the process's.
     """
 
     name: ClassVar[str]
@@ -160,11 +151,9 @@ class Process(ABC):
     def _loss_weight(self, t: Times) -> PerSample:
         weight = 1.0
         loss_powers = _ERROR_POWERS[self.loss_space or self.prediction]
-        for scale, to, of in zip(
-            self.scales(t), loss_powers, _ERROR_POWERS[self.prediction], strict=True
-        ):
-            floored = jnp.maximum(scale, LOSS_DIVISOR_FLOOR) if to < of else scale
-            weight = weight * floored ** (to - of)
+        powers = np.subtract(loss_powers, _ERROR_POWERS[self.prediction]).tolist()
+        for scale, power in zip(self.scales(t), powers, strict=True):
+            weight = weight * jnp.maximum(scale, LOSS_DIVISOR_FLOOR if power < 0 else 0) ** power
         return weight
 
     def _in_space(self, space: str, x0: Images, epsilon: Images, t: Times) -> Images:

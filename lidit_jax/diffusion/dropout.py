@@ -1,0 +1,55 @@
+"""Caption dropout: some samples train with the empty prompt, so that guidance can subtract it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+
+def sample_keys(key: Key[Array, ""], global_indices: Int[Array, "B"]) -> Key[Array, "B"]:
+    """One key a sample, whatever host or batch the sample is in.
+
+    Args:
+      key: of the run's seed and the training step.
+      global_indices: the samples' places in the global batch or data set.
+    """
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, global_indices)
+
+
+def drop_captions(
+    keys: Key[Array, "B"],
+    features: Sequence[Float[Array, "B S_k D_k"]],
+    masks: Sequence[Bool[Array, "B S_k"]],
+    null_features: Sequence[Float[Array, "1 N_k D_k"]],
+    null_masks: Sequence[Bool[Array, "1 N_k"]],
+    probability: float,
+) -> tuple[tuple[Float[Array, "B S_k D_k"], ...], tuple[Bool[Array, "B S_k"], ...]]:
+    """Swaps in the empty prompt for a random share of the samples, in all streams at once.
+
+    Args:
+      keys: of `sample_keys`, used for nothing else; one draw a sample decides for all streams.
+      features: LLM hidden states, one array a stream k.
+      masks: their masks.
+      null_features: the features of the empty prompt, *with* the instruction, as encoding `[""]`
+        gives them. N_k may be shorter than S_k; it is padded on the right.
+      null_masks: their masks.
+      probability: share of samples to drop, 0 to 1.
+
+    Returns:
+      The features and the masks, of the shapes and types that came in.
+    """
+    dropped = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
+
+    def swap(prompt: Array, empty: Array) -> Array:
+        padding = [(0, 0)] * empty.ndim
+        padding[1] = (0, prompt.shape[1] - empty.shape[1])
+        empty = jnp.pad(empty, padding).astype(prompt.dtype)
+        return jnp.where(dropped.reshape((-1,) + (1,) * (prompt.ndim - 1)), empty, prompt)
+
+    return (
+        tuple(map(swap, features, null_features, strict=True)),
+        tuple(map(swap, masks, null_masks, strict=True)),
+    )
