@@ -50,6 +50,6 @@ def drop_captions(
         return jnp.where(dropped.reshape((-1,) + (1,) * (prompt.ndim - 1)), empty, prompt)
 
     return (
-        tuple(map(swap, features, null_features, strict=True)),
-        tuple(map(swap, masks, null_masks, strict=True)),
+        tuple(swap(*stream) for stream in zip(features, null_features, strict=True)),
+        tuple(swap(*stream) for stream in zip(masks, null_masks, strict=True)),
     )
