@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Sets up what the tests need (see _environment.sh), checks style and runs them all.
+#   bash launch/test.sh                      everything
+#   bash launch/test.sh tests/test_cli.py    only some: arguments go to pytest
+set -euo pipefail
+# shellcheck source=launch/_environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+cd "$root"
+
+install_environment test
+say "ruff and shellcheck"
+"$venv/bin/ruff" check --quiet .
+"$venv/bin/ruff" format --quiet --check . ||
+  fail "some files are not formatted: $venv/bin/ruff format ."
+"$venv/bin/shellcheck" --external-sources launch/*.sh .ci/run
+say "pytest"
+"$venv/bin/python" -m pytest "$@"

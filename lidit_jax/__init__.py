@@ -1,0 +1,29 @@
+"""LI-DiT (arXiv 2406.11831) in JAX/Flax: prompts in, images out, from a laptop to a TPU pod.
+
+```python
+from lidit_jax import Pipeline
+
+images = Pipeline.from_checkpoint("demo")(["a red circle"], seed=0)  # uint8 [B, H, W, 3]
+```
+
+Importing the package loads nothing heavy: `Pipeline` is looked up when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lidit_jax.pipeline import Pipeline as Pipeline
+
+__all__ = ["Pipeline", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Pipeline":
+        from lidit_jax.pipeline import Pipeline
+
+        return Pipeline
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lidit-jax")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

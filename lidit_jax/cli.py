@@ -1,0 +1,123 @@
+"""The `lidit` command: reads the command line, runs one command, turns mistakes into one line.
+
+Each command is a module of `lidit_jax.commands` with two functions, `add_parser` and `run`.
+They import the program inside `run`, so that `lidit --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from lidit_jax.commands import doctor, evaluate, sample, train
+from lidit_jax.errors import LiditError
+from lidit_jax.paths import cache_dir
+
+_COMMANDS = (train, sample, evaluate, doctor)
+
+_EXAMPLES = """\
+start here:
+  lidit doctor                                                what this machine can do
+  lidit sample --checkpoint=demo --prompt="a red circle" --out=circle.png
+  lidit train --config=configs/demo.py --workdir=runs/demo    train; run it again to resume
+  lidit sample --checkpoint=runs/demo --prompt="three green stars" --out=stars.png
+  lidit eval scenes --checkpoint=runs/demo --out=runs/demo-scores
+
+Each command explains itself: lidit sample --help
+Exit status: 0 done, 1 the machine lacks something (doctor), 2 a mistake in what was asked.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose mistakes are `LiditError`s, with the nearest option for a misspelt one."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        options = [name for name in self._option_string_actions if name.startswith("--")]
+        for argument in args if self._subparsers is None else ():
+            name = argument.partition("=")[0]
+            if name.startswith("--") and name != "--" and name not in options:
+                close = difflib.get_close_matches(name, options, n=1)
+                hint = f": did you mean {close[0]}?" if close else ""
+                self.error(f"{self.prog} has no option {name}{hint}")
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        raise LiditError(f"{message} (see: {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status (see `lidit --help`)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            status = _run(arguments)
+        except SystemExit as end:  # argparse leaves so after --help
+            status = int(end.code or 0)
+        sys.stdout.flush()
+        return status
+    except LiditError as error:
+        print(f"lidit: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lidit: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has left. Python flushes stdout once more at exit: to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line as an argparse parser."""
+    parser = _Parser(
+        prog="lidit",
+        description="Text-to-image diffusion with frozen LLMs as prompt encoders (LI-DiT) in JAX.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for command in _COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def _run(arguments: list[str]) -> int:
+    overrides = []
+    if arguments[:1] == ["train"]:
+        overrides, arguments = train.split_overrides(arguments)
+    parser = build_parser()
+    options = parser.parse_args(arguments, argparse.Namespace(overrides=overrides))
+    if options.version:
+        from lidit_jax import __version__
+
+        print(f"lidit-jax {__version__}")
+        return 0
+    if options.command is None:
+        parser.print_help()
+        return 2
+    _prepare_environment()
+    return options.run(options)
+
+
+def _prepare_environment() -> None:
+    """Sets what JAX and its neighbours read when they are imported; the user's own values win."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir() / "xla"))
+    # Errors still show; XLA's and Orbax's progress notes do not.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+    from absl import flags, logging
+
+    logging.set_verbosity(logging.ERROR)
+    # Grain's loader reads absl flags and fails where nobody has parsed them.
+    flags.FLAGS.mark_as_parsed()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

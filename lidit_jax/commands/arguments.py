@@ -1,0 +1,54 @@
+"""Argument types and the parser layout that the commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+CHECKPOINT_HELP = 'a workdir of "lidit train", one of its checkpoints, or "demo" (ships with it)'
+
+
+def add_command(
+    subparsers: Any,
+    name: str,
+    summary: str,
+    examples: str,
+    run: Callable[[argparse.Namespace], int] | None,
+) -> argparse.ArgumentParser:
+    """A subparser with examples below its options; `run` is what the command does."""
+    parser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def positive_int(text: str) -> int:
+    """A whole number above 0."""
+    return _checked(text, int, "a whole number above 0", lambda value: value > 0)
+
+
+def natural(text: str) -> int:
+    """A whole number, 0 or above, that fits in 32 bits (seeds)."""
+    return _checked(text, int, "a whole number from 0 to 4294967295", lambda v: 0 <= v < 2**32)
+
+
+def guidance_scale(text: str) -> float:
+    """A guidance scale: 1 switches guidance off, below 0 means nothing."""
+    return _checked(text, float, "a number from 0 to 100", lambda value: 0 <= value <= 100)
+
+
+def _checked(text: str, kind: type, wanted: str, valid: Callable[[Any], bool]) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not valid(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value

@@ -1,0 +1,59 @@
+"""`lidit doctor`: the report about this machine, for people or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import Any
+
+from lidit_jax.commands.arguments import add_command
+
+_EXAMPLES = """\
+  lidit doctor                a table, and what to do about each gap
+  lidit doctor --json         the same for scripts
+
+Exit status 0: training can work on this machine; 1: something it needs is missing.
+"""
+
+_MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]limited[/]", "missing": "[red]missing[/]"}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `lidit doctor`."""
+    parser = add_command(
+        subparsers, "doctor", "say what this machine has, and what is missing", _EXAMPLES, run
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the report; 1 when something that every training needs is missing."""
+    from lidit_jax.doctor import can_train, examine
+
+    findings = examine()
+    ready = can_train(findings)
+    if options.json:
+        report = [dataclasses.asdict(finding) for finding in findings]
+        print(json.dumps({"can_train": ready, "findings": report}, indent=2))
+    else:
+        _print_table(findings, ready)
+    return 0 if ready else 1
+
+
+def _print_table(findings: list, ready: bool) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for finding in findings:
+        value = escape(finding.value)
+        if finding.remedy:
+            value += f"\n[bold]-> {escape(finding.remedy)}[/]"
+        table.add_row(finding.name, _MARKS[finding.status], value)
+    console = Console()
+    console.print(table)
+    console.print(
+        "Training can work here." if ready else "Training cannot work here until that is mended."
+    )

@@ -1,0 +1,80 @@
+"""`lidit eval`: images for a benchmark, and their scores."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.commands.arguments import (
+    CHECKPOINT_HELP,
+    add_command,
+    guidance_scale,
+    natural,
+    positive_int,
+)
+from lidit_jax.output import writable_folder
+
+_EXAMPLES = """\
+  lidit eval scenes --checkpoint=demo
+  lidit eval scenes --checkpoint=runs/demo --per-task=32 --out=runs/demo-scores
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `lidit eval` and its benchmarks."""
+    parser = add_command(
+        subparsers, "eval", "generate for a benchmark and score the images", _EXAMPLES, None
+    )
+    benchmarks = parser.add_subparsers(
+        dest="benchmark", metavar="BENCHMARK", title="benchmarks", required=True
+    )
+    scenes = add_command(
+        benchmarks,
+        "scenes",
+        "score colour, shape, count and position on scenes with known truth",
+        _EXAMPLES,
+        run,
+    )
+    scenes.add_argument("--checkpoint", required=True, metavar="PATH|NAME", help=CHECKPOINT_HELP)
+    scenes.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/scenes"),
+        metavar="DIR",
+        help="where scores.json and hits_and_misses.png go (default: %(default)s)",
+    )
+    scenes.add_argument(
+        "--per-task",
+        type=positive_int,
+        default=16,
+        metavar="N",
+        help="prompts a task (default: %(default)s)",
+    )
+    scenes.add_argument("--seed", type=natural, default=0, metavar="K", help="prompts and noise")
+    scenes.add_argument("--steps", type=positive_int, metavar="N", help="denoising steps")
+    scenes.add_argument("--guidance", type=guidance_scale, metavar="S", help="guidance scale")
+    scenes.add_argument(
+        "--batch-size",
+        type=positive_int,
+        default=16,
+        metavar="B",
+        help="images at a time (default: %(default)s)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Generates, scores and prints the table."""
+    with writable_folder(options.out, "--out"):
+        from lidit_jax.evaluation.scenes import evaluate
+
+        evaluate(
+            options.checkpoint,
+            options.out,
+            per_task=options.per_task,
+            seed=options.seed,
+            steps=options.steps,
+            guidance=options.guidance,
+            batch_size=options.batch_size,
+        )
+    return 0

@@ -1,0 +1,74 @@
+"""`lidit train`: from a recipe to checkpoints, curves and image grids in a workdir."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.commands.arguments import add_command
+from lidit_jax.errors import LiditError
+from lidit_jax.output import writable_folder
+
+_EXAMPLES = """\
+  lidit train --config=configs/demo.py --workdir=runs/demo
+  lidit train --config=demo --workdir=runs/small --config.model.depth=4 --config.seed=1
+
+The workdir holds everything about the run. The same command again resumes from its last
+checkpoint, with the same data order, also on another number of devices. Every field of
+lidit_jax/config.py can be set as --config.FIELD=VALUE.
+"""
+
+_PREFIX = "--config."
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `lidit train`."""
+    parser = add_command(
+        subparsers, "train", "train a model, or resume a run in its workdir", _EXAMPLES, run
+    )
+    parser.add_argument(
+        "--config", required=True, metavar="RECIPE", help="a recipe: configs/NAME.py, or its name"
+    )
+    parser.add_argument(
+        "--workdir", required=True, type=Path, metavar="DIR", help="where the run lives"
+    )
+    parser.add_argument(
+        "--config.FIELD",
+        metavar="VALUE",
+        help="override a field of the recipe, as often as needed (model.depth, seed, ...)",
+    )
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Takes `--config.a.b=V` and `--config.a.b V` out of the arguments.
+
+    Returns:
+      The overrides as `a.b=V`, and the arguments that are left.
+    """
+    overrides, rest = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if not argument.startswith(_PREFIX):
+            rest.append(argument)
+            continue
+        override = argument.removeprefix(_PREFIX)
+        if "=" not in override:
+            value = next(remaining, None)
+            if value is None or value.startswith("--"):
+                raise LiditError(f"{argument} has no value: write {argument}=VALUE")
+            override = f"{override}={value}"
+        overrides.append(override)
+    return overrides, rest
+
+
+def run(options: argparse.Namespace) -> int:
+    """Checks recipe and workdir, then trains."""
+    from lidit_jax.recipes import load_recipe
+
+    config = load_recipe(options.config, options.overrides)
+    with writable_folder(options.workdir, "--workdir"):
+        from lidit_jax.training.loop import train
+
+        train(config, options.workdir)
+    return 0

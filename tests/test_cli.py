@@ -1,0 +1,237 @@
+"""The command line: what it writes, and what it says to each kind of mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lidit_jax.cli import main
+from lidit_jax.errors import LiditError
+
+SIDE = 16
+
+
+class FakePipeline:
+    """Stands in for `lidit_jax.pipeline.Pipeline`: image i is plain grey of value 10 * i."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, prompts, **settings):
+        self.calls.append((prompts, settings))
+        values = 10 * np.arange(len(prompts), dtype=np.uint8)
+        return np.broadcast_to(values[:, None, None, None], (len(prompts), SIDE, SIDE, 3))
+
+
+@pytest.fixture
+def pipeline(monkeypatch):
+    import lidit_jax.pipeline
+
+    fake = FakePipeline()
+    monkeypatch.setattr(lidit_jax.pipeline.Pipeline, "from_checkpoint", lambda *_, **__: fake)
+    return fake
+
+
+def sample(*arguments: object) -> int:
+    return main(["sample", "--checkpoint=any", *map(str, arguments)])
+
+
+def test_one_prompt_makes_one_png_that_records_how_it_was_made(pipeline, tmp_path, capsys):
+    out = tmp_path / "new" / "circle.png"
+    assert sample("--prompt=ein roter Kreis, 红圆", "--seed=7", "--steps=3", f"--out={out}") == 0
+    with Image.open(out) as image:
+        assert image.size == (SIDE, SIDE)
+        assert image.text["prompt"] == "ein roter Kreis, 红圆"
+        assert (image.text["seed"], image.text["steps"]) == ("7", "3")
+        assert image.text["checkpoint"] == "any"
+    assert list(out.parent.iterdir()) == [out], "no temporary file may stay"
+    assert capsys.readouterr().out.strip() == str(out)
+    prompts, settings = pipeline.calls[0]
+    assert prompts == ["ein roter Kreis, 红圆"]
+    assert settings == {"size": None, "steps": 3, "guidance": None, "seed": 7, "sampler": None}
+
+
+def test_several_prompts_make_a_folder_of_numbered_pngs(pipeline, tmp_path):
+    listed = tmp_path / "prompts.txt"
+    listed.write_text("two stars\n\n  a cross  \n")
+    out = tmp_path / "images"
+    assert sample("--prompt=a circle", f"--prompts={listed}", f"--out={out}") == 0
+    assert sorted(file.name for file in out.iterdir()) == ["0000.png", "0001.png", "0002.png"]
+    with Image.open(out / "0002.png") as image:
+        assert image.text["prompt"] == "a cross"
+        assert np.asarray(image).max() == 20
+
+
+def test_grid_is_one_picture_of_all_prompts(pipeline, tmp_path):
+    out = tmp_path / "grid.png"
+    assert sample("--prompt=a", "--prompt=b", "--prompt=c", "--grid", f"--out={out}") == 0
+    with Image.open(out) as image:
+        assert image.width * image.height > 3 * SIDE * SIDE
+        assert image.text["prompt"] == "a\nb\nc"
+
+
+MISTAKES = {
+    "unknown command": (["smaple"], "invalid choice: 'smaple'"),
+    "misspelt option": (["sample", "--promt=x", "--out=x.png"], "did you mean --prompt?"),
+    "missing option": (["sample", "--prompt=x", "--out=x.png"], "--checkpoint"),
+    "empty prompt": (
+        ["sample", "--checkpoint=a", "--prompt= ", "--out=x.png"],
+        "--prompt is empty",
+    ),
+    "no prompt": (["sample", "--checkpoint=a", "--out=x.png"], "give --prompt=TEXT"),
+    "many into one": (
+        ["sample", "--checkpoint=a", "--prompt=a", "--prompt=b", "--out=x.png"],
+        "x.png is one file for 2 prompts: name a folder, or add --grid",
+    ),
+    "not a png": (
+        ["sample", "--checkpoint=a", "--prompt=a", "--out=x.jpg"],
+        "end the name in .png",
+    ),
+    "zero steps": (
+        ["sample", "--checkpoint=a", "--prompt=a", "--out=x.png", "--steps=0"],
+        "argument --steps: '0' is not a whole number above 0",
+    ),
+    "prompt file missing": (
+        ["sample", "--checkpoint=a", "--prompts=none.txt", "--out=x.png"],
+        "cannot read none.txt (No such file or directory)",
+    ),
+    "checkpoint missing": (
+        ["sample", "--checkpoint=none", "--prompt=a", "--out=new/x.png"],
+        "none",
+    ),
+    "benchmark missing": (["eval"], "BENCHMARK"),
+    "benchmark unknown": (["eval", "faces"], "invalid choice: 'faces'"),
+    "checkpoint to score missing": (["eval", "scenes", "--checkpoint=none"], "none"),
+    "recipe missing": (["train", "--config=none", "--workdir=run"], "no recipe 'none'"),
+    "field unknown": (
+        ["train", "--config=demo", "--workdir=run", "--config.model.widht=8"],
+        "config.model has no field 'widht': did you mean 'width'?",
+    ),
+    "field of wrong type": (
+        ["train", "--config=demo", "--workdir=run", "--config.model.width=wide"],
+        "config.model.width='wide' is str, must be int",
+    ),
+    "override without value": (
+        ["train", "--config=demo", "--workdir=w", "--config.seed"],
+        "--config.seed has no value: write --config.seed=VALUE",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistakes_get_one_line_and_leave_nothing_behind(
+    arguments, expected, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("lidit: error: ")
+    assert shown.err.count("\n") == 1
+    assert expected in shown.err
+    assert shown.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file/x.png", "file/folder/x.png", "/proc/none/x.png"])
+def test_unwritable_output_is_found_before_the_model_loads(
+    place, pipeline, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert sample("--prompt=a", f"--out={place}") == 2
+    assert f"--out: cannot write to {Path(place).parent}" in capsys.readouterr().err
+    assert pipeline.calls == []
+
+
+def test_failed_sampling_leaves_no_folder(pipeline, tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise LiditError("the prompt has 5000 tokens:\nat most 256")
+
+    monkeypatch.setattr(FakePipeline, "__call__", refuse)
+    assert sample("--prompt=a", f"--out={tmp_path}/a/b/x.png") == 2
+    assert capsys.readouterr().err == "lidit: error: the prompt has 5000 tokens: at most 256\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_picture(pipeline, tmp_path, monkeypatch):
+    out = tmp_path / "x.png"
+    out.write_bytes(b"before")
+
+    def break_off(image, file, **_):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", break_off)
+    with pytest.raises(OSError, match="disk full"):
+        sample("--prompt=a", f"--out={out}")
+    assert out.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_both_ways_of_writing_an_override_reach_the_run(tmp_path, monkeypatch):
+    import lidit_jax.training.loop
+
+    runs = []
+    monkeypatch.setattr(lidit_jax.training.loop, "train", lambda *run: runs.append(run))
+    overrides = ["--config.seed", "7", "--config.model.refiner.causal=true"]
+    assert main(["train", *overrides, "--config=demo", f"--workdir={tmp_path}/run"]) == 0
+    config, workdir = runs[0]
+    assert (config.seed, config.model.refiner.causal) == (7, True)
+    assert workdir == tmp_path / "run"
+
+
+def test_interruption_is_quiet(pipeline, tmp_path, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakePipeline, "__call__", interrupt)
+    assert sample("--prompt=a", f"--out={tmp_path}/x.png") == 130
+    assert capsys.readouterr().err == "lidit: interrupted\n"
+
+
+def test_bugs_keep_their_traceback(pipeline, tmp_path, monkeypatch):
+    def break_down(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(FakePipeline, "__call__", break_down)
+    with pytest.raises(ZeroDivisionError):
+        sample("--prompt=a", f"--out={tmp_path}/x.png")
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["sample"], ["eval"], ["eval", "scenes"]])
+def test_help_shows_examples(command, capsys):
+    assert main([*command, "--help"]) == 0
+    examples = capsys.readouterr().out.partition("examples:" if command else "start here:")[2]
+    assert "lidit " + " ".join(command) in examples
+
+
+def test_help_loads_nothing_heavy():
+    program = (
+        "import sys; from lidit_jax.cli import main; main(['--help']);"
+        "heavy = {'jax', 'flax', 'numpy', 'transformers', 'matplotlib', 'rich'} & set(sys.modules);"
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_reader_that_leaves_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lidit_jax.cli", "--version"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+
+
+def test_the_package_exposes_its_version_and_pipeline_lazily():
+    program = (
+        "import sys, lidit_jax; assert lidit_jax.__version__.count('.') == 2;"
+        "assert 'jax' not in sys.modules; lidit_jax.Pipeline.from_checkpoint"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

