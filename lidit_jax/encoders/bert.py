@@ -1,0 +1,127 @@
+"""BERT (https://arxiv.org/abs/1810.04805): the bidirectional encoder beside the decoders.
+
+Post-norm blocks, learned positions, exact GELU. Token types are always the first one: prompt and
+instruction are one sentence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from lidit_jax.encoders.blocks import attention, layer_at, linear, positions_of
+from lidit_jax.errors import LiditError
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bert:
+    """Shapes of a BERT; the methods are pure functions of its parameters."""
+
+    vocabulary: int
+    width: int
+    num_layers: int
+    heads: int
+    ffn_width: int
+    max_positions: int
+    token_types: int
+    norm_epsilon: float
+
+    causal: ClassVar[bool] = False
+    default_layer: ClassVar[int] = -1
+
+    @classmethod
+    def from_huggingface(cls, config: dict) -> Bert:
+        """Reads a `config.json` of model type bert.
+
+        Raises:
+          LiditError: for relative positions or another activation than GELU.
+        """
+        for name, only in (("position_embedding_type", "absolute"), ("hidden_act", "gelu")):
+            if (value := config.get(name, only)) != only:
+                raise LiditError(f"BERT with {name}={value!r} is not supported: only {only!r} is")
+        return cls(
+            vocabulary=config["vocab_size"],
+            width=config["hidden_size"],
+            num_layers=config["num_hidden_layers"],
+            heads=config["num_attention_heads"],
+            ffn_width=config["intermediate_size"],
+            max_positions=config["max_position_embeddings"],
+            token_types=config["type_vocab_size"],
+            norm_epsilon=config["layer_norm_eps"],
+        )
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter by its path; those of blocks are stacked on the first axis."""
+        D, F = self.width, self.ffn_width
+        block = dict.fromkeys("qkvo", (D, D)) | {"up": (D, F), "down": (F, D)}
+        block |= {f"{name}_bias": shape[1:] for name, shape in block.items()}
+        for norm in ("attention_norm", "ffn_norm"):
+            block |= {norm: (D,), f"{norm}_bias": (D,)}
+        return {
+            "embedding": (self.vocabulary, D),
+            "position": (self.max_positions, D),
+            "token_type": (self.token_types, D),
+            "embedding_norm": (D,),
+            "embedding_norm_bias": (D,),
+            **{f"layers/{name}": (self.num_layers, *shape) for name, shape in block.items()},
+        }
+
+    def hidden_states(
+        self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
+    ) -> Float[Array, "L+1 B S D"]:
+        """The normed embeddings and the output of every block."""
+        embedded = self._embed(params, ids, mask)
+        states = self._run(params, embedded, mask, self.num_layers, keep_all=True)
+        return jnp.concatenate([embedded[None], states])
+
+    def features(
+        self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"], layer: int
+    ) -> Float[Array, "B S D"]:
+        """`hidden_states(...)[layer]`, running only the blocks below it."""
+        blocks = layer if layer >= 0 else self.num_layers + 1 + layer
+        if not 0 <= blocks <= self.num_layers:
+            raise LiditError(
+                f"layer {layer} does not exist: this encoder has {self.num_layers} blocks, "
+                f"use -{self.num_layers + 1} to {self.num_layers}"
+            )
+        return self._run(params, self._embed(params, ids, mask), mask, blocks, keep_all=False)
+
+    def _embed(
+        self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
+    ) -> Float[Array, "B S D"]:
+        x = params["embedding"][ids] + params["token_type"][0]
+        x = x + params["position"][positions_of(mask)]
+        return self._norm(x, params, "embedding_norm")
+
+    def _run(
+        self, params: Params, x: Array, mask: Bool[Array, "B S"], blocks: int, keep_all: bool
+    ) -> Array:
+        def step(x: Array, index: Array) -> tuple[Array, Array | None]:
+            x = self._block(layer_at(params["layers"], index), x, mask)
+            return x, x if keep_all else None
+
+        last, states = jax.lax.scan(step, x, jnp.arange(blocks))
+        return states if keep_all else last
+
+    def _block(self, layer: Params, x: Array, mask: Bool[Array, "B S"]) -> Float[Array, "B S D"]:
+        B, S, D = x.shape
+        q, k, v = (
+            linear(x, layer[name], layer[f"{name}_bias"]).reshape(B, S, self.heads, -1)
+            for name in "qkv"
+        )
+        attended = attention(q, k, v, mask[:, None, :]).reshape(B, S, D)
+        x = self._norm(x + linear(attended, layer["o"], layer["o_bias"]), layer, "attention_norm")
+        h = jax.nn.gelu(linear(x, layer["up"], layer["up_bias"]), approximate=False)
+        return self._norm(x + linear(h, layer["down"], layer["down_bias"]), layer, "ffn_norm")
+
+    def _norm(self, x: Float[Array, "B S D"], params: Params, name: str) -> Float[Array, "B S D"]:
+        y = x.astype(jnp.float32)
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.norm_epsilon)
+        return (y * params[name] + params[f"{name}_bias"]).astype(x.dtype)

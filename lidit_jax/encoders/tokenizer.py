@@ -1,0 +1,144 @@
+"""From prompts to token ids with the tokenizer of a model, without importing transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from lidit_jax.encoders.prompt import PromptFormat, TokenBatch
+from lidit_jax.errors import LiditError
+from lidit_jax.weights.huggingface import read_json
+
+_SHOWN = 40
+
+
+class PromptTokenizer:
+    """Lays out begin token, instruction, prompt and end token.
+
+    Instruction and prompt are tokenised separately and joined, so the instruction's tokens are
+    the same in every row and its length is the crop.
+    """
+
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        begin: Sequence[int],
+        end: int,
+        pad: int,
+        max_positions: int | None = None,
+    ):
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self.backend = tokenizer
+        self.begin = tuple(begin)
+        self.end = end
+        self.pad = pad
+        self.max_positions = max_positions
+
+    @classmethod
+    def from_folder(cls, folder: Path, max_positions: int | None = None) -> PromptTokenizer:
+        """Reads `tokenizer.json` and `tokenizer_config.json`.
+
+        Raises:
+          LiditError: when a file is missing or damaged, or no end token is defined.
+        """
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise LiditError(
+                f"{path} is missing: save the tokenizer there with "
+                "transformers.AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+            )
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the binding raises nothing narrower
+            raise LiditError(f"{path} is damaged ({error}): download it again") from error
+        config = read_json(folder / "tokenizer_config.json")
+        # The tokenizer's own template says what it puts around a text.
+        around = tokenizer.encode("a")
+        special = around.special_tokens_mask
+        text = special.index(0)
+        begin = around.ids[:text]
+        end = [i for i, s in zip(around.ids[text:], special[text:], strict=True) if s][:1]
+        if config.get("add_bos_token") is False:
+            begin = []
+        elif config.get("add_bos_token") and not begin:
+            begin = [_id(tokenizer, config, "bos_token")]
+        end = end[0] if end else _id(tokenizer, config, "eos_token")
+        if end is None:
+            raise LiditError(f"{folder / 'tokenizer_config.json'} names no eos_token: add one")
+        pad = _id(tokenizer, config, "pad_token")
+        return cls(tokenizer, begin, end, end if pad is None else pad, max_positions)
+
+    def prefix(self, prompt_format: PromptFormat) -> list[int]:
+        """The tokens before every prompt; their number is the crop."""
+        return [*self.begin, *self._encode([prompt_format.prefix])[0]]
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        prompt_format: PromptFormat,
+        *,
+        max_prompt_tokens: int = 256,
+        length: int | None = None,
+        overflow: str = "truncate",
+        padding: str = "right",
+    ) -> TokenBatch:
+        """Tokenises prompts of any length, the empty one included.
+
+        Args:
+          prompts: B texts.
+          prompt_format: what comes before each of them.
+          max_prompt_tokens: longest prompt, without instruction and end token.
+          length: S, the instruction included; None takes the longest row.
+          overflow: for longer prompts, "truncate" cuts and counts, "error" refuses.
+          padding: side of the padding, "right" or "left".
+
+        Raises:
+          LiditError: for a prompt over the limit under `overflow="error"`, or when `length` leaves
+            no room for a prompt.
+        """
+        prefix = self.prefix(prompt_format)
+        crop = len(prefix)
+        room = min(s - crop - 1 for s in (length, self.max_positions, 1 << 30) if s is not None)
+        if room < 0:
+            raise LiditError(
+                f"length={min(s for s in (length, self.max_positions) if s is not None)} leaves no "
+                f"room for a prompt: the instruction has {crop} tokens, use at least {crop + 1}"
+            )
+        limit = min(max_prompt_tokens, room)
+        encoded = self._encode(prompts)
+        truncated = 0
+        for i, tokens in enumerate(encoded):
+            if len(tokens) <= limit:
+                continue
+            if overflow == "error":
+                text = prompts[i]
+                shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+                raise LiditError(
+                    f"prompt {i + 1} ({shown!r}) has {len(tokens)} tokens, the limit is {limit}: "
+                    "shorten it or raise encoders.max_prompt_tokens"
+                )
+            truncated += 1
+        rows = [[*prefix, *tokens[:limit], self.end] for tokens in encoded]
+        S = max((len(row) for row in rows), default=crop + 1) if length is None else length
+        ids = np.full((len(rows), S), self.pad, np.int32)
+        mask = np.zeros((len(rows), S), bool)
+        for i, row in enumerate(rows):
+            place = slice(0, len(row)) if padding == "right" else slice(S - len(row), S)
+            ids[i, place], mask[i, place] = row, True
+        return TokenBatch(ids, mask, crop, truncated)
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+
+def _id(tokenizer: tokenizers.Tokenizer, config: dict[str, Any], name: str) -> int | None:
+    token = config.get(name)
+    if isinstance(token, dict):
+        token = token["content"]
+    return None if token is None else tokenizer.token_to_id(token)

@@ -1,0 +1,106 @@
+"""Names of tensors in Hugging Face checkpoints and in GGUF files: one regex table a model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_LINEAR = "transpose"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Where the tensors whose whole name matches `pattern` go.
+
+    The first group of the pattern, if it has one, is the index of the block. PyTorch keeps a
+    linear map as [out, in]; `transform="transpose"` gives the [in, out] of this package.
+    """
+
+    pattern: re.Pattern[str]
+    target: str | None
+    """Path of the parameter; None leaves the tensor out on purpose."""
+    transform: str = ""
+
+
+def _table(prefix: str, *rules: tuple[str, str | None] | tuple[str, str, str]) -> tuple[Rule, ...]:
+    return tuple(Rule(re.compile(prefix + pattern), *rest) for pattern, *rest in rules)
+
+
+_BLOCK = r"layers\.(\d+)\."
+
+DECODER = _table(
+    # Plain causal models, bare trunks, and the language model inside LLaVA-style checkpoints.
+    r"(?:model\.)?(?:language_model\.)?(?:model\.)?",
+    (r"embed_tokens\.weight", "embedding"),
+    (_BLOCK + r"input_layernorm\.weight", "layers/attention_norm"),
+    (_BLOCK + r"self_attn\.q_proj\.weight", "layers/q", _LINEAR),
+    (_BLOCK + r"self_attn\.k_proj\.weight", "layers/k", _LINEAR),
+    (_BLOCK + r"self_attn\.v_proj\.weight", "layers/v", _LINEAR),
+    (_BLOCK + r"self_attn\.o_proj\.weight", "layers/o", _LINEAR),
+    (_BLOCK + r"self_attn\.q_proj\.bias", "layers/q_bias"),
+    (_BLOCK + r"self_attn\.k_proj\.bias", "layers/k_bias"),
+    (_BLOCK + r"self_attn\.v_proj\.bias", "layers/v_bias"),
+    (_BLOCK + r"self_attn\.q_norm\.weight", "layers/q_norm"),
+    (_BLOCK + r"self_attn\.k_norm\.weight", "layers/k_norm"),
+    (_BLOCK + r"post_attention_layernorm\.weight", "layers/ffn_norm"),
+    (_BLOCK + r"mlp\.gate_proj\.weight", "layers/gate", _LINEAR),
+    (_BLOCK + r"mlp\.up_proj\.weight", "layers/up", _LINEAR),
+    (_BLOCK + r"mlp\.down_proj\.weight", "layers/down", _LINEAR),
+    (r"norm\.weight", "final_norm"),
+    (r"lm_head\.weight", None),
+    (_BLOCK + r"self_attn\.rotary_emb\.inv_freq", None),
+    (r"(?:vision_tower|multi_modal_projector)\..*", None),
+    (r"image_newline", None),
+)
+"""LLaMA, Mistral, Qwen2, Qwen3."""
+
+BERT = _table(
+    r"(?:bert\.)?",
+    (r"embeddings\.word_embeddings\.weight", "embedding"),
+    (r"embeddings\.position_embeddings\.weight", "position"),
+    (r"embeddings\.token_type_embeddings\.weight", "token_type"),
+    (r"embeddings\.LayerNorm\.(?:weight|gamma)", "embedding_norm"),
+    (r"embeddings\.LayerNorm\.(?:bias|beta)", "embedding_norm_bias"),
+    *(
+        rule
+        for name, target in (
+            ("attention.self.query", "q"),
+            ("attention.self.key", "k"),
+            ("attention.self.value", "v"),
+            ("attention.output.dense", "o"),
+            ("intermediate.dense", "up"),
+            ("output.dense", "down"),
+        )
+        for rule in (
+            (rf"encoder\.layer\.(\d+)\.{name}\.weight", f"layers/{target}", _LINEAR),
+            (rf"encoder\.layer\.(\d+)\.{name}\.bias", f"layers/{target}_bias"),
+        )
+    ),
+    *(
+        rule
+        for name, target in (("attention.output", "attention_norm"), ("output", "ffn_norm"))
+        for rule in (
+            (rf"encoder\.layer\.(\d+)\.{name}\.LayerNorm\.(?:weight|gamma)", f"layers/{target}"),
+            (rf"encoder\.layer\.(\d+)\.{name}\.LayerNorm\.(?:bias|beta)", f"layers/{target}_bias"),
+        )
+    ),
+    (r"embeddings\.position_ids", None),
+    (r"(?:pooler|cls)\..*", None),
+)
+"""BERT, with the TensorFlow-era names gamma and beta that old checkpoints keep."""
+
+GGUF_DECODER: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"token_embd\.weight", "model.embed_tokens.weight"),
+        (r"blk\.(\d+)\.attn_norm\.weight", r"model.layers.\1.input_layernorm.weight"),
+        (r"blk\.(\d+)\.attn_([qkv])\.(weight|bias)", r"model.layers.\1.self_attn.\2_proj.\3"),
+        (r"blk\.(\d+)\.attn_output\.weight", r"model.layers.\1.self_attn.o_proj.weight"),
+        (r"blk\.(\d+)\.attn_([qk])_norm\.weight", r"model.layers.\1.self_attn.\2_norm.weight"),
+        (r"blk\.(\d+)\.ffn_norm\.weight", r"model.layers.\1.post_attention_layernorm.weight"),
+        (r"blk\.(\d+)\.ffn_(gate|up|down)\.weight", r"model.layers.\1.mlp.\2_proj.weight"),
+        (r"output_norm\.weight", "model.norm.weight"),
+        (r"output\.weight", "lm_head.weight"),
+    )
+)
+"""llama.cpp's names for the same decoders, as Hugging Face names."""
