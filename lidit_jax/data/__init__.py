@@ -1,0 +1,1 @@
+"""Images with captions: procedural scenes and folders of pictures."""

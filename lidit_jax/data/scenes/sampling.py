@@ -1,0 +1,212 @@
+"""From random numbers to scenes: first what the caption claims, then everything it leaves open."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from types import MappingProxyType
+
+from lidit_jax.data.scenes.render import bounds
+from lidit_jax.data.scenes.scene import Claim, Group, Scene, SceneObject
+from lidit_jax.data.scenes.vocabulary import (
+    COLOURS,
+    COUNTS,
+    RADII,
+    RELATIONS,
+    SHAPES,
+    TEXTURES,
+)
+
+MIXTURE: MappingProxyType[str, float] = MappingProxyType(
+    {
+        "single_object": 0.08,
+        "colors": 0.20,
+        "two_objects": 0.08,
+        "color_attribution": 0.27,
+        "counting": 0.15,
+        "position": 0.17,
+        "many_objects": 0.05,
+    }
+)
+"""Share of each task in the training scenes, before textures and sizes are sprinkled in."""
+
+TEXTURED = 0.15
+"""Share of the scenes whose caption names a texture."""
+SIZED = 0.15
+"""Share of the scenes whose caption names a size."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, from an object's centre, in units of the image's side."""
+
+_GAP = 3 / 64
+"""Least distance between two bounding boxes."""
+_BORDER = 1.5 / 64
+"""Least distance to the border of the image."""
+_ACROSS = 7 / 64
+"""Largest offset across the axis of a named relation."""
+_COLOURS = list(COLOURS)
+
+
+def draw_task(rng: random.Random) -> str:
+    """A task of the training mixture."""
+    return rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]
+
+
+def draw_claim(task: str, rng: random.Random) -> Claim:
+    """What a caption of `task` could say, textures and sizes sprinkled in."""
+    claim = _CLAIMS[task](rng)
+    if rng.random() < TEXTURED:
+        claim = _sprinkle(claim, "texture", TEXTURES[1:] * 3 + TEXTURES[:1], rng)
+    # Two large objects fit beside each other; three do not.
+    if rng.random() < SIZED and claim.count <= 2:
+        claim = _sprinkle(claim, "size", ("small", "large"), rng)
+    return claim
+
+
+def realise(task: str, claim: Claim, rng: random.Random) -> Scene:
+    """A scene for which `claim` is true; what the claim leaves open is drawn at random.
+
+    Colours are any, textures solid, sizes medium; places are any, except that a relation puts its
+    two objects side by side along its axis. Objects neither touch nor leave the image.
+    """
+    wanted = []
+    for group in claim.groups:
+        colour = group.colour or rng.choice(_COLOURS)
+        filled = replace(
+            group,
+            colour=colour,
+            texture=group.texture or "solid",
+            size=group.size or "medium",
+            count=1,
+        )
+        wanted += [filled] * group.count
+    radii = [rng.uniform(*RADII[group.size]) for group in wanted]
+    if len(radii) > 2:
+        radii = [min(radius, RADII["medium"][0]) for radius in radii]
+    centres = _place(wanted, radii, claim.relation, rng)
+    objects = tuple(
+        SceneObject(group.colour, group.shape, group.texture, group.size, x, y, radius)
+        for group, (x, y), radius in zip(wanted, centres, radii, strict=True)
+    )
+    return Scene(task, objects, claim)
+
+
+def draw_different(rng: random.Random, count: int, coloured: bool) -> tuple[Group, ...]:
+    """Groups of one object with different shapes and, if `coloured`, different colours."""
+    shapes = rng.sample(SHAPES, count)
+    colours = rng.sample(_COLOURS, count) if coloured else [None] * count
+    return tuple(Group(s, c) for s, c in zip(shapes, colours, strict=True))
+
+
+def _single(rng: random.Random) -> Claim:
+    return Claim((Group(rng.choice(SHAPES)),))
+
+
+def _coloured(rng: random.Random) -> Claim:
+    return Claim((Group(rng.choice(SHAPES), rng.choice(_COLOURS)),))
+
+
+def _two(rng: random.Random) -> Claim:
+    return Claim(draw_different(rng, 2, coloured=False))
+
+
+def _two_coloured(rng: random.Random) -> Claim:
+    first, second = draw_different(rng, 2, coloured=True)
+    draw = rng.random()
+    if draw < 0.12:
+        second = replace(second, shape=first.shape)
+    elif draw < 0.24:
+        second = replace(second, colour=first.colour)
+    return Claim((first, second))
+
+
+def _counting(rng: random.Random) -> Claim:
+    colour = rng.choice(_COLOURS) if rng.random() < 0.6 else None
+    return Claim((Group(rng.choice(SHAPES), colour, count=rng.choice(COUNTS)),))
+
+
+def _position(rng: random.Random) -> Claim:
+    groups = draw_different(rng, 2, coloured=rng.random() < 0.6)
+    return Claim(groups, rng.choice(RELATIONS))
+
+
+def _many(rng: random.Random) -> Claim:
+    groups = draw_different(rng, rng.choice((3, 3, 4)), coloured=True)
+    if len(groups) == 3 and rng.random() < 0.3:
+        groups = (replace(groups[0], count=2), *groups[1:])
+    return Claim(groups)
+
+
+_CLAIMS = {
+    "single_object": _single,
+    "colors": _coloured,
+    "two_objects": _two,
+    "color_attribution": _two_coloured,
+    "counting": _counting,
+    "position": _position,
+    "many_objects": _many,
+}
+
+
+def _sprinkle(claim: Claim, name: str, values: tuple[str, ...], rng: random.Random) -> Claim:
+    """Names `name` in the caption: of every group, or of one of them."""
+    chosen = rng.choice([None, *range(len(claim.groups))])
+    groups = tuple(
+        replace(group, **{name: rng.choice(values)}) if chosen in (None, i) else group
+        for i, group in enumerate(claim.groups)
+    )
+    return replace(claim, groups=groups)
+
+
+def _place(
+    wanted: list[Group], radii: list[float], relation: str | None, rng: random.Random
+) -> list[tuple[float, float]]:
+    """Centres at which the objects stay apart and inside."""
+    boxes = [
+        tuple(radius * side for side in bounds(group.shape))
+        for group, radius in zip(wanted, radii, strict=True)
+    ]
+    while True:
+        if relation:
+            centres = _along(boxes, relation, rng)
+        elif len(boxes) <= 2:
+            centres = [_anywhere(box, rng) for box in boxes]
+        else:
+            centres = _in_quadrants(len(boxes), rng)
+        if _apart(centres, boxes):
+            return centres
+
+
+def _anywhere(box: Box, rng: random.Random) -> tuple[float, float]:
+    left, top, right, bottom = box
+    x = rng.uniform(_BORDER - left, 1 - _BORDER - right)
+    return x, rng.uniform(_BORDER - top, 1 - _BORDER - bottom)
+
+
+def _along(boxes: list[Box], relation: str, rng: random.Random) -> list[tuple[float, float]]:
+    first, second = (list(_anywhere(box, rng)) for box in boxes)
+    axis = int(relation in ("above", "below"))
+    if (first[axis] < second[axis]) != (relation in ("left", "above")):
+        first[axis], second[axis] = second[axis], first[axis]
+    second[1 - axis] = first[1 - axis] + rng.uniform(-_ACROSS, _ACROSS)
+    return [tuple(first), tuple(second)]
+
+
+def _in_quadrants(count: int, rng: random.Random) -> list[tuple[float, float]]:
+    """One object a quadrant, loosely; without this four objects would rarely fit at random."""
+    reach = 5 / 64
+    cells = rng.sample([(0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)], count)
+    return [(x + rng.uniform(-reach, reach), y + rng.uniform(-reach, reach)) for x, y in cells]
+
+
+def _apart(centres: list[tuple[float, float]], boxes: list[Box]) -> bool:
+    placed = [
+        (x + left, y + top, x + right, y + bottom)
+        for (x, y), (left, top, right, bottom) in zip(centres, boxes, strict=True)
+    ]
+    inside = all(min(box) >= _BORDER and max(box) <= 1 - _BORDER for box in placed)
+    return inside and all(
+        max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3]) >= _GAP
+        for i, a in enumerate(placed)
+        for b in placed[:i]
+    )

@@ -1,0 +1,95 @@
+"""Scenes as a random-access source: images drawn on demand, nothing on disk."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from lidit_jax.data.scenes.captions import caption
+from lidit_jax.data.scenes.held_out import admitted
+from lidit_jax.data.scenes.render import check_size, render
+from lidit_jax.data.scenes.sampling import draw_claim, draw_task, realise
+from lidit_jax.data.scenes.scene import Claim, Scene
+from lidit_jax.data.scenes.vocabulary import LANGUAGES
+from lidit_jax.errors import LiditError
+
+SPLITS = ("train", "heldout")
+
+
+class SceneSource:
+    """Captioned scenes that any Grain pipeline reads: `len(source)` and `source[i]`.
+
+    Record `i` is a pure function of (seed, split, i, size, language): every host, process and
+    restart sees the same one, and the scene does not depend on `size` or `language`.
+    """
+
+    def __init__(
+        self,
+        split: str = "train",
+        records: int = 50_000,
+        size: int = 64,
+        language: str = "en",
+        seed: int = 0,
+    ):
+        """Opens a split.
+
+        Args:
+          split: "train", or "heldout" for the combinations that training never shows.
+          records: number of scenes.
+          size: side of the images in pixels, a multiple of 8.
+          language: of the captions, "en", "zh" or "both" (drawn for each record).
+          seed: another seed gives other scenes of the same split.
+
+        Raises:
+          LiditError: for an unknown split or language, or an impossible size or count.
+        """
+        if split not in SPLITS:
+            raise LiditError(f"scene split {split!r}: choose one of {', '.join(SPLITS)}")
+        if language not in (*LANGUAGES, "both"):
+            raise LiditError(f"caption language {language!r}: choose en, zh or both")
+        if records <= 0:
+            raise LiditError(f"{records} scenes: ask for at least one")
+        check_size(size)
+        self.split, self.size, self.language, self.seed = split, size, language, seed
+        self._records = records
+
+    def __len__(self) -> int:
+        return self._records
+
+    def __repr__(self) -> str:
+        return (
+            f"SceneSource(split={self.split!r}, records={len(self)}, size={self.size}, "
+            f"language={self.language!r}, seed={self.seed})"
+        )
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Record `index`: {"image": uint8 [H, W, 3], "caption": str, "index": int}."""
+        scene = self.scene(index)
+        return {
+            "image": render(scene, self.size),
+            "caption": self._say(scene.claim, index),
+            "index": int(index),
+        }
+
+    def scene(self, index: int) -> Scene:
+        """The truth behind record `index`. Raises `IndexError` outside of the source."""
+        rng = self._random(index, "scene")
+        task = draw_task(rng)
+        while True:
+            scene = realise(task, draw_claim(task, rng), rng)
+            if admitted(scene, self.split):
+                return scene
+
+    def caption(self, index: int) -> str:
+        """The caption of record `index`, without drawing its image."""
+        return self._say(self.scene(index).claim, index)
+
+    def _say(self, claim: Claim, index: int) -> str:
+        rng = self._random(index, "caption")
+        language = rng.choice(LANGUAGES) if self.language == "both" else self.language
+        return caption(claim, rng, language)
+
+    def _random(self, index: int, purpose: str) -> random.Random:
+        if not 0 <= index < len(self):
+            raise IndexError(f"scene {index} of {len(self)}")
+        return random.Random(f"{purpose}/{self.seed}/{self.split}/{int(index)}")
