@@ -34,7 +34,7 @@ def drop_captions(
       features: LLM hidden states, one array a stream k.
       masks: their masks.
       null_features: the features of the empty prompt, *with* the instruction, as encoding `[""]`
-        gives them. N_k may be shorter than S_k; it is padded on the right.
+        gives them; N_k <= S_k, shorter ones are padded on the right.
       null_masks: their masks.
       probability: share of samples to drop, 0 to 1.
 
