@@ -17,7 +17,7 @@ COLOURS: MappingProxyType[str, tuple[int, int, int]] = MappingProxyType(
         "cyan": (40, 192, 210),
         "blue": (36, 78, 214),
         "purple": (130, 48, 184),
-        "pink": (242, 108, 182),
+        "pink": (242, 78, 170),
     }
 )
 """sRGB of each colour. Neighbouring hues are at least 20 degrees apart, which survives blur."""
