@@ -79,8 +79,6 @@ class ModelConfig:
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     dtype: str = "bfloat16"
     """Compute type of matmuls and activations; parameters stay float32 (paper: bf16 mixed)."""
-    attention: str = "auto"
-    """Attention kernel: "auto" follows the mesh's devices; "reference", "splash", "cudnn" force."""
     remat: bool = False
     """Recompute each block's activations in the backward pass."""
     scan_unroll: int = 1
@@ -95,11 +93,13 @@ class VAEConfig:
     """Checkpoint of the autoencoder, "demo" for the packaged one, or "pixels" for none at all."""
     channels: int = 16
     """Latent channels C (paper: 16)."""
-    width: int = 32
-    """Channels of the first stage when an autoencoder is trained; later stages double it."""
-    stages: int = 3
-    """Stages that halve the image: 3 give the paper's 8x."""
-    blocks: int = 1
+    downsample: int = 8
+    """Image pixels a latent pixel, along each side (paper: 8)."""
+    patch: int = 4
+    """Part of the downsampling done at once, by space-to-depth; the rest by strided stages."""
+    width: int = 64
+    """Channels after the patches; each strided stage doubles them."""
+    blocks: int = 2
     """Residual blocks a stage."""
     kl_weight: float = 1e-4
     """Weight of the KL term beside the reconstruction loss."""

@@ -21,7 +21,6 @@ from lidit_jax.errors import LiditError
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.position": ("conv", "rope", "sincos", "conv+rope", "conv+sincos"),
     "model.dtype": ("float32", "bfloat16"),
-    "model.attention": ("auto", "reference", "splash", "cudnn"),
     "model.refiner.feature_norm": ("rms", "none"),
     "model.refiner.pool": ("all", "prompt"),
     "diffusion.process": ("ddpm", "flow"),
@@ -40,7 +39,8 @@ _POSITIVE = [
     "model.patch",
     "vae.channels",
     "vae.width",
-    "vae.stages",
+    "vae.downsample",
+    "vae.patch",
     "vae.blocks",
     "diffusion.timesteps",
     "data.image_size",

@@ -1,0 +1,78 @@
+"""Folders of computed data: named by what they hold, complete or absent, resumed after a kill.
+
+A folder is filled as `KEY.partial` in chunks, each recorded in `progress.json` once it is on disk,
+and renamed to `KEY` at the end. Whoever finds `KEY` can trust it; whoever finds `KEY.partial` goes
+on where it stopped.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lidit_jax.errors import LiditError
+
+
+def content_key(kind: str, description: dict[str, Any]) -> str:
+    """A folder name that changes with anything in the description."""
+    text = json.dumps(description, sort_keys=True)
+    return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def fill(
+    folder: Path,
+    description: dict[str, Any],
+    arrays: dict[str, tuple[tuple[int, ...], np.dtype]],
+    total: int,
+    chunk: int,
+    write: Callable[[dict[str, np.ndarray], int, int], None],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Fills `folder` with arrays on disk, chunk by chunk; does nothing when it is complete.
+
+    Args:
+      folder: where the data goes; its parent is created.
+      description: written beside the data, for people.
+      arrays: name -> (shape, type) of each `NAME.npy`.
+      total: items to compute.
+      chunk: items between two records of progress.
+      write: `write(arrays, start, stop)` computes those items into the memory-mapped arrays.
+      progress: told (items done, total) after each chunk.
+
+    Raises:
+      LiditError: when the folder cannot be written.
+    """
+    if folder.is_dir():
+        progress(total, total)
+        return
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        state = partial / "progress.json"
+        done = json.loads(state.read_text())["done"] if state.is_file() else 0
+        mode = "r+" if done else "w+"
+        mapped = {
+            name: np.lib.format.open_memmap(partial / f"{name}.npy", mode, dtype, shape)
+            for name, (shape, dtype) in arrays.items()
+        }
+        (partial / "description.json").write_text(json.dumps(description, indent=2))
+        while done < total:
+            stop = min(done + chunk, total)
+            write(mapped, done, stop)
+            for array in mapped.values():
+                array.flush()
+            done = stop
+            temporary = state.with_suffix(".tmp")
+            temporary.write_text(json.dumps({"done": done}))
+            os.replace(temporary, state)
+            progress(done, total)
+        os.replace(partial, folder)
+    except OSError as error:
+        raise LiditError(
+            f"cannot write prepared data to {folder.parent}: {error.strerror}; "
+            "set config.data.cache_dir to a folder with free space"
+        ) from error

@@ -1,0 +1,81 @@
+"""Latents of many images, computed once with a frozen autoencoder and kept on disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from lidit_jax.data.cache import content_key, fill
+
+_CHUNK = 1024
+_BATCH = 64
+
+
+class ImageSource(Protocol):
+    """Random access to captioned images: a pure function of the index."""
+
+    def __len__(self) -> int:
+        """Number of records."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """`{"image": uint8 [H, W, 3], "caption": str, "index": int}`."""
+
+    def caption(self, index: int) -> str:
+        """The caption of a record, without making its image."""
+
+    def __repr__(self) -> str:
+        """Everything that decides the records: it names the prepared data."""
+
+
+class ImageEncoder(Protocol):
+    """What turns images into latents: an autoencoder with its weights."""
+
+    fingerprint: str
+
+    def encode(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float[np.ndarray, "B h w C"]:
+        """Latents as the autoencoder gives them, not normalised."""
+
+
+def prepare_latents(
+    source: ImageSource,
+    encoder: ImageEncoder,
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> Float[np.ndarray, "n h w C"]:
+    """Encodes the images of a source, or finds them encoded, under `folder`.
+
+    Args:
+      source: images and captions.
+      encoder: the frozen autoencoder.
+      folder: parent of all prepared data.
+      progress: told (images done, all images).
+
+    Returns:
+      Latents as the autoencoder gives them, float16, mapped from disk.
+    """
+    latent_shape = encoder.encode(source[0]["image"][None]).shape[1:]
+    description = {"source": repr(source), "autoencoder": encoder.fingerprint}
+    target = folder / content_key("latents", description)
+
+    def write(arrays: dict[str, np.ndarray], start: int, stop: int) -> None:
+        for first in range(start, stop, _BATCH):
+            last = min(first + _BATCH, stop)
+            images = np.stack([source[i]["image"] for i in range(first, last)])
+            padded = np.resize(images, (_BATCH, *images.shape[1:]))
+            arrays["latents"][first:last] = encoder.encode(padded)[: last - first]
+
+    total = len(source)
+    arrays = {"latents": ((total, *latent_shape), np.dtype(np.float16))}
+    fill(target, description, arrays, total, _CHUNK, write, progress)
+    return np.load(target / "latents.npy", mmap_mode="r")
+
+
+def channel_statistics(
+    latents: Float[np.ndarray, "n h w C"], sample: int = 4096
+) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
+    """Mean and deviation of each channel over the first `sample` latents, in float64."""
+    values = latents[:sample].astype(np.float64)
+    mean, deviation = values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
+    return mean, np.maximum(deviation, 1e-6)

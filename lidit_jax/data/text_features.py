@@ -1,0 +1,132 @@
+"""Text features of many captions, computed once with a frozen encoder and kept on disk.
+
+Captions differ in length, so their tokens lie end to end in one bfloat16 array with offsets. Under
+a causal encoder the instruction's features are the same for every prompt and stored once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from lidit_jax.data.cache import content_key, fill
+from lidit_jax.encoders import TextEncoder
+from lidit_jax.encoders.prompt import PromptFormat
+
+_CHUNK = 2048
+_BATCH = 64
+_LENGTH_STEP = 8
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """One stream's features of a list of captions."""
+
+    tokens: Float[np.ndarray, "T D"]
+    """Tokens of all captions end to end; a causal stream leaves out the instruction."""
+    offsets: Int[np.ndarray, " n+1"]
+    """Where each caption's tokens start in `tokens`."""
+    prefix: Float[np.ndarray, "P D"]
+    """The instruction's features, shared by all captions; empty for a bidirectional encoder."""
+    crop: int
+    """Instruction tokens of every caption."""
+    length: int
+    """Tokens of the longest caption, instruction included, rounded up: S."""
+    truncated: int
+    """Captions that were cut to the longest prompt."""
+
+    def __getitem__(self, caption: int) -> tuple[Float[np.ndarray, "S D"], Bool[np.ndarray, " S"]]:
+        """The features and mask of one caption, padded on the right."""
+        own = self.tokens[self.offsets[caption] : self.offsets[caption + 1]]
+        shared, count = len(self.prefix), len(self.prefix) + len(own)
+        features = np.zeros((self.length, self.tokens.shape[1]), ml_dtypes.bfloat16)
+        features[:shared] = self.prefix
+        features[shared:count] = own
+        return features, np.arange(self.length) < count
+
+
+def prepare_text_features(
+    encoder: TextEncoder,
+    captions: Sequence[str],
+    prompt_format: PromptFormat,
+    layer: int,
+    max_prompt_tokens: int,
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> TextFeatures:
+    """Encodes the captions, or finds them encoded, under `folder`.
+
+    Args:
+      encoder: the frozen encoder of this stream.
+      captions: without repetitions; a caption's place is its id.
+      prompt_format: instruction and layout.
+      layer: block whose output is used, counted from the end.
+      max_prompt_tokens: longer prompts are cut and counted.
+      folder: parent of all prepared data.
+      progress: told (captions done, all captions).
+    """
+    batch = encoder.tokenize(
+        captions, prompt_format, max_prompt_tokens=max_prompt_tokens, overflow="truncate"
+    )
+    shared = batch.crop if encoder.causal else 0
+    counts = batch.mask.sum(axis=1)
+    # Short captions first: each batch is then padded to little more than its own length.
+    order = np.argsort(counts, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(counts - shared)])
+    description = {
+        "encoder": encoder.fingerprint,
+        "layer": layer,
+        "prompt_format": asdict(prompt_format),
+        "max_prompt_tokens": max_prompt_tokens,
+        "captions": content_key("captions", {"captions": list(captions)}),
+    }
+    compute = jax.jit(encoder.features, static_argnames="layer")
+
+    def write(arrays: dict[str, np.ndarray], start: int, stop: int) -> None:
+        for first in range(start, stop, _BATCH):
+            rows = order[first : min(first + _BATCH, stop)]
+            length = _round_up(int(counts[rows].max()), _LENGTH_STEP)
+            padded = np.resize(rows, _BATCH)  # the last batch repeats rows, to keep one shape
+            ids, mask = batch.ids[padded, :length], batch.mask[padded, :length]
+            if length > ids.shape[1]:
+                extra = ((0, 0), (0, length - ids.shape[1]))
+                ids, mask = np.pad(ids, extra), np.pad(mask, extra)
+            features = np.asarray(compute(encoder.params, ids, mask, layer=layer))
+            for row, values in zip(rows, features, strict=False):
+                own = values[shared : counts[row]].astype(ml_dtypes.bfloat16)
+                arrays["tokens"][offsets[row] : offsets[row + 1]] = own.view(np.uint16)
+            if shared:
+                arrays["prefix"][:] = (
+                    features[0, :shared].astype(ml_dtypes.bfloat16).view(np.uint16)
+                )
+
+    target = folder / content_key("text", description)
+    width = encoder.width
+    fill(
+        target,
+        description,
+        {
+            "tokens": ((int(offsets[-1]), width), np.dtype(np.uint16)),
+            "prefix": ((shared, width), np.dtype(np.uint16)),
+        },
+        len(captions),
+        _CHUNK,
+        write,
+        progress,
+    )
+    return TextFeatures(
+        tokens=np.load(target / "tokens.npy", mmap_mode="r").view(ml_dtypes.bfloat16),
+        offsets=offsets,
+        prefix=np.load(target / "prefix.npy").view(ml_dtypes.bfloat16),
+        crop=batch.crop,
+        length=_round_up(int(counts.max()), _LENGTH_STEP),
+        truncated=batch.truncated,
+    )
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
