@@ -17,7 +17,8 @@ class SceneObject:
 
     colour: str | None
     """A key of `COLOURS`; None when the scorer sees no colour."""
-    shape: str
+    shape: str | None
+    """A name of `SHAPES`; None when the scorer recognises no shape."""
     texture: str
     size: str
     """"small", "medium" or "large"."""
@@ -35,7 +36,7 @@ class SceneObject:
     def __str__(self) -> str:
         size = "" if self.size == "medium" else f"{self.size} "
         texture = "" if self.texture == "solid" else f"{self.texture} "
-        return f"{size}{texture}{self.colour or 'colourless'} {self.shape}"
+        return f"{size}{texture}{self.colour or 'colourless'} {self.shape or 'blob'}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,202 @@
+"""From pixels to objects: what a scene shows, seen without any metadata.
+
+The palette and the shapes are known, so no learned detector is needed: objects are connected
+regions that differ from the background, colour is the median hue, shape the best overlap with a
+blurred template of equal area, texture the pattern of the luminance.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from lidit_jax.data.scenes.render import outline
+from lidit_jax.data.scenes.scene import SceneObject
+from lidit_jax.data.scenes.vocabulary import COLOURS, RADII, SHADE, SHAPES
+from lidit_jax.errors import LiditError
+
+WORKING_SIZE = 64
+"""Side in pixels to which every image is resampled, so that the thresholds below mean one thing."""
+SMOOTHING = 0.7
+"""Sigma in pixels of the Gaussian that takes the edge off noise before anything is measured."""
+FOREGROUND = 55.0
+"""Least distance in RGB from the background of a pixel that belongs to an object."""
+EDGE = 0.45
+"""Share of its neighbourhood's largest distance at which an object ends."""
+SPECK = 22
+"""Regions with fewer pixels are dirt; the smallest object has about 45."""
+COLOURLESS = 40.0
+"""Chroma, on a scale of 255, below which an object has no colour."""
+OVERLAP = 0.72
+"""Least overlap (intersection over union) with a template of what may be called a shape."""
+BLUR = 1.0
+"""Sigma in pixels of the templates: the smoothing above and what a render loses by itself."""
+CONTRAST = 0.115
+"""Spread of the darker tone's share (0 to 1) above which a surface has a pattern."""
+ROWS = 0.72
+"""Share of that spread which lies between rows above which a pattern is stripes, not dots."""
+
+_SIZE_LIMITS = (
+    (RADII["small"][1] + RADII["medium"][0]) / 2,
+    (RADII["medium"][1] + RADII["large"][0]) / 2,
+)
+_GRID = 4
+_SPAN = 22.0
+
+
+def detect(image: UInt8[np.ndarray, "H W 3"]) -> tuple[SceneObject, ...]:
+    """The objects of an image of a scene, largest first.
+
+    Args:
+      image: sRGB pixels of any size.
+
+    Raises:
+      LiditError: when `image` is not an array of uint8 [H, W, 3].
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise LiditError(f"a scene must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    pixels = ndimage.gaussian_filter(_resample(image), (SMOOTHING, SMOOTHING, 0))
+    background = np.median(pixels[_border()], axis=0)
+    distance = np.sqrt(((pixels - background) ** 2).sum(-1))
+    calm = distance < FOREGROUND / 2
+    noise = 1.48 * float(np.median(np.abs(pixels[calm] - background))) if calm.any() else 0.0
+    peak = ndimage.maximum_filter(distance, 7)
+    labels, _ = ndimage.label(distance > np.maximum(FOREGROUND, EDGE * peak))
+    found = []
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        box = tuple(slice(max(0, s.start - 2), s.stop + 2) for s in box)
+        mask = labels[box] == number
+        if mask.sum() >= SPECK:
+            found.append(_describe(pixels[box], distance[box], mask, box, background, noise))
+    return tuple(sorted(found, key=lambda thing: -thing.radius))
+
+
+@functools.cache
+def _border() -> np.ndarray:
+    mask = np.ones((WORKING_SIZE, WORKING_SIZE), bool)
+    mask[2:-2, 2:-2] = False
+    return mask
+
+
+def _resample(image: np.ndarray) -> np.ndarray:
+    size = (WORKING_SIZE, WORKING_SIZE)
+    if image.shape[:2] != size:
+        method = Image.Resampling.BOX if min(image.shape[:2]) > WORKING_SIZE else None
+        image = np.asarray(Image.fromarray(image).resize(size, method))
+    return image.astype(np.float32)
+
+
+def _describe(
+    pixels: np.ndarray,
+    distance: np.ndarray,
+    mask: np.ndarray,
+    box: tuple[slice, slice],
+    background: np.ndarray,
+    noise: float,
+) -> SceneObject:
+    inside = ndimage.binary_erosion(mask)
+    if inside.sum() < SPECK:
+        inside = mask
+    level = np.percentile(distance[inside], 30)
+    near = ndimage.binary_dilation(mask, iterations=2)
+    cover = np.where(near, np.clip(distance / level, 0, 1), 0)
+    area = cover.sum()
+    rows, columns = np.indices(cover.shape)
+    y, x = (rows * cover).sum() / area, (columns * cover).sum() / area
+    shape, radius = _shape(cover, area, y, x)
+    colour = _colour(pixels[inside])
+    return SceneObject(
+        colour=colour,
+        shape=shape,
+        texture=_texture(pixels, mask, colour, background, noise),
+        size=("small", "medium", "large")[sum(radius > limit for limit in _SIZE_LIMITS)],
+        x=(box[1].start + x + 0.5) / WORKING_SIZE,
+        y=(box[0].start + y + 0.5) / WORKING_SIZE,
+        radius=radius,
+    )
+
+
+def _colour(pixels: Float[np.ndarray, "P 3"]) -> str | None:
+    chroma = np.median(_opponent(pixels), axis=0)
+    length = np.hypot(*chroma)
+    if length < COLOURLESS:
+        return None
+    names, directions = _palette()
+    return names[int(np.argmax(directions @ chroma))]
+
+
+def _opponent(pixels: np.ndarray) -> np.ndarray:
+    """The two axes of chroma; their angle is the hue."""
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    return np.stack([red - (green + blue) / 2, np.sqrt(3) / 2 * (green - blue)], axis=-1)
+
+
+@functools.cache
+def _palette() -> tuple[tuple[str, ...], np.ndarray]:
+    directions = _opponent(np.array(list(COLOURS.values()), np.float32))
+    return tuple(COLOURS), directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def _texture(
+    pixels: np.ndarray, mask: np.ndarray, colour: str | None, background: np.ndarray, noise: float
+) -> str:
+    """Reads the pattern of the darker tone.
+
+    Each pixel is a mixture of background, colour and darker tone; solving for the shares keeps
+    the blurred edge of the object out of the pattern.
+    """
+    if colour is None:
+        return "solid"
+    base = np.array(COLOURS[colour], np.float32)
+    axes = np.stack([base - background, (SHADE - 1) * base], axis=1)
+    solve = np.linalg.pinv(axes)
+    cover, dark = solve @ (pixels[mask] - background).T
+    rows = np.nonzero(mask)[0][cover > 0.5]
+    dark = np.clip(dark / np.maximum(cover, 0.5), -1, 2)[cover > 0.5]
+    noise_variance = (solve[1] ** 2).sum() * noise**2
+    total = dark.var() - noise_variance
+    if total < CONTRAST**2:
+        return "solid"
+    means = np.bincount(rows, dark) / np.maximum(np.bincount(rows), 1)
+    within = ((dark - means[rows]) ** 2).mean() - noise_variance
+    return "striped" if within < (1 - ROWS) * total else "dotted"
+
+
+def _shape(cover: np.ndarray, area: float, y: float, x: float) -> tuple[str | None, float]:
+    """The best template of equal area, and its radius in units of the side."""
+    best = (OVERLAP, None, float(np.sqrt(area / np.pi)))
+    rows, columns = np.indices(cover.shape)
+    for shape in SHAPES:
+        radius = float(np.sqrt(area / _unit_area(shape)))
+        if radius > _SPAN / 1.4:
+            continue
+        template = _template(shape, round(2 * radius) / 2)
+        middle = (template.shape[0] - 1) / 2
+        places = [(rows - y) * _GRID + middle, (columns - x) * _GRID + middle]
+        expected = ndimage.map_coordinates(template, places, order=1)
+        overlap = np.minimum(cover, expected).sum() / np.maximum(cover, expected).sum()
+        best = max(best, (overlap, shape, radius), key=lambda item: item[0])
+    return best[1], best[2] / WORKING_SIZE
+
+
+@functools.cache
+def _unit_area(shape: str) -> float:
+    x, y = np.array(outline(shape)).T
+    return float(abs((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2)
+
+
+@functools.cache
+def _template(shape: str, radius: float) -> np.ndarray:
+    """Blurred picture of a shape, `_GRID` samples a pixel, `2 * _SPAN` pixels wide."""
+    side = int(2 * _SPAN * _GRID) + 1
+    picture = Image.new("L", (side, side), 0)
+    middle = (side - 1) / 2
+    corners = [
+        (middle + radius * _GRID * u, middle + radius * _GRID * v) for u, v in outline(shape)
+    ]
+    ImageDraw.Draw(picture).polygon(corners, fill=255)
+    return ndimage.gaussian_filter(np.asarray(picture, np.float32) / 255, BLUR * _GRID)

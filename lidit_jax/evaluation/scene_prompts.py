@@ -1,0 +1,132 @@
+"""The prompts of the scenes benchmark, each with the claim that an image must fulfil."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from lidit_jax.data.scenes.captions import caption
+from lidit_jax.data.scenes.held_out import claim_held_out
+from lidit_jax.data.scenes.sampling import draw_different
+from lidit_jax.data.scenes.scene import Claim, Group
+from lidit_jax.data.scenes.vocabulary import COLOURS, COUNTS, RELATIONS, SHAPES, TEXTURES
+from lidit_jax.errors import LiditError
+
+_ATTEMPTS = 400
+
+
+@dataclass(frozen=True)
+class ScenePrompt:
+    """One prompt of the benchmark."""
+
+    task: str
+    prompt: str
+    claim: Claim
+    held_out: bool
+    """Whether the words hold a combination that no training caption has
+    (`lidit_jax.data.scenes.held_out`)."""
+
+
+def evaluation_prompts(
+    per_task: int = 50, seed: int = 0, language: str = "en"
+) -> list[ScenePrompt]:
+    """Prompts for the six tasks of GenEval (arXiv 2310.11513) and two bindings.
+
+    Half of the prompts of `HELD_OUT_TASKS` hold a combination that training never shows; the words
+    of the other tasks are too few to hold any out. Prompts repeat only where a task has fewer
+    than `per_task`.
+
+    Args:
+      per_task: prompts of each task.
+      seed: another seed gives other prompts.
+      language: "en" or "zh".
+
+    Returns:
+      `len(TASKS) * per_task` prompts, task after task.
+
+    Raises:
+      LiditError: when `per_task` is not positive or the language unknown.
+    """
+    if per_task <= 0:
+        raise LiditError(f"{per_task} prompts a task: ask for at least one")
+    prompts = []
+    for task in TASKS:
+        rng = random.Random(f"prompts/{seed}/{task}")
+        used: set[str] = set()
+        for i in range(per_task):
+            prompts.append(_draw(task, task in HELD_OUT_TASKS and i % 2 == 0, used, rng, language))
+            used.add(prompts[-1].prompt)
+    return prompts
+
+
+def _draw(
+    task: str, held_out: bool, used: set[str], rng: random.Random, language: str
+) -> ScenePrompt:
+    """A prompt not in `used` if one turns up soon."""
+    found = None
+    for _ in range(_ATTEMPTS):
+        claim = TASKS[task](rng)
+        if claim_held_out(claim) == held_out:
+            found = ScenePrompt(task, caption(claim, rng, language), claim, held_out)
+            if found.prompt not in used:
+                break
+    return found
+
+
+def _single_object(rng: random.Random) -> Claim:
+    return Claim((Group(rng.choice(SHAPES)),))
+
+
+def _two_objects(rng: random.Random) -> Claim:
+    return Claim(draw_different(rng, 2, coloured=False))
+
+
+def _counting(rng: random.Random) -> Claim:
+    return Claim((Group(rng.choice(SHAPES), count=rng.choice(COUNTS)),))
+
+
+def _colors(rng: random.Random) -> Claim:
+    return Claim((Group(rng.choice(SHAPES), rng.choice(list(COLOURS))),))
+
+
+def _position(rng: random.Random) -> Claim:
+    return Claim(draw_different(rng, 2, coloured=False), rng.choice(RELATIONS))
+
+
+def _color_attribution(rng: random.Random) -> Claim:
+    return Claim(draw_different(rng, 2, coloured=True))
+
+
+def _texture(rng: random.Random) -> Claim:
+    """Which of two shapes has which texture."""
+    return _bound(rng, "texture", TEXTURES)
+
+
+def _shape_binding(rng: random.Random) -> Claim:
+    """Which of two shapes is the small one and which the large one."""
+    return _bound(rng, "size", ("small", "large"))
+
+
+def _bound(rng: random.Random, attribute: str, values: tuple[str, ...]) -> Claim:
+    groups = draw_different(rng, 2, coloured=False)
+    drawn = rng.sample(values, 2)
+    return Claim(
+        tuple(replace(group, **{attribute: v}) for group, v in zip(groups, drawn, strict=True))
+    )
+
+
+TASKS: dict[str, Callable[[random.Random], Claim]] = {
+    "single_object": _single_object,
+    "two_objects": _two_objects,
+    "counting": _counting,
+    "colors": _colors,
+    "position": _position,
+    "color_attribution": _color_attribution,
+    "texture": _texture,
+    "shape_binding": _shape_binding,
+}
+"""What each task's prompts claim."""
+GENEVAL_TASKS: tuple[str, ...] = tuple(TASKS)[:6]
+"""The tasks whose mean is the overall score, as in GenEval."""
+HELD_OUT_TASKS: tuple[str, ...] = ("colors", "position", "color_attribution")
