@@ -14,6 +14,8 @@ from lidit_jax.data.scenes.vocabulary import LANGUAGES
 from lidit_jax.errors import LiditError
 
 SPLITS = ("train", "heldout")
+VERSION = 1
+"""Raised by whoever changes a picture or a caption, so that prepared data is made anew."""
 
 
 class SceneSource:
@@ -59,7 +61,7 @@ class SceneSource:
     def __repr__(self) -> str:
         return (
             f"SceneSource(split={self.split!r}, records={len(self)}, size={self.size}, "
-            f"language={self.language!r}, seed={self.seed})"
+            f"language={self.language!r}, seed={self.seed}, version={VERSION})"
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
