@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from lidit_jax.data.cache import content_key, fill
+from lidit_jax.models.image_codec import ImageCodec
 
 _CHUNK = 1024
 _BATCH = 64
@@ -29,18 +30,9 @@ class ImageSource(Protocol):
         """Everything that decides the records: it names the prepared data."""
 
 
-class ImageEncoder(Protocol):
-    """What turns images into latents: an autoencoder with its weights."""
-
-    fingerprint: str
-
-    def encode(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float[np.ndarray, "B h w C"]:
-        """Latents as the autoencoder gives them, not normalised."""
-
-
 def prepare_latents(
     source: ImageSource,
-    encoder: ImageEncoder,
+    codec: ImageCodec,
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> Float[np.ndarray, "n h w C"]:
@@ -48,15 +40,15 @@ def prepare_latents(
 
     Args:
       source: images and captions.
-      encoder: the frozen autoencoder.
+      codec: the frozen autoencoder.
       folder: parent of all prepared data.
       progress: told (images done, all images).
 
     Returns:
       Latents as the autoencoder gives them, float16, mapped from disk.
     """
-    latent_shape = encoder.encode(source[0]["image"][None]).shape[1:]
-    description = {"source": repr(source), "autoencoder": encoder.fingerprint}
+    latent_shape = codec.encode_images(source[0]["image"][None]).shape[1:]
+    description = {"source": repr(source), "autoencoder": codec.fingerprint}
     target = folder / content_key("latents", description)
 
     def write(arrays: dict[str, np.ndarray], start: int, stop: int) -> None:
@@ -64,7 +56,7 @@ def prepare_latents(
             last = min(first + _BATCH, stop)
             images = np.stack([source[i]["image"] for i in range(first, last)])
             padded = np.resize(images, (_BATCH, *images.shape[1:]))
-            arrays["latents"][first:last] = encoder.encode(padded)[: last - first]
+            arrays["latents"][first:last] = codec.encode_images(padded)[: last - first]
 
     total = len(source)
     arrays = {"latents": ((total, *latent_shape), np.dtype(np.float16))}

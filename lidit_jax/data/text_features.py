@@ -85,6 +85,8 @@ def prepare_text_features(
         "captions": content_key("captions", {"captions": list(captions)}),
     }
     compute = jax.jit(encoder.features, static_argnames="layer")
+    # A causal encoder reads the constant instruction once; each caption pays for its own tokens.
+    instruction = encoder.prefix_cache(encoder.params, prompt_format, layer)
 
     def write(arrays: dict[str, np.ndarray], start: int, stop: int) -> None:
         for first in range(start, stop, _BATCH):
@@ -95,7 +97,9 @@ def prepare_text_features(
             if length > ids.shape[1]:
                 extra = ((0, 0), (0, length - ids.shape[1]))
                 ids, mask = np.pad(ids, extra), np.pad(mask, extra)
-            features = np.asarray(compute(encoder.params, ids, mask, layer=layer))
+            features = np.asarray(
+                compute(encoder.params, ids, mask, layer=layer, prefix=instruction)
+            )
             for row, values in zip(rows, features, strict=False):
                 own = values[shared : counts[row]].astype(ml_dtypes.bfloat16)
                 arrays["tokens"][offsets[row] : offsets[row + 1]] = own.view(np.uint16)

@@ -101,7 +101,10 @@ class Attention(nn.Module):
 
         q, k, v = heads(x, "query"), heads(context, "key"), heads(context, "value")
         if self.qk_norm:
-            q, k = rms_norm(self.dtype, name="query_norm")(q), rms_norm(self.dtype, name="key_norm")(k)
+            q, k = (
+                rms_norm(self.dtype, name="query_norm")(q),
+                rms_norm(self.dtype, name="key_norm")(k),
+            )
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         if self.is_mutable_collection("intermediates"):
@@ -138,7 +141,9 @@ def modulate(
     return x * (1 + scale) + shift
 
 
-def sinusoids(t: Float[Array, " B"], size: int, max_period: float = 10_000.0) -> Float[Array, "B size"]:
+def sinusoids(
+    t: Float[Array, " B"], size: int, max_period: float = 10_000.0
+) -> Float[Array, "B size"]:
     """`[cos(t w_k), sin(t w_k)]`, cosines first, `w_k = max_period**(-k / (size / 2))`.
 
     Args:
@@ -176,9 +181,7 @@ def rotate(
     return out.astype(x.dtype)
 
 
-def masked_mean(
-    tokens: Float[Array, "B S D"], mask: Bool[Array, "B S"]
-) -> Float[Array, "B D"]:
+def masked_mean(tokens: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Float[Array, "B D"]:
     """Mean over the valid tokens, in float32; 0 where there is none."""
     weights = mask.astype(jnp.float32)[..., None]
     total = jnp.sum(tokens.astype(jnp.float32) * weights, axis=1)

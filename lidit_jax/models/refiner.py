@@ -139,7 +139,9 @@ class CollaborativeBlock(nn.Module):
         vectors = Modulation(6, self.dtype, name="modulation")(condition)
         scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = vectors
         self.sow("intermediates", "gates", (gate_a, gate_m))
-        h = modulate(layer_norm(self.dtype, affine=False, name="attention_norm")(x), scale_a, shift_a)
+        h = modulate(
+            layer_norm(self.dtype, affine=False, name="attention_norm")(x), scale_a, shift_a
+        )
         kv = layer_norm(self.dtype, affine=False, name="others_norm")(others)
         h = Attention(self.heads, False, self.dtype, name="cross_attention")(h, kv, others_mask)
         x = x + gate_a * h

@@ -1,0 +1,104 @@
+"""Prompts to the conditions that LI-DiT reads: features and masks of every stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from lidit_jax import encoders
+from lidit_jax.config import EncoderConfig
+from lidit_jax.encoders.prompt import PromptFormat
+from lidit_jax.encoders.text_encoder import TextEncoder
+from lidit_jax.errors import LiditError
+
+_LENGTH_STEP = 16
+
+
+class TextConditions(NamedTuple):
+    """What the network knows of B prompts; one array a stream k."""
+
+    features: tuple[Float[Array, "B S_k D_k"], ...]
+    masks: tuple[Bool[Array, "B S_k"], ...]
+
+
+class PromptEncoders:
+    """The frozen encoders of a configuration, one stream each."""
+
+    def __init__(self, config: EncoderConfig):
+        """Loads them. Raises `LiditError` when one cannot be found or read."""
+        self.streams: list[TextEncoder] = [encoders.load(source) for source in config.sources]
+        self.layers = list(config.layers) or [s.default_layer for s in self.streams]
+        self.prompt_format = PromptFormat(config.instruction, config.system_prompt)
+        self.max_prompt_tokens = config.max_prompt_tokens
+        self._compute = [jax.jit(s.features, static_argnames="layer") for s in self.streams]
+
+    @property
+    def description(self) -> list[dict[str, Any]]:
+        """What a checkpoint remembers of each stream, to refuse other encoders later."""
+        return [
+            {
+                "source": stream.name,
+                "layer": layer,
+                "fingerprint": stream.fingerprint,
+                "prefix": self.prompt_format.prefix,
+            }
+            for stream, layer in zip(self.streams, self.layers, strict=True)
+        ]
+
+    def check(self, trained_with: Sequence[dict[str, Any]]) -> None:
+        """Refuses to serve a model that was trained with other encoders.
+
+        Raises:
+          LiditError: names the first difference.
+        """
+        for ours, theirs in zip(self.description, trained_with, strict=True):
+            for name in ("layer", "fingerprint", "prefix"):
+                if ours[name] != theirs[name]:
+                    raise LiditError(
+                        f"encoder {ours['source']!r} is not the one of this checkpoint: its {name} "
+                        f"is {ours[name]!r}, was {theirs[name]!r}; install that version"
+                    )
+
+    def encode(self, prompts: Sequence[str]) -> tuple[TextConditions, tuple[int, ...]]:
+        """Features of all tokens, padded on the right to a few compiled lengths.
+
+        Returns:
+          The conditions, and the number of instruction tokens of each stream.
+
+        Raises:
+          LiditError: when a prompt is longer than `max_prompt_tokens`.
+        """
+        features, masks, crop = [], [], []
+        for stream, layer, compute in zip(self.streams, self.layers, self._compute, strict=True):
+            tokens = stream.tokenize(
+                prompts,
+                self.prompt_format,
+                max_prompt_tokens=self.max_prompt_tokens,
+                overflow="error",
+            )
+            extra = -tokens.ids.shape[1] % _LENGTH_STEP
+            ids = np.pad(tokens.ids, ((0, 0), (0, extra)))
+            mask = np.pad(tokens.mask, ((0, 0), (0, extra)))
+            features.append(compute(stream.params, ids, mask, layer=layer))
+            masks.append(jnp.asarray(mask))
+            crop.append(tokens.crop)
+        return TextConditions(tuple(features), tuple(masks)), tuple(crop)
+
+
+def pad_conditions(conditions: TextConditions, lengths: Sequence[int]) -> TextConditions:
+    """Pads (or cuts, where only padding stands) every stream to the given number of tokens."""
+
+    def fit(array: Array, length: int) -> Array:
+        padding = [(0, 0)] * array.ndim
+        padding[1] = (0, max(length - array.shape[1], 0))
+        return jnp.pad(array[:, :length], padding)
+
+    return TextConditions(
+        tuple(fit(f, n) for f, n in zip(conditions.features, lengths, strict=True)),
+        tuple(fit(m, n) for m, n in zip(conditions.masks, lengths, strict=True)),
+    )

@@ -1,0 +1,40 @@
+"""A progress bar with time left for long work; plain lines where there is no terminal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields a function to be told (done, total).
+
+    Work that is found complete shows nothing.
+    """
+    console = Console()
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    tasks = []
+
+    def report(done: int, total: int) -> None:
+        if not tasks:
+            if done == total:
+                return
+            bar.start()
+            tasks.append(bar.add_task(label, total=total))
+        bar.update(tasks[0], completed=done)
+        if not console.is_terminal:
+            print(f"{label}: {done}/{total}", flush=True)
+
+    try:
+        yield report
+    finally:
+        bar.stop()

@@ -1,0 +1,150 @@
+"""What one sees of a run: progress, `metrics.jsonl`, TensorBoard, a loss curve, image grids."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from clu import metrics as clu_metrics
+from jaxtyping import UInt8
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lidit_jax.evaluation.images import captioned_grid
+from lidit_jax.output import atomic_file
+
+
+class RunLog:
+    """Writes on process 0 only; the other processes call the same methods to no effect.
+
+    Metrics arrive as device arrays and are fetched one interval late, so that logging never waits
+    for the step that is running.
+    """
+
+    def __init__(self, workdir: Path, total_steps: int, batch_size: int, first_step: int):
+        """Opens the log of a run that goes on at `first_step`."""
+        self._active = jax.process_index() == 0
+        self._workdir, self._total, self._batch_size = workdir, total_steps, batch_size
+        self._mark = (time.perf_counter(), first_step)
+        self._averages: dict[str, clu_metrics.Average] = {}
+        if not self._active:
+            return
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(workdir / "tensorboard"))
+        self._records = (workdir / "metrics.jsonl").open("a", encoding="utf-8")
+        self.console = Console()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._bar = self._progress.add_task("training", total=total_steps, completed=first_step)
+        self._progress.start()
+
+    def accumulate(self, values: dict[str, jax.Array]) -> None:
+        """Adds one step's metrics to the running averages, on the device."""
+        for name, value in values.items():
+            average = clu_metrics.Average.from_model_output(values=value)
+            previous = self._averages.get(name)
+            self._averages[name] = average if previous is None else previous.merge(average)
+
+    def flush(self, step: int) -> dict[str, float]:
+        """Writes and returns the averages since the last flush, with speed and time left."""
+        values = {name: float(average.compute()) for name, average in self._averages.items()}
+        self._averages = {}
+        now, (then, first) = time.perf_counter(), self._mark
+        self._mark = (now, step)
+        values["step_seconds"] = (now - then) / max(step - first, 1)
+        values["images_per_second"] = self._batch_size / values["step_seconds"]
+        self.scalars(step, values)
+        if self._active:
+            left = (self._total - step) * values["step_seconds"]
+            line = f"step {step}/{self._total}  loss {values['loss']:.4f}  "
+            line += f"{values['images_per_second']:.0f} images/s  {_duration(left)} left"
+            self._progress.update(
+                self._bar, completed=step, description=f"loss {values['loss']:.4f}"
+            )
+            if not self.console.is_terminal:
+                print(line, flush=True)
+        return values
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Writes numbers to `metrics.jsonl` and TensorBoard."""
+        if not self._active:
+            return
+        self._records.write(json.dumps({"step": step} | values) + "\n")
+        self._records.flush()
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def images(
+        self, step: int, images: UInt8[np.ndarray, "B H W 3"], captions: Sequence[str]
+    ) -> None:
+        """Writes `images/step_NNNNNN.png` and the same to TensorBoard."""
+        if not self._active:
+            return
+        folder = self._workdir / "images"
+        folder.mkdir(exist_ok=True)
+        grid = captioned_grid(images, captions, columns=min(len(images), 8))
+        with atomic_file(folder / f"step_{step:06d}.png") as file:
+            grid.save(file, format="PNG")
+        self._writer.add_image("samples", np.asarray(grid), step, dataformats="HWC")
+
+    def say(self, text: str) -> None:
+        """Prints a line above the progress bar."""
+        if self._active:
+            self.console.print(text, highlight=False)
+
+    def close(self) -> None:
+        """Draws the loss curve and closes the files."""
+        if not self._active:
+            return
+        self._progress.stop()
+        self._records.close()
+        self._writer.close()
+        plot_losses(self._workdir / "metrics.jsonl", self._workdir / "loss.png")
+
+
+def plot_losses(records: Path, target: Path) -> None:
+    """Draws training and validation losses over the steps; nothing when there are none.
+
+    After a resume the last value of a repeated step counts.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    curves: dict[str, dict[int, float]] = {}
+    for line in records.read_text().splitlines():
+        record = json.loads(line)
+        for name, value in record.items():
+            if "loss" in name and math.isfinite(value):
+                curves.setdefault(name, {})[record["step"]] = value
+    if not curves:
+        return
+    figure, axes = plt.subplots(figsize=(8, 4.5))
+    for name, points in sorted(curves.items()):
+        steps = sorted(points)
+        axes.plot(steps, [points[s] for s in steps], label=name.replace("_", " "), linewidth=1.2)
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with atomic_file(target) as file:
+        figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,49 @@
+"""What the loop trains: the text-to-image model, or the autoencoder that it can use."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from lidit_jax.config import Config
+from lidit_jax.training.step import Batch, Metrics
+
+
+class Task(Protocol):
+    """A model, its loss and its data. The numeric methods are pure."""
+
+    training_records: Any
+    """Random access to training samples."""
+    validation_records: Any
+    """Random access to held-out samples."""
+    frozen: Any
+    """Arrays that every step reads and nothing changes: an argument of the compiled step."""
+    metadata: dict[str, Any]
+    """What a checkpoint must remember beside the configuration."""
+
+    def init(self, key: jax.Array) -> Any:
+        """Fresh (boxed) parameters."""
+
+    def loss(
+        self, params: Any, frozen: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The training loss and what to log beside it."""
+
+    def validation_loss(self, params: Any, frozen: Any, batch: Batch) -> jax.Array:
+        """A loss without randomness, to compare steps and runs."""
+
+    def sample_images(self, params: Any, frozen: Any) -> tuple[np.ndarray, list[str]]:
+        """Images to look at, uint8 [B, H, W, 3], and their captions."""
+
+
+def make_task(config: Config) -> Task:
+    """The task that `config.training.task` names; prepares its data."""
+    if config.training.task == "vae":
+        from lidit_jax.training.autoencoder_task import AutoencoderTask
+
+        return AutoencoderTask(config)
+    from lidit_jax.training.lidit_task import LIDiTTask
+
+    return LIDiTTask(config)
