@@ -139,6 +139,8 @@ class DataConfig:
     """Side of the square training images, in pixels."""
     train_records: int = 50_000
     """Scenes generated for training."""
+    distinct_captions: int = 0
+    """Captions that the scenes share, so that fewer need encoding; 0 gives each scene its own."""
     validation_records: int = 512
     """Held-out scenes for the validation loss."""
     language: str = "en"

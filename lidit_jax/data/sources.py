@@ -13,4 +13,5 @@ def open_source(config: Config, split: str) -> ImageSource:
     """
     data = config.data
     records = data.train_records if split == "train" else data.validation_records
-    return SceneSource(split, records, data.image_size, data.language, config.seed)
+    captions = data.distinct_captions if split == "train" else 0
+    return SceneSource(split, records, data.image_size, data.language, config.seed, captions)

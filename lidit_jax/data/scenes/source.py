@@ -14,7 +14,8 @@ from lidit_jax.data.scenes.vocabulary import LANGUAGES
 from lidit_jax.errors import LiditError
 
 SPLITS = ("train", "heldout")
-VERSION = 1
+_TRIES = 20
+VERSION = 2
 """Raised by whoever changes a picture or a caption, so that prepared data is made anew."""
 
 
@@ -32,6 +33,7 @@ class SceneSource:
         size: int = 64,
         language: str = "en",
         seed: int = 0,
+        captions: int = 0,
     ):
         """Opens a split.
 
@@ -41,6 +43,8 @@ class SceneSource:
           size: side of the images in pixels, a multiple of 8.
           language: of the captions, "en", "zh" or "both" (drawn for each record).
           seed: another seed gives other scenes of the same split.
+          captions: how many captions the records share: record i says the same as record
+            i + captions, of another picture. 0 draws a caption for every record.
 
         Raises:
           LiditError: for an unknown split or language, or an impossible size or count.
@@ -49,10 +53,11 @@ class SceneSource:
             raise LiditError(f"scene split {split!r}: choose one of {', '.join(SPLITS)}")
         if language not in (*LANGUAGES, "both"):
             raise LiditError(f"caption language {language!r}: choose en, zh or both")
-        if records <= 0:
+        if records <= 0 or captions < 0:
             raise LiditError(f"{records} scenes: ask for at least one")
         check_size(size)
         self.split, self.size, self.language, self.seed = split, size, language, seed
+        self.captions = min(captions or records, records)
         self._records = records
 
     def __len__(self) -> int:
@@ -61,7 +66,8 @@ class SceneSource:
     def __repr__(self) -> str:
         return (
             f"SceneSource(split={self.split!r}, records={len(self)}, size={self.size}, "
-            f"language={self.language!r}, seed={self.seed}, version={VERSION})"
+            f"language={self.language!r}, seed={self.seed}, "
+            f"captions={self.captions}, version={VERSION})"
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -75,16 +81,26 @@ class SceneSource:
 
     def scene(self, index: int) -> Scene:
         """The truth behind record `index`. Raises `IndexError` outside of the source."""
-        rng = self._random(index, "scene")
-        task = draw_task(rng)
+        task, claim = self._claim(index)
+        rng = self._random(index, "layout")
         while True:
-            scene = realise(task, draw_claim(task, rng), rng)
+            scene = realise(task, claim, rng)
             if admitted(scene, self.split):
                 return scene
 
+    def _claim(self, index: int) -> tuple[str, Claim]:
+        """What the caption of a record says: the first claim drawn that this split can show."""
+        rng = self._random(index, "claim")
+        task = draw_task(rng)
+        while True:
+            claim = draw_claim(task, rng)
+            # Four equal objects fill all quadrants, and some pairs are held out in one of them.
+            if any(admitted(realise(task, claim, rng), self.split) for _ in range(_TRIES)):
+                return task, claim
+
     def caption(self, index: int) -> str:
         """The caption of record `index`, without drawing its image."""
-        return self._say(self.scene(index).claim, index)
+        return self._say(self._claim(index)[1], index)
 
     def _say(self, claim: Claim, index: int) -> str:
         rng = self._random(index, "caption")
@@ -94,4 +110,6 @@ class SceneSource:
     def _random(self, index: int, purpose: str) -> random.Random:
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index} of {len(self)}")
+        if purpose != "layout":
+            index %= self.captions
         return random.Random(f"{purpose}/{self.seed}/{self.split}/{int(index)}")

@@ -1,0 +1,166 @@
+"""A user's folder of pictures with captions, as a random-access source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from lidit_jax.data.scenes.render import check_size
+from lidit_jax.errors import LiditError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+CAPTIONS = "captions.jsonl"
+
+
+class FolderSource:
+    """Pictures of a folder that any Grain pipeline reads: `len(source)` and `source[i]`.
+
+    Two layouts, subfolders included:
+
+    - a text file beside each picture: `cat.jpg` and `cat.txt`;
+    - `captions.jsonl` in the folder, a line a record: `{"file": "cat.jpg", "caption": "a cat"}`.
+      Pictures that it does not name are left out; a picture may have several lines.
+
+    Every caption and every picture's header is checked when the source is opened; pixels are
+    decoded on demand. The order is that of the names, or of the lines.
+    """
+
+    def __init__(self, path: str | Path, size: int = 64):
+        """Opens a folder.
+
+        Args:
+          path: the folder.
+          size: side in pixels to which pictures are cropped and resized, a multiple of 8.
+
+        Raises:
+          LiditError: when the folder, a caption, a line of the jsonl or a picture is missing or
+            unreadable; names the file, and the line.
+        """
+        self.path, self.size = Path(path), size
+        check_size(size)
+        if not self.path.is_dir():
+            raise LiditError(f"{self.path} is not a folder: give a folder of pictures and captions")
+        listing = self.path / CAPTIONS
+        records = _from_jsonl(listing) if listing.is_file() else _from_text_files(self.path)
+        self._records: list[tuple[Path, str]] = list(records)
+        if not self._records:
+            raise LiditError(
+                f"{self.path} holds no captioned picture: add {', '.join(SUFFIXES)} files, "
+                f"each with a .txt beside it, or a {CAPTIONS}"
+            )
+        for file in {file for file, _ in self._records}:
+            _check_header(file)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __repr__(self) -> str:
+        """Names the folder, the size and a digest of names, file times and captions."""
+        digest = hashlib.sha256()
+        for file, caption in self._records:
+            state = file.stat()
+            line = [str(file.relative_to(self.path)), state.st_size, state.st_mtime_ns, caption]
+            digest.update(json.dumps(line).encode())
+        return (
+            f"FolderSource(path={str(self.path)!r}, size={self.size}, "
+            f"content={digest.hexdigest()[:16]!r})"
+        )
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Record `index`: {"image": uint8 [H, W, 3], "caption": str, "index": int}.
+
+        Raises:
+          LiditError: when the picture cannot be decoded; names the file.
+        """
+        file, caption = self._record(index)
+        return {"image": load_square(file, self.size), "caption": caption, "index": int(index)}
+
+    def caption(self, index: int) -> str:
+        """The caption of record `index`, without decoding its picture."""
+        return self._record(index)[1]
+
+    def _record(self, index: int) -> tuple[Path, str]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"picture {index} of {len(self)}")
+        return self._records[index]
+
+
+def load_square(file: Path, size: int) -> UInt8[np.ndarray, "H W 3"]:
+    """The central square of a picture, resized to `size` pixels, upright and on white.
+
+    Raises:
+      LiditError: when the picture cannot be decoded.
+    """
+    try:
+        with Image.open(file) as picture:
+            upright = ImageOps.exif_transpose(picture)
+            if upright.has_transparency_data:
+                upright = upright.convert("RGBA")
+                white = Image.new("RGBA", upright.size, "white")
+                upright = Image.alpha_composite(white, upright)
+            upright = upright.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(file, error) from error
+    return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
+
+
+def _from_text_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() not in SUFFIXES or not file.is_file():
+            continue
+        text = file.with_suffix(".txt")
+        if not text.is_file():
+            raise LiditError(f"{file} has no caption: write it to {text.name} beside it")
+        caption = " ".join(_read(text).split())
+        if not caption:
+            raise LiditError(f"{text} is empty: write the caption of {file.name} into it")
+        yield file, caption
+
+
+def _from_jsonl(listing: Path) -> Iterator[tuple[Path, str]]:
+    for number, line in enumerate(_read(listing).splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{listing}, line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise LiditError(f"{where}: not JSON ({error})") from error
+        values = [record.get(key) if isinstance(record, dict) else None for key in _KEYS]
+        if not all(isinstance(value, str) and value.strip() for value in values):
+            raise LiditError(f'{where}: write {{"file": "NAME.png", "caption": "TEXT"}}')
+        name, caption = values
+        file = listing.parent / name
+        if not file.is_file():
+            raise LiditError(f"{where}: {file} does not exist")
+        yield file, " ".join(caption.split())
+
+
+_KEYS = ("file", "caption")
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LiditError(f"{file} is not UTF-8 text: save it as UTF-8") from error
+
+
+def _check_header(file: Path) -> None:
+    try:
+        with Image.open(file):
+            pass
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> LiditError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return LiditError(f"{file} is not a readable picture: replace or remove it ({reason})")
