@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from lidit_jax.encoders.blocks import attention, layer_at, linear, positions_of
+from lidit_jax.encoders.blocks import attention, blocks_below, layer_at, linear, positions_of, wide
 from lidit_jax.errors import LiditError
 
 Params = dict[str, Any]
@@ -84,12 +84,7 @@ class Bert:
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"], layer: int
     ) -> Float[Array, "B S D"]:
         """`hidden_states(...)[layer]`, running only the blocks below it."""
-        blocks = layer if layer >= 0 else self.num_layers + 1 + layer
-        if not 0 <= blocks <= self.num_layers:
-            raise LiditError(
-                f"layer {layer} does not exist: this encoder has {self.num_layers} blocks, "
-                f"use -{self.num_layers + 1} to {self.num_layers}"
-            )
+        blocks = blocks_below(layer, self.num_layers)
         return self._run(params, self._embed(params, ids, mask), mask, blocks, keep_all=False)
 
     def _embed(
@@ -121,7 +116,7 @@ class Bert:
         return self._norm(x + linear(h, layer["down"], layer["down_bias"]), layer, "ffn_norm")
 
     def _norm(self, x: Float[Array, "B S D"], params: Params, name: str) -> Float[Array, "B S D"]:
-        y = x.astype(jnp.float32)
+        y = x.astype(wide(x.dtype))
         y = y - jnp.mean(y, axis=-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.norm_epsilon)
         return (y * params[name] + params[f"{name}_bias"]).astype(x.dtype)

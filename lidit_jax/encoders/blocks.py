@@ -6,14 +6,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from lidit_jax.errors import LiditError
+
+
+def wide(dtype: jnp.dtype) -> jnp.dtype:
+    """The type of norms, rotations and softmax: float32, or wider where the model is."""
+    return jnp.promote_types(dtype, jnp.float32)
+
 
 def precision(dtype: jnp.dtype) -> jax.lax.Precision:
-    """Exact products for float32 on every backend; the hardware's own for narrower types.
+    """Exact products from float32 up, on every backend; the hardware's own for narrower types.
 
     Without it TPUs round float32 operands to bfloat16 and GPUs to TF32.
     """
-    exact = jnp.dtype(dtype) == jnp.float32
-    return jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
+    return jax.lax.Precision.HIGHEST if wide(dtype) == dtype else jax.lax.Precision.DEFAULT
 
 
 def linear(
@@ -31,7 +37,7 @@ def attention(
     v: Float[Array, "B T G K"],
     allowed: Bool[Array, "#B #S T"],
 ) -> Float[Array, "B S H K"]:
-    """Softmax attention in float32; H/G query heads read each key/value head.
+    """Softmax attention, scores in `wide` precision; H/G query heads read each key/value head.
 
     `allowed` says which keys a query may read. A query with no key gets zero, never NaN.
     """
@@ -40,10 +46,10 @@ def attention(
     grouped = q.reshape(B, S, G, H // G, K)
     exact = precision(q.dtype)
     scores = jnp.einsum(
-        "bsgrk,btgk->bgrst", grouped, k, precision=exact, preferred_element_type=jnp.float32
+        "bsgrk,btgk->bgrst", grouped, k, precision=exact, preferred_element_type=wide(q.dtype)
     )
     allowed = allowed[:, None, None]
-    scores = jnp.where(allowed, scores * K**-0.5, jnp.finfo(jnp.float32).min)
+    scores = jnp.where(allowed, scores * K**-0.5, jnp.finfo(scores.dtype).min)
     weights = jnp.where(allowed, jax.nn.softmax(scores, axis=-1), 0.0).astype(v.dtype)
     return jnp.einsum("bgrst,btgk->bsgrk", weights, v, precision=exact).reshape(B, S, H, K)
 
@@ -62,3 +68,18 @@ def layer_at(layers: dict[str, Array], index: Array) -> dict[str, Array]:
     return jax.tree.map(
         lambda stack: jax.lax.dynamic_index_in_dim(stack, index, keepdims=False), layers
     )
+
+
+def blocks_below(layer: int, num_layers: int) -> int:
+    """How many blocks lead to `hidden_states[layer]`, of which there are `num_layers` + 1.
+
+    Raises:
+      LiditError: when there is no such layer.
+    """
+    blocks = layer if layer >= 0 else num_layers + 1 + layer
+    if not 0 <= blocks <= num_layers:
+        raise LiditError(
+            f"layer {layer} does not exist: this encoder has {num_layers} blocks, "
+            f"use -{num_layers + 1} to {num_layers}"
+        )
+    return blocks

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from lidit_jax.encoders.blocks import attention, layer_at, linear, positions_of
+from lidit_jax.encoders.blocks import attention, blocks_below, layer_at, linear, positions_of, wide
 from lidit_jax.encoders.rope import Rope, rotate, rotation
 from lidit_jax.errors import LiditError
 
@@ -122,7 +122,7 @@ class Decoder:
         With a `prefix` (of the same layer, from `prefix_cache`) only the tokens after it are
         computed; every row must start with the prefix, that is, be padded on the right.
         """
-        blocks = self._blocks_below(layer)
+        blocks = blocks_below(layer, self.num_layers)
         x, _ = self._run(params, ids, mask, blocks, prefix)
         x = self._norm(x, params["final_norm"]) if blocks == self.num_layers else x
         if prefix is None:
@@ -132,20 +132,11 @@ class Decoder:
 
     def prefix_cache(self, params: Params, ids: Int32[Array, " P"], layer: int) -> PrefixCache:
         """Keys, values and features of a constant prefix, for `features(..., prefix=...)`."""
-        blocks = self._blocks_below(layer)
+        blocks = blocks_below(layer, self.num_layers)
         row, mask = ids[None], jnp.ones((1, len(ids)), bool)
         x, (keys, values) = self._run(params, row, mask, blocks, collect=lambda _, kv: kv)
         x = self._norm(x, params["final_norm"]) if blocks == self.num_layers else x
         return PrefixCache(keys[:, 0], values[:, 0], x[0])
-
-    def _blocks_below(self, layer: int) -> int:
-        blocks = layer if layer >= 0 else self.num_layers + 1 + layer
-        if not 0 <= blocks <= self.num_layers:
-            raise LiditError(
-                f"layer {layer} does not exist: this encoder has {self.num_layers} blocks, "
-                f"use -{self.num_layers + 1} to {self.num_layers}"
-            )
-        return blocks
 
     def _run(
         self,
@@ -199,6 +190,6 @@ class Decoder:
         return x + linear(h, layer["down"]), own
 
     def _norm(self, x: Float[Array, "*N D"], scale: Float[Array, " D"]) -> Float[Array, "*N D"]:
-        y = x.astype(jnp.float32)
+        y = x.astype(wide(x.dtype))
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.norm_epsilon)
         return y.astype(x.dtype) * scale

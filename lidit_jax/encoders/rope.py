@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
+from lidit_jax.encoders.blocks import wide
 from lidit_jax.errors import LiditError
 
 
@@ -74,6 +75,6 @@ def rotate(
     x: Float[Array, "B S H K"], cosine: Float[Array, "B S 1 half"], sine: Float[Array, "B S 1 half"]
 ) -> Float[Array, "B S H K"]:
     """Turns channel i against channel i + K/2, the pairing of Hugging Face checkpoints."""
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    first, second = jnp.split(x.astype(wide(x.dtype)), 2, axis=-1)
     turned = (first * cosine - second * sine, second * cosine + first * sine)
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -39,10 +39,8 @@ def locate(source: str) -> Path:
     Raises:
       LiditError: when there is no such thing; says what to do.
     """
-    if source in PACKAGED:
-        path = _packaged(PACKAGED[source])
-    else:
-        path = Path(source).expanduser()
+    packaged = PACKAGED.get(source)
+    path = _packaged(packaged) if packaged else Path(source).expanduser()
     if path.is_dir():
         return path
     if path.is_file():

@@ -29,6 +29,7 @@ SOURCE_FILE = "source.json"
 """Beside the converted files: name and sha256 of the GGUF they come from."""
 
 _FORMAT = 1
+_CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _CONTROL = 3
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = (
@@ -130,8 +131,8 @@ def _config(file: Path, fields: dict[str, Any], reader: gguf.GGUFReader) -> dict
         return fields.get(f"{family}.{name}", default)
 
     heads = value("attention.head_count")
-    config = {
-        "architectures": [classes[family]],
+    return {
+        "architectures": [_CLASSES[family]],
         "model_type": family,
         "vocab_size": len(fields["tokenizer.ggml.tokens"]),
         "hidden_size": value("embedding_length"),
@@ -149,7 +150,6 @@ def _config(file: Path, fields: dict[str, Any], reader: gguf.GGUFReader) -> dict
         "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
         "dtype": "float16",
     }
-    return config
 
 
 def _tensors(
@@ -201,7 +201,10 @@ def _tokenizer(file: Path, fields: dict[str, Any]) -> tuple[Any, dict[str, Any]]
         )
     tokens = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    # Llama 3 takes a whole word that is in the vocabulary before it tries to merge.
+    bpe = models.BPE(vocabulary, merges, ignore_merges=split == "llama-bpe")
+    tokenizer = Tokenizer(bpe)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             *(pre_tokenizers.Split(Regex(regex), "isolated") for regex in _SPLITS[split]),

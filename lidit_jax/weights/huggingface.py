@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes  # noqa: F401  (teaches numpy, and so safetensors, the name "bfloat16")
 import numpy as np
@@ -97,7 +98,7 @@ def load_params(
             node = params
             for parent in parents:
                 node = node.setdefault(parent, {})
-            node[leaf] = jnp.asarray(array)
+            node[leaf] = jax.device_put(array)
     return params
 
 

