@@ -35,10 +35,12 @@ OVERLAP = 0.72
 """Least overlap (intersection over union) with a template of what may be called a shape."""
 BLUR = 1.0
 """Sigma in pixels of the templates: the smoothing above and what a render loses by itself."""
-CONTRAST = 0.115
-"""Spread of the darker tone's share (0 to 1) above which a surface has a pattern."""
-ROWS = 0.72
-"""Share of that spread which lies between rows above which a pattern is stripes, not dots."""
+DARK_SPREAD = 0.095
+"""Spread of the darker tone's share (0 to 1) above which a surface may have a pattern."""
+BRIGHT_SPREAD = 0.045
+"""Spread of the brightness (1 for the plain colour) above which it has one."""
+ROWS = 0.78
+"""Share of the first spread's variance between rows above which it is stripes, not dots."""
 
 _SIZE_LIMITS = (
     (RADII["small"][1] + RADII["medium"][0]) / 2,
@@ -59,11 +61,11 @@ def detect(image: UInt8[np.ndarray, "H W 3"]) -> tuple[SceneObject, ...]:
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise LiditError(f"a scene must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-    pixels = ndimage.gaussian_filter(_resample(image), (SMOOTHING, SMOOTHING, 0))
+    raw = _resample(image)
+    pixels = ndimage.gaussian_filter(raw, (SMOOTHING, SMOOTHING, 0))
     background = np.median(pixels[_border()], axis=0)
     distance = np.sqrt(((pixels - background) ** 2).sum(-1))
-    calm = distance < FOREGROUND / 2
-    noise = 1.48 * float(np.median(np.abs(pixels[calm] - background))) if calm.any() else 0.0
+    noise = _noise(raw, distance < FOREGROUND / 2)
     peak = ndimage.maximum_filter(distance, 7)
     labels, _ = ndimage.label(distance > np.maximum(FOREGROUND, EDGE * peak))
     found = []
@@ -90,6 +92,16 @@ def _resample(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32)
 
 
+def _noise(raw: np.ndarray, calm: np.ndarray) -> float:
+    """Standard deviation, after the smoothing, of what differs from pixel to pixel."""
+    steps = np.abs(raw[:, 1:] - raw[:, :-1])[calm[:, 1:] & calm[:, :-1]]
+    if not steps.size:
+        return 0.0
+    # 0.6745 is the median of |x| for a standard normal x; a Gaussian of width s keeps
+    # 1 / (2 s sqrt(pi)) of white noise.
+    return float(np.median(steps)) / (0.6745 * 2**0.5) / (2 * SMOOTHING * np.pi**0.5)
+
+
 def _describe(
     pixels: np.ndarray,
     distance: np.ndarray,
@@ -102,6 +114,9 @@ def _describe(
     if inside.sum() < SPECK:
         inside = mask
     level = np.percentile(distance[inside], 30)
+    core = ndimage.binary_erosion(mask, np.ones((3, 3)))
+    if core.sum() < SPECK:
+        core = inside
     near = ndimage.binary_dilation(mask, iterations=2)
     cover = np.where(near, np.clip(distance / level, 0, 1), 0)
     area = cover.sum()
@@ -112,7 +127,7 @@ def _describe(
     return SceneObject(
         colour=colour,
         shape=shape,
-        texture=_texture(pixels, mask, colour, background, noise),
+        texture=_texture(pixels[core], np.nonzero(core)[0], colour, background, noise),
         size=("small", "medium", "large")[sum(radius > limit for limit in _SIZE_LIMITS)],
         x=(box[1].start + x + 0.5) / WORKING_SIZE,
         y=(box[0].start + y + 0.5) / WORKING_SIZE,
@@ -142,28 +157,40 @@ def _palette() -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def _texture(
-    pixels: np.ndarray, mask: np.ndarray, colour: str | None, background: np.ndarray, noise: float
+    pixels: Float[np.ndarray, "P 3"],
+    rows: np.ndarray,
+    colour: str | None,
+    background: np.ndarray,
+    noise: float,
 ) -> str:
-    """Reads the pattern of the darker tone.
+    """Reads the pattern of the darker tone among the pixels inside an object.
 
-    Each pixel is a mixture of background, colour and darker tone; solving for the shares keeps
-    the blurred edge of the object out of the pattern.
+    Each pixel is a mixture of background, colour and darker tone. Solving for the shares keeps the
+    blurred edge of the object out of the pattern; a change of brightness must confirm it, since
+    compression and autoencoders smear hues.
     """
     if colour is None:
         return "solid"
     base = np.array(COLOURS[colour], np.float32)
-    axes = np.stack([base - background, (SHADE - 1) * base], axis=1)
-    solve = np.linalg.pinv(axes)
-    cover, dark = solve @ (pixels[mask] - background).T
-    rows = np.nonzero(mask)[0][cover > 0.5]
-    dark = np.clip(dark / np.maximum(cover, 0.5), -1, 2)[cover > 0.5]
-    noise_variance = (solve[1] ** 2).sum() * noise**2
-    total = dark.var() - noise_variance
-    if total < CONTRAST**2:
+    solve = np.linalg.pinv(np.stack([base - background, (SHADE - 1) * base], axis=1))
+    cover, dark = solve @ (pixels - background).T
+    dark = np.clip(dark / np.maximum(cover, 0.5), -1, 2)
+    spread, striped = _pattern(dark, rows, noise * np.linalg.norm(solve[1]))
+    bright = pixels @ base / (base @ base)
+    change, _ = _pattern(bright, rows, noise / np.linalg.norm(base))
+    if spread < DARK_SPREAD or change < BRIGHT_SPREAD:
         return "solid"
-    means = np.bincount(rows, dark) / np.maximum(np.bincount(rows), 1)
-    within = ((dark - means[rows]) ** 2).mean() - noise_variance
-    return "striped" if within < (1 - ROWS) * total else "dotted"
+    return "striped" if striped > ROWS else "dotted"
+
+
+def _pattern(values: np.ndarray, rows: np.ndarray, noise: float) -> tuple[float, float]:
+    """Spread of the values beyond the noise, and the share of its variance between rows."""
+    variance = values.var() - noise**2
+    if variance <= 0:
+        return 0.0, 0.0
+    means = np.bincount(rows, values) / np.maximum(np.bincount(rows), 1)
+    within = ((values - means[rows]) ** 2).mean() - noise**2
+    return float(np.sqrt(variance)), float(1 - within / variance)
 
 
 def _shape(cover: np.ndarray, area: float, y: float, x: float) -> tuple[str | None, float]:

@@ -1,0 +1,89 @@
+"""Prompts, the summary of their scores, and the picture of hits and misses."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from lidit_jax.data.scenes import SceneSource
+from lidit_jax.data.scenes.held_out import claim_held_out
+from lidit_jax.errors import LiditError
+from lidit_jax.evaluation.scene_grid import hits_and_misses
+from lidit_jax.evaluation.scene_prompts import (
+    GENEVAL_TASKS,
+    HELD_OUT_TASKS,
+    TASKS,
+    evaluation_prompts,
+)
+from lidit_jax.evaluation.scene_scorer import Verdict, summarise, wilson_interval
+
+HIT, MISS = Verdict(True, ""), Verdict(False, "nothing there")
+
+
+def test_prompts_cover_every_task_and_are_reproducible():
+    prompts = evaluation_prompts(20, seed=1)
+    assert [p.task for p in prompts] == [task for task in TASKS for _ in range(20)]
+    assert prompts == evaluation_prompts(20, seed=1)
+    assert prompts != evaluation_prompts(20, seed=2)
+    assert len({p.prompt for p in prompts}) == len(prompts)
+
+
+def test_half_of_the_prompts_of_three_tasks_are_held_out():
+    for prompt_task in HELD_OUT_TASKS:
+        drawn = [p for p in evaluation_prompts(20) if p.task == prompt_task]
+        assert sum(p.held_out for p in drawn) == 10
+        assert all(p.held_out == claim_held_out(p.claim) for p in drawn)
+
+
+def test_training_never_says_a_held_out_prompt():
+    source = SceneSource(records=3000)
+    said = {source.scene(i).claim for i in range(len(source))}
+    assert not said & {p.claim for p in evaluation_prompts(50) if p.held_out}
+
+
+def test_chinese_prompts_make_the_same_claims():
+    english, chinese = evaluation_prompts(5), evaluation_prompts(5, language="zh")
+    assert all(not p.prompt.isascii() for p in chinese)
+    assert {p.task for p in chinese} == {p.task for p in english}
+    with pytest.raises(LiditError, match="at least one"):
+        evaluation_prompts(0)
+
+
+def test_overall_is_the_mean_of_the_six_geneval_tasks():
+    prompts = evaluation_prompts(4)
+    verdicts = [HIT if p.task in ("colors", "counting", "texture") else MISS for p in prompts]
+    report = summarise(prompts, verdicts)
+    assert tuple(GENEVAL_TASKS) == tuple(report.tasks)[:6]
+    assert report.overall == pytest.approx(2 / 6)
+    assert report.tasks["texture"].accuracy == 1.0
+    assert report.held_out.n == report.seen.n == 6
+    assert report.held_out.correct == 2
+
+
+def test_the_report_is_json():
+    prompts = evaluation_prompts(2)
+    report = summarise(prompts, [HIT] * len(prompts))
+    read = json.loads(report.to_json())
+    assert read == report.to_dict()
+    assert read["tasks"]["position"]["n"] == 2
+    assert math.isclose(read["overall"], 1.0)
+
+
+def test_wilson_intervals():
+    # The textbook values for 8 of 10 and for none of 10.
+    assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_hits_are_framed_green_and_misses_red():
+    prompts = evaluation_prompts(1)[:2]
+    grid = np.asarray(hits_and_misses(np.zeros((2, 8, 8, 3), np.uint8), prompts, [HIT, MISS]))
+    middle = grid.shape[1] // 2
+    colours = [{tuple(c) for c in half.reshape(-1, 3)} for half in np.split(grid, [middle], axis=1)]
+    green, red = (24, 150, 74), (205, 40, 40)
+    assert green in colours[0]
+    assert red not in colours[0]
+    assert red in colours[1]
+    assert green not in colours[1]
