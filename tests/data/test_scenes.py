@@ -54,6 +54,15 @@ def test_size_and_language_do_not_change_the_scene_but_seed_and_split_do():
     assert SceneSource("heldout", seed=1).scene(3) != scene
 
 
+def test_records_may_share_captions_over_different_pictures():
+    source = SceneSource(records=40, captions=16)
+    for index in range(24):
+        assert source.caption(index) == source.caption(index + 16)
+        assert source.scene(index).claim == source.scene(index + 16).claim
+        assert source.scene(index).objects != source.scene(index + 16).objects
+    assert len({source.caption(index) for index in range(40)}) <= 16
+
+
 @pytest.mark.parametrize("size", [8, 40, 64, 128])
 def test_any_multiple_of_eight_can_be_drawn(size):
     image = SceneSource(size=size)[0]["image"]
