@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from lidit_jax.cli import main
+from lidit_jax.config import Config, SamplingConfig
 from lidit_jax.errors import LiditError
 
 SIDE = 16
@@ -19,6 +20,7 @@ class FakePipeline:
 
     def __init__(self):
         self.calls = []
+        self.config = Config(sampling=SamplingConfig(sampler="euler", steps=9, guidance=2.5))
 
     def __call__(self, prompts, **settings):
         self.calls.append((prompts, settings))
@@ -44,9 +46,15 @@ def test_one_prompt_makes_one_png_that_records_how_it_was_made(pipeline, tmp_pat
     assert sample("--prompt=ein roter Kreis, 红圆", "--seed=7", "--steps=3", f"--out={out}") == 0
     with Image.open(out) as image:
         assert image.size == (SIDE, SIDE)
-        assert image.text["prompt"] == "ein roter Kreis, 红圆"
-        assert (image.text["seed"], image.text["steps"]) == ("7", "3")
-        assert image.text["checkpoint"] == "any"
+        assert image.text == {
+            "prompt": "ein roter Kreis, 红圆",
+            "checkpoint": "any",
+            "seed": "7",
+            "steps": "3",
+            "guidance": "2.5",
+            "sampler": "euler",
+            "weights": "averaged",
+        }
     assert list(out.parent.iterdir()) == [out], "no temporary file may stay"
     assert capsys.readouterr().out.strip() == str(out)
     prompts, settings = pipeline.calls[0]
@@ -62,6 +70,7 @@ def test_several_prompts_make_a_folder_of_numbered_pngs(pipeline, tmp_path):
     assert sorted(file.name for file in out.iterdir()) == ["0000.png", "0001.png", "0002.png"]
     with Image.open(out / "0002.png") as image:
         assert image.text["prompt"] == "a cross"
+        assert image.text["seed"] == "2", "the seed that draws this image on its own"
         assert np.asarray(image).max() == 20
 
 

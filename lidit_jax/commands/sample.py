@@ -19,6 +19,8 @@ from lidit_jax.output import atomic_file, writable_folder
 if TYPE_CHECKING:
     from PIL import Image
 
+    from lidit_jax.config import SamplingConfig
+
 _EXAMPLES = """\
   lidit sample --checkpoint=demo --prompt="a red circle" --out=circle.png
   lidit sample --checkpoint=demo --prompt="a red circle" --prompt="two blue stars" --out=images/
@@ -73,15 +75,19 @@ def run(options: argparse.Namespace) -> int:
             seed=options.seed,
             sampler=options.sampler,
         )
+        record = _record(options, pipeline.config.sampling)
         if options.grid:
             from lidit_jax.evaluation.images import captioned_grid
 
-            _save(captioned_grid(images, prompts), files[0], "\n".join(prompts), options)
+            record |= {"prompt": "\n".join(prompts)}
+            _save(captioned_grid(images, prompts), files[0], record)
         else:
             from PIL import Image
 
-            for file, image, prompt in zip(files, images, prompts, strict=True):
-                _save(Image.fromarray(image), file, prompt, options)
+            for i, (file, image, prompt) in enumerate(zip(files, images, prompts, strict=True)):
+                # The seed that draws this image again on its own.
+                record |= {"prompt": prompt, "seed": (options.seed + i) % 2**32}
+                _save(Image.fromarray(image), file, record)
     print(files[0] if len(files) == 1 else f"{len(files)} images in {files[0].parent}")
     return 0
 
@@ -124,14 +130,21 @@ def _output_files(out: Path, count: int, grid: bool) -> list[Path]:
     return [out / "grid.png"] if grid else [out / f"{i:04d}.png" for i in range(count)]
 
 
-def _save(image: Image.Image, path: Path, prompt: str, options: argparse.Namespace) -> None:
+def _record(options: argparse.Namespace, defaults: SamplingConfig) -> dict[str, Any]:
+    """How the images are made: the options, and where they are silent the checkpoint's own."""
+    record = {"checkpoint": options.checkpoint, "seed": options.seed}
+    for name in ("steps", "guidance", "sampler"):
+        value = getattr(options, name)
+        record[name] = getattr(defaults, name) if value is None else value
+    return record | {"weights": "raw" if options.raw else "averaged"}
+
+
+def _save(image: Image.Image, path: Path, record: dict[str, Any]) -> None:
+    """Writes a PNG with the record in its text chunks."""
     from PIL.PngImagePlugin import PngInfo
 
-    record = PngInfo()
-    for name in ("checkpoint", "seed", "steps", "guidance", "sampler", "size"):
-        value = getattr(options, name)
-        if value is not None:
-            record.add_text(name, str(value))
-    record.add_itxt("prompt", prompt)
+    chunks = PngInfo()
+    for name, value in record.items():
+        chunks.add_itxt(name, str(value))
     with atomic_file(path) as file:
-        image.save(file, format="PNG", pnginfo=record)
+        image.save(file, format="PNG", pnginfo=chunks)

@@ -1,0 +1,54 @@
+"""`lidit export`: from a workdir to a small folder that `lidit sample` and others can use."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.commands.arguments import add_command
+from lidit_jax.errors import LiditError
+from lidit_jax.output import writable_folder
+
+_EXAMPLES = """\
+  lidit export --checkpoint=runs/demo --out=my-model
+  lidit sample --checkpoint=my-model --prompt="a red circle" --out=circle.png
+
+The folder holds config.json and model.safetensors (half precision, the averaged weights), and in
+vae/ the autoencoder of a text-to-image model. The text encoders are named, not copied.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `lidit export`."""
+    parser = add_command(
+        subparsers, "export", "write the weights of a run as a folder to share", _EXAMPLES, run
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, type=Path, metavar="DIR", help='a workdir of "lidit train"'
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the new folder")
+    parser.add_argument(
+        "--raw", action="store_true", help="the raw weights instead of their moving average"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Loads the newest checkpoint and writes the folder."""
+    with writable_folder(options.out, "--out"):
+        from lidit_jax.models.image_codec import DEMO
+        from lidit_jax.pipeline import load_workdir
+        from lidit_jax.weights.bundle import is_bundle, save_bundle
+
+        params, config, metadata = load_workdir(options.checkpoint, raw=options.raw)
+        if config.training.task == "lidit" and config.vae.source != "pixels":
+            source = DEMO if config.vae.source == "demo" else Path(config.vae.source)
+            if not is_bundle(source):
+                raise LiditError(f"config.vae.source={config.vae.source!r}: nothing in {source}")
+            if source.resolve() != (options.out / "vae").resolve():
+                shutil.copytree(source, options.out / "vae", dirs_exist_ok=True)
+        save_bundle(options.out, params, config, metadata)
+    size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file())
+    print(f"{options.out}: {size / 1e6:.1f} MB, step {metadata['step']}")
+    return 0
