@@ -59,15 +59,19 @@ def to_uint8(image: Float[Array, "B H W 3"]) -> UInt8[Array, "B H W 3"]:
     return jnp.round((image + 1.0) * 127.5).astype(jnp.uint8)
 
 
-def load_codec(config: VAEConfig) -> ImageCodec:
+def load_codec(config: VAEConfig, folder: Path | None = None) -> ImageCodec:
     """The codec that `config.vae.source` names: "pixels", "demo" or an exported folder.
+
+    Args:
+      config: the configuration's `vae`.
+      folder: where to look instead of the source, for models that carry their own autoencoder.
 
     Raises:
       LiditError: when the folder does not exist, is damaged or holds something else.
     """
     if config.source == "pixels":
         return ImageCodec(None, {}, "pixels")
-    folder = DEMO if config.source == "demo" else Path(config.source)
+    folder = folder or (DEMO if config.source == "demo" else Path(config.source))
     if not is_bundle(folder):
         raise LiditError(
             f"config.vae.source={config.source!r}: no exported autoencoder in {folder}; train one "

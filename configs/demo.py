@@ -1,0 +1,42 @@
+"""The demo model: LI-DiT at small scale on procedural scenes, conditioned by two frozen encoders.
+
+Command:  lidit train --config=configs/demo.py --workdir=runs/demo
+Hardware: two x86 CPU cores, no accelerator.
+"""
+
+from lidit_jax.recipes import default_config
+
+
+def get_config():
+    config = default_config()
+    config.encoders.sources = ("smollm2", "minilm")
+    config.encoders.max_prompt_tokens = 64
+    config.data.train_records = 60_000
+    config.data.distinct_captions = 16_000
+    config.data.validation_records = 512
+    config.vae.source = "demo"
+
+    config.model.width = 256
+    config.model.depth = 6
+    config.model.heads = 4
+    config.model.patch = 2
+    config.model.position = "conv+rope"
+    config.model.dtype = "float32"
+    config.model.scan_unroll = 6
+
+    config.diffusion.process = "flow"
+    config.diffusion.prediction = "velocity"
+    config.sampling.sampler = "euler"
+    config.sampling.steps = 32
+    config.sampling.guidance = 4.0
+
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.beta2 = 0.99
+    config.optimizer.warmup_steps = 200
+    config.training.batch_size = 64
+    config.training.ema_decay = 0.999
+    config.training.steps = 20_000
+    config.training.eval_every = 1000
+    config.training.image_every = 500
+    config.training.checkpoint_every = 500
+    return config
