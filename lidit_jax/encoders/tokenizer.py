@@ -103,26 +103,16 @@ class PromptTokenizer:
         """
         prefix = self.prefix(prompt_format)
         crop = len(prefix)
-        room = min(s - crop - 1 for s in (length, self.max_positions, 1 << 30) if s is not None)
-        if room < 0:
-            raise LiditError(
-                f"length={min(s for s in (length, self.max_positions) if s is not None)} leaves no "
-                f"room for a prompt: the instruction has {crop} tokens, use at least {crop + 1}"
-            )
-        limit = min(max_prompt_tokens, room)
+        limit = self._limit(crop, max_prompt_tokens, length)
         encoded = self._encode(prompts)
-        truncated = 0
-        for i, tokens in enumerate(encoded):
-            if len(tokens) <= limit:
-                continue
-            if overflow == "error":
-                text = prompts[i]
-                shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-                raise LiditError(
-                    f"prompt {i + 1} ({shown!r}) has {len(tokens)} tokens, the limit is {limit}: "
-                    "shorten it or raise encoders.max_prompt_tokens"
-                )
-            truncated += 1
+        too_long = [i for i, tokens in enumerate(encoded) if len(tokens) > limit]
+        if too_long and overflow == "error":
+            i = too_long[0]
+            shown = prompts[i] if len(prompts[i]) <= _SHOWN else prompts[i][:_SHOWN] + "…"
+            raise LiditError(
+                f"prompt {i + 1} ({shown!r}) has {len(encoded[i])} tokens, the limit is {limit}: "
+                "shorten it or raise encoders.max_prompt_tokens"
+            )
         rows = [[*prefix, *tokens[:limit], self.end] for tokens in encoded]
         S = max((len(row) for row in rows), default=crop + 1) if length is None else length
         ids = np.full((len(rows), S), self.pad, np.int32)
@@ -130,7 +120,17 @@ class PromptTokenizer:
         for i, row in enumerate(rows):
             place = slice(0, len(row)) if padding == "right" else slice(S - len(row), S)
             ids[i, place], mask[i, place] = row, True
-        return TokenBatch(ids, mask, crop, truncated)
+        return TokenBatch(ids, mask, crop, truncated=len(too_long))
+
+    def _limit(self, crop: int, max_prompt_tokens: int, length: int | None) -> int:
+        """Prompt tokens that fit between the instruction and the end token."""
+        lengths = [s for s in (length, self.max_positions) if s is not None]
+        if lengths and min(lengths) <= crop:
+            raise LiditError(
+                f"length={min(lengths)} leaves no room for a prompt: the instruction has {crop} "
+                f"tokens, use at least {crop + 1}"
+            )
+        return min([max_prompt_tokens, *(s - crop - 1 for s in lengths)])
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -215,10 +215,8 @@ def _tokenizer(file: Path, fields: dict[str, Any]) -> tuple[Any, dict[str, Any]]
     types = fields["tokenizer.ggml.token_type"]
     special = [t for t, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in special])
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "add_bos_token": bool(fields.get("tokenizer.ggml.add_bos_token", False)),
-    }
+    begins = fields.get("tokenizer.ggml.add_bos_token", split == "llama-bpe")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": bool(begins)}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         index = fields.get(f"tokenizer.ggml.{key}_token_id")
         if index is not None:

@@ -34,10 +34,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     """`config.json`; of a LLaVA-style model the part about its language model.
 
     Raises:
-      LiditError: when the file is missing or is not JSON.
+      LiditError: when the file is missing or damaged.
     """
     config = read_json(folder / "config.json")
-    return config.get("text_config", config)
+    if "text_config" not in config:
+        return config
+    # Such checkpoints write only what differs from the defaults, which transformers knows.
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder).get_text_config().to_dict()
+    except ValueError as error:
+        raise LiditError(f"{folder / 'config.json'} is not understood ({error})") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

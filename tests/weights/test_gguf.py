@@ -5,10 +5,12 @@ import re
 from importlib import metadata
 
 import gguf
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers
 import transformers
+from safetensors.numpy import load_file
 
 from lidit_jax import encoders
 from lidit_jax.errors import LiditError
@@ -49,6 +51,8 @@ def write(path, family="llama", *, pre="smollm", extra=None):
     for i in range(LAYERS):
         for name, (target, shape) in shapes.items():
             names[f"blk.{i}.{name}.weight"] = (f"model.layers.{i}.{target}.weight", shape)
+            if family == "qwen2" and name[-2:] in ("_q", "_k", "_v"):
+                names[f"blk.{i}.{name}.bias"] = (f"model.layers.{i}.{target}.bias", shape[:1])
     writer = gguf.GGUFWriter(path, family)
     writer.add_block_count(LAYERS)
     writer.add_context_length(128)
@@ -163,16 +167,29 @@ def test_text_is_cut_as_the_model_was_trained(tmp_path, pre, pieces):
     assert [piece for piece, _ in cut] == pieces
 
 
-def test_smollm2_is_read_as_transformers_reads_it(packaged_gguf):
-    """PyTorch dequantises and un-permutes the same file on its own; ours is kept in fp16."""
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_transformers_reads_the_same_model_from_the_file(tmp_path, family):
+    """PyTorch undoes llama.cpp's layout on its own; our weights are kept in float32 here."""
+    file = tmp_path / "tiny.gguf"
+    write(file, family)
     reference = transformers.AutoModelForCausalLM.from_pretrained(
-        packaged_gguf.parent, gguf_file=packaged_gguf.name, dtype="float32"
+        tmp_path, gguf_file=file.name, dtype="float32"
     ).state_dict()
-    params = encoders.load("smollm2").params
-    for name, key in (("q", "self_attn.q_proj"), ("k", "self_attn.k_proj"), ("up", "mlp.up_proj")):
-        theirs = reference[f"model.layers.7.{key}.weight"].numpy().T
-        np.testing.assert_allclose(params["layers"][name][7], theirs, rtol=2**-11, atol=1e-7)
-    np.testing.assert_array_equal(params["final_norm"], reference["model.norm.weight"].numpy())
+    folder = lidit_gguf.convert(file)
+    ours = load_file(folder / "model.safetensors")
+    assert ours.keys() == reference.keys() - {"lm_head.weight"}
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, reference[name].numpy(), err_msg=name)
+
+
+def test_smollm2_still_knows_its_capitals(packaged_gguf):
+    """Dequantised, un-permuted, tokenised and run rightly, or it would not."""
+    encoder = encoders.load(str(packaged_gguf))
+    tokens = encoder.tokenize(["The capital of France is"], encoders.PromptFormat(""))
+    ids, mask = tokens.ids[:, :-1], tokens.mask[:, :-1]
+    last = encoder.features(encoder.params, ids, mask, -1)[0, -1]
+    best = int(jnp.argmax(encoder.params["embedding"] @ last))
+    assert encoder.tokenizer.backend.decode([best]) == " Paris"
 
 
 def test_smollm2_text_becomes_the_ids_that_transformers_gives(packaged_gguf):
