@@ -114,6 +114,7 @@ MISTAKES = {
     "benchmark missing": (["eval"], "BENCHMARK"),
     "benchmark unknown": (["eval", "faces"], "invalid choice: 'faces'"),
     "checkpoint to score missing": (["eval", "scenes", "--checkpoint=none"], "none"),
+    "checkpoint to export missing": (["export", "--checkpoint=none", "--out=new"], "none"),
     "recipe missing": (["train", "--config=none", "--workdir=run"], "no recipe 'none'"),
     "field unknown": (
         ["train", "--config=demo", "--workdir=run", "--config.model.widht=8"],
@@ -210,7 +211,9 @@ def test_bugs_keep_their_traceback(pipeline, tmp_path, monkeypatch):
         sample("--prompt=a", f"--out={tmp_path}/x.png")
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["sample"], ["eval"], ["eval", "scenes"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["sample"], ["eval"], ["eval", "scenes"], ["export"]]
+)
 def test_help_shows_examples(command, capsys):
     assert main([*command, "--help"]) == 0
     examples = capsys.readouterr().out.partition("examples:" if command else "start here:")[2]
