@@ -1,0 +1,59 @@
+"""A small LI-DiT with two streams, and inputs for it."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lidit_jax.config import ModelConfig
+from lidit_jax.models import LIDiT
+
+CROP = (3, 4)
+
+
+def small_config(**changes):
+    defaults = {"width": 32, "depth": 2, "heads": 4, "patch": 2, "dtype": "float32"}
+    return ModelConfig(**(defaults | changes))
+
+
+def randomised(params, seed=0, scale=0.3):
+    """Parameters away from their zero initialisation, so that every path carries signal."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: leaf + jnp.asarray(scale * rng.normal(size=leaf.shape) / leaf.ndim**2), params
+    )
+
+
+@pytest.fixture
+def inputs():
+    """x_t [2, 8, 8, 4], t [2], features and masks of two streams, crop."""
+    rng = np.random.default_rng(0)
+    lengths, widths = (9, 11), (24, 40)
+    features = tuple(
+        jnp.asarray(rng.normal(size=(2, s, d)), jnp.float32)
+        for s, d in zip(lengths, widths, strict=True)
+    )
+    masks = (
+        jnp.asarray(np.arange(9) < np.array([[9], [6]])),
+        jnp.asarray(np.arange(11) < np.array([[7], [11]])),
+    )
+    x_t = jnp.asarray(rng.normal(size=(2, 8, 8, 4)), jnp.float32)
+    return x_t, jnp.array([100.0, 900.0]), features, masks, CROP
+
+
+@pytest.fixture
+def model():
+    return LIDiT(small_config())
+
+
+@pytest.fixture
+def fresh(model, inputs):
+    """Parameters as initialised."""
+    return nn.unbox(model.init(jax.random.key(0), *inputs)["params"])
+
+
+@pytest.fixture
+def params(fresh):
+    """Parameters as after some training."""
+    return randomised(fresh)

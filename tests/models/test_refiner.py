@@ -1,0 +1,179 @@
+"""The refiners against identities and against diffusers' port of HunyuanVideo's."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTokenRefiner
+
+from lidit_jax.config import RefinerConfig
+from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
+
+from .conftest import randomised
+
+WIDTH, HEADS = 32, 4
+
+
+def stream(seed=0, tokens=7, width=24, valid=(7, 4)):
+    rng = np.random.default_rng(seed)
+    features = jnp.asarray(rng.normal(size=(2, tokens, width)), jnp.float32)
+    return features, jnp.asarray(np.arange(tokens) < np.array(valid)[:, None])
+
+
+def linguistic(config=None):
+    return LinguisticRefiner(WIDTH, HEADS, config or RefinerConfig(), jnp.float32)
+
+
+def test_at_initialisation_it_is_the_projection_of_the_normed_features():
+    features, mask = stream()
+    refiner = linguistic()
+    arguments = (features, mask, jnp.ones(2), jnp.ones((2, WIDTH)))
+    params = nn.unbox(refiner.init(jax.random.key(0), *arguments)["params"])
+    refined = refiner.apply({"params": params}, *arguments)
+    rms = np.sqrt(np.mean(np.square(features), axis=-1, keepdims=True) + 1e-6)
+    expected = (features / rms) @ params["projection"]["kernel"]
+    np.testing.assert_allclose(refined.tokens[0], expected[0], atol=1e-5)
+    np.testing.assert_allclose(refined.tokens[1, :4], expected[1, :4], atol=1e-5)
+
+
+def test_attention_is_bidirectional_unless_causal_is_asked_for():
+    features, mask = stream(valid=(7, 7))
+    later = features.at[:, -1].add(1.0)
+    for causal in (False, True):
+        refiner = linguistic(RefinerConfig(causal=causal, pool="prompt"))
+        rest = (mask, jnp.ones(2), jnp.ones((2, WIDTH)), 7)  # pools nothing: attention alone
+        params = nn.unbox(refiner.init(jax.random.key(0), features, *rest)["params"])
+        params = randomised(params)
+        before = refiner.apply({"params": params}, features, *rest).tokens
+        after = refiner.apply({"params": params}, later, *rest).tokens
+        change = np.abs(after - before)[:, 0].max()
+        assert (change == 0.0) if causal else (change > 1e-4)
+
+
+def test_gates_depend_on_time_and_on_the_pooled_features():
+    features, mask = stream()
+    refiner = linguistic()
+    embedding = jnp.ones((2, WIDTH))
+    arguments = (features, mask, jnp.ones(2), embedding)
+    params = randomised(nn.unbox(refiner.init(jax.random.key(0), *arguments)["params"]))
+    base = refiner.apply({"params": params}, *arguments).tokens
+    other = refiner.apply({"params": params}, features, mask, jnp.ones(2), -embedding).tokens
+    assert np.abs(other - base)[:, :4].max() > 1e-3
+
+
+def test_the_pooled_vector_counts_valid_tokens_only():
+    features, mask = stream()
+    refiner = linguistic()
+    arguments = (features, mask, jnp.ones(2), jnp.ones((2, WIDTH)))
+    params = randomised(nn.unbox(refiner.init(jax.random.key(0), *arguments)["params"]))
+    short = (features[:, :4], mask[:, :4], *arguments[2:])
+    np.testing.assert_allclose(
+        refiner.apply({"params": params}, *arguments).pooled[1],
+        refiner.apply({"params": params}, *short).pooled[1],
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("lengths", [(7,), (7, 5), (7, 5, 6)])
+def test_collaborative_refiner_starts_as_the_identity(lengths):
+    streams = [stream(k, n, WIDTH, (n, n - 2)) for k, n in enumerate(lengths)]
+    tokens, masks = [s[0] for s in streams], [s[1] for s in streams]
+    conditions = [jnp.ones((2, WIDTH))] * len(streams)
+    refiner = CollaborativeRefiner(HEADS, RefinerConfig(), jnp.float32)
+    variables = nn.unbox(refiner.init(jax.random.key(0), tokens, masks, conditions))
+    for before, after in zip(
+        tokens, refiner.apply(variables, tokens, masks, conditions), strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_each_stream_reads_all_the_others_and_the_update_is_simultaneous():
+    streams = [stream(k, 6, WIDTH, (6, 6)) for k in range(3)]
+    tokens, masks = [s[0] for s in streams], [s[1] for s in streams]
+    conditions = [jnp.ones((2, WIDTH))] * 3
+    refiner = CollaborativeRefiner(HEADS, RefinerConfig(), jnp.float32)
+    variables = nn.unbox(refiner.init(jax.random.key(0), tokens, masks, conditions))
+    params = randomised(variables["params"])
+    base = refiner.apply({"params": params}, tokens, masks, conditions)
+    for changed in range(3):
+        moved = list(tokens)
+        moved[changed] = tokens[changed].at[:, 2].add(1.0)
+        out = refiner.apply({"params": params}, moved, masks, conditions)
+        for k in range(3):
+            if k != changed:
+                assert np.abs(out[k] - base[k]).max() > 1e-4
+    # Silencing what stream 0 does to itself must not reach stream 1: it read the incoming tokens.
+    silent = jax.tree.map(jnp.copy, params)
+    silent["block_0_stream_0"] = jax.tree.map(jnp.zeros_like, silent["block_0_stream_0"])
+    out = refiner.apply({"params": silent}, tokens, masks, conditions)
+    np.testing.assert_array_equal(out[1], base[1])
+
+
+def test_padding_of_other_streams_is_not_read():
+    (a, mask_a), (b, mask_b) = stream(0, 6, WIDTH, (6, 6)), stream(1, 5, WIDTH, (5, 2))
+    conditions = [jnp.ones((2, WIDTH))] * 2
+    refiner = CollaborativeRefiner(HEADS, RefinerConfig(), jnp.float32)
+    variables = nn.unbox(refiner.init(jax.random.key(0), [a, b], [mask_a, mask_b], conditions))
+    params = randomised(variables["params"])
+    base = refiner.apply({"params": params}, [a, b], [mask_a, mask_b], conditions)
+    noisy = b.at[1, 2:].set(100.0)
+    out = refiner.apply({"params": params}, [a, noisy], [mask_a, mask_b], conditions)
+    np.testing.assert_array_equal(out[0], base[0])
+
+
+def test_equals_hunyuanvideos_refiner():
+    """diffusers' HunyuanVideoTokenRefiner, random weights, float32, masks: atol 1e-5."""
+    torch.manual_seed(0)
+    theirs = HunyuanVideoTokenRefiner(
+        in_channels=24, num_attention_heads=HEADS, attention_head_dim=WIDTH // HEADS, num_layers=2
+    ).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+    weights = {name: value.numpy() for name, value in theirs.state_dict().items()}
+    features, mask = stream()
+    t = np.array([37.0, 912.0], np.float32)
+    with torch.no_grad():
+        expected = theirs(
+            torch.from_numpy(np.array(features)),
+            torch.from_numpy(t),
+            torch.from_numpy(np.array(mask)),
+        ).numpy()
+
+    def dense(name):
+        return {"kernel": weights[f"{name}.weight"].T, "bias": weights[f"{name}.bias"]}
+
+    def mlp(name):
+        return {"up": dense(f"{name}.linear_1"), "down": dense(f"{name}.linear_2")}
+
+    def norm(name):
+        return {"scale": weights[f"{name}.weight"], "bias": weights[f"{name}.bias"]}
+
+    params = {
+        "projection": dense("proj_in"),
+        "pooled_embedder": mlp("time_text_embed.text_embedder"),
+        "time_embedder": {"mlp": mlp("time_text_embed.timestep_embedder")},
+    }
+    for i in range(2):
+        block = f"token_refiner.refiner_blocks.{i}"
+        params[f"block_{i}"] = {
+            "attention_norm": norm(f"{block}.norm1"),
+            "mlp_norm": norm(f"{block}.norm2"),
+            "gate": {"linear": dense(f"{block}.norm_out.linear")},
+            "self_attention": {
+                "query": dense(f"{block}.attn.to_q"),
+                "key": dense(f"{block}.attn.to_k"),
+                "value": dense(f"{block}.attn.to_v"),
+                "out": dense(f"{block}.attn.to_out.0"),
+            },
+            "mlp": {
+                "up": dense(f"{block}.ff.net.0.proj"),
+                "down": dense(f"{block}.ff.net.2"),
+            },
+        }
+    config = RefinerConfig(feature_norm="none", pool_raw=True, own_time_embedder=True)
+    refined = linguistic(config).apply({"params": params}, features, mask, jnp.asarray(t))
+    valid = np.asarray(mask)
+    np.testing.assert_allclose(np.asarray(refined.tokens)[valid], expected[valid], atol=1e-5)
