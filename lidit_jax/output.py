@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from lidit_jax.errors import LiditError
 def writable_folder(folder: Path, option: str) -> Iterator[Path]:
     """Makes `folder` and proves that files can be written there, before any model loads.
 
-    If the body fails, the folders made here are taken away again unless something is in them.
+    If the body fails, the folders made here are taken away again unless there are files in them.
 
     Args:
       folder: Where the files will go; missing parents are made too.
@@ -67,5 +68,5 @@ def _umask() -> int:
 
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        if folder.is_dir() and all(path.is_dir() for path in folder.rglob("*")):
+            shutil.rmtree(folder)
