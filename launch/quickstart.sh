@@ -64,11 +64,9 @@ train_for 120
 say "resuming it from its checkpoint"
 train_for 60
 
-shopt -s nullglob
-samples=("$out"/train/images/*.png)
 say "done. The pictures:"
 printf '  %s\n    %s\n' \
   "$out/grid.png" "16 prompts, drawn by the model that ships with the package" \
   "$out/scores/hits_and_misses.png" "its images for the benchmark, and what the scorer made of them" \
   "$out/train/loss.png" "the loss of the run that you have just trained, stopped and resumed" \
-  "${samples[@]: -1}" "what that run draws after these few minutes"
+  "$out/train/images/" "what that run drew on its way"
