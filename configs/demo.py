@@ -14,18 +14,20 @@ def get_config():
     config.data.train_records = 60_000
     config.data.distinct_captions = 16_000
     config.data.validation_records = 512
-    config.vae.source = "demo"
+    config.data.image_size = 48
+    config.vae.source = "pixels"
 
-    config.model.width = 256
+    config.model.width = 192
     config.model.depth = 6
     config.model.heads = 4
-    config.model.patch = 2
+    config.model.patch = 8
     config.model.position = "conv+rope"
     config.model.dtype = "float32"
     config.model.scan_unroll = 6
 
     config.diffusion.process = "flow"
-    config.diffusion.prediction = "velocity"
+    config.diffusion.prediction = "x0"
+    config.diffusion.loss = "velocity"
     config.sampling.sampler = "euler"
     config.sampling.steps = 32
     config.sampling.guidance = 4.0
@@ -33,9 +35,9 @@ def get_config():
     config.optimizer.learning_rate = 1e-3
     config.optimizer.beta2 = 0.99
     config.optimizer.warmup_steps = 200
-    config.training.batch_size = 64
+    config.training.batch_size = 32
     config.training.ema_decay = 0.999
-    config.training.steps = 20_000
+    config.training.steps = 12_000
     config.training.eval_every = 1000
     config.training.image_every = 500
     config.training.checkpoint_every = 500
