@@ -28,6 +28,7 @@ def get_config():
     config.diffusion.process = "flow"
     config.diffusion.prediction = "x0"
     config.diffusion.loss = "velocity"
+    config.diffusion.shift = 5.0
     config.sampling.sampler = "euler"
     config.sampling.steps = 32
     config.sampling.guidance = 4.0
@@ -37,8 +38,8 @@ def get_config():
     config.optimizer.warmup_steps = 200
     config.training.batch_size = 32
     config.training.ema_decay = 0.999
-    config.training.steps = 12_000
+    config.training.steps = 10_000
     config.training.eval_every = 1000
-    config.training.image_every = 500
+    config.training.image_every = 250
     config.training.checkpoint_every = 500
     return config
