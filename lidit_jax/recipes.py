@@ -7,6 +7,8 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import re
+import traceback
 import types
 import typing
 from collections.abc import Iterable
@@ -16,46 +18,8 @@ from typing import Any
 import ml_collections
 
 from lidit_jax.config import Config
+from lidit_jax.config_checks import check
 from lidit_jax.errors import LiditError
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "model.position": ("conv", "rope", "sincos", "conv+rope", "conv+sincos"),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.refiner.feature_norm": ("rms", "none"),
-    "model.refiner.pool": ("all", "prompt"),
-    "diffusion.process": ("ddpm", "flow"),
-    "diffusion.prediction": ("epsilon", "v", "x0", "velocity"),
-    "diffusion.loss": ("", "epsilon", "v", "x0", "velocity"),
-    "diffusion.time_sampling": ("uniform", "logit_normal"),
-    "data.source": ("scenes", "folder"),
-    "data.language": ("en", "zh", "both"),
-    "optimizer.schedule": ("constant", "cosine"),
-    "training.task": ("lidit", "vae"),
-}
-_POSITIVE = [
-    "model.width",
-    "model.depth",
-    "model.heads",
-    "model.patch",
-    "vae.channels",
-    "vae.width",
-    "vae.downsample",
-    "vae.patch",
-    "vae.blocks",
-    "diffusion.timesteps",
-    "data.image_size",
-    "data.train_records",
-    "training.steps",
-    "training.batch_size",
-    "training.log_every",
-    "training.eval_every",
-    "training.image_every",
-    "training.checkpoint_every",
-    "training.keep_checkpoints",
-    "sampling.steps",
-    "encoders.max_prompt_tokens",
-    "optimizer.learning_rate",
-]
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -80,25 +44,7 @@ def freeze(config: ml_collections.ConfigDict) -> Config:
       LiditError: for an unknown field, a wrong type or a value out of range; names the field.
     """
     frozen = _build(Config, config.to_dict(), "")
-    flat = dict(_flatten(dataclasses.asdict(frozen)))
-    for path, choices in _CHOICES.items():
-        if flat[path] not in choices:
-            raise LiditError(f"config.{path}={flat[path]!r}: choose one of {_quoted(choices)}")
-    for path in _POSITIVE:
-        if flat[path] <= 0:
-            raise LiditError(f"config.{path}={flat[path]!r}: must be greater than 0")
-    model, encoders = frozen.model, frozen.encoders
-    if model.width % model.heads:
-        raise LiditError(
-            f"config.model.heads={model.heads} does not divide config.model.width={model.width}"
-        )
-    if not encoders.sources:
-        raise LiditError("config.encoders.sources is empty: name at least one text encoder")
-    if encoders.layers and len(encoders.layers) != len(encoders.sources):
-        raise LiditError(
-            f"config.encoders.layers has {len(encoders.layers)} entries for "
-            f"{len(encoders.sources)} encoders: give one a stream, or none"
-        )
+    check(frozen)
     return frozen
 
 
@@ -108,21 +54,13 @@ def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
     Raises:
       LiditError: when the recipe or a field does not exist, or a value has the wrong type.
     """
-    path = find_recipe(recipe)
-    spec = importlib.util.spec_from_file_location(f"lidit_recipe_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise LiditError(f"recipe {path} has no get_config() function: see configs/demo.py")
-    try:
-        config = module.get_config()
-    except (AttributeError, KeyError, TypeError) as error:
-        raise LiditError(f"recipe {path}: {str(error).splitlines()[0]}") from error
+    config = _run_recipe(find_recipe(recipe))
     for override in overrides:
-        name, equals, text = override.partition("=")
+        path, equals, text = override.partition("=")
         if not equals:
-            raise LiditError(f"--config.{name}: write --config.{name}=VALUE")
-        _set(config, name, _literal(text))
+            raise LiditError(f"--config.{path}: write --config.{path}=VALUE")
+        node, name = _find(config, path)
+        _set(config, path, _parse(text, node[name]))
     return freeze(config)
 
 
@@ -133,30 +71,66 @@ def find_recipe(recipe: str) -> Path:
     name = Path(recipe).name.removesuffix(".py") + ".py"
     for path in (Path(recipe), *(folder / name for folder in folders)):
         if path.is_file():
+            if path.suffix != ".py":
+                raise LiditError(f"recipe {path} is not Python: see configs/demo.py for one")
             return path
     known = sorted({p.stem for folder in folders for p in folder.glob("*.py")})
     raise LiditError(f"no recipe {recipe!r}: give a file, or one of {_quoted(known)}")
 
 
-def _set(config: ml_collections.ConfigDict, path: str, value: Any) -> None:
-    *parents, name = path.split(".")
+def _run_recipe(path: Path) -> ml_collections.ConfigDict:
+    spec = importlib.util.spec_from_file_location(f"lidit_recipe_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config() if hasattr(module, "get_config") else None
+    except LiditError:
+        raise
+    except Exception as error:  # a recipe is the user's program: it may raise anything
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
+        raise LiditError(f"recipe {path}, line {line}: {_reason(error)}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise LiditError(
+            f"recipe {path} has no get_config() that returns a config: see configs/demo.py"
+        )
+    return config
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    # ml_collections lists every other field before it says which one was meant.
+    if unknown := re.search(r'Key "(.+?)" does not exist', text):
+        close = re.search(r'Did you mean "(.+?)"', text)
+        hint = f": did you mean {close[1]!r}?" if close else ""
+        return f"there is no field {unknown[1]!r}{hint}"
+    return ": ".join([type(error).__name__, *text.splitlines()[:1]])
+
+
+def _find(config: ml_collections.ConfigDict, path: str) -> tuple[ml_collections.ConfigDict, str]:
+    """The group that holds a field, and the field's name in it."""
+    *groups, name = path.split(".")
     node = config
-    for i, parent in enumerate([*parents, name]):
+    for i, part in enumerate([*groups, name]):
         fields = list(node) if isinstance(node, ml_collections.ConfigDict) else []
-        if parent not in fields:
-            here = ".".join(["config", *parents[:i]])
-            close = difflib.get_close_matches(parent, fields, n=1)
+        if part not in fields:
+            here = ".".join(["config", *groups[:i]])
+            close = difflib.get_close_matches(part, fields, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {_quoted(fields)}"
-            raise LiditError(f"{here} has no field {parent!r}: {hint}")
-        if i < len(parents):
-            node = node[parent]
+            raise LiditError(f"{here} has no field {part!r}: {hint}")
+        if i < len(groups):
+            node = node[part]
+    return node, name
+
+
+def _set(config: ml_collections.ConfigDict, path: str, value: Any) -> None:
+    node, name = _find(config, path)
     current = node[name]
     if isinstance(current, ml_collections.ConfigDict):
         raise LiditError(f"config.{path} is a group of fields: set one of {_quoted(list(current))}")
     if isinstance(current, float) and type(value) is int:
         value = float(value)
-    if isinstance(current, str) and not isinstance(value, str):
-        value = str(value)
     if type(value) is not type(current):
         raise LiditError(
             f"config.{path}={value!r} is {type(value).__name__}, "
@@ -165,11 +139,15 @@ def _set(config: ml_collections.ConfigDict, path: str, value: Any) -> None:
     node[name] = value
 
 
-def _literal(text: str) -> Any:
+def _parse(text: str, current: Any) -> Any:
+    """What an override's text means for a field with a value like `current`."""
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return {"true": True, "false": False}.get(text.lower(), text)
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = {"true": True, "false": False}.get(text.lower(), text)
+    if isinstance(current, str) and not isinstance(value, str):
+        return text  # a folder called 2024_01 is no number
+    return tuple(value) if isinstance(current, tuple) and isinstance(value, list) else value
 
 
 def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:

@@ -8,9 +8,16 @@ os.environ["XLA_FLAGS"] = (
 ).strip()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from pathlib import Path
+
 import jax
 import pytest
 from absl import flags
+from jax.experimental.compilation_cache import compilation_cache
+
+from lidit_jax.config import Config
+from lidit_jax.recipes import load_recipe
+from tests.tiny_encoders import save_encoder
 
 jax.config.update("jax_default_matmul_precision", "highest")
 # Grain's loader reads absl flags, which only `absl.app.run` would parse.
@@ -21,3 +28,44 @@ flags.FLAGS.mark_as_parsed()
 def repository(request: pytest.FixtureRequest):
     """The root of the checkout."""
     return request.config.rootpath
+
+
+@pytest.fixture(scope="session")
+def compiled_once(tmp_path_factory) -> Path:
+    """Keeps compiled programs on disk: the tests train the same tiny model again and again."""
+    folder = jax.config.jax_compilation_cache_dir or str(tmp_path_factory.mktemp("xla"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoders(tmp_path_factory) -> tuple[str, str]:
+    """Folders of a causal and of a bidirectional encoder, both random."""
+    folder = tmp_path_factory.mktemp("encoders")
+    return tuple(str(save_encoder(folder / family, family)) for family in ("llama", "bert"))
+
+
+@pytest.fixture(scope="session")
+def tiny_config(compiled_once, tiny_encoders, tmp_path_factory):
+    """`tiny_config("model.depth=3")`: the configuration of `tests/tiny_recipe.py`."""
+    settings = (
+        f"encoders.sources={tiny_encoders}",
+        f"data.cache_dir={tmp_path_factory.mktemp('data')}",
+    )
+
+    def load(*overrides: str) -> Config:
+        return load_recipe(str(Path(__file__).parent / "tiny_recipe.py"), [*settings, *overrides])
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_config, tmp_path_factory) -> Path:
+    """The workdir of the tiny recipe after its 8 steps, with checkpoints of steps 4 and 8."""
+    from lidit_jax.training.loop import train
+
+    workdir = tmp_path_factory.mktemp("trained")
+    train(tiny_config(), workdir)
+    return workdir

@@ -1,0 +1,188 @@
+"""Recipes and configurations: what loads, what is refused, and with which words."""
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from lidit_jax.config import Config
+from lidit_jax.config_checks import _SAMPLERS
+from lidit_jax.diffusion.process import DDPM, RectifiedFlow
+from lidit_jax.diffusion.samplers import sample
+from lidit_jax.errors import LiditError
+from lidit_jax.recipes import config_from_json, default_config, find_recipe, freeze, load_recipe
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+TINY = str(Path(__file__).parent / "tiny_recipe.py")
+
+
+def refuse(*overrides: str) -> str:
+    """What a user reads who overrides the tiny recipe so."""
+    with pytest.raises(LiditError) as refusal:
+        load_recipe(TINY, overrides)
+    message = str(refusal.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("recipe", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_recipe_loads_and_survives_json(recipe):
+    config = load_recipe(str(recipe))
+    assert config_from_json(config.to_json()) == config
+    assert hash(config) == hash(load_recipe(recipe.stem))
+
+
+def test_overrides_take_the_type_of_their_field():
+    config = load_recipe(
+        TINY,
+        [
+            "optimizer.learning_rate=1",
+            "model.remat=true",
+            "model.refiner.gate=False",
+            "encoders.sources=['a', 'b']",
+            "encoders.layers=(-2, -1)",
+            "data.path=2024_01",
+            "data.cache_dir=~/a b=c",
+        ],
+    )
+    assert config.optimizer.learning_rate == 1.0
+    assert isinstance(config.optimizer.learning_rate, float)
+    assert config.model.remat is True
+    assert config.model.refiner.gate is False
+    assert config.encoders.sources == ("a", "b")
+    assert config.encoders.layers == (-2, -1)
+    assert config.data.path == "2024_01", "text stays text, even where Python reads a number"
+    assert config.data.cache_dir == "~/a b=c"
+
+
+MISTAKES = {
+    "model.widht=8": "config.model has no field 'widht': did you mean 'width'?",
+    "modle.width=8": "config has no field 'modle': did you mean 'model'?",
+    "model.zzz=8": "config.model has no field 'zzz': it has 'depth', ",
+    "model.width.x=8": "config.model.width has no field 'x'",
+    "model=8": "config.model is a group of fields: set one of ",
+    "seed": "--config.seed: write --config.seed=VALUE",
+    "model.width=wide": "config.model.width='wide' is str, must be int (now ",
+    "model.width=1.5": "config.model.width=1.5 is float, must be int",
+    "model.remat=1": "config.model.remat=1 is int, must be bool",
+    "encoders.layers=-3": "config.encoders.layers=-3 is int, must be tuple (now ())",
+    "encoders.layers=('a', 'b')": "config.encoders.layers=('a', 'b') must be a tuple of int",
+    "encoders.layers=(-1,)": "config.encoders.layers has 1 entries for 2 encoders",
+    "encoders.sources=()": "config.encoders.sources is empty: name at least one",
+    "model.position=left": "config.model.position='left': choose one of 'conv', 'rope', ",
+    "training.task=paint": "config.training.task='paint': choose one of 'lidit', 'vae'",
+    "model.depth=0": "config.model.depth=0: must be greater than 0",
+    "optimizer.learning_rate=1e999": "config.optimizer.learning_rate=inf: must be greater than 0, ",
+    "optimizer.warmup_steps=-1": "config.optimizer.warmup_steps=-1: must be 0 or greater",
+    "optimizer.clip_norm=0": "config.optimizer.clip_norm=0.0: must be greater than 0",
+    "optimizer.beta2=1": "config.optimizer.beta2=1.0: must be at least 0 and less than 1",
+    "training.ema_decay=1": "config.training.ema_decay=1.0: must be at least 0 and less than 1",
+    "training.prompts=()": "config.training.prompts is empty: give at least one prompt",
+    "diffusion.caption_dropout=1.1": "config.diffusion.caption_dropout=1.1: must be from 0 to 1",
+    "diffusion.caption_dropout=-0.1": "config.diffusion.caption_dropout=-0.1: must be from 0 to 1",
+    "seed=-1": "config.seed=-1: must be from 0 to 4294967295",
+    "seed=4294967296": "config.seed=4294967296: must be from 0 to 4294967295",
+    "model.heads=7": "config.model.heads=7 does not divide config.model.width=32: choose a divisor",
+    "model.heads=16": "config.model.position='conv+rope' needs a multiple of 4 channels a head",
+    "data.image_size=50": "config.data.image_size=50 must be a multiple of config.model.patch=8",
+    "sampling.sampler=ddim": "config.sampling.sampler='ddim' does not fit "
+    "config.diffusion.process='flow': choose one of 'euler'",
+    "diffusion.prediction=epsilon": "config.diffusion.prediction='epsilon' does not fit process",
+    "diffusion.shift=0": "config.diffusion.shift=0.0: must be greater than 0",
+}
+
+
+@pytest.mark.parametrize(("override", "expected"), MISTAKES.items(), ids=MISTAKES.keys())
+def test_a_mistake_is_named_with_its_remedy(override, expected):
+    assert refuse(override).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["vae.patch=3"], "config.vae.downsample=8 must be config.vae.patch=3 times 1, 2, 4, 8"),
+        (["vae.downsample=24"], "config.vae.downsample=24 must be config.vae.patch=4 times"),
+        (["data.image_size=60"], "config.data.image_size=60 must be a multiple of config.vae."),
+    ],
+)
+def test_an_autoencoder_must_fit_its_images(overrides, expected):
+    with pytest.raises(LiditError, match=expected):
+        load_recipe("demo_vae", overrides)
+
+
+def test_ddpm_cannot_take_more_steps_than_it_has():
+    overrides = ["diffusion.process=ddpm", "diffusion.prediction=epsilon", "diffusion.loss=''"]
+    overrides += ["diffusion.shift=1", "sampling.sampler=ddim", "diffusion.timesteps=20"]
+    assert load_recipe(TINY, [*overrides, "sampling.steps=20"]).sampling.steps == 20
+    assert refuse(*overrides, "sampling.steps=21").startswith("config.sampling.steps: 21 sampling")
+
+
+def test_the_samplers_that_fit_are_those_that_sample_accepts():
+    """The table of the check, held against the samplers themselves."""
+    for process in (DDPM(), RectifiedFlow()):
+        fitting = ", ".join(map(repr, _SAMPLERS[process.name]))
+        with pytest.raises(LiditError, match=f"choose one of {fitting}$"):
+            sample(lambda x, t: x, process, jnp.zeros((1, 2)), steps=2, sampler="none")
+
+
+BROKEN = {
+    "unknown field": (
+        "c.model.widht = 8",
+        "line 4: there is no field 'widht': did you mean 'width'",
+    ),
+    "wrong type": ("c.model.width = 'wide'", "line 4: TypeError: Could not override field 'width'"),
+    "bug": ("nothing_here()", "line 4: NameError: name 'nothing_here' is not defined"),
+    "syntax": ("c.model.width = = 8", "line 4: SyntaxError: invalid syntax"),
+}
+
+
+@pytest.mark.parametrize(("line", "expected"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_recipe_is_named_with_its_line(line, expected, tmp_path):
+    recipe = tmp_path / "mine.py"
+    start = "from lidit_jax.recipes import default_config\ndef get_config():\n"
+    recipe.write_text(f"{start}    c = default_config()\n    {line}\n    return c\n")
+    with pytest.raises(LiditError) as refusal:
+        load_recipe(str(recipe))
+    assert str(refusal.value).startswith(f"recipe {recipe}, {expected}")
+
+
+@pytest.mark.parametrize("content", ["x = 1\n", "def get_config():\n    return {}\n"])
+def test_a_file_that_is_no_recipe_is_refused(content, tmp_path):
+    recipe = tmp_path / "mine.py"
+    recipe.write_text(content)
+    with pytest.raises(LiditError, match=r"has no get_config\(\) that returns a config: see "):
+        load_recipe(str(recipe))
+    text = tmp_path / "notes.txt"
+    text.write_text(content)
+    with pytest.raises(LiditError, match=r"notes.txt is not Python: see configs/demo.py"):
+        load_recipe(str(text))
+
+
+def test_an_unknown_recipe_names_the_known_ones():
+    with pytest.raises(LiditError, match=r"no recipe 'dmeo': give a file, or one of .*'demo'"):
+        load_recipe("dmeo")
+    assert find_recipe("configs/demo.py").name == find_recipe("demo").name == "demo.py"
+
+
+def test_json_refuses_what_it_does_not_know():
+    values = json.loads(Config().to_json())
+    assert config_from_json(json.dumps(values)) == Config()
+    with pytest.raises(LiditError, match=r"config\.model has no field 'colour'"):
+        config_from_json(json.dumps({"model": {"colour": 1}}))
+    with pytest.raises(LiditError, match=r"config\.model\.width='8' is str, must be int"):
+        config_from_json(json.dumps({"model": {"width": "8"}}))
+
+
+def test_a_configuration_from_before_a_field_existed_gets_its_default():
+    values = json.loads(Config().to_json())
+    del values["model"]["scan_unroll"]
+    assert config_from_json(json.dumps(values)) == Config()
+
+
+def test_the_defaults_are_the_papers_and_frozen():
+    config = freeze(default_config())
+    assert config == Config()
+    assert (config.model.width, config.model.depth, config.model.heads) == (1152, 28, 16)
+    with pytest.raises(AttributeError):
+        config.seed = 1
