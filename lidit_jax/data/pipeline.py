@@ -83,7 +83,14 @@ def training_batches(
 
 
 def evaluation_batches(records: Any, batch_size: int) -> Iterator[dict[str, Any]]:
-    """All records once, in order, in whole batches (a last, shorter one is left out)."""
-    processes = jax.process_count()
-    dataset = grain.MapDataset.source(records)[jax.process_index() :: processes]
-    return iter(dataset.batch(batch_size // processes, drop_remainder=True).to_iter_dataset())
+    """All records once, in order, in whole batches; `valid` is False where the last is filled up.
+
+    Args:
+      records: random access to dictionaries of arrays.
+      batch_size: of all processes together.
+    """
+    processes, count = jax.process_count(), len(records)
+    padded = -(-count // batch_size) * batch_size
+    dataset = grain.MapDataset.range(padded)[jax.process_index() :: processes]
+    dataset = dataset.map(lambda i: records[i % count] | {"valid": np.bool_(i < count)})
+    return iter(dataset.batch(batch_size // processes).to_iter_dataset())

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from lidit_jax.config import Config
 from lidit_jax.data.pipeline import ImageRecords
@@ -12,6 +13,8 @@ from lidit_jax.data.sources import open_source
 from lidit_jax.models.image_codec import to_uint8
 from lidit_jax.models.vae import Autoencoder
 from lidit_jax.training.step import Batch, Metrics
+
+_SHOWN = 8
 
 
 class AutoencoderTask:
@@ -40,15 +43,17 @@ class AutoencoderTask:
         kl = jnp.mean(kl)
         return error + self._config.vae.kl_weight * kl, {"l1": error, "kl": kl}
 
-    def validation_loss(self, params: Any, frozen: Any, batch: Batch) -> jax.Array:
-        """L1 of the deterministic reconstruction."""
+    def validation_losses(self, params: Any, frozen: Any, batch: Batch) -> Float[Array, " B"]:
+        """L1 of each deterministic reconstruction."""
         del frozen
-        return jnp.mean(jnp.abs(self._reconstruct(params, batch["image"]) - batch["image"]))
+        error = jnp.abs(self._reconstruct(params, batch["image"]) - batch["image"])
+        return jnp.mean(error, axis=(1, 2, 3))
 
     def sample_images(self, params: Any, frozen: Any) -> tuple[np.ndarray, list[str]]:
         """Held-out images, each followed by its reconstruction."""
         del frozen
-        images = jnp.stack([self.validation_records[i]["image"] for i in range(8)])
+        shown = range(min(_SHOWN, len(self.validation_records)))
+        images = jnp.stack([self.validation_records[i]["image"] for i in shown])
         decoded = jax.jit(self._reconstruct)(params, images)
         pairs = np.asarray(to_uint8(jnp.clip(jnp.stack([images, decoded], axis=1), -1.0, 1.0)))
         return pairs.reshape(-1, *images.shape[1:]), ["image", "reconstruction"] * len(images)

@@ -35,9 +35,15 @@ class Checkpoints:
             ),
         )
 
-    def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint."""
-        return self._manager.latest_step()
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, the newest last."""
+        return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: TrainState, metadata: dict[str, Any]) -> None:
         """Starts a save and returns as soon as the state is copied; a step is saved once."""
@@ -71,7 +77,10 @@ class Checkpoints:
         path = self.folder / str(step) / "state"
         try:
             with ocp.PyTreeCheckpointer() as checkpointer:
-                tree = checkpointer.metadata(path).item_metadata.tree[name]
+                found = checkpointer.metadata(path).item_metadata
+                if found is None:
+                    raise OSError("the arrays cannot be read")
+                tree = found.tree[name]
                 device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
                 target = {
                     name: jax.tree.map(

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from lidit_jax.config import Config
 from lidit_jax.data.cache import content_key
@@ -19,6 +20,7 @@ from lidit_jax.data.text_features import prepare_text_features
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.dropout import drop_captions, sample_keys
 from lidit_jax.encoders.conditions import PromptEncoders, pad_conditions
+from lidit_jax.errors import LiditError
 from lidit_jax.generation import Generator
 from lidit_jax.models.image_codec import ImageCodec, load_codec
 from lidit_jax.models.lidit import LIDiT
@@ -42,7 +44,10 @@ class LIDiTTask:
         self._process = processes.from_config(config.diffusion)
         self._model = LIDiT(config.model)
         codec = load_codec(config.vae)
+        _check_size(config, codec)
         encoders = PromptEncoders(config.encoders)
+        # Before the captions, which may take hours: one of these prompts may be too long.
+        self._prompts, _ = encoders.encode(config.training.prompts)
         folder = Path(config.data.cache_dir) if config.data.cache_dir else cache_dir() / "data"
 
         sources = {split: open_source(config, split) for split in ("train", "heldout")}
@@ -66,6 +71,10 @@ class LIDiTTask:
                         progress,
                     )
                 )
+            if cut := streams[-1].truncated:
+                print(
+                    f"{cut} captions exceed config.encoders.max_prompt_tokens: their ends are cut"
+                )
         mean, deviation = channel_statistics(latents["train"])
         self.training_records, self.validation_records = (
             LatentRecords(
@@ -80,7 +89,6 @@ class LIDiTTask:
         self._crop = tuple(stream.crop for stream in streams)
         null, _ = encoders.encode([""])
         self.frozen = pad_conditions(null, [stream.length for stream in streams])
-        self._prompts, _ = encoders.encode(config.training.prompts)
         self.metadata = {
             "encoders": encoders.description,
             "crop": list(self._crop),
@@ -120,15 +128,15 @@ class LIDiTTask:
         )
         return jnp.mean(self._losses(params, x0, noise, t, features, masks)), {}
 
-    def validation_loss(self, params: Any, frozen: Any, batch: Batch) -> jax.Array:
-        """The loss at eight fixed times and with fixed noise, without dropout."""
+    def validation_losses(self, params: Any, frozen: Any, batch: Batch) -> Float[Array, " B"]:
+        """The loss of each sample at one of eight fixed times, with fixed noise and no dropout."""
         del frozen
         x0, index = batch["latent"], batch["index"]
         times = jnp.asarray(self._process.times_for_validation(_VALIDATION_TIMES))
         t = times[index % _VALIDATION_TIMES]
         draw_noise = lambda key: jax.random.normal(key, x0.shape[1:])  # noqa: E731
         noise = jax.vmap(draw_noise)(sample_keys(jax.random.key(0), index))
-        return jnp.mean(self._losses(params, x0, noise, t, batch["features"], batch["masks"]))
+        return self._losses(params, x0, noise, t, batch["features"], batch["masks"])
 
     def sample_images(self, params: Any, frozen: Any) -> tuple[np.ndarray, list[str]]:
         """The fixed prompts, at the configuration's sampling settings and fixed seeds."""
@@ -148,7 +156,7 @@ class LIDiTTask:
 
     def _losses(
         self, params: Any, x0: Any, noise: Any, t: Any, features: Any, masks: Any
-    ) -> jax.Array:
+    ) -> Float[Array, " B"]:
         process = self._process
         prediction = self._model.apply(
             {"params": params},
@@ -159,6 +167,15 @@ class LIDiTTask:
             self._crop,
         )
         return process.loss(prediction, x0, noise, t)
+
+
+def _check_size(config: Config, codec: ImageCodec) -> None:
+    size, unit = config.data.image_size, codec.downsample * config.model.patch
+    if size % unit:
+        raise LiditError(
+            f"config.data.image_size={size} must be a multiple of {unit} "
+            "(downsampling of the autoencoder x config.model.patch)"
+        )
 
 
 def _latents(source: ImageSource, codec: ImageCodec, folder: Path, split: str) -> np.ndarray:

@@ -8,12 +8,13 @@ import math
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from clu import parameter_overview
 
 from lidit_jax.config import Config
@@ -33,17 +34,24 @@ from lidit_jax.training.tasks import Task, make_task
 _MAY_CHANGE = ("training.steps", "training.log_every", "training.eval_every")
 _MAY_CHANGE += ("training.image_every", "training.checkpoint_every", "training.keep_checkpoints")
 _MAY_CHANGE += ("training.prompts", "mesh", "sampling", "data.cache_dir")
+_VALIDATION_BATCH = 64
 
 
 def train(config: Config, workdir: Path) -> TrainState:
     """Trains to `config.training.steps`, from the newest checkpoint in `workdir` if there is one.
 
-    On SIGTERM it saves and returns early; the same command goes on from there.
+    On SIGTERM or the first Ctrl-C it saves and returns early; the same command goes on from there.
 
     Raises:
       LiditError: when the workdir holds another run, the batch does not divide over the devices,
         or the loss is not finite.
     """
+    with ExitStack() as cleanup:
+        return _train(config, workdir, cleanup)
+
+
+def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
+    """`train`; what it opens is closed by `cleanup`, whatever happens."""
     training = config.training
     mesh = make_mesh(config.mesh)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -52,11 +60,14 @@ def train(config: Config, workdir: Path) -> TrainState:
             f"config.training.batch_size={training.batch_size} does not divide over {shards} "
             f"devices: take a multiple of {shards}"
         )
-    checkpoints = Checkpoints(workdir, training.keep_checkpoints)
-    first_step = checkpoints.latest_step() or 0
-    if first_step:
-        _refuse_another_run(config, checkpoints.metadata(first_step), workdir)
+    checkpoints = cleanup.enter_context(Checkpoints(workdir, training.keep_checkpoints))
+    first_step = max(checkpoints.steps(), default=0)
+    saved = checkpoints.metadata(first_step) if first_step else None
+    if saved:
+        _refuse_another_run(config, saved, workdir)
     task = make_task(config)
+    if saved:
+        _refuse_other_models(task, saved, workdir)
     optimizer = make_optimizer(config)
 
     # The state is created, or restored, already sharded: no device ever holds it whole.
@@ -73,12 +84,14 @@ def train(config: Config, workdir: Path) -> TrainState:
         else:
             state = jax.jit(lambda: nn.unbox(create()), out_shardings=shardings)()
         _describe(state, config, workdir)
-        log = RunLog(workdir, training.steps, training.batch_size, first_step)
+        log = cleanup.enter_context(
+            RunLog(workdir, training.steps, training.batch_size, first_step)
+        )
         log.say(f"{'resuming' if first_step else 'starting'} at step {first_step} in {workdir}")
 
         step_fn = make_train_step(task.loss, optimizer, config)
         train_step = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
-        validate = jax.jit(task.validation_loss)
+        validate = jax.jit(functools.partial(_valid_sum, task))
         batches = training_batches(
             task.training_records, training.batch_size, config.seed, int(state.position)
         )
@@ -89,39 +102,37 @@ def train(config: Config, workdir: Path) -> TrainState:
             log.accumulate(metrics)
             last = step == training.steps or stop.is_set()
             if step % training.log_every == 0 or last:
-                values = log.flush(step)
-                if not math.isfinite(values["loss"]):
-                    raise LiditError(
-                        f"the loss is {values['loss']} at step {step}: lower "
-                        "config.optimizer.learning_rate; the last checkpoint is intact"
-                    )
+                _refuse_divergence(step, log.flush(step), workdir)
             if step % training.checkpoint_every == 0 or last:
+                _refuse_divergence(step, metrics, workdir)
                 checkpoints.save(step, state, metadata)
             if stop.is_set():
                 log.say(f"stopped at step {step}; run the same command to go on")
                 break
             if step % training.eval_every == 0 or last:
-                log.scalars(step, _validation_losses(task, validate, state, frozen, to_devices))
+                losses = _validation_losses(task, validate, state, frozen, to_devices, shards)
+                log.scalars(step, losses)
             if step % training.image_every == 0 or last:
                 log.images(step, *task.sample_images(state.ema_params, frozen))
-        log.close()
-        checkpoints.close()
     return state
 
 
+def _valid_sum(task: Task, params: Any, frozen: Any, batch: Any) -> jax.Array:
+    return jnp.sum(task.validation_losses(params, frozen, batch), where=batch["valid"])
+
+
 def _validation_losses(
-    task: Task, validate: Any, state: TrainState, frozen: Any, to_devices: Any
+    task: Task, validate: Any, state: TrainState, frozen: Any, to_devices: Any, shards: int
 ) -> dict[str, float]:
-    """Mean validation loss of the raw and of the averaged weights over all held-out batches."""
-    batch_size = min(64, len(task.validation_records))
+    """Mean validation loss of the raw and of the averaged weights over all held-out records."""
+    records = len(task.validation_records)
+    batch_size = -(-min(records, _VALIDATION_BATCH) // shards) * shards
     sums = {"validation_loss": 0.0, "validation_loss_ema": 0.0}
-    count = 0
     for batch in evaluation_batches(task.validation_records, batch_size):
         batch = to_devices(batch)
         sums["validation_loss"] += validate(state.params, frozen, batch)
         sums["validation_loss_ema"] += validate(state.ema_params, frozen, batch)
-        count += 1
-    return {name: float(value) / count for name, value in sums.items()}
+    return {name: float(value) / records for name, value in sums.items()}
 
 
 def _to_devices(batch: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -131,16 +142,27 @@ def _to_devices(batch: Any, sharding: jax.sharding.Sharding) -> Any:
 
 @contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets: a preempted run saves instead of dying."""
+    """An event that SIGTERM or Ctrl-C sets: the run saves instead of dying.
+
+    A second Ctrl-C stops at once.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event  # only the main thread may install handlers
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
+
+    def stop(number: int, _: Any) -> None:
+        event.set()
+        signal.signal(number, previous[number])
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in previous:
+        signal.signal(number, stop)
     try:
         yield event
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _describe(state: TrainState, config: Config, workdir: Path) -> None:
@@ -162,6 +184,28 @@ def _refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path)
             raise LiditError(
                 f"{workdir} holds a run with config.{name}={before[name]!r}, not {value!r}: name "
                 "another workdir, or set it back"
+            )
+
+
+def _refuse_other_models(task: Task, metadata: dict[str, Any], workdir: Path) -> None:
+    """Refuses to go on when a frozen model's files are no longer those the run began with."""
+    for name in ("encoders", "autoencoder"):
+        if metadata.get(name) != task.metadata.get(name):
+            raise LiditError(
+                f"{workdir} holds a run with another {name.removesuffix('s')} of the same name: "
+                "put its files back, or name another workdir"
+            )
+
+
+def _refuse_divergence(step: int, metrics: dict[str, Any], workdir: Path) -> None:
+    """Stops before weights that are not finite reach a checkpoint."""
+    for name in ("loss", "gradient_norm"):
+        value = float(metrics[name])
+        if not math.isfinite(value):
+            raise LiditError(
+                f"the {name.replace('_', ' ')} is {value} at step {step}: lower "
+                f"config.optimizer.learning_rate in another workdir; the checkpoints in {workdir} "
+                "are intact"
             )
 
 

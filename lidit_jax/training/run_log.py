@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +23,8 @@ from lidit_jax.output import atomic_file
 class RunLog:
     """Writes on process 0 only; the other processes call the same methods to no effect.
 
-    Metrics arrive as device arrays and are fetched one interval late, so that logging never waits
-    for the step that is running.
+    Metrics arrive as device arrays and are averaged there, so that only `flush` waits for the step
+    that is running.
     """
 
     def __init__(self, workdir: Path, total_steps: int, batch_size: int, first_step: int):
@@ -37,7 +38,9 @@ class RunLog:
         from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(str(workdir / "tensorboard"))
-        self._records = (workdir / "metrics.jsonl").open("a", encoding="utf-8")
+        records = workdir / "metrics.jsonl"
+        _drop_torn_line(records)
+        self._records = records.open("a", encoding="utf-8")
         self.console = Console()
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -49,6 +52,12 @@ class RunLog:
         )
         self._bar = self._progress.add_task("training", total=total_steps, completed=first_step)
         self._progress.start()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def accumulate(self, values: dict[str, jax.Array]) -> None:
         """Adds one step's metrics to the running averages, on the device."""
@@ -130,7 +139,7 @@ def plot_losses(records: Path, target: Path) -> None:
         for name, value in record.items():
             if "loss" in name and math.isfinite(value):
                 curves.setdefault(name, {})[record["step"]] = value
-    if not curves:
+    if not curves:  # nothing was logged yet
         return
     figure, axes = plt.subplots(figsize=(8, 4.5))
     for name, points in sorted(curves.items()):
@@ -142,6 +151,15 @@ def plot_losses(records: Path, target: Path) -> None:
     with atomic_file(target) as file:
         figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
     plt.close(figure)
+
+
+def _drop_torn_line(records: Path) -> None:
+    """Takes away what a full disk or a power cut has left of a last line."""
+    if records.is_file():
+        content = records.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(records, whole)
 
 
 def _duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from lidit_jax.config import Config
 from lidit_jax.training.step import Batch, Metrics
@@ -31,8 +32,8 @@ class Task(Protocol):
     ) -> tuple[jax.Array, Metrics]:
         """The training loss and what to log beside it."""
 
-    def validation_loss(self, params: Any, frozen: Any, batch: Batch) -> jax.Array:
-        """A loss without randomness, to compare steps and runs."""
+    def validation_losses(self, params: Any, frozen: Any, batch: Batch) -> Float[Array, " B"]:
+        """A loss of each sample, without randomness, to compare steps and runs."""
 
     def sample_images(self, params: Any, frozen: Any) -> tuple[np.ndarray, list[str]]:
         """Images to look at, uint8 [B, H, W, 3], and their captions."""

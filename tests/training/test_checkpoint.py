@@ -1,0 +1,157 @@
+"""Checkpoints: complete or absent, versioned, and clear about damage."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lidit_jax.errors import LiditError
+from lidit_jax.pipeline import Pipeline, load_workdir
+from lidit_jax.training.checkpoint import FORMAT, Checkpoints
+from lidit_jax.training.state import TrainState
+
+
+def state(value):
+    params = {"layer": {"kernel": jnp.full((16, 8), float(value)), "bias": jnp.arange(8.0)}}
+    return TrainState(
+        step=jnp.int32(value),
+        position=jnp.int32(value),
+        key=jnp.arange(2, dtype=jnp.uint32),
+        params=params,
+        ema_params=jax.tree.map(lambda leaf: leaf + 100, params),
+        opt_state=(jnp.zeros(3), {"count": jnp.int32(value)}),
+    )
+
+
+SHAPES = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state(0)
+)
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """Steps 1 to 4 were saved, and two are kept."""
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in range(1, 5):
+            checkpoints.save(step, state(step), {"config": {"seed": step}})
+    return tmp_path
+
+
+@pytest.fixture
+def reader(workdir):
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        yield checkpoints
+
+
+def test_state_and_metadata_come_back_to_the_bit(reader):
+    assert reader.steps() == [3, 4]
+    jax.tree.map(np.testing.assert_array_equal, reader.restore(4, SHAPES), state(4))
+    assert reader.metadata(3) == {"format": FORMAT, "config": {"seed": 3}}
+
+
+def test_weights_are_read_without_the_rest(reader):
+    for name in ("params", "ema_params"):
+        weights = reader.restore_weights(4, name)
+        jax.tree.map(np.testing.assert_array_equal, weights, getattr(state(4), name))
+
+
+def test_state_and_metadata_are_one_item(workdir):
+    """Both lie in the folder that is renamed when it is complete."""
+    assert {"state", "metadata"} <= {
+        path.name for path in (workdir / "checkpoints" / "4").iterdir()
+    }
+
+
+def test_a_half_written_checkpoint_does_not_count(workdir):
+    folder = workdir / "checkpoints"
+    shutil.copytree(folder / "4", folder / "5.orbax-checkpoint-tmp")
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [3, 4]
+    assert (folder / "5.orbax-checkpoint-tmp").exists(), "a reader leaves it to its writer"
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        checkpoints.save(5, state(5), {})
+    assert sorted(path.name for path in folder.iterdir()) == ["4", "5"]
+
+
+def test_a_saved_step_is_not_saved_again(workdir):
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        checkpoints.save(4, state(7), {})
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        assert checkpoints.restore(4, SHAPES).step == 4
+
+
+def largest_file(folder):
+    return max(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+    )
+
+
+DAMAGE = {
+    "arrays truncated": lambda step: largest_file(step / "state" / "d").write_bytes(b"x"),
+    "state lost": lambda step: shutil.rmtree(step / "state"),
+    "tree truncated": lambda step: (step / "state" / "_METADATA").write_text("{"),
+    "metadata truncated": lambda step: next((step / "metadata").rglob("metadata")).write_text("{"),
+    "metadata lost": lambda step: shutil.rmtree(step / "metadata"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_damage_is_named_with_the_way_out(damage, workdir):
+    step = workdir / "checkpoints" / "4"
+    damage(step)
+    with Checkpoints(workdir) as checkpoints, pytest.raises(LiditError) as refusal:
+        checkpoints.restore(4, SHAPES)
+    message = str(refusal.value)
+    assert message.startswith(f"cannot restore checkpoint {step}: ")
+    assert message.endswith("; delete that folder to go on from the one before")
+    assert "\n" not in message
+    shutil.rmtree(step)
+    with Checkpoints(workdir) as checkpoints:
+        assert checkpoints.restore(checkpoints.steps()[-1], SHAPES).step == 3
+
+
+def test_weights_of_a_damaged_checkpoint_are_refused_too(workdir):
+    DAMAGE["arrays truncated"](workdir / "checkpoints" / "4")
+    with (
+        Checkpoints(workdir, read_only=True) as checkpoints,
+        pytest.raises(LiditError, match=r"cannot restore checkpoint .*; delete that folder"),
+    ):
+        checkpoints.restore_weights(4, "params")
+
+
+def test_a_newer_format_is_refused(workdir):
+    file = next((workdir / "checkpoints" / "4" / "metadata").rglob("metadata"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": FORMAT + 1}))
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        with pytest.raises(LiditError, match=f"has format {FORMAT + 1}, newer than .*: upgrade"):
+            checkpoints.restore(4, SHAPES)
+        assert checkpoints.restore(3, SHAPES).step == 3
+
+
+def test_a_checkpoint_of_another_shape_is_refused(reader):
+    other = SHAPES.replace(params={"layer": {"kernel": SHAPES.params["layer"]["kernel"]}})
+    with pytest.raises(LiditError, match="cannot restore checkpoint"):
+        reader.restore(4, other)
+
+
+def test_what_is_no_workdir_is_named(tmp_path):
+    with pytest.raises(LiditError, match=r"no checkpoint in .*/none: name a workdir of"):
+        Pipeline.from_checkpoint(tmp_path / "none")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(LiditError, match="has no complete checkpoint yet: let `lidit train` go on"):
+        load_workdir(tmp_path)
+
+
+def test_one_of_several_checkpoints_can_be_named(trained):
+    _, config, metadata = load_workdir(trained)
+    assert (metadata["step"], config.training.steps) == (8, 8)
+    averaged, _, metadata = load_workdir(trained / "checkpoints" / "4")
+    raw, _, _ = load_workdir(trained / "checkpoints" / "4", raw=True)
+    assert metadata["step"] == 4
+    kernels = (weights["output"]["linear"]["kernel"] for weights in (averaged, raw))
+    assert not np.array_equal(*kernels)
+    with pytest.raises(LiditError, match=r"has no checkpoint of step 5: it has \[4, 8\]"):
+        load_workdir(trained / "checkpoints" / "5")

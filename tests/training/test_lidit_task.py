@@ -1,0 +1,162 @@
+"""The loss of LI-DiT: masks, caption dropout, times and noise, whatever the batch and the mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+
+from lidit_jax.data.pipeline import training_batches
+from lidit_jax.encoders.conditions import PromptEncoders
+from lidit_jax.errors import LiditError
+from lidit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
+from lidit_jax.training.lidit_task import LIDiTTask
+from tests.models.conftest import randomised
+
+STEP_KEY = jax.random.key(7)
+ROWS = 16
+
+
+@pytest.fixture(scope="module")
+def task(tiny_config):
+    return LIDiTTask(tiny_config("diffusion.caption_dropout=0"))
+
+
+@pytest.fixture(scope="module")
+def batch(task):
+    return next(training_batches(task.training_records, ROWS, seed=0, position=0))
+
+
+@pytest.fixture(scope="module")
+def params(task):
+    """Away from their zero initialisation, so that every input changes the loss."""
+    import flax.linen as nn
+
+    return randomised(nn.unbox(jax.jit(task.init)(jax.random.key(0))))
+
+
+@pytest.fixture(scope="module")
+def loss(task, params):
+    """`loss(batch)`, compiled once; `key` stands for (seed, step)."""
+    compiled = jax.jit(lambda batch, key: task.loss(params, task.frozen, batch, key)[0])
+    return lambda batch, key=STEP_KEY: float(compiled(batch, key))
+
+
+class Recorder:
+    """Stands in for the network: remembers its inputs and predicts zeros."""
+
+    def apply(self, variables, x_t, t, features, masks, crop):
+        self.x_t, self.t, self.features, self.masks, self.crop = x_t, t, features, masks, crop
+        return jnp.zeros_like(x_t)
+
+
+@pytest.fixture
+def recorder(task, monkeypatch):
+    network = Recorder()
+    monkeypatch.setattr(task, "_model", network)
+    return network
+
+
+def rows(batch, chosen):
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[np.asarray(chosen)], batch)
+
+
+def test_padding_does_not_matter_and_masks_do(loss, batch):
+    noisy = tuple(
+        np.where(mask[..., None], features, features.dtype.type(100))
+        for features, mask in zip(batch["features"], batch["masks"], strict=True)
+    )
+    assert any((a != b).any() for a, b in zip(noisy, batch["features"], strict=True))
+    assert loss(batch | {"features": noisy}) == pytest.approx(loss(batch), rel=1e-6)
+    unmasked = tuple(np.ones_like(mask) for mask in batch["masks"])
+    assert loss(batch | {"masks": unmasked}) != pytest.approx(loss(batch), rel=1e-4)
+
+
+def test_the_network_sees_an_image_mixed_with_noise_and_the_time_times_1000(task, recorder, batch):
+    """Flow: x_t = (1 - t) x0 + t noise; taken apart again, the noise must be standard normal."""
+    value, _ = task.loss({}, task.frozen, batch, STEP_KEY)
+    t = recorder.t / 1000
+    assert ((t > 0) & (t < 1)).all()
+    assert len(np.unique(t)) == ROWS, "one time a sample"
+    mixed = t[:, None, None, None]
+    noise = (recorder.x_t - (1 - mixed) * batch["latent"]) / mixed
+    assert float(noise.mean()) == pytest.approx(0, abs=0.02)
+    assert float(noise.std()) == pytest.approx(1, abs=0.02)
+    assert recorder.crop == tuple(stream.crop for stream in task.training_records._streams)
+    # Against a prediction of zero, the velocity loss is the mean square of noise - x0.
+    expected = np.mean(np.square(noise - batch["latent"]))
+    assert float(value) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_dropped_captions_become_the_empty_prompt_with_its_instruction(
+    task, tiny_config, recorder, batch, monkeypatch
+):
+    config = tiny_config("diffusion.caption_dropout=1")
+    monkeypatch.setattr(task, "_config", config)
+    task.loss({}, task.frozen, batch, STEP_KEY)
+    null, _ = PromptEncoders(config.encoders).encode([""])
+    for k in range(2):
+        valid = int(null.masks[k].sum())
+        assert valid == recorder.crop[k] + 1, "instruction and end token"
+        np.testing.assert_array_equal(recorder.masks[k].sum(axis=1), [valid] * ROWS)
+        np.testing.assert_array_equal(recorder.masks[k][:, :valid], True)
+        np.testing.assert_allclose(  # bfloat16, as captions are stored
+            np.asarray(recorder.features[k][:, :valid], np.float32),
+            np.broadcast_to(null.features[k][:, :valid], (ROWS, valid, 16)),
+            rtol=2**-8,
+        )
+
+
+def test_draws_depend_on_step_and_record_not_on_place_or_company(loss, batch):
+    whole = loss(batch)
+    order = np.random.default_rng(0).permutation(ROWS)
+    assert loss(rows(batch, order)) == pytest.approx(whole, rel=1e-6)
+    halves = [loss(rows(batch, np.tile(np.arange(8) + start, 2))) for start in (0, 8)]
+    assert np.mean(halves) == pytest.approx(whole, rel=1e-6)
+    assert loss(batch, jax.random.key(8)) != pytest.approx(whole, rel=1e-4)
+    other = batch | {"index": batch["index"] + 1}
+    assert loss(other) != pytest.approx(whole, rel=1e-4)
+
+
+def test_one_device_and_eight_give_the_same_loss(loss, task, params, batch, tiny_config):
+    mesh = make_mesh(tiny_config().mesh)
+    assert mesh.size == 8
+    spread = jax.device_put(batch, batch_sharding(mesh))
+    assert isinstance(spread["latent"].sharding, NamedSharding)
+    on_mesh = jax.jit(task.loss)(
+        *jax.device_put((params, task.frozen), replicated(mesh)), spread, STEP_KEY
+    )
+    assert float(on_mesh[0]) == pytest.approx(loss(batch), rel=1e-5)
+
+
+def test_validation_has_eight_fixed_times_and_fixed_noise(task, recorder, batch):
+    first = task.validation_losses({}, task.frozen, batch)
+    times, x_t = recorder.t, recorder.x_t
+    assert first.shape == (ROWS,)
+    np.testing.assert_allclose(times, 1000 * (batch["index"] % 8 + 0.5) / 8, rtol=1e-6)
+    np.testing.assert_array_equal(recorder.masks[0], batch["masks"][0])
+    task.validation_losses({}, task.frozen, rows(batch, np.arange(ROWS)[::-1]))
+    np.testing.assert_allclose(recorder.x_t[::-1], x_t, rtol=1e-6)
+
+
+def test_a_checkpoint_remembers_what_the_model_was_trained_with(task):
+    encoders = task.metadata["encoders"]
+    assert [encoder["layer"] for encoder in encoders] == [-3, -1]
+    assert all(len(encoder["fingerprint"]["weights"]) == 64 for encoder in encoders)
+    assert {encoder["prefix"] for encoder in encoders} == {"Draw:\n"}
+    assert task.metadata["autoencoder"] == "pixels"
+    assert np.shape(task.metadata["latents"]["deviation"]) == (3,)
+
+
+def test_a_fixed_prompt_that_is_too_long_is_refused_before_anything_is_prepared(
+    tiny_config, tmp_path
+):
+    config = tiny_config(f"training.prompts=('{'x' * 97}',)", f"data.cache_dir={tmp_path}/new")
+    with pytest.raises(LiditError, match="has 97 tokens, the limit is 96: shorten it or raise"):
+        LIDiTTask(config)
+    assert not (tmp_path / "new").exists()
+
+
+def test_captions_that_are_cut_are_counted(tiny_config, tmp_path, capsys):
+    LIDiTTask(tiny_config("encoders.max_prompt_tokens=14", f"data.cache_dir={tmp_path}"))
+    assert "captions exceed config.encoders.max_prompt_tokens" in capsys.readouterr().out

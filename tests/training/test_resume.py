@@ -1,0 +1,119 @@
+"""Going on after a stop: equal to the bit, on another mesh too, and never with another run's model.
+
+`tests/faults` kills processes; here runs stop in ways that one process can watch.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from lidit_jax.errors import LiditError
+from lidit_jax.training import loop
+from lidit_jax.training.loop import train
+from lidit_jax.training.run_log import RunLog
+
+
+def losses(workdir, name="loss"):
+    """Values of `metrics.jsonl` by step."""
+    records = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {record["step"]: record[name] for record in records if name in record}
+
+
+@pytest.fixture
+def stopped(trained, tmp_path):
+    """A workdir that knows nothing beyond step 4 of the run in `trained`."""
+    workdir = tmp_path / "stopped"
+    shutil.copytree(trained / "checkpoints" / "4", workdir / "checkpoints" / "4")
+    return workdir
+
+
+def test_sigterm_saves_and_the_same_command_ends_as_if_nothing_had_happened(
+    tiny_config, trained, tmp_path, monkeypatch, capsys
+):
+    def terminate_at_step_3(log, values):
+        log.seen = getattr(log, "seen", 0) + 1
+        if log.seen == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return accumulate(log, values)
+
+    accumulate = RunLog.accumulate
+    with monkeypatch.context() as patched:
+        patched.setattr(RunLog, "accumulate", terminate_at_step_3)
+        assert train(tiny_config(), tmp_path).step == 3
+    assert "stopped at step 3; run the same command to go on" in capsys.readouterr().out
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["3"]
+
+    state = train(tiny_config(), tmp_path)
+    assert "resuming at step 3" in capsys.readouterr().out
+    with loop.Checkpoints(trained, read_only=True) as checkpoints:
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+        )
+        expected = checkpoints.restore(8, shapes)
+    assert state.step == state.position == 8
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    assert losses(tmp_path) == losses(trained)
+    assert losses(tmp_path, "validation_loss_ema")[8] == losses(trained, "validation_loss_ema")[8]
+
+
+def test_another_mesh_goes_on_with_the_same_losses(tiny_config, trained, stopped):
+    state = train(tiny_config("mesh.data=2", "mesh.fsdp=4"), stopped)
+    kernel = state.params["blocks"]["mlp"]["up"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape)[1] == kernel.shape[1] // 4
+    expected = {step: loss for step, loss in losses(trained).items() if step > 4}
+    assert losses(stopped) == pytest.approx(expected, rel=1e-5)
+    expected = losses(trained, "validation_loss")[8]
+    assert losses(stopped, "validation_loss")[8] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_tiny_model_learns_a_tiny_data_set(tiny_config, trained, stopped):
+    """Steps may be added to a run: this one goes on from 4 to 56."""
+    train(tiny_config("training.steps=56", "training.eval_every=56"), stopped)
+    curve = losses(trained) | losses(stopped)
+    assert sorted(curve) == list(range(1, 57))
+    first, last = (np.mean([curve[s] for s in steps]) for steps in (range(1, 9), range(49, 57)))
+    assert last < 0.8 * first
+    before = losses(trained, "validation_loss")[4]
+    assert losses(stopped, "validation_loss")[56] < 0.9 * before
+    assert losses(stopped, "validation_loss_ema")[56] < 0.9 * before
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.depth=3", "config.model.depth=2, not 3"),
+        ("seed=1", "config.seed=0, not 1"),
+        ("encoders.instruction=''", "config.encoders.instruction='Draw:', not ''"),
+        ("optimizer.learning_rate=1e-5", "config.optimizer.learning_rate=0.002, not 1e-05"),
+    ],
+)
+def test_another_run_in_the_same_workdir_is_refused(override, expected, tiny_config, trained):
+    before = sorted(trained.rglob("*"))
+    with pytest.raises(LiditError) as refusal:
+        train(tiny_config(override), trained)
+    assert str(refusal.value) == (
+        f"{trained} holds a run with {expected}: name another workdir, or set it back"
+    )
+    assert sorted(trained.rglob("*")) == before
+
+
+def test_an_encoder_whose_files_have_changed_is_refused(tiny_config, trained, monkeypatch):
+    with loop.Checkpoints(trained, read_only=True) as checkpoints:
+        metadata = checkpoints.metadata(8)
+    metadata["encoders"][0]["fingerprint"]["weights"] = "0" * 64
+    other = dataclasses.make_dataclass("Task", ["metadata"])(metadata)
+    monkeypatch.setattr(loop, "make_task", lambda config: other)
+    with pytest.raises(LiditError, match="holds a run with another encoder of the same name: put"):
+        train(tiny_config(), trained)
+
+
+def test_a_batch_that_does_not_divide_is_refused(tiny_config, tmp_path):
+    with pytest.raises(LiditError, match="batch_size=12 does not divide over 8 devices: take a"):
+        train(tiny_config("training.batch_size=12"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
