@@ -62,7 +62,7 @@ class Pipeline:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | Path, *, raw: bool = False) -> Pipeline:
-        """Loads "demo", an exported folder, or the newest checkpoint of a workdir.
+        """Loads "demo", an exported folder, a workdir's newest checkpoint or one of the others.
 
         Args:
           checkpoint: name or path.
@@ -107,8 +107,10 @@ class Pipeline:
           sampler: name of a sampler that fits the process.
 
         Raises:
-          LiditError: for an empty or too long prompt, or a setting that does not fit.
+          LiditError: without prompts, for an empty or too long one, or a setting that does not fit.
         """
+        if not prompts:
+            raise LiditError("no prompt: say what you want to see")
         for prompt in prompts:
             if not prompt.strip():
                 raise LiditError("a prompt is empty: say what you want to see")
@@ -133,22 +135,31 @@ class Pipeline:
 
 
 def load_workdir(workdir: Path, *, raw: bool = False) -> tuple[Any, Config, dict[str, Any]]:
-    """Weights, configuration and metadata of the newest checkpoint that training left.
+    """Weights, configuration and metadata of a checkpoint that training left.
+
+    Args:
+      workdir: its newest checkpoint is loaded; or one of its `checkpoints/STEP`.
+      raw: the raw weights instead of their moving average.
 
     Raises:
       LiditError: when there is none, or it is damaged.
     """
+    step = None
+    if workdir.parent.name == "checkpoints" and workdir.name.isdecimal():
+        workdir, step = workdir.parent.parent, int(workdir.name)
     if not (workdir / "checkpoints").is_dir():
         raise LiditError(
             f"no checkpoint in {workdir}: name a workdir of `lidit train`, an exported folder, or "
             "'demo'"
         )
-    checkpoints = Checkpoints(workdir, read_only=True)
-    step = checkpoints.latest_step()
-    if step is None:
-        raise LiditError(f"{workdir} has no complete checkpoint yet: let `lidit train` go on")
-    metadata = checkpoints.metadata(step)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        steps = checkpoints.steps()
+        if not steps:
+            raise LiditError(f"{workdir} has no complete checkpoint yet: let `lidit train` go on")
+        step = steps[-1] if step is None else step
+        if step not in steps:
+            raise LiditError(f"{workdir} has no checkpoint of step {step}: it has {steps}")
+        metadata = checkpoints.metadata(step)
+        params = checkpoints.restore_weights(step, "params" if raw else "ema_params")
     config = config_from_json(json.dumps(metadata.pop("config")))
-    params = checkpoints.restore_weights(step, "params" if raw else "ema_params")
-    checkpoints.close()
     return params, config, metadata | {"step": step}

@@ -56,6 +56,11 @@ class PromptEncoders:
         Raises:
           LiditError: names the first difference.
         """
+        if len(trained_with) != len(self.streams):
+            raise LiditError(
+                f"config.encoders.sources has {len(self.streams)} encoders, this checkpoint was "
+                f"trained with {len(trained_with)}: name the same"
+            )
         for ours, theirs in zip(self.description, trained_with, strict=True):
             for name in ("layer", "fingerprint", "prefix"):
                 if ours[name] != theirs[name]:
