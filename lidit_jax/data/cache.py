@@ -2,13 +2,15 @@
 
 A folder is filled as `KEY.partial` in chunks, each recorded in `progress.json` once it is on disk,
 and renamed to `KEY` at the end. Whoever finds `KEY` can trust it; whoever finds `KEY.partial` goes
-on where it stopped.
+on where it stopped, or waits while another process is at it.
 """
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,28 +53,54 @@ def fill(
         return
     partial = folder.with_name(f"{folder.name}.partial")
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        state = partial / "progress.json"
-        done = json.loads(state.read_text())["done"] if state.is_file() else 0
-        mode = "r+" if done else "w+"
-        mapped = {
-            name: np.lib.format.open_memmap(partial / f"{name}.npy", mode, dtype, shape)
-            for name, (shape, dtype) in arrays.items()
-        }
-        (partial / "description.json").write_text(json.dumps(description, indent=2))
-        while done < total:
-            stop = min(done + chunk, total)
-            write(mapped, done, stop)
-            for array in mapped.values():
-                array.flush()
-            done = stop
-            temporary = state.with_suffix(".tmp")
-            temporary.write_text(json.dumps({"done": done}))
-            os.replace(temporary, state)
-            progress(done, total)
-        os.replace(partial, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            if not folder.is_dir():
+                partial.mkdir(exist_ok=True)
+                (partial / "description.json").write_text(json.dumps(description, indent=2))
+                _fill_partial(partial, arrays, total, chunk, write, progress)
+                os.replace(partial, folder)
     except OSError as error:
         raise LiditError(
-            f"cannot write prepared data to {folder.parent}: {error.strerror}; "
+            f"cannot write prepared data to {folder.parent}: {error.strerror or error}; "
             "set config.data.cache_dir to a folder with free space"
         ) from error
+
+
+def _fill_partial(
+    partial: Path,
+    arrays: dict[str, tuple[tuple[int, ...], np.dtype]],
+    total: int,
+    chunk: int,
+    write: Callable[[dict[str, np.ndarray], int, int], None],
+    progress: Callable[[int, int], None],
+) -> None:
+    state = partial / "progress.json"
+    done = json.loads(state.read_text())["done"] if state.is_file() else 0
+    mode = "r+" if done else "w+"
+    mapped = {
+        name: np.lib.format.open_memmap(partial / f"{name}.npy", mode, dtype, shape)
+        for name, (shape, dtype) in arrays.items()
+    }
+    while done < total:
+        stop = min(done + chunk, total)
+        write(mapped, done, stop)
+        for array in mapped.values():
+            array.flush()
+        done = stop
+        temporary = state.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"done": done}))
+        os.replace(temporary, state)
+        progress(done, total)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process fills the folder; a killed one holds nothing up."""
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another run, which prepares {folder}", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
