@@ -23,6 +23,7 @@ def get_config():
     config.model.heads = 4
     config.model.patch = 8
     config.model.position = "conv+rope"
+    config.model.refiner.blocks = 1
     config.model.dtype = "float32"
 
     config.diffusion.process = "flow"

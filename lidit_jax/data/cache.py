@@ -43,7 +43,7 @@ def fill(
       total: items to compute.
       chunk: items between two records of progress.
       write: `write(arrays, start, stop)` computes those items into the memory-mapped arrays.
-      progress: told (items done, total) after each chunk.
+      progress: told (items done, total) at the start and after each chunk.
 
     Raises:
       LiditError: when the folder cannot be written.
@@ -82,6 +82,7 @@ def _fill_partial(
         name: np.lib.format.open_memmap(partial / f"{name}.npy", mode, dtype, shape)
         for name, (shape, dtype) in arrays.items()
     }
+    progress(done, total)
     while done < total:
         stop = min(done + chunk, total)
         write(mapped, done, stop)

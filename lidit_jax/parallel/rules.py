@@ -4,8 +4,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
+from lidit_jax.errors import LiditError
 from lidit_jax.parallel.mesh import BATCH_AXES
 
 LOGICAL_AXIS_RULES = (
@@ -28,9 +29,22 @@ def state_shardings(boxed_shapes: Any, mesh: Mesh) -> Any:
 
 
 def shapes_on(mesh: Mesh, boxed_shapes: Any) -> Any:
-    """Unboxed shapes that carry their shardings: what Orbax restores into."""
-    return jax.tree.map(
-        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
-        nn.unbox(boxed_shapes),
-        state_shardings(boxed_shapes, mesh),
+    """Unboxed shapes that carry their shardings: what Orbax restores into.
+
+    Raises:
+      LiditError: when an axis does not divide over its devices.
+    """
+
+    def place(path: Any, shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> Any:
+        try:
+            sharding.shard_shape(shape.shape)
+        except ValueError as error:
+            raise LiditError(
+                f"config.mesh: {jax.tree_util.keystr(path)} of shape {list(shape.shape)} does not "
+                f"divide over {sharding.spec} of {dict(mesh.shape)}: choose sizes that divide it"
+            ) from error
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+    return jax.tree_util.tree_map_with_path(
+        place, nn.unbox(boxed_shapes), state_shardings(boxed_shapes, mesh)
     )

@@ -144,7 +144,7 @@ def plot_losses(records: Path, target: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 4.5))
     for name, points in sorted(curves.items()):
         steps = sorted(points)
-        axes.plot(steps, [points[s] for s in steps], label=name.replace("_", " "), linewidth=1.2)
+        axes.plot(steps, [points[s] for s in steps], label=name.replace("_", " "), marker=".")
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -51,7 +51,8 @@ def save_bundle(
       LiditError: when a weight is not finite in `dtype`.
     """
     flat = flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, params), sep="/")
-    tensors = {name: np.ascontiguousarray(value.astype(dtype)) for name, value in flat.items()}
+    with np.errstate(over="ignore"):  # told below, by name
+        tensors = {name: np.ascontiguousarray(value.astype(dtype)) for name, value in flat.items()}
     broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     if broken:
         raise LiditError(f"{broken[0]} and {len(broken) - 1} more are not finite in {dtype}")
@@ -94,7 +95,7 @@ def load_bundle(folder: Path) -> Bundle:
         metadata = description["metadata"]
     except OSError as error:
         raise LiditError(f"{folder} is not a model folder: cannot read {error.filename}") from error
-    except (KeyError, ValueError, safetensors.SafetensorError) as error:
+    except (KeyError, ValueError, TypeError, safetensors.SafetensorError) as error:
         raise LiditError(f"{folder} is damaged ({error}): copy the folder again") from error
     flat = {name: value.astype(np.float32) for name, value in tensors.items()}
     params = flax.traverse_util.unflatten_dict(flat, sep="/")

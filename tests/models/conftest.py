@@ -1,5 +1,7 @@
 """A small LI-DiT with two streams, and inputs for it."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,24 @@ def small_config(**changes):
     return ModelConfig(**(defaults | changes))
 
 
+@functools.cache
+def _compiled(model, crop, mutable):
+    return jax.jit(functools.partial(model.apply, crop=crop, mutable=mutable))
+
+
+def apply(model, params, inputs, mutable=False):
+    """The network, compiled once for each model."""
+    *arrays, crop = inputs
+    return _compiled(model, crop, mutable)({"params": params}, *arrays)
+
+
+def initialise(model, inputs):
+    """Fresh parameters, compiled: op by op it takes twenty times as long."""
+    *arrays, crop = inputs
+    init = jax.jit(functools.partial(model.init, crop=crop))
+    return nn.unbox(init(jax.random.key(0), *arrays)["params"])
+
+
 def randomised(params, seed=0, scale=0.3):
     """Parameters away from their zero initialisation, so that every path carries signal."""
     rng = np.random.default_rng(seed)
@@ -25,7 +45,7 @@ def randomised(params, seed=0, scale=0.3):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def inputs():
     """x_t [2, 8, 8, 4], t [2], features and masks of two streams, crop."""
     rng = np.random.default_rng(0)
@@ -42,18 +62,18 @@ def inputs():
     return x_t, jnp.array([100.0, 900.0]), features, masks, CROP
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def model():
     return LIDiT(small_config())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fresh(model, inputs):
     """Parameters as initialised."""
-    return nn.unbox(model.init(jax.random.key(0), *inputs)["params"])
+    return initialise(model, inputs)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def params(fresh):
     """Parameters as after some training."""
     return randomised(fresh)

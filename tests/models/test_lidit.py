@@ -11,11 +11,7 @@ from lidit_jax.config import RefinerConfig
 from lidit_jax.models import LIDiT
 from lidit_jax.recipes import load_recipe
 
-from .conftest import randomised, small_config
-
-
-def apply(model, params, inputs, **kwargs):
-    return model.apply({"params": params}, *inputs, **kwargs)
+from .conftest import apply, initialise, randomised, small_config
 
 
 def test_the_output_is_exactly_zero_at_initialisation(model, fresh, inputs):
@@ -55,14 +51,14 @@ def test_an_empty_context_gives_finite_output_and_gradients(model, params, input
     def loss(params):
         return jnp.sum(apply(model, params, (x_t, t, features, empty, crop)) ** 2)
 
-    value, gradient = jax.value_and_grad(loss)(params)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
 def test_the_crop_drops_just_the_instruction(model, params, inputs):
     """Keys of the backbone's cross-attention: what follows the instruction, of both streams."""
-    _, intermediates = apply(model, params, inputs, mutable=["intermediates"])
+    _, intermediates = apply(model, params, inputs, mutable="intermediates")
     weights = intermediates["intermediates"]["blocks"]["cross_attention"]["attention_weights"][0]
     features, masks, crop = inputs[2:]
     kept = sum(f.shape[1] - n for f, n in zip(features, crop, strict=True))
@@ -111,7 +107,7 @@ def test_every_position_scheme_tells_places_apart(position, inputs):
     model = LIDiT(small_config(position=position))
     x_t = jnp.ones_like(inputs[0])
     constant = (x_t, *inputs[1:])
-    params = randomised(nn.unbox(model.init(jax.random.key(0), *constant)["params"]))
+    params = randomised(initialise(model, constant))
     out = np.asarray(apply(model, params, constant))
     spread = np.ptp(out[:, ::2, ::2], axis=(1, 2)).max()
     if position == "rope":
@@ -136,7 +132,7 @@ def test_one_to_three_streams(streams, inputs):
         tuple(crop[k] for k in pick),
     )
     model = LIDiT(small_config())
-    params = nn.unbox(model.init(jax.random.key(0), x_t, t, *chosen)["params"])
+    params = initialise(model, (x_t, t, *chosen))
     out = apply(model, randomised(params), (x_t, t, *chosen))
     assert np.isfinite(out).all()
     assert ("collaborative_refiner" in params) == (streams > 1)
@@ -155,7 +151,7 @@ ABLATIONS = {
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_each_ablation_of_the_paper_is_a_switch(name, params, inputs):
     model = LIDiT(small_config(refiner=RefinerConfig(**ABLATIONS[name])))
-    ablated = randomised(nn.unbox(model.init(jax.random.key(0), *inputs)["params"]))
+    ablated = randomised(initialise(model, inputs))
     out = apply(model, ablated, inputs)
     assert np.isfinite(out).all()
     assert np.abs(out - apply(LIDiT(small_config()), params, inputs)).max() > 1e-3
@@ -170,7 +166,7 @@ def test_the_layer_scan_equals_unrolled_and_recomputed_layers(model, params, inp
 
 def test_bfloat16_compute_stays_close_and_parameters_stay_float32(params, inputs):
     model = LIDiT(small_config(dtype="bfloat16"))
-    fresh = nn.unbox(model.init(jax.random.key(0), *inputs)["params"])
+    fresh = initialise(model, inputs)
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
     out = apply(model, params, inputs)
     expected = apply(LIDiT(small_config()), params, inputs)
@@ -194,7 +190,7 @@ def test_parameter_paths_are_those_that_weight_tables_address(fresh):
 
 
 def test_gates_can_be_asked_for(model, fresh, inputs):
-    _, state = apply(model, fresh, inputs, mutable=["intermediates"])
+    _, state = apply(model, fresh, inputs, mutable="intermediates")
     gates = state["intermediates"]["blocks"]["gates"][0]
     assert len(gates) == 3
     for gate in gates:

@@ -1,5 +1,7 @@
 """The refiners against identities and against diffusers' port of HunyuanVideo's."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,23 @@ from .conftest import randomised
 WIDTH, HEADS = 32, 4
 
 
+@functools.cache
+def _compiled(method, statics):
+    return jax.jit(method, static_argnums=statics)
+
+
+def call(module, params, *arguments):
+    """`module.apply`, compiled; whole numbers are static, as in the model."""
+    statics = tuple(i + 1 for i, a in enumerate(arguments) if isinstance(a, int))
+    return _compiled(module.apply, statics)({"params": params}, *arguments)
+
+
+def initialise(module, *arguments):
+    statics = tuple(i + 1 for i, a in enumerate(arguments) if isinstance(a, int))
+    variables = _compiled(module.init, statics)(jax.random.key(0), *arguments)
+    return nn.unbox(variables).get("params", {})
+
+
 def stream(seed=0, tokens=7, width=24, valid=(7, 4)):
     rng = np.random.default_rng(seed)
     features = jnp.asarray(rng.normal(size=(2, tokens, width)), jnp.float32)
@@ -30,8 +49,8 @@ def test_at_initialisation_it_is_the_projection_of_the_normed_features():
     features, mask = stream()
     refiner = linguistic()
     arguments = (features, mask, jnp.ones(2), jnp.ones((2, WIDTH)))
-    params = nn.unbox(refiner.init(jax.random.key(0), *arguments)["params"])
-    refined = refiner.apply({"params": params}, *arguments)
+    params = initialise(refiner, *arguments)
+    refined = call(refiner, params, *arguments)
     rms = np.sqrt(np.mean(np.square(features), axis=-1, keepdims=True) + 1e-6)
     expected = (features / rms) @ params["projection"]["kernel"]
     np.testing.assert_allclose(refined.tokens[0], expected[0], atol=1e-5)
@@ -44,10 +63,10 @@ def test_attention_is_bidirectional_unless_causal_is_asked_for():
     for causal in (False, True):
         refiner = linguistic(RefinerConfig(causal=causal, pool="prompt"))
         rest = (mask, jnp.ones(2), jnp.ones((2, WIDTH)), 7)  # pools nothing: attention alone
-        params = nn.unbox(refiner.init(jax.random.key(0), features, *rest)["params"])
+        params = initialise(refiner, features, *rest)
         params = randomised(params)
-        before = refiner.apply({"params": params}, features, *rest).tokens
-        after = refiner.apply({"params": params}, later, *rest).tokens
+        before = call(refiner, params, features, *rest).tokens
+        after = call(refiner, params, later, *rest).tokens
         change = np.abs(after - before)[:, 0].max()
         assert (change == 0.0) if causal else (change > 1e-4)
 
@@ -57,9 +76,9 @@ def test_gates_depend_on_time_and_on_the_pooled_features():
     refiner = linguistic()
     embedding = jnp.ones((2, WIDTH))
     arguments = (features, mask, jnp.ones(2), embedding)
-    params = randomised(nn.unbox(refiner.init(jax.random.key(0), *arguments)["params"]))
-    base = refiner.apply({"params": params}, *arguments).tokens
-    other = refiner.apply({"params": params}, features, mask, jnp.ones(2), -embedding).tokens
+    params = randomised(initialise(refiner, *arguments))
+    base = call(refiner, params, *arguments).tokens
+    other = call(refiner, params, features, mask, jnp.ones(2), -embedding).tokens
     assert np.abs(other - base)[:, :4].max() > 1e-3
 
 
@@ -67,11 +86,11 @@ def test_the_pooled_vector_counts_valid_tokens_only():
     features, mask = stream()
     refiner = linguistic()
     arguments = (features, mask, jnp.ones(2), jnp.ones((2, WIDTH)))
-    params = randomised(nn.unbox(refiner.init(jax.random.key(0), *arguments)["params"]))
+    params = randomised(initialise(refiner, *arguments))
     short = (features[:, :4], mask[:, :4], *arguments[2:])
     np.testing.assert_allclose(
-        refiner.apply({"params": params}, *arguments).pooled[1],
-        refiner.apply({"params": params}, *short).pooled[1],
+        call(refiner, params, *arguments).pooled[1],
+        call(refiner, params, *short).pooled[1],
         atol=1e-6,
     )
 
@@ -82,10 +101,8 @@ def test_collaborative_refiner_starts_as_the_identity(lengths):
     tokens, masks = [s[0] for s in streams], [s[1] for s in streams]
     conditions = [jnp.ones((2, WIDTH))] * len(streams)
     refiner = CollaborativeRefiner(HEADS, RefinerConfig(), jnp.float32)
-    variables = nn.unbox(refiner.init(jax.random.key(0), tokens, masks, conditions))
-    for before, after in zip(
-        tokens, refiner.apply(variables, tokens, masks, conditions), strict=True
-    ):
+    params = initialise(refiner, tokens, masks, conditions)
+    for before, after in zip(tokens, call(refiner, params, tokens, masks, conditions), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
@@ -94,20 +111,20 @@ def test_each_stream_reads_all_the_others_and_the_update_is_simultaneous():
     tokens, masks = [s[0] for s in streams], [s[1] for s in streams]
     conditions = [jnp.ones((2, WIDTH))] * 3
     refiner = CollaborativeRefiner(HEADS, RefinerConfig(), jnp.float32)
-    variables = nn.unbox(refiner.init(jax.random.key(0), tokens, masks, conditions))
-    params = randomised(variables["params"])
-    base = refiner.apply({"params": params}, tokens, masks, conditions)
+    params = initialise(refiner, tokens, masks, conditions)
+    params = randomised(params)
+    base = call(refiner, params, tokens, masks, conditions)
     for changed in range(3):
         moved = list(tokens)
-        moved[changed] = tokens[changed].at[:, 2].add(1.0)
-        out = refiner.apply({"params": params}, moved, masks, conditions)
+        moved[changed] = tokens[changed].at[:, 2, 0].add(1.0)
+        out = call(refiner, params, moved, masks, conditions)
         for k in range(3):
             if k != changed:
                 assert np.abs(out[k] - base[k]).max() > 1e-4
     # Silencing what stream 0 does to itself must not reach stream 1: it read the incoming tokens.
     silent = jax.tree.map(jnp.copy, params)
     silent["block_0_stream_0"] = jax.tree.map(jnp.zeros_like, silent["block_0_stream_0"])
-    out = refiner.apply({"params": silent}, tokens, masks, conditions)
+    out = call(refiner, silent, tokens, masks, conditions)
     np.testing.assert_array_equal(out[1], base[1])
 
 
@@ -115,11 +132,11 @@ def test_padding_of_other_streams_is_not_read():
     (a, mask_a), (b, mask_b) = stream(0, 6, WIDTH, (6, 6)), stream(1, 5, WIDTH, (5, 2))
     conditions = [jnp.ones((2, WIDTH))] * 2
     refiner = CollaborativeRefiner(HEADS, RefinerConfig(), jnp.float32)
-    variables = nn.unbox(refiner.init(jax.random.key(0), [a, b], [mask_a, mask_b], conditions))
-    params = randomised(variables["params"])
-    base = refiner.apply({"params": params}, [a, b], [mask_a, mask_b], conditions)
+    params = initialise(refiner, [a, b], [mask_a, mask_b], conditions)
+    params = randomised(params)
+    base = call(refiner, params, [a, b], [mask_a, mask_b], conditions)
     noisy = b.at[1, 2:].set(100.0)
-    out = refiner.apply({"params": params}, [a, noisy], [mask_a, mask_b], conditions)
+    out = call(refiner, params, [a, noisy], [mask_a, mask_b], conditions)
     np.testing.assert_array_equal(out[0], base[0])
 
 
@@ -174,6 +191,6 @@ def test_equals_hunyuanvideos_refiner():
             },
         }
     config = RefinerConfig(feature_norm="none", pool_raw=True, own_time_embedder=True)
-    refined = linguistic(config).apply({"params": params}, features, mask, jnp.asarray(t))
+    refined = call(linguistic(config), params, features, mask, jnp.asarray(t))
     valid = np.asarray(mask)
     np.testing.assert_allclose(np.asarray(refined.tokens)[valid], expected[valid], atol=1e-5)

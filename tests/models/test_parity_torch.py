@@ -1,0 +1,165 @@
+"""LI-DiT against a second implementation of the paper in PyTorch (`tests/torch_lidit.py`).
+
+Parameters are random and nowhere zero, streams have padding of different lengths, and the image is
+not square. Errors are the largest absolute difference over the rms of what PyTorch gives; in
+float32 they were at most 3e-6 when this was written.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from lidit_jax.config import DiffusionConfig, RefinerConfig
+from lidit_jax.diffusion import process as processes
+from lidit_jax.models import LIDiT
+from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
+
+from ..quick import compiled, random_parameters
+from ..torch_lidit import TorchLIDiT
+from ..torch_lidit_weights import state_from_flax
+from ..torch_training import x0_velocity_loss
+from .conftest import small_config
+
+TOLERANCE = 2e-5
+
+SWITCHES = {
+    "the paper's": {},
+    "rope": {"position": "rope"},
+    "sincos": {"position": "sincos"},
+    "conv+rope": {"position": "conv+rope"},
+    "conv+sincos": {"position": "conv+sincos"},
+    "other sizes": {"patch": 1, "heads": 2, "depth": 1, "mlp_ratio": 2, "qk_norm": False},
+    "causal refiner": {"refiner": RefinerConfig(causal=True)},
+    "no gate": {"refiner": RefinerConfig(gate=False)},
+    "pool of the prompt": {"refiner": RefinerConfig(pool="prompt")},
+    "concat only": {"refiner": RefinerConfig(blocks=0, collaborative_blocks=0)},
+    "deeper refiners": {"refiner": RefinerConfig(blocks=3, collaborative_blocks=2, mlp_ratio=2)},
+    "as HunyuanVideo's": {
+        "refiner": RefinerConfig(feature_norm="none", pool_raw=True, own_time_embedder=True)
+    },
+}
+
+
+def both(config, inputs):
+    """The two models with the same random parameters."""
+    ours = LIDiT(config)
+    params = random_parameters(ours.init, *inputs)
+    theirs = TorchLIDiT(config, [f.shape[-1] for f in inputs[2]], inputs[0].shape[-1])
+    theirs.load_state_dict(state_from_flax(params, config))
+    return ours, params, theirs
+
+
+def apply(model, params, inputs):
+    *arrays, crop = inputs
+    run = compiled(lambda params, *arrays: model.apply({"params": params}, *arrays, crop))
+    return run(params, *arrays)
+
+
+def to_torch(values):
+    return jax.tree.map(lambda a: a if isinstance(a, int) else torch.tensor(np.asarray(a)), values)
+
+
+def relative_error(ours, theirs):
+    theirs = theirs.detach().numpy()
+    return np.abs(np.asarray(ours) - theirs).max() / np.sqrt(np.mean(np.square(theirs)))
+
+
+@pytest.fixture
+def inputs(inputs):
+    """A picture that is wider than high."""
+    _, *rest = inputs
+    x_t = np.random.default_rng(1).normal(size=(2, 4, 8, 4))
+    return jnp.asarray(x_t, jnp.float32), *rest
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_the_whole_network(name, inputs):
+    ours, params, theirs = both(small_config(**SWITCHES[name]), inputs)
+    out = apply(ours, params, inputs)
+    assert relative_error(out, theirs(*to_torch(inputs))) < TOLERANCE
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_one_and_three_streams(streams, inputs):
+    x_t, t, features, masks, crop = inputs
+    pick = [1, 0, 1][:streams]
+    chosen = (x_t, t, *(tuple(group[k] for k in pick) for group in (features, masks, crop)))
+    ours, params, theirs = both(small_config(), chosen)
+    out = apply(ours, params, chosen)
+    assert relative_error(out, theirs(*to_torch(chosen))) < TOLERANCE
+
+
+def test_what_the_refiners_hand_on(inputs):
+    """Tokens, pooled vector and condition of every stream, and the context, where it is valid."""
+    ours, params, theirs = both(small_config(), inputs)
+    *arrays, crop = inputs
+    refiners = LinguisticRefiner | CollaborativeRefiner
+    _, state = compiled(
+        lambda params, *arrays: ours.apply(
+            {"params": params},
+            *arrays,
+            crop,
+            capture_intermediates=lambda module, _: isinstance(module, refiners),
+            mutable=["intermediates"],
+        )
+    )(params, *arrays)
+    captured = state["intermediates"]
+    _, t, features, masks, _ = to_torch(inputs)
+    refined, context, context_mask, _ = theirs.refine(features, masks, t, crop)
+    for k, mask in enumerate(inputs[3]):
+        stream = captured[f"linguistic_refiner_{k}"]["__call__"][0]
+        tokens, pooled, gates = refined[k]
+        assert relative_error(stream.tokens[mask], tokens[masks[k]]) < TOLERANCE
+        assert relative_error(stream.pooled, pooled) < TOLERANCE
+        assert relative_error(stream.condition, gates) < TOLERANCE
+
+    collaborated = captured["collaborative_refiner"]["__call__"][0]
+    cropped = [x[:, n:] for x, n in zip(collaborated, crop, strict=True)]
+    ours_context = jnp.concatenate(cropped, axis=1)[np.asarray(context_mask)]
+    assert relative_error(ours_context, context[context_mask]) < TOLERANCE
+
+
+def test_every_gradient_of_the_diffusion_loss(inputs):
+    """The demo's loss; each parameter's gradient to 1e-4 of its own rms (required: 1e-3)."""
+    config = small_config(position="conv+rope")
+    x0, _, features, masks, crop = inputs
+    ours, params, theirs = both(config, inputs)
+    process = processes.from_config(
+        DiffusionConfig(process="flow", prediction="x0", loss="velocity")
+    )
+    noise = jnp.asarray(np.random.default_rng(2).normal(size=x0.shape), jnp.float32)
+    t = jnp.array([0.02, 0.7])
+
+    def loss(params):
+        x_t, time = process.add_noise(x0, noise, t), process.model_time(t)
+        prediction = ours.apply({"params": params}, x_t, time, features, masks, crop)
+        return jnp.mean(process.loss(prediction, x0, noise, t))
+
+    value, gradients = compiled(jax.value_and_grad(loss))(params)
+    torch_value = x0_velocity_loss(theirs, *to_torch((x0, noise, t, features, masks, crop)))
+    torch_value.backward()
+    np.testing.assert_allclose(value, torch_value.item(), rtol=1e-5)
+
+    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    gradients = state_from_flax(gradients, config)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        if "refiner" in name and name.endswith("to_k.bias"):
+            # One vector added to all keys shifts a query's logits alike: without QK-norm nothing
+            # depends on it, and only rounding is left.
+            assert max(np.abs(g).max() for g in (gradient, expected[name])) < 1e-5
+            continue
+        assert relative_error(gradient, expected[name]) < 1e-4, name
+
+
+def test_a_dropped_mask_would_be_noticed(inputs):
+    """The comparison above has teeth: without padding masks the outputs differ by far more."""
+    x_t, t, features, masks, crop = inputs
+    ours, params, theirs = both(small_config(), inputs)
+    out = apply(ours, params, inputs)
+    for k in range(2):
+        forgotten = tuple(jnp.ones_like(m) if i == k else m for i, m in enumerate(masks))
+        without = theirs(*to_torch((x_t, t, features, forgotten, crop)))
+        assert relative_error(out, without) > 100 * TOLERANCE

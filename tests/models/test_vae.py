@@ -1,0 +1,135 @@
+"""The image autoencoder: sizes, the posterior, and what its KL term means."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lidit_jax.config import VAEConfig
+from lidit_jax.models.vae import Autoencoder
+
+from ..quick import compiled, random_parameters
+
+MODEL = Autoencoder(VAEConfig(width=8, blocks=1))
+SIZE = (16, 24)
+
+
+def images(seed=0):
+    """Two images [2, H, W, 3] in [-1, 1]."""
+    values = np.random.default_rng(seed).uniform(-1, 1, size=(2, *SIZE, 3))
+    return jnp.asarray(values, jnp.float32)
+
+
+@compiled
+def encode(params, image):
+    return MODEL.apply({"params": params}, image, method="encode")
+
+
+@compiled
+def decode(params, latent):
+    return MODEL.apply({"params": params}, latent, method="decode")
+
+
+@compiled
+def reconstruct(params, image, key):
+    return MODEL.apply({"params": params}, image, key)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_parameters(MODEL.init, images(), jax.random.key(0))
+
+
+def with_posterior(params, mean, log_variance):
+    """The same autoencoder, whose posterior is one Gaussian whatever the picture."""
+    conv = params["encoder"]["conv_out"]
+    halves = jnp.array([mean, log_variance], jnp.float32)
+    conv = {
+        "kernel": jnp.zeros_like(conv["kernel"]),
+        "bias": jnp.repeat(halves, conv["bias"].shape[0] // 2),
+    }
+    return params | {"encoder": params["encoder"] | {"conv_out": conv}}
+
+
+def test_the_default_is_the_papers_eight_times_down_to_sixteen_channels(params):
+    assert (VAEConfig().downsample, VAEConfig().channels) == (8, 16)
+    latent = encode(params, images())
+    assert latent.shape == (2, SIZE[0] // 8, SIZE[1] // 8, 16)
+    assert decode(params, latent).shape == (2, *SIZE, 3)
+
+
+@pytest.mark.parametrize(
+    ("patch", "downsample"), [(1, 2), (2, 2), (1, 4), (2, 8), (4, 4), (8, 8), (4, 16)]
+)
+def test_patches_and_strided_stages_share_the_downsampling(patch, downsample):
+    """As shapes only, which needs no parameters."""
+    config = VAEConfig(patch=patch, downsample=downsample, channels=5, width=8, blocks=1)
+    model, image = Autoencoder(config), jax.ShapeDtypeStruct((1, 32, 48, 3), jnp.float32)
+    key = jax.random.key(0)
+    variables = jax.eval_shape(model.init, key, image, key)
+    latent = jax.eval_shape(lambda v, x: model.apply(v, x, method="encode"), variables, image)
+    assert latent.shape == (1, 32 // downsample, 48 // downsample, 5)
+    decoded = jax.eval_shape(lambda v, z: model.apply(v, z, method="decode"), variables, latent)
+    assert decoded.shape == image.shape
+    strided = [name for name in variables["params"]["encoder"] if name.startswith("down_")]
+    assert len(strided) == math.log2(downsample // patch)
+
+
+def test_each_strided_stage_doubles_the_channels():
+    config = dataclasses.replace(MODEL.config, patch=1, downsample=4)
+    model, image = Autoencoder(config), jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+    key = jax.random.key(0)
+    shapes = jax.eval_shape(model.init, key, image, key)["params"]
+    widths = [shapes["encoder"][name]["kernel"].shape[-1] for name in ("conv_in", "down_1")]
+    assert [*widths, shapes["encoder"]["down_2"]["kernel"].shape[-1]] == [8, 16, 32]
+    assert shapes["decoder"]["conv_in"]["kernel"].shape[-1] == 32
+
+
+def test_encoding_is_deterministic_and_training_samples(params):
+    np.testing.assert_array_equal(encode(params, images()), encode(params, images()))
+    first, same, other = (
+        reconstruct(params, images(), jax.random.key(seed))[0] for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - other).max() > 1e-3
+
+
+def test_pictures_of_a_batch_do_not_mix(params):
+    latent = encode(params, images())
+    np.testing.assert_allclose(encode(params, images()[::-1])[::-1], latent, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mean", "log_variance", "kl"),
+    [(0.0, 0.0, 0.0), (2.0, 0.0, 2.0), (0.0, 1.0, 0.5 * (math.e - 2)), (0.0, -50.0, 0.5 * 19)],
+)
+def test_kl_is_that_of_a_gaussian_to_the_standard_normal(params, mean, log_variance, kl):
+    """Per latent value; the log-variance is clipped to -20, so that it stays finite."""
+    _, measured = reconstruct(
+        with_posterior(params, mean, log_variance), images(), jax.random.key(0)
+    )
+    assert measured.shape == (2,)
+    np.testing.assert_allclose(measured, kl, rtol=1e-6)
+
+
+def test_without_variance_the_sample_is_the_mean(params):
+    certain = with_posterior(params, 0.7, -50.0)
+    np.testing.assert_array_equal(encode(certain, images()), jnp.float32(0.7))
+    reconstruction, _ = reconstruct(certain, images(), jax.random.key(0))
+    expected = decode(params, jnp.full((2, 2, 3, 16), 0.7))
+    np.testing.assert_allclose(reconstruction, expected, atol=1e-3)
+
+
+def test_every_parameter_learns(params):
+    @compiled
+    @jax.grad
+    def gradient(params):
+        reconstruction, kl = MODEL.apply({"params": params}, images(), jax.random.key(0))
+        return jnp.mean(jnp.square(reconstruction - images())) + 1e-4 * jnp.mean(kl)
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(params)):
+        assert np.isfinite(leaf).all()
+        assert np.abs(leaf).max() > 0, path

@@ -1,0 +1,314 @@
+"""LI-DiT a second time, in plain PyTorch: what the JAX model is compared with.
+
+It was written from the paper's sections 3.2 to 3.4 and figure 5, not from the JAX code, and uses
+PyTorch's own pieces wherever there is one (`scaled_dot_product_attention`, `Conv2d` patches,
+`pixel_shuffle`). Modules and parameters are named as in diffusers, and
+adaLN vectors are in DiT's order: shift, scale, gate. Image arrays are NHWC at the interface.
+`torch_lidit_weights.py` says where each parameter of the JAX model goes.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from lidit_jax.config import ModelConfig
+
+EPSILON = 1e-6
+TIME_FREQUENCIES = 256
+ROTARY_BASE = 100.0
+Rotary = tuple[Tensor, Tensor]
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x to context."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool, causal: bool = False):
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
+        head_width = width // heads
+        self.norm_q = nn.RMSNorm(head_width, EPSILON) if qk_norm else nn.Identity()
+        self.norm_k = nn.RMSNorm(head_width, EPSILON) if qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor,
+        key_mask: Tensor | None = None,
+        rotary: Rotary | None = None,
+    ) -> Tensor:
+        """x [B, N, D], context [B, S, D], key_mask [B, S], rotary [N, K/2] each."""
+        q, k, v = (
+            projection(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projection, tokens in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
+        )
+        q, k = self.norm_q(q), self.norm_k(k)
+        if rotary is not None:
+            q, k = turn(q, rotary), turn(k, rotary)
+        allowed = None if key_mask is None else key_mask[:, None, None, :]
+        if self.causal:
+            lower = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+            allowed = lower if allowed is None else allowed & lower
+        # A query that may attend to nothing gets 0: so it is in PyTorch since 2.5.
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        return self.to_out(out.transpose(1, 2).flatten(2))
+
+
+def turn(x: Tensor, rotary: Rotary) -> Tensor:
+    """Multiplies the pairs (x_i, x_{i + K/2}), taken as complex numbers, by cos + i sin."""
+    cos, sin = rotary
+    real, imaginary = x.chunk(2, dim=-1)
+    turned = torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
+    return turned.to(x.dtype)
+
+
+class FeedForward(nn.Sequential):
+    """linear_1, activation, linear_2."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, activation: nn.Module):
+        super().__init__()
+        self.add_module("linear_1", nn.Linear(inputs, hidden))
+        self.add_module("activation", activation)
+        self.add_module("linear_2", nn.Linear(hidden, outputs))
+
+
+class AdaLayerNormZero(nn.Module):
+    """`vectors` adaLN vectors of the condition, [B, 1, D] each."""
+
+    def __init__(self, width: int, vectors: int):
+        super().__init__()
+        self.vectors = vectors
+        self.linear = nn.Linear(width, vectors * width)
+
+    def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
+        return self.linear(F.silu(condition)).unsqueeze(1).chunk(self.vectors, dim=-1)
+
+
+def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=EPSILON) * (1 + scale) + shift
+
+
+class TimestepEmbedder(nn.Module):
+    """256 sinusoids of a time in 0..1000, cosines first, and an MLP."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        half = TIME_FREQUENCIES // 2
+        wave_numbers = [math.exp(-math.log(1e4) * k / half) for k in range(half)]
+        self.register_buffer("wave_numbers", torch.tensor(wave_numbers), persistent=False)
+        self.mlp = FeedForward(TIME_FREQUENCIES, width, width, nn.SiLU())
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = torch.outer(t.float(), self.wave_numbers)
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+
+
+class TokenRefinerBlock(nn.Module):
+    """Linguistic block: self-attention and FFN, pre-norm, each scaled by a gate (paper, 3.2)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width, refiner = config.width, config.refiner
+        self.norm1, self.norm2 = (nn.LayerNorm(width, eps=EPSILON) for _ in range(2))
+        self.attn = Attention(width, config.heads, qk_norm=False, causal=refiner.causal)
+        self.ff = FeedForward(width, refiner.mlp_ratio * width, width, nn.SiLU())
+        self.norm_out = AdaLayerNormZero(width, 2) if refiner.gate else None
+
+    def forward(self, x: Tensor, mask: Tensor, condition: Tensor) -> Tensor:
+        gates = (1.0, 1.0) if self.norm_out is None else self.norm_out(condition)
+        normed = self.norm1(x)
+        x = x + gates[0] * self.attn(normed, normed, mask)
+        return x + gates[1] * self.ff(self.norm2(x))
+
+
+class TokenRefiner(nn.Module):
+    """Linguistic token refiner of one LLM (paper, 3.2)."""
+
+    def __init__(self, config: ModelConfig, feature_width: int):
+        super().__init__()
+        width = config.width
+        self.options = refiner = config.refiner
+        normed = refiner.feature_norm == "rms"
+        self.norm_in = nn.RMSNorm(feature_width, EPSILON) if normed else nn.Identity()
+        self.proj_in = nn.Linear(feature_width, width)
+        self.text_embedder = FeedForward(feature_width, width, width, nn.SiLU())
+        self.timestep_embedder = TimestepEmbedder(width) if refiner.own_time_embedder else None
+        self.refiner_blocks = nn.ModuleList(
+            TokenRefinerBlock(config) for _ in range(refiner.blocks)
+        )
+
+    def forward(
+        self, features: Tensor, mask: Tensor, t: Tensor, time_embedding: Tensor, crop: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns tokens [B, S, D], pooled [B, D] and the condition [B, D] of the gates."""
+        features = features.float().masked_fill(~mask[..., None], 0.0)
+        normed = self.norm_in(features)
+        pooled_tokens = mask.clone()
+        if self.options.pool == "prompt":
+            pooled_tokens[:, :crop] = False
+        weights = pooled_tokens.float() / pooled_tokens.sum(dim=1, keepdim=True).clamp(min=1)
+        source = features if self.options.pool_raw else normed
+        pooled = self.text_embedder(torch.einsum("bs,bsd->bd", weights, source))
+        own = self.timestep_embedder
+        condition = pooled + (time_embedding if own is None else own(t))
+        x = self.proj_in(normed)
+        for block in self.refiner_blocks:
+            x = block(x, mask, condition)
+        return x, pooled, condition
+
+
+class CollaborativeBlock(nn.Module):
+    """One stream reads the others: cross-attention and FFN under adaLN-zero (paper, 3.3)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.width
+        self.norm = AdaLayerNormZero(width, 6)
+        self.attn = Attention(width, config.heads, qk_norm=False)
+        self.ff = FeedForward(width, config.refiner.mlp_ratio * width, width, nn.SiLU())
+
+    def forward(self, x: Tensor, others: Tensor, others_mask: Tensor, condition: Tensor) -> Tensor:
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.norm(condition)
+        others = F.layer_norm(others, others.shape[-1:], eps=EPSILON)
+        x = x + gate_a * self.attn(modulated_norm(x, shift_a, scale_a), others, others_mask)
+        return x + gate_f * self.ff(modulated_norm(x, shift_f, scale_f))
+
+
+class PositionResBlock(nn.Module):
+    """Convolutional position: a pre-activation ResBlock with zero padding (paper, 3.4)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.RMSNorm(width, EPSILON) for _ in range(2))
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, D, rows, columns]."""
+        h = x
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            h = conv(F.silu(norm(h.movedim(1, -1))).movedim(-1, 1))
+        return x + h
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention, FFN; nine vectors (figure 5)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.width
+        self.norm = AdaLayerNormZero(width, 9)
+        self.attn1, self.attn2 = (
+            Attention(width, config.heads, qk_norm=config.qk_norm) for _ in range(2)
+        )
+        self.ff = FeedForward(width, config.mlp_ratio * width, width, nn.GELU("tanh"))
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor,
+        context_mask: Tensor,
+        condition: Tensor,
+        rotary: Rotary | None,
+    ) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = self.norm(condition)
+        h = modulated_norm(x, shift1, scale1)
+        x = x + gate1 * self.attn1(h, h, rotary=rotary)
+        x = x + gate2 * self.attn2(modulated_norm(x, shift2, scale2), context, context_mask)
+        return x + gate3 * self.ff(modulated_norm(x, shift3, scale3))
+
+
+class TorchLIDiT(nn.Module):
+    """Same signature and result as `lidit_jax.models.LIDiT`, on torch tensors.
+
+    Args:
+      config: the JAX model's configuration; `dtype`, `remat` and `scan_unroll` are not read.
+      feature_widths: D_k of each stream.
+      channels: latent channels C.
+    """
+
+    def __init__(self, config: ModelConfig, feature_widths: Sequence[int], channels: int):
+        super().__init__()
+        self.config = config
+        width, streams = config.width, len(feature_widths)
+        self.time_embedder = TimestepEmbedder(width)
+        self.token_refiners = nn.ModuleList(TokenRefiner(config, d) for d in feature_widths)
+        rounds = config.refiner.collaborative_blocks if streams > 1 else 0
+        self.collaborative_refiner = nn.ModuleList(
+            nn.ModuleList(CollaborativeBlock(config) for _ in range(streams)) for _ in range(rounds)
+        )
+        self.pos_embed = nn.Conv2d(channels, width, config.patch, stride=config.patch)
+        self.pos_block = PositionResBlock(width) if "conv" in config.position else None
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(config) for _ in range(config.depth)
+        )
+        self.norm_out = AdaLayerNormZero(width, 2)
+        self.proj_out = nn.Linear(width, channels * config.patch**2)
+
+    def refine(
+        self, features: Sequence[Tensor], masks: Sequence[Tensor], t: Tensor, crop: Sequence[int]
+    ) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor, Tensor, Tensor]:
+        """Returns the refiners' outputs, context [B, S, D], its mask, the backbone's condition."""
+        time = self.time_embedder(t)
+        refined = [
+            refiner(features[k], masks[k], t, time, crop[k])
+            for k, refiner in enumerate(self.token_refiners)
+        ]
+        tokens = [x for x, _, _ in refined]
+        for blocks in self.collaborative_refiner:
+            incoming = list(tokens)
+            for k, block in enumerate(blocks):
+                rest = [j for j in range(len(incoming)) if j != k]
+                others = torch.cat([incoming[j] for j in rest], dim=1)
+                others_mask = torch.cat([masks[j] for j in rest], dim=1)
+                tokens[k] = block(incoming[k], others, others_mask, refined[k][2])
+        context = torch.cat([x[:, n:] for x, n in zip(tokens, crop, strict=True)], dim=1)
+        context_mask = torch.cat([m[:, n:] for m, n in zip(masks, crop, strict=True)], dim=1)
+        return refined, context, context_mask, time + sum(pooled for _, pooled, _ in refined)
+
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        features: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        crop: Sequence[int],
+    ) -> Tensor:
+        """x_t [B, h, w, C] -> prediction [B, h, w, C]."""
+        _, context, context_mask, condition = self.refine(features, masks, t, crop)
+        image = self.pos_embed(x_t.movedim(-1, 1))
+        if self.pos_block is not None:
+            image = self.pos_block(image)
+        rows, columns = image.shape[-2:]
+        x = image.flatten(2).transpose(1, 2)
+        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
+        rotary = None
+        if "sincos" in self.config.position:
+            x = x + sincos_table(places.to(x.device), x.shape[-1])
+        if "rope" in self.config.position:
+            rotary = rotary_table(places.to(x.device), x.shape[-1] // self.config.heads)
+        for block in self.transformer_blocks:
+            x = block(x, context, context_mask, condition, rotary)
+        x = self.proj_out(modulated_norm(x, *self.norm_out(condition)))
+        maps = x.transpose(1, 2).unflatten(-1, (rows, columns))
+        return F.pixel_shuffle(maps, self.config.patch).movedim(1, -1)
+
+
+def _axis_angles(places: Tensor, frequencies: int, base: float) -> Tensor:
+    """Angles [N, 2, frequencies] of (row, column) places [N, 2]."""
+    exponents = torch.arange(frequencies, device=places.device) / frequencies
+    return places[..., None] / base**exponents
+
+
+def sincos_table(places: Tensor, width: int) -> Tensor:
+    """[N, D]: sines and cosines of the row, then of the column."""
+    angles = _axis_angles(places, width // 4, 1e4)
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+
+
+def rotary_table(places: Tensor, head_width: int) -> Rotary:
+    """Cosines and sines [N, K/2]: half of the pairs turn by the row, half by the column."""
+    angles = _axis_angles(places, head_width // 4, ROTARY_BASE).flatten(1)
+    return angles.cos(), angles.sin()
