@@ -1,0 +1,132 @@
+"""Folders to share: what goes in comes out, and damage is named."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from lidit_jax.config import Config
+from lidit_jax.errors import LiditError
+from lidit_jax.weights.bundle import FORMAT, is_bundle, load_bundle, save_bundle
+
+PARAMS = {
+    "block": {"kernel": np.linspace(-3, 3, 24, dtype=np.float32).reshape(4, 6)},
+    "scale": np.float32([1, 1e-3, 6e4]),
+}
+METADATA = {"encoders": [{"layer": -3}], "latents": {"mean": [0.1, 1e-7]}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "model"
+    save_bundle(folder, PARAMS, Config(seed=5), METADATA)
+    return folder
+
+
+def rewrite(folder, **changes):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_half_precision_round_trip(folder):
+    bundle = load_bundle(folder)
+    jax.tree.map(
+        lambda got, want: np.testing.assert_array_equal(got, want.astype(np.float16)),
+        bundle.params,
+        PARAMS,
+    )
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(bundle.params))
+    assert bundle.config == Config(seed=5)
+    assert bundle.metadata == METADATA
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_full_precision_is_exact(tmp_path):
+    save_bundle(tmp_path, PARAMS, Config(), METADATA, dtype="float32")
+    jax.tree.map(np.testing.assert_array_equal, load_bundle(tmp_path).params, PARAMS)
+
+
+def test_the_fingerprint_follows_the_weights(folder, tmp_path):
+    first = load_bundle(folder).fingerprint
+    save_bundle(tmp_path / "same", PARAMS, Config(), {})
+    save_bundle(tmp_path / "other", PARAMS | {"scale": np.zeros(3)}, Config(), {})
+    assert load_bundle(tmp_path / "same").fingerprint == first
+    assert load_bundle(tmp_path / "other").fingerprint != first
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_that_half_precision_cannot_hold_are_named_and_nothing_is_written(tmp_path):
+    params = {"layer": {"kernel": np.float32([1, 7e4])}}
+    with pytest.raises(LiditError, match=r"layer/kernel .* not finite in float16"):
+        save_bundle(tmp_path / "model", params, Config(), {})
+    assert not (tmp_path / "model").exists()
+    save_bundle(tmp_path / "model", params, Config(), {}, dtype="float32")
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+def tamper(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGE = {
+    "weights truncated": (
+        lambda folder: truncate(folder / "model.safetensors"),
+        "model.safetensors is damaged: its sha256 is not the one in config.json; copy the folder",
+    ),
+    "one bit of the weights": (
+        lambda folder: tamper(folder / "model.safetensors"),
+        "model.safetensors is damaged: its sha256 is not the one in config.json; copy the folder",
+    ),
+    "weights missing": (
+        lambda folder: (folder / "model.safetensors").unlink(),
+        "is not a model folder: cannot read .*model.safetensors",
+    ),
+    "description truncated": (lambda folder: truncate(folder / "config.json"), "is damaged .*copy"),
+    "description missing": (
+        lambda folder: (folder / "config.json").unlink(),
+        "is not a model folder: cannot read .*config.json",
+    ),
+    "description of something else": (
+        lambda folder: (folder / "config.json").write_text("[1]"),
+        "is damaged .*copy the folder again",
+    ),
+    "no checksum": (
+        lambda folder: (folder / "config.json").write_text('{"format": 1}'),
+        "is damaged .*sha256.*copy the folder again",
+    ),
+    "newer format": (
+        lambda folder: rewrite(folder, format=FORMAT + 1),
+        f"has format {FORMAT + 1}, newer than this version's {FORMAT}: upgrade lidit-jax",
+    ),
+    "unknown field": (
+        lambda folder: rewrite(folder, config={"colour": 1}),
+        "config has no field 'colour'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "expected"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_damage_is_named_with_the_remedy(damage, expected, folder):
+    damage(folder)
+    with pytest.raises(LiditError, match=expected) as refusal:
+        load_bundle(folder)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_bundle_is_known_by_its_two_files(folder, tmp_path):
+    assert is_bundle(folder)
+    assert not is_bundle(tmp_path)
+    shutil.copy(folder / "config.json", tmp_path)
+    assert not is_bundle(tmp_path), "a workdir has a config.json too"
+
+
+def test_writing_again_replaces_what_was_there(folder):
+    save_bundle(folder, {"scale": np.ones(1)}, Config(), {})
+    assert set(load_bundle(folder).params) == {"scale"}
