@@ -1,4 +1,4 @@
-"""Tiny networks without the wait: random parameters that need no compilation, and fast compiles."""
+"""Random parameters of tiny networks, without compiling their initialisation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,8 +32,3 @@ def random_parameters(init: Callable, *arguments: Any, seed: int = 0) -> dict:
         return jax.numpy.asarray(values)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-def compiled(function: Callable) -> Callable:
-    """`jax.jit` without LLVM's optimisations, which cost more than running a tiny network."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})

@@ -11,7 +11,7 @@ import pytest
 from lidit_jax.config import VAEConfig
 from lidit_jax.models.vae import Autoencoder
 
-from ..quick import compiled, random_parameters
+from ..quick import random_parameters
 
 MODEL = Autoencoder(VAEConfig(width=8, blocks=1))
 SIZE = (16, 24)
@@ -23,17 +23,17 @@ def images(seed=0):
     return jnp.asarray(values, jnp.float32)
 
 
-@compiled
+@jax.jit
 def encode(params, image):
     return MODEL.apply({"params": params}, image, method="encode")
 
 
-@compiled
+@jax.jit
 def decode(params, latent):
     return MODEL.apply({"params": params}, latent, method="decode")
 
 
-@compiled
+@jax.jit
 def reconstruct(params, image, key):
     return MODEL.apply({"params": params}, image, key)
 
@@ -124,7 +124,7 @@ def test_without_variance_the_sample_is_the_mean(params):
 
 
 def test_every_parameter_learns(params):
-    @compiled
+    @jax.jit
     @jax.grad
     def gradient(params):
         reconstruction, kl = MODEL.apply({"params": params}, images(), jax.random.key(0))

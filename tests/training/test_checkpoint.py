@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -155,3 +156,12 @@ def test_one_of_several_checkpoints_can_be_named(trained):
     assert not np.array_equal(*kernels)
     with pytest.raises(LiditError, match=r"has no checkpoint of step 5: it has \[4, 8\]"):
         load_workdir(trained / "checkpoints" / "5")
+
+
+def test_every_version_opens_the_first_format():
+    """Written by the first version, and kept as it was."""
+    with Checkpoints(Path(__file__).parent / "format_1", read_only=True) as checkpoints:
+        assert checkpoints.metadata(4) == {"format": 1, "config": {"seed": 4}}
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(4, SHAPES), state(4))
+        weights = checkpoints.restore_weights(4, "ema_params")
+    jax.tree.map(np.testing.assert_array_equal, weights, state(4).ema_params)

@@ -1,0 +1,112 @@
+"""The autoencoder under the same loop: trains, diverges cleanly, is exported and then used."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from lidit_jax.cli import main
+from lidit_jax.config import VAEConfig
+from lidit_jax.errors import LiditError
+from lidit_jax.models.image_codec import load_codec
+from lidit_jax.recipes import load_recipe
+from lidit_jax.training.checkpoint import Checkpoints
+from lidit_jax.training.lidit_task import LIDiTTask
+from lidit_jax.training.loop import train
+
+TINY = [
+    "vae.width=8",
+    "vae.blocks=1",
+    "vae.channels=4",
+    "data.image_size=32",
+    "data.train_records=64",
+    "data.validation_records=5",
+    "optimizer.warmup_steps=0",
+    "training.batch_size=8",
+    "training.log_every=4",
+    "training.checkpoint_every=1",
+    "training.eval_every=8",
+    "training.steps=8",
+]
+
+
+def metrics(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def workdir(compiled_once, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("vae")
+    train(load_recipe("demo_vae", TINY), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(workdir, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "vae"
+    assert main(["export", f"--checkpoint={workdir}", f"--out={folder}"]) == 0
+    return folder
+
+
+def test_it_learns_and_shows_pictures_beside_their_reconstructions(workdir):
+    logged = [record["l1"] for record in metrics(workdir) if "l1" in record]
+    assert logged[-1] < logged[0]
+    assert (workdir / "images" / "step_000008.png").is_file()
+
+
+def test_validation_counts_every_record_once_on_eight_devices(workdir, compiled_once):
+    """Five records fill no batch of eight."""
+    from lidit_jax.training.autoencoder_task import AutoencoderTask
+
+    task = AutoencoderTask(load_recipe("demo_vae", TINY))
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        params = checkpoints.restore_weights(8, "params")
+    images = np.stack([task.validation_records[i]["image"] for i in range(5)])
+    expected = jax.jit(task.validation_losses)(params, {}, {"image": images}).mean()
+    (logged,) = (r["validation_loss"] for r in metrics(workdir) if "validation_loss" in r)
+    assert logged == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_divergence_stops_before_a_checkpoint_is_spoilt(compiled_once, tmp_path):
+    """Steps are saved one by one but looked at every fourth: no NaN may slip through between."""
+    overrides = [*TINY, "optimizer.learning_rate=1e30", "training.keep_checkpoints=9"]
+    with pytest.raises(LiditError) as stopped:
+        train(load_recipe("demo_vae", overrides), tmp_path)
+    message = str(stopped.value)
+    assert "lower config.optimizer.learning_rate in another workdir" in message
+    assert message.endswith(f"the checkpoints in {tmp_path} are intact")
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [1]
+        weights = checkpoints.restore_weights(1, "params")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
+
+
+def test_an_exported_autoencoder_encodes_and_decodes(exported):
+    codec = load_codec(VAEConfig(source=str(exported)))
+    assert (codec.downsample, codec.channels) == (8, 4)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    latents = codec.encode_images(images)
+    assert latents.shape == (2, 4, 4, 4)
+    assert codec.decode(codec.params, latents).shape == images.shape
+
+
+def test_a_size_that_does_not_fit_the_autoencoder_is_refused(exported, tiny_config):
+    config = tiny_config(f"vae.source={exported}", "model.patch=8")
+    with pytest.raises(LiditError, match=r"image_size=32 must be a multiple of 64 \(downsampling"):
+        LIDiTTask(config)
+
+
+def test_text_to_image_and_autoencoder_are_not_confused(exported, trained, tmp_path, capsys):
+    prompt = [f"--out={tmp_path}/x.png", "--prompt=a"]
+    assert main(["sample", f"--checkpoint={exported}", *prompt]) == 2
+    assert "holds an autoencoder: name a text-to-image checkpoint" in capsys.readouterr().err
+    assert main(["export", f"--checkpoint={trained}", f"--out={tmp_path}/model"]) == 0
+    with pytest.raises(LiditError, match="holds a text-to-image model"):
+        load_codec(VAEConfig(source=str(tmp_path / "model")))
+
+
+def test_a_missing_autoencoder_is_named_with_the_way_to_one(tmp_path):
+    with pytest.raises(LiditError, match=r"no exported autoencoder in .*; train one with configs/"):
+        load_codec(VAEConfig(source=str(tmp_path)))

@@ -1,0 +1,82 @@
+"""One update: schedule, clipping, averages and counters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lidit_jax.recipes import load_recipe
+from lidit_jax.training.state import create_state, learning_rate, make_optimizer
+from lidit_jax.training.step import make_train_step
+
+
+def quadratic(params, frozen, batch, key):
+    """A loss whose gradient is params - target; logs the key that it was given."""
+    error = params["w"] - batch["target"]
+    return 0.5 * jnp.sum(error**2), {"draw": jax.random.uniform(key)}
+
+
+def run(steps, *overrides):
+    """States and metrics of some updates of w [2], from 0 towards (3, 4)."""
+    settings = ["optimizer.warmup_steps=0", "optimizer.learning_rate=1e-3", *overrides]
+    config = load_recipe("demo", settings)
+    optimizer = make_optimizer(config)
+    state = create_state(lambda key: {"w": jnp.zeros(2)}, optimizer, config)
+    step = jax.jit(make_train_step(quadratic, optimizer, config))
+    history = []
+    for _ in range(steps):
+        state, metrics = step(state, {}, {"target": jnp.array([3.0, 4.0])})
+        history.append((state, metrics))
+    return history
+
+
+def test_counters_and_metrics():
+    history = run(3)
+    assert [int(state.step) for state, _ in history] == [1, 2, 3]
+    assert [int(state.position) for state, _ in history] == [1, 2, 3]
+    state, metrics = history[0]
+    assert metrics["loss"] == pytest.approx(12.5)
+    assert metrics["gradient_norm"] == pytest.approx(5.0), "before clipping"
+    assert metrics["learning_rate"] == pytest.approx(1e-3)
+    # Adam's first step is the learning rate, whatever the gradient.
+    np.testing.assert_allclose(state.params["w"], [1e-3, 1e-3], rtol=1e-4)
+
+
+def test_every_step_and_seed_draws_anew_and_repeatably():
+    draws = [float(metrics["draw"]) for _, metrics in run(3)]
+    assert len(set(draws)) == 3
+    assert draws == [float(metrics["draw"]) for _, metrics in run(3)]
+    assert draws[0] != float(run(1, "seed=1")[0][1]["draw"])
+
+
+def test_the_average_follows_fast_at_first_and_slowly_later():
+    history = run(30, "training.ema_decay=0.5")
+    average = np.zeros(2)
+    for count, (state, _) in enumerate(history):
+        decay = min(0.5, (1 + count) / (10 + count))
+        average = decay * average + (1 - decay) * np.asarray(state.params["w"])
+        np.testing.assert_allclose(state.ema_params["w"], average, rtol=1e-5)
+
+
+def test_the_gradient_is_clipped_by_its_global_norm():
+    config = load_recipe("demo", ["optimizer.clip_norm=0.5"])
+    optimizer = make_optimizer(config)
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(1)}
+    gradient = {"a": jnp.array([0.0, 3.0]), "b": jnp.array([4.0])}
+    clipped, _ = optax.clip_by_global_norm(0.5).update(gradient, optax.EmptyState())
+    expected = optimizer.update(clipped, optimizer.init(params), params)[0]
+    got = optimizer.update(gradient, optimizer.init(params), params)[0]
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0, 0.5, 1, 1, 1, 1]), ("cosine", [0, 0.5, 1, 0.5, 0, 0])],
+)
+def test_the_learning_rate_warms_up_then_stays_or_falls(schedule, expected):
+    overrides = [f"optimizer.schedule={schedule}", "optimizer.warmup_steps=10"]
+    config = load_recipe("demo", [*overrides, "optimizer.learning_rate=1"])
+    rate = learning_rate(config.optimizer, steps=30)
+    values = [float(rate(step)) for step in (0, 5, 10, 20, 30, 40)]
+    assert values == pytest.approx(expected, abs=1e-6)
