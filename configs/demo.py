@@ -1,7 +1,13 @@
 """The demo model: LI-DiT at small scale on procedural scenes, conditioned by two frozen encoders.
 
 Command:  lidit train --config=configs/demo.py --workdir=runs/demo
-Hardware: two x86 CPU cores, no accelerator.
+Hardware: two x86 CPU cores, no accelerator; 33 images/s while they also did other work.
+Expected: after 2,771 steps (45 minutes) a mean of 35% over the six GenEval tasks of
+          `lidit eval scenes`: colours 84%, single object 66%, two objects 14%. All 10,000 steps
+          have not been run.
+
+In pixel space the colour of an object can be read from the noisy image until t is about 0.9. The
+shift of 5 puts training times there; without it captions were ignored for 1,750 steps.
 """
 
 from lidit_jax.recipes import default_config
