@@ -50,7 +50,8 @@ class Contender:
             stderr=self._messages,
             text=True,
             env=os.environ
-            | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+            | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+            | dict(setting.split("=", 1) for setting in arguments.env),
         )
 
     def build(self) -> None:
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--streams", default=DEMO_STREAMS, help="WIDTHxTOKENSxCROP,… of encoders")
     parser.add_argument("--contenders", default="", help="words that names must contain, a|b")
+    parser.add_argument("--env", action="append", default=[], help="NAME=VALUE for all contenders")
     parser.add_argument("--json", type=Path)
     arguments, rest = parser.parse_known_args()
     if unknown := [text for text in rest if not text.startswith("--config.")]:
@@ -170,6 +172,7 @@ def main() -> None:
             "batch": arguments.batch,
             "threads": arguments.threads,
             "streams": arguments.streams,
+            "env": arguments.env,
             "cpu": platform.processor() or platform.machine(),
             "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "torch")},
         }
