@@ -1,0 +1,69 @@
+"""`lidit train`: mistakes that show once it starts; each one line, and nothing left behind."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lidit_jax.cli import main
+
+RECIPE = Path(__file__).parents[1] / "tiny_recipe.py"
+
+
+@pytest.fixture
+def refuse(tiny_config, capsys):
+    """`refuse(workdir, **settings)` runs the tiny recipe and returns the one line on stderr."""
+
+    def run(workdir, **settings):
+        config = tiny_config()
+        settings = {
+            "encoders.sources": config.encoders.sources,
+            "data.cache_dir": config.data.cache_dir,
+        } | settings
+        options = [f"--config.{name}={value}" for name, value in settings.items()]
+        assert main(["train", f"--config={RECIPE}", f"--workdir={workdir}", *options]) == 2
+        shown = capsys.readouterr()
+        assert shown.err.startswith("lidit: error: ")
+        assert shown.err.count("\n") == 1
+        return shown.err
+
+    return run
+
+
+@pytest.mark.parametrize("place", ["file", "file/run", "/proc/lidit/run"])
+def test_an_unwritable_workdir(place, refuse, tmp_path):
+    (tmp_path / "file").touch()
+    assert f"--workdir: cannot write to {tmp_path / place} (" in refuse(tmp_path / place)
+
+
+def test_an_unwritable_cache(refuse, tmp_path):
+    (tmp_path / "file").touch()
+    cache = tmp_path / "file" / "cache"
+    error = refuse(tmp_path / "run", **{"data.cache_dir": cache})
+    assert f"cannot write prepared data to {cache}: Not a directory; " in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_encoder(refuse, tmp_path):
+    error = refuse(tmp_path / "run", **{"encoders.sources": ("none",)})
+    assert "no encoder 'none': give a folder, a .gguf file, a hub id" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mesh_that_does_not_fit(refuse, tmp_path):
+    assert "does not fit 8 devices" in refuse(tmp_path / "run", **{"mesh.data": 3})
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_workdir_of_another_run(refuse, trained):
+    assert "holds a run with config.seed=0, not 1: name another workdir" in refuse(trained, seed=1)
+
+
+def test_a_damaged_checkpoint(refuse, trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained / "checkpoints", workdir / "checkpoints")
+    arrays = workdir / "checkpoints" / "8" / "state" / "d"
+    max(arrays.iterdir(), key=lambda file: file.stat().st_size).write_bytes(b"")
+    error = refuse(workdir)
+    assert f"cannot restore checkpoint {workdir}/checkpoints/8: " in error
+    assert "delete that folder to go on from the one before" in error
