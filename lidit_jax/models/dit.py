@@ -11,6 +11,7 @@ from lidit_jax.models.layers import (
     Dense,
     Mlp,
     Modulation,
+    gated,
     layer_norm,
     modulate,
     rms_norm,
@@ -117,15 +118,15 @@ class DiTBlock(nn.Module):
         h = Attention(config.heads, config.qk_norm, dtype, name="self_attention")(
             h, h, rotary=rotary
         )
-        x = x + gate_s * h
+        x = gated(x, gate_s, h)
         h = modulate(layer_norm(dtype, affine=False, name="cross_norm")(x), scale_c, shift_c)
         h = Attention(config.heads, config.qk_norm, dtype, name="cross_attention")(
             h, context, context_mask
         )
-        x = x + gate_c * h
+        x = gated(x, gate_c, h)
         h = modulate(layer_norm(dtype, affine=False, name="mlp_norm")(x), scale_m, shift_m)
         h = Mlp(config.mlp_ratio * config.width, config.width, nn.gelu, dtype, name="mlp")(h)
-        return x + gate_m * h, None
+        return gated(x, gate_m, h), None
 
 
 class OutputLayer(nn.Module):

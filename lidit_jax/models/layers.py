@@ -43,7 +43,8 @@ class Dense(nn.Module):
         )
         # One flat product: XLA:CPU's backward products of 3-D activations are twice as slow.
         flat = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
-        return (flat + bias.astype(self.dtype)).reshape(*x.shape[:-1], self.features)
+        # The bias is added in float32, so that its gradient, a long sum, is one too.
+        return (flat + bias).astype(self.dtype).reshape(*x.shape[:-1], self.features)
 
 
 class Mlp(nn.Module):
@@ -131,14 +132,21 @@ class Modulation(nn.Module):
             kernel_init=nn.initializers.zeros,
             name="linear",
         )(nn.silu(condition))
-        return tuple(jnp.split(out[:, None, :], self.vectors, axis=-1))
+        return tuple(jnp.split(out[:, None, :].astype(jnp.float32), self.vectors, axis=-1))
 
 
 def modulate(
     x: Float[Array, "B N D"], scale: Float[Array, "B 1 D"], shift: Float[Array, "B 1 D"]
 ) -> Float[Array, "B N D"]:
     """`x * (1 + scale) + shift`: the identity while the modulation is still zero."""
-    return x * (1 + scale) + shift
+    return (x * (1 + scale) + shift).astype(x.dtype)
+
+
+def gated(
+    x: Float[Array, "B N D"], gate: Float[Array, "B 1 D"], h: Float[Array, "B N D"]
+) -> Float[Array, "B N D"]:
+    """`x + gate * h`: a branch behind its adaLN gate, summed in float32."""
+    return (x + gate * h).astype(x.dtype)
 
 
 def sinusoids(

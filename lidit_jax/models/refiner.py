@@ -19,6 +19,7 @@ from lidit_jax.models.layers import (
     Mlp,
     Modulation,
     TimeEmbedder,
+    gated,
     layer_norm,
     masked_mean,
     modulate,
@@ -60,11 +61,11 @@ class LinguisticBlock(nn.Module):
         h = Attention(
             self.heads, False, self.dtype, causal=self.config.causal, name="self_attention"
         )(h, h, mask)
-        x = x + gate_attention * h
+        x = gated(x, gate_attention, h)
         h = layer_norm(self.dtype, affine=True, name="mlp_norm")(x)
         width = x.shape[-1]
         h = Mlp(self.config.mlp_ratio * width, width, nn.silu, self.dtype, name="mlp")(h)
-        return x + gate_mlp * h
+        return gated(x, gate_mlp, h)
 
 
 class LinguisticRefiner(nn.Module):
@@ -144,11 +145,11 @@ class CollaborativeBlock(nn.Module):
         )
         kv = layer_norm(self.dtype, affine=False, name="others_norm")(others)
         h = Attention(self.heads, False, self.dtype, name="cross_attention")(h, kv, others_mask)
-        x = x + gate_a * h
+        x = gated(x, gate_a, h)
         h = modulate(layer_norm(self.dtype, affine=False, name="mlp_norm")(x), scale_m, shift_m)
         width = x.shape[-1]
         h = Mlp(self.mlp_ratio * width, width, nn.silu, self.dtype, name="mlp")(h)
-        return x + gate_m * h
+        return gated(x, gate_m, h)
 
 
 class CollaborativeRefiner(nn.Module):
