@@ -21,6 +21,9 @@ from lidit_jax.errors import LiditError
 from lidit_jax.weights.tables import Rule
 
 _SHOWN = 5
+# Axes of a checkpoint's tensor in the order of ours. PyTorch keeps a linear map as [out, in] and a
+# convolution as [out, in, height, width].
+_AXES = {"transpose": (1, 0), "conv": (2, 3, 1, 0)}
 
 
 class Source(NamedTuple):
@@ -101,7 +104,7 @@ def load_params(
             array = np.empty(shape, jnp.dtype(dtype))
             for index, (name, transform) in plan[path].items():
                 value = tensors.read(sources[name].file, name)
-                array[index] = value.T if transform == "transpose" else value
+                array[index] = value.transpose(_AXES[transform]) if transform else value
             *parents, leaf = path.split("/")
             node = params
             for parent in parents:
@@ -136,8 +139,8 @@ def _plan(
                 unexpected.append(name)
                 continue
             wanted = wanted[1:]
-        if rule.transform == "transpose":
-            wanted = wanted[::-1]
+        if axes := _AXES.get(rule.transform):
+            wanted = tuple(wanted[axes.index(axis)] for axis in range(len(axes)))
         if source.shape != wanted:
             misshaped.append(f"{name} is {list(source.shape)}, not {list(wanted)}")
         plan[rule.target][index] = (name, rule.transform)

@@ -13,7 +13,8 @@ class Rule:
     """Where the tensors whose whole name matches `pattern` go.
 
     The first group of the pattern, if it has one, is the index of the block. PyTorch keeps a
-    linear map as [out, in]; `transform="transpose"` gives the [in, out] of this package.
+    linear map as [out, in]; `transform="transpose"` gives the [in, out] of this package, and "conv"
+    the [height, width, in, out] of a convolution.
     """
 
     pattern: re.Pattern[str]
