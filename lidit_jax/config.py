@@ -90,19 +90,39 @@ class VAEConfig:
     """The image autoencoder between pixels and latents."""
 
     source: str = "pixels"
-    """Checkpoint of the autoencoder, "demo" for the packaged one, or "pixels" for none at all."""
+    """ "pixels" for none at all, "demo" for the packaged one, the folder of an exported one, or a
+    folder or hub id in diffusers' layout (an AutoencoderKL, an AutoencoderTiny, or a pipeline)."""
+    tile: int = 0
+    """Side, in pixels, of the overlapping tiles that large images are decoded in; 0 for none."""
+    dtype: str = "float32"
+    """Compute type of training and decoding. Latents to keep are always encoded in float32."""
+    architecture: str = "patch"
+    """What training builds: "patch" (small, for CPUs) or "kl" (Stable Diffusion's AutoencoderKL).
+    This field and those below describe an autoencoder to train; a loaded one brings its own."""
     channels: int = 16
     """Latent channels C (paper: 16)."""
     downsample: int = 8
     """Image pixels a latent pixel, along each side (paper: 8)."""
     patch: int = 4
-    """Part of the downsampling done at once, by space-to-depth; the rest by strided stages."""
+    """Part of the downsampling done at once, by space-to-depth; the rest by strided stages.
+    Architecture "patch" only."""
     width: int = 64
-    """Channels after the patches; each strided stage doubles them."""
+    """Channels of the first stage. "patch" doubles them at each strided stage."""
     blocks: int = 2
     """Residual blocks a stage."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """Architecture "kl": channels of each stage over `width`; all stages but the last halve."""
+    norm_groups: int = 32
+    """Architecture "kl": groups of its GroupNorms."""
+    attention: bool = True
+    """Architecture "kl": self-attention at the lowest resolution."""
+    reconstruction: str = "l1"
+    """Distance of reconstruction and image: "l1" or "l2"."""
+    gradient_weight: float = 0.0
+    """Weight of an L1 distance of image gradients at full, half and quarter size (ours): it asks
+    for sharp edges without a perceptual network."""
     kl_weight: float = 1e-4
-    """Weight of the KL term beside the reconstruction loss."""
+    """Weight of the KL term, as a mean over latent values, beside the reconstruction loss."""
 
 
 @dataclass(frozen=True)

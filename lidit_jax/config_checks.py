@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lidit_jax.config import Config
+from lidit_jax.config import Config, VAEConfig
 from lidit_jax.errors import LiditError
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -22,6 +22,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "diffusion.prediction": ("epsilon", "v", "x0", "velocity"),
     "diffusion.loss": ("", "epsilon", "v", "x0", "velocity"),
     "diffusion.time_sampling": ("uniform", "logit_normal"),
+    "vae.architecture": ("patch", "kl"),
+    "vae.dtype": ("float32", "bfloat16"),
+    "vae.reconstruction": ("l1", "l2"),
     "data.source": ("scenes", "folder"),
     "data.language": ("en", "zh", "both"),
     "optimizer.schedule": ("constant", "cosine"),
@@ -42,6 +45,7 @@ _POSITIVE = (
     "vae.downsample",
     "vae.patch",
     "vae.blocks",
+    "vae.norm_groups",
     "diffusion.timesteps",
     "data.image_size",
     "data.train_records",
@@ -62,6 +66,8 @@ _NOT_NEGATIVE = (
     "model.refiner.blocks",
     "model.refiner.collaborative_blocks",
     "vae.kl_weight",
+    "vae.gradient_weight",
+    "vae.tile",
     "data.distinct_captions",
     "optimizer.warmup_steps",
     "optimizer.weight_decay",
@@ -151,17 +157,35 @@ def _check_process(config: Config) -> None:
 
 def _check_autoencoder(config: Config) -> None:
     vae, size = config.vae, config.data.image_size
-    stages = vae.downsample // vae.patch
-    if vae.downsample % vae.patch or stages & (stages - 1):
-        raise LiditError(
-            f"config.vae.downsample={vae.downsample} must be config.vae.patch={vae.patch} times "
-            "1, 2, 4, 8, ..."
-        )
+    if vae.architecture == "kl":
+        _check_stages(vae)
+    else:
+        stages = vae.downsample // vae.patch
+        if vae.downsample % vae.patch or stages & (stages - 1):
+            raise LiditError(
+                f"config.vae.downsample={vae.downsample} must be config.vae.patch={vae.patch} "
+                "times 1, 2, 4, 8, ..."
+            )
     if size % vae.downsample:
         raise LiditError(
             f"config.data.image_size={size} must be a multiple of "
             f"config.vae.downsample={vae.downsample}"
         )
+
+
+def _check_stages(vae: VAEConfig) -> None:
+    if vae.downsample != 2 ** (len(vae.multipliers) - 1):
+        raise LiditError(
+            f"config.vae.multipliers={vae.multipliers}: the stages but the last halve the image, "
+            f"so config.vae.downsample must be {2 ** max(len(vae.multipliers) - 1, 0)}, "
+            f"not {vae.downsample}"
+        )
+    for multiplier in vae.multipliers:
+        if multiplier <= 0 or vae.width * multiplier % vae.norm_groups:
+            raise LiditError(
+                f"config.vae.norm_groups={vae.norm_groups} must divide config.vae.width="
+                f"{vae.width} times each of config.vae.multipliers={vae.multipliers}"
+            )
 
 
 def _value(config: Config, path: str) -> Any:

@@ -33,7 +33,7 @@ from lidit_jax.training.tasks import Task, make_task
 # What a resumed run may change: everything else would silently make it another run.
 _MAY_CHANGE = ("training.steps", "training.log_every", "training.eval_every")
 _MAY_CHANGE += ("training.image_every", "training.checkpoint_every", "training.keep_checkpoints")
-_MAY_CHANGE += ("training.prompts", "mesh", "sampling", "data.cache_dir", "model.dtype")
+_MAY_CHANGE += ("vae.tile", "training.prompts", "mesh", "sampling", "data.cache_dir", "model.dtype")
 _VALIDATION_BATCH = 64
 
 
