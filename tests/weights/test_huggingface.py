@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from lidit_jax.encoders.decoder import Decoder
 from lidit_jax.errors import LiditError
-from lidit_jax.weights import huggingface
+from lidit_jax.weights import huggingface, streaming
 from lidit_jax.weights.tables import BERT, DECODER
 
 SHAPES = {
@@ -137,3 +137,60 @@ def test_a_llava_checkpoint_leaves_fields_to_the_defaults(tmp_path):
     decoder = Decoder.from_huggingface(huggingface.read_config(tmp_path))
     assert (decoder.width, decoder.num_layers, decoder.heads) == (4096, 32, 32)
     assert (decoder.kv_heads, decoder.head_width, decoder.rope.theta) == (8, 128, 500000.0)
+
+
+def test_an_index_that_points_out_of_its_folder_is_refused(tmp_path):
+    (tmp_path / "model").mkdir()
+    save_file(tensors(), tmp_path / "secret.safetensors")
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    outside = ("../secret.safetensors", str(tmp_path / "secret.safetensors"), "a\\b.safetensors")
+    for name in (*outside, "weights.pkl", ""):
+        index.write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
+        with pytest.raises(LiditError, match=r"is no \.safetensors file of its folder: do not use"):
+            load(tmp_path / "model")
+    for damaged in ({}, {"weight_map": []}, {"weight_map": {}}):
+        index.write_text(json.dumps(damaged))
+        with pytest.raises(LiditError, match="has no weight_map: download it again"):
+            load(tmp_path / "model")
+    index.write_text("[1]")
+    with pytest.raises(LiditError, match="is not a JSON object: download it again"):
+        load(tmp_path / "model")
+
+
+def test_weights_that_are_no_floats_are_refused(tmp_path):
+    """As a checkpoint quantised by someone's own scheme looks; skipped tensors may be anything."""
+    saved = tensors() | {"lm_head.weight": np.zeros(3, np.int64)}
+    save_file(saved, tmp_path / "model.safetensors")
+    load(tmp_path)
+    saved["model.norm.weight"] = np.zeros(4, np.int8)
+    save_file(saved, tmp_path / "model.safetensors")
+    with pytest.raises(LiditError, match=r"1 of the wrong type: model.norm.weight is I8, not a flo"):
+        load(tmp_path)
+
+
+def test_a_tensor_given_twice_is_refused(tmp_path):
+    save_file(tensors(), tmp_path / "a.safetensors")
+    save_file({"model.norm.weight": np.zeros(4, np.float32)}, tmp_path / "b.safetensors")
+    with pytest.raises(LiditError, match=r"model.norm.weight is in .*a.safetensors and in b.safe"):
+        load(tmp_path)
+    (tmp_path / "b.safetensors").unlink()
+    save_file(tensors() | {"norm.weight": np.zeros(4, np.float32)}, tmp_path / "a.safetensors")
+    with pytest.raises(LiditError, match=r"1 given twice: norm.weight"):
+        load(tmp_path)
+
+
+def test_other_files_beside_the_model_are_left_alone(tmp_path):
+    """An adapter, say; without `model.safetensors` every file counts."""
+    save_file(tensors(), tmp_path / "model.safetensors")
+    save_file({"adapter": np.zeros(3, np.float32)}, tmp_path / "adapter_model.safetensors")
+    load(tmp_path)
+
+
+def test_nothing_is_allocated_before_all_tensors_are_known_to_fit(tmp_path, monkeypatch):
+    def allocate(*_):
+        raise AssertionError("allocated")
+
+    monkeypatch.setattr(streaming, "_allocate", allocate)
+    save_file(tensors() | {"surprise": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(LiditError, match="1 unexpected: surprise"):
+        load(tmp_path)

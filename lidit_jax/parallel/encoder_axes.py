@@ -1,0 +1,61 @@
+"""Where the weights of the frozen text encoders live: their logical axes, by parameter name.
+
+The mesh axes come from the same table as the trained model's (`rules.LOGICAL_AXIS_RULES`).
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES
+
+_LOGICAL_AXES: dict[str, tuple[str | None, ...]] = {
+    # The vocabulary stays whole: a lookup is then local, and each device finds its own channels.
+    "embedding": (None, "embed"),
+    "q": ("embed", "heads"),
+    "k": ("embed", "heads"),
+    "v": ("embed", "heads"),
+    "o": ("heads", "embed"),
+    "gate": ("embed", "mlp"),
+    "up": ("embed", "mlp"),
+    "down": ("mlp", "embed"),
+    "q_bias": ("heads",),
+    "k_bias": ("heads",),
+    "v_bias": ("heads",),
+    "up_bias": ("mlp",),
+}
+"""Axes of one block's parameter; norms and everything else small is on every device."""
+
+
+def encoder_shardings(
+    shapes: dict[str, tuple[int, ...]], mesh: Mesh | None
+) -> dict[str, NamedSharding]:
+    """The sharding of every parameter of an encoder, by its path.
+
+    An axis whose size does not divide over its devices stays whole: frozen encoders come in any
+    size, and unlike the trained model they may be copied.
+
+    Args:
+      shapes: shape of every parameter, by its path; those under `layers/` are stacked.
+      mesh: the mesh of the run. Without one, or where it splits no weights, the result is empty:
+        parameters then live on the default device and follow the arrays they are used with.
+    """
+    if mesh is None or mesh.shape["fsdp"] * mesh.shape["tensor"] == 1:
+        return {}
+    return {path: NamedSharding(mesh, _spec(path, shape, mesh)) for path, shape in shapes.items()}
+
+
+def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    *parents, name = path.split("/")
+    logical = _LOGICAL_AXES.get(name, ())
+    if parents:
+        logical = ("layers", *logical)
+    logical += (None,) * (len(shape) - len(logical))
+    axes = nn.logical_to_mesh_axes(logical, LOGICAL_AXIS_RULES)
+    return PartitionSpec(
+        *(
+            axis if axis is None or size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(axes, shape, strict=True)
+        )
+    )

@@ -1,0 +1,145 @@
+"""From mapped files straight into the devices' memory, one tensor after the other.
+
+Every parameter is allocated once, sharded as it will be used; each tensor of the checkpoint is cut
+into the shards of this host's devices, put there as it lies in the file, and cast, checked and
+written into its place by the devices. The host never holds more than a few tensors.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from lidit_jax.errors import LiditError
+from lidit_jax.weights.int8 import Int8Weight, quantize
+from lidit_jax.weights.mapped_tensors import map_file
+from lidit_jax.weights.plan import Placement, shortened
+
+_PIECE_BYTES = 1 << 28
+"""Tensors that stand alone (embeddings) are put in pieces of rows of at most this size."""
+_IN_FLIGHT = 2
+
+
+def stream(
+    placements: list[Placement],
+    shapes: dict[str, tuple[int, ...]],
+    dtype: str,
+    shardings: Mapping[str, Sharding],
+    progress: Callable[[int], None],
+) -> dict[str, Any]:
+    """Fills every parameter.
+
+    Args:
+      placements: a place for each tensor, in the order of the files.
+      shapes: shape of every parameter, by its path.
+      dtype: type of the result; "int8" keeps the linear maps of blocks as `Int8Weight` and the rest
+        in bfloat16.
+      shardings: where parameters live; one that is left out goes to the default device.
+      progress: told the bytes read so far.
+
+    Returns:
+      The parameters by their path.
+
+    Raises:
+      LiditError: names the tensors that are not finite.
+    """
+    linear = {place.path for place in placements if place.transform == "transpose"}
+    params = {
+        path: _allocate(shape, dtype, shardings.get(path), path in linear)
+        for path, shape in shapes.items()
+    }
+    finite: dict[str, list[jax.Array]] = collections.defaultdict(list)
+    in_flight: collections.deque[jax.Array] = collections.deque()
+    done, file, mapped = 0, None, None
+    for place in placements:
+        if place.tensor.file != file:
+            file, mapped = place.tensor.file, map_file(place.tensor.file)
+        values, sharding = place.arrange(place.tensor.view(mapped)), shardings.get(place.path)
+        for start, piece in _pieces(values, sharding):
+            first = start if place.index is None else place.index
+            block = _put(piece, sharding)
+            param = params[place.path]
+            write = _writer(sharding, int8=isinstance(param, Int8Weight))
+            params[place.path], good = write(param, block, first)
+            finite[place.tensor.name].append(good)
+            in_flight.append(good)
+            if len(in_flight) > _IN_FLIGHT:  # else a slow device lets blocks pile up on the host
+                in_flight.popleft().block_until_ready()
+        done += place.tensor.nbytes
+        progress(done)
+    if broken := [name for name, flags in finite.items() if not all(flags)]:
+        raise LiditError(
+            f"{placements[0].tensor.file.parent} holds NaN or infinity in {len(broken)} tensors "
+            f"({shortened(broken)}): download the model again"
+        )
+    return params
+
+
+def _allocate(
+    shape: tuple[int, ...], dtype: str, sharding: Sharding | None, linear: bool
+) -> jax.Array | Int8Weight:
+    if dtype != "int8":
+        return jnp.zeros(shape, dtype, device=sharding)
+    if not linear:
+        return jnp.zeros(shape, jnp.bfloat16, device=sharding)
+    parts = _int8_shardings(sharding)
+    return Int8Weight(
+        jnp.zeros(shape, jnp.int8, device=parts.values),
+        jnp.zeros((*shape[:-2], shape[-1]), jnp.float32, device=parts.scale),
+    )
+
+
+def _int8_shardings(sharding: Sharding | None) -> Int8Weight:
+    """Shardings in the place of arrays: the scales lie with the output channels they belong to."""
+    if not isinstance(sharding, NamedSharding):
+        return Int8Weight(sharding, sharding)
+    *before, _, output = sharding.spec
+    return Int8Weight(sharding, NamedSharding(sharding.mesh, PartitionSpec(*before, output)))
+
+
+def _pieces(values: np.ndarray, sharding: Sharding | None) -> Iterator[tuple[int, np.ndarray]]:
+    """Parts along the first axis and where they start; equal in size, so the last may overlap."""
+    rows = values.shape[0]
+    whole = sharding is None or sharding.shard_shape(values.shape)[0] == rows
+    size = max(_PIECE_BYTES * rows // max(values.nbytes, 1), 1)
+    if size >= rows or not whole:
+        yield 0, values
+        return
+    for start in range(0, rows, size):
+        start = min(start, rows - size)
+        yield start, values[start : start + size]
+
+
+def _put(piece: np.ndarray, sharding: Sharding | None) -> jax.Array:
+    """The piece on its devices; each reads only its own part of the file."""
+    if sharding is None:
+        return jax.device_put(piece)
+    return jax.make_array_from_callback(piece.shape, sharding, lambda index: piece[index])
+
+
+@functools.cache
+def _writer(sharding: Sharding | None, *, int8: bool) -> Callable[..., Any]:
+    """`_write`, compiled so that a parameter keeps its memory and its sharding."""
+    param = _int8_shardings(sharding) if int8 else sharding
+    return jax.jit(_write, donate_argnums=0, out_shardings=(param, None))
+
+
+def _write(
+    param: jax.Array | Int8Weight, block: jax.Array, start: jax.Array
+) -> tuple[jax.Array | Int8Weight, jax.Array]:
+    """The parameter with the block at `start` of its first axis, and whether all of it is
+    finite."""
+    if isinstance(param, Int8Weight):
+        finite, new = jnp.isfinite(block).all(), quantize(block)
+    else:
+        new = block.astype(param.dtype)
+        finite = jnp.isfinite(new).all()
+    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=0)
+    return jax.tree.map(put, param, new), finite
