@@ -1,4 +1,4 @@
-"""The demo's loss and train step in PyTorch, for `torch_lidit.py`."""
+"""The demo's loss and train step in PyTorch, for `lidit_jax/weights/torch_model.py`."""
 
 import contextlib
 import copy
@@ -35,7 +35,7 @@ class TorchTrainer:
     """Caption dropout, loss, backward, clipping, AdamW and the average of the weights.
 
     Args:
-      model: a `TorchLIDiT`.
+      model: a `LIDiTTransformer`.
       config: the recipe; flow with x0-prediction and the error in velocity.
       crop: instruction tokens of each stream.
       null: features [1, S_k, D_k] and masks [1, S_k] of the empty prompt.

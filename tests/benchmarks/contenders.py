@@ -48,7 +48,8 @@ def jax_step(config: Config, streams: list[Stream], null: dict[str, Any]) -> tup
     from lidit_jax.encoders.conditions import TextConditions
     from lidit_jax.models import LIDiT
     from lidit_jax.training.lidit_task import LIDiTTask
-    from lidit_jax.training.state import create_state, make_optimizer
+    from lidit_jax.training.optimizers import make_optimizer
+    from lidit_jax.training.state import create_state
     from lidit_jax.training.step import make_train_step
 
     class SyntheticTask(LIDiTTask):
@@ -75,7 +76,7 @@ def jax_step(config: Config, streams: list[Stream], null: dict[str, Any]) -> tup
         nonlocal state
         state, metrics = compiled(state, frozen, batch)
         jax.block_until_ready(state)
-        return float(metrics["loss"])
+        return float(metrics["loss"].compute())
 
     return step, sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
@@ -86,7 +87,8 @@ def torch_step(
     """The same step in PyTorch, and the number of parameters."""
     import torch
 
-    from ..torch_lidit import TorchLIDiT
+    from lidit_jax.weights.torch_model import LIDiTTransformer
+
     from ..torch_training import TorchTrainer
 
     def to_torch(value: Any) -> Any:
@@ -98,7 +100,7 @@ def torch_step(
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = TorchLIDiT(config.model, [s.width for s in streams], latent_shape(config)[-1])
+    model = LIDiTTransformer(config.model, [s.width for s in streams], latent_shape(config)[-1])
     rng = np.random.default_rng(0)
     with torch.no_grad():
         for parameter in model.parameters():

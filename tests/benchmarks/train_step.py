@@ -4,9 +4,9 @@
 
 Every contender lives in its own process and they take turns, a few steps each, so that a machine
 that changes its speed changes it for all; a waiting contender sleeps. All train the same network
-(PyTorch's is `tests/torch_lidit.py`) on the same made-up batches with the same number of threads.
-The float32 rows are the comparison; bfloat16 rows are extra, other arithmetic for both. `of ours`
-is the median over the rounds of a contender's time divided by the first contender's.
+(PyTorch's is `lidit_jax/weights/torch_model.py`) on the same made-up batches with the same number
+of threads. The float32 rows are the comparison; bfloat16 rows are extra, other arithmetic for both.
+`of ours` is the median over the rounds of a contender's time divided by the first contender's.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""LI-DiT against a second implementation of the paper in PyTorch (`tests/torch_lidit.py`).
+"""LI-DiT against a second implementation of the paper in PyTorch (`weights/torch_model.py`).
 
 Parameters are random and nowhere zero, streams have padding of different lengths, and the image is
 not square. Errors are the largest absolute difference over the rms of what PyTorch gives, in
@@ -16,10 +16,10 @@ from lidit_jax.config import DiffusionConfig, RefinerConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.models import LIDiT
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
+from lidit_jax.weights.torch_layout import torch_state
+from lidit_jax.weights.torch_model import LIDiTTransformer
 
 from ..quick import random_parameters
-from ..torch_lidit import TorchLIDiT
-from ..torch_lidit_weights import state_from_flax
 from ..torch_training import x0_velocity_loss
 from .conftest import small_config
 
@@ -47,8 +47,8 @@ def both(config, inputs):
     """The two models with the same random parameters."""
     ours = LIDiT(config)
     params = random_parameters(ours.init, *inputs)
-    theirs = TorchLIDiT(config, [f.shape[-1] for f in inputs[2]], inputs[0].shape[-1])
-    theirs.load_state_dict(state_from_flax(params, config))
+    theirs = LIDiTTransformer(config, [f.shape[-1] for f in inputs[2]], inputs[0].shape[-1])
+    theirs.load_state_dict(jax.tree.map(torch.tensor, torch_state(params, config)))
     return ours, params, theirs
 
 
@@ -144,7 +144,7 @@ def test_every_gradient_of_the_diffusion_loss(inputs):
     np.testing.assert_allclose(value, torch_value.item(), rtol=1e-5)
 
     expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    gradients = state_from_flax(gradients, config)
+    gradients = torch_state(gradients, config)
     assert gradients.keys() == expected.keys()
     for name, gradient in gradients.items():
         if "refiner" in name and name.endswith("to_k.bias"):

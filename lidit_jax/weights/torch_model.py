@@ -1,20 +1,20 @@
-"""LI-DiT a second time, in plain PyTorch: what the JAX model is compared with.
+"""LI-DiT's network in plain PyTorch.
 
-It was written from the paper's sections 3.2 to 3.4 and figure 5, not from the JAX code, and uses
-PyTorch's own pieces wherever there is one (`scaled_dot_product_attention`, `Conv2d` patches,
-`pixel_shuffle`). Modules and parameters are named as in diffusers, and
-adaLN vectors are in DiT's order: shift, scale, gate. Image arrays are NHWC at the interface.
-`torch_lidit_weights.py` says where each parameter of the JAX model goes.
+It was written from the paper (arXiv 2406.11831, sections 3.2 to 3.4 and figure 5), not from the JAX
+code, and uses PyTorch's own pieces wherever there is one (`scaled_dot_product_attention`, `Conv2d`
+patches, `pixel_shuffle`): the tests compare the JAX model with it. Modules and parameters are named
+as in diffusers, and adaLN vectors are in DiT's order: shift, scale, gate. Image arrays are NHWC at
+the interface. Letters of shapes: B batch, N image tokens, S text tokens, D width, H heads, K head
+width, C latent channels, k stream (one LLM each).
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-
-from lidit_jax.config import ModelConfig
 
 EPSILON = 1e-6
 TIME_FREQUENCIES = 256
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         key_mask: Tensor | None = None,
         rotary: Rotary | None = None,
     ) -> Tensor:
-        """x [B, N, D], context [B, S, D], key_mask [B, S], rotary [N, K/2] each."""
+        """x [B, N, D], context [B, S, D], key_mask [B, S], rotary [N, K/2] each -> [B, N, D]."""
         q, k, v = (
             projection(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection, tokens in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
@@ -84,10 +84,12 @@ class AdaLayerNormZero(nn.Module):
         self.linear = nn.Linear(width, vectors * width)
 
     def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """condition [B, D]."""
         return self.linear(F.silu(condition)).unsqueeze(1).chunk(self.vectors, dim=-1)
 
 
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm without parameters of its own, then adaLN's scale and shift."""
     return F.layer_norm(x, x.shape[-1:], eps=EPSILON) * (1 + scale) + shift
 
 
@@ -96,20 +98,21 @@ class TimestepEmbedder(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        half = TIME_FREQUENCIES // 2
-        wave_numbers = [math.exp(-math.log(1e4) * k / half) for k in range(half)]
-        self.register_buffer("wave_numbers", torch.tensor(wave_numbers), persistent=False)
         self.mlp = FeedForward(TIME_FREQUENCIES, width, width, nn.SiLU())
 
     def forward(self, t: Tensor) -> Tensor:
-        angles = torch.outer(t.float(), self.wave_numbers)
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        """t [B] -> [B, D]."""
+        half = TIME_FREQUENCIES // 2
+        wave_numbers = [math.exp(-math.log(1e4) * k / half) for k in range(half)]
+        angles = torch.outer(t.float(), torch.tensor(wave_numbers, device=t.device))
+        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        return self.mlp(sinusoids.to(self.mlp.linear_1.weight.dtype))
 
 
 class TokenRefinerBlock(nn.Module):
     """Linguistic block: self-attention and FFN, pre-norm, each scaled by a gate (paper, 3.2)."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: Any):
         super().__init__()
         width, refiner = config.width, config.refiner
         self.norm1, self.norm2 = (nn.LayerNorm(width, eps=EPSILON) for _ in range(2))
@@ -118,16 +121,17 @@ class TokenRefinerBlock(nn.Module):
         self.norm_out = AdaLayerNormZero(width, 2) if refiner.gate else None
 
     def forward(self, x: Tensor, mask: Tensor, condition: Tensor) -> Tensor:
+        """x [B, S, D], mask [B, S], condition [B, D] -> [B, S, D]."""
         gates = (1.0, 1.0) if self.norm_out is None else self.norm_out(condition)
         normed = self.norm1(x)
         x = x + gates[0] * self.attn(normed, normed, mask)
         return x + gates[1] * self.ff(self.norm2(x))
 
 
-class TokenRefiner(nn.Module):
+class LinguisticRefiner(nn.Module):
     """Linguistic token refiner of one LLM (paper, 3.2)."""
 
-    def __init__(self, config: ModelConfig, feature_width: int):
+    def __init__(self, config: Any, feature_width: int):
         super().__init__()
         width = config.width
         self.options = refiner = config.refiner
@@ -144,14 +148,16 @@ class TokenRefiner(nn.Module):
         self, features: Tensor, mask: Tensor, t: Tensor, time_embedding: Tensor, crop: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns tokens [B, S, D], pooled [B, D] and the condition [B, D] of the gates."""
-        features = features.float().masked_fill(~mask[..., None], 0.0)
+        dtype = self.proj_in.weight.dtype
+        features = features.to(dtype).masked_fill(~mask[..., None], 0.0)
         normed = self.norm_in(features)
         pooled_tokens = mask.clone()
         if self.options.pool == "prompt":
             pooled_tokens[:, :crop] = False
         weights = pooled_tokens.float() / pooled_tokens.sum(dim=1, keepdim=True).clamp(min=1)
         source = features if self.options.pool_raw else normed
-        pooled = self.text_embedder(torch.einsum("bs,bsd->bd", weights, source))
+        mean = torch.einsum("bs,bsd->bd", weights, source.float())
+        pooled = self.text_embedder(mean.to(dtype))
         own = self.timestep_embedder
         condition = pooled + (time_embedding if own is None else own(t))
         x = self.proj_in(normed)
@@ -163,7 +169,7 @@ class TokenRefiner(nn.Module):
 class CollaborativeBlock(nn.Module):
     """One stream reads the others: cross-attention and FFN under adaLN-zero (paper, 3.3)."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: Any):
         super().__init__()
         width = config.width
         self.norm = AdaLayerNormZero(width, 6)
@@ -171,10 +177,35 @@ class CollaborativeBlock(nn.Module):
         self.ff = FeedForward(width, config.refiner.mlp_ratio * width, width, nn.SiLU())
 
     def forward(self, x: Tensor, others: Tensor, others_mask: Tensor, condition: Tensor) -> Tensor:
+        """x [B, S, D], others [B, R, D], others_mask [B, R], condition [B, D] -> [B, S, D]."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.norm(condition)
         others = F.layer_norm(others, others.shape[-1:], eps=EPSILON)
         x = x + gate_a * self.attn(modulated_norm(x, shift_a, scale_a), others, others_mask)
         return x + gate_f * self.ff(modulated_norm(x, shift_f, scale_f))
+
+
+class CollaborativeRefiner(nn.ModuleList):
+    """Every stream reads what the others were before the round (paper, 3.3)."""
+
+    def __init__(self, config: Any, streams: int):
+        rounds = config.refiner.collaborative_blocks if streams > 1 else 0
+        super().__init__(
+            nn.ModuleList(CollaborativeBlock(config) for _ in range(streams)) for _ in range(rounds)
+        )
+
+    def forward(
+        self, tokens: Sequence[Tensor], masks: Sequence[Tensor], conditions: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Tokens [B, S_k, D], masks [B, S_k] and conditions [B, D] of every stream -> tokens."""
+        tokens = list(tokens)
+        for blocks in self:
+            incoming = list(tokens)
+            for k, block in enumerate(blocks):
+                rest = [j for j in range(len(incoming)) if j != k]
+                others = torch.cat([incoming[j] for j in rest], dim=1)
+                others_mask = torch.cat([masks[j] for j in rest], dim=1)
+                tokens[k] = block(incoming[k], others, others_mask, conditions[k])
+        return tokens
 
 
 class PositionResBlock(nn.Module):
@@ -186,7 +217,7 @@ class PositionResBlock(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, D, rows, columns]."""
+        """x [B, D, rows, columns], shape kept."""
         h = x
         for norm, conv in zip(self.norms, self.convs, strict=True):
             h = conv(F.silu(norm(h.movedim(1, -1))).movedim(-1, 1))
@@ -196,7 +227,7 @@ class PositionResBlock(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention, FFN; nine vectors (figure 5)."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: Any):
         super().__init__()
         width = config.width
         self.norm = AdaLayerNormZero(width, 9)
@@ -213,6 +244,7 @@ class TransformerBlock(nn.Module):
         condition: Tensor,
         rotary: Rotary | None,
     ) -> Tensor:
+        """x [B, N, D], context [B, S, D], its mask, condition [B, D] -> [B, N, D]."""
         shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = self.norm(condition)
         h = modulated_norm(x, shift1, scale1)
         x = x + gate1 * self.attn1(h, h, rotary=rotary)
@@ -220,25 +252,22 @@ class TransformerBlock(nn.Module):
         return x + gate3 * self.ff(modulated_norm(x, shift3, scale3))
 
 
-class TorchLIDiT(nn.Module):
-    """Same signature and result as `lidit_jax.models.LIDiT`, on torch tensors.
+class LIDiTTransformer(nn.Module):
+    """The denoising network: refiners and DiT.
 
     Args:
-      config: the JAX model's configuration; `dtype`, `remat` and `scan_unroll` are not read.
-      feature_widths: D_k of each stream.
+      config: the part "model" of the configuration, with its fields as attributes.
+      feature_widths: width D_k of each LLM's features.
       channels: latent channels C.
     """
 
-    def __init__(self, config: ModelConfig, feature_widths: Sequence[int], channels: int):
+    def __init__(self, config: Any, feature_widths: Sequence[int], channels: int):
         super().__init__()
         self.config = config
-        width, streams = config.width, len(feature_widths)
+        width = config.width
         self.time_embedder = TimestepEmbedder(width)
-        self.token_refiners = nn.ModuleList(TokenRefiner(config, d) for d in feature_widths)
-        rounds = config.refiner.collaborative_blocks if streams > 1 else 0
-        self.collaborative_refiner = nn.ModuleList(
-            nn.ModuleList(CollaborativeBlock(config) for _ in range(streams)) for _ in range(rounds)
-        )
+        self.token_refiners = nn.ModuleList(LinguisticRefiner(config, d) for d in feature_widths)
+        self.collaborative_refiner = CollaborativeRefiner(config, len(feature_widths))
         self.pos_embed = nn.Conv2d(channels, width, config.patch, stride=config.patch)
         self.pos_block = PositionResBlock(width) if "conv" in config.position else None
         self.transformer_blocks = nn.ModuleList(
@@ -256,14 +285,9 @@ class TorchLIDiT(nn.Module):
             refiner(features[k], masks[k], t, time, crop[k])
             for k, refiner in enumerate(self.token_refiners)
         ]
-        tokens = [x for x, _, _ in refined]
-        for blocks in self.collaborative_refiner:
-            incoming = list(tokens)
-            for k, block in enumerate(blocks):
-                rest = [j for j in range(len(incoming)) if j != k]
-                others = torch.cat([incoming[j] for j in rest], dim=1)
-                others_mask = torch.cat([masks[j] for j in rest], dim=1)
-                tokens[k] = block(incoming[k], others, others_mask, refined[k][2])
+        tokens = self.collaborative_refiner(
+            [x for x, _, _ in refined], masks, [condition for _, _, condition in refined]
+        )
         context = torch.cat([x[:, n:] for x, n in zip(tokens, crop, strict=True)], dim=1)
         context_mask = torch.cat([m[:, n:] for m, n in zip(masks, crop, strict=True)], dim=1)
         return refined, context, context_mask, time + sum(pooled for _, pooled, _ in refined)
@@ -276,30 +300,31 @@ class TorchLIDiT(nn.Module):
         masks: Sequence[Tensor],
         crop: Sequence[int],
     ) -> Tensor:
-        """x_t [B, h, w, C] -> prediction [B, h, w, C]."""
+        """Denoises: x_t [B, h, w, C], t [B] from 0 to 1000, features [B, S_k, D_k] and masks
+        [B, S_k] of every LLM, the number of its instruction tokens -> prediction [B, h, w, C]."""
         _, context, context_mask, condition = self.refine(features, masks, t, crop)
-        image = self.pos_embed(x_t.movedim(-1, 1))
+        image = self.pos_embed(x_t.movedim(-1, 1).to(self.pos_embed.weight.dtype))
         if self.pos_block is not None:
             image = self.pos_block(image)
         rows, columns = image.shape[-2:]
         x = image.flatten(2).transpose(1, 2)
-        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
+        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(x.device)
         rotary = None
         if "sincos" in self.config.position:
-            x = x + sincos_table(places.to(x.device), x.shape[-1])
+            x = x + sincos_table(places, x.shape[-1]).to(x.dtype)
         if "rope" in self.config.position:
-            rotary = rotary_table(places.to(x.device), x.shape[-1] // self.config.heads)
+            rotary = rotary_table(places, x.shape[-1] // self.config.heads)
         for block in self.transformer_blocks:
             x = block(x, context, context_mask, condition, rotary)
         x = self.proj_out(modulated_norm(x, *self.norm_out(condition)))
         maps = x.transpose(1, 2).unflatten(-1, (rows, columns))
-        return F.pixel_shuffle(maps, self.config.patch).movedim(1, -1)
+        return F.pixel_shuffle(maps, self.config.patch).movedim(1, -1).float()
 
 
 def _axis_angles(places: Tensor, frequencies: int, base: float) -> Tensor:
     """Angles [N, 2, frequencies] of (row, column) places [N, 2]."""
     exponents = torch.arange(frequencies, device=places.device) / frequencies
-    return places[..., None] / base**exponents
+    return places.float()[..., None] / base**exponents
 
 
 def sincos_table(places: Tensor, width: int) -> Tensor:
