@@ -164,7 +164,7 @@ def test_weights_that_are_no_floats_are_refused(tmp_path):
     load(tmp_path)
     saved["model.norm.weight"] = np.zeros(4, np.int8)
     save_file(saved, tmp_path / "model.safetensors")
-    with pytest.raises(LiditError, match=r"1 of the wrong type: model.norm.weight is I8, not a flo"):
+    with pytest.raises(LiditError, match=r"1 of the wrong type: model.norm.weight is I8, not a fl"):
         load(tmp_path)
 
 
