@@ -111,6 +111,22 @@ def test_an_autoencoder_must_fit_its_images(overrides, expected):
         load_recipe("demo_vae", overrides)
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    {
+        "vae.downsample=4": r"config.vae.downsample must be 8, not 4",
+        "vae.multipliers=(1, 2)": r"config.vae.downsample must be 2, not 8",
+        "vae.multipliers=()": r"config.vae.downsample must be 1, not 8",
+        "vae.norm_groups=48": r"config.vae.norm_groups=48 must divide config.vae.width=128 times",
+        "vae.multipliers=(1, 0, 1, 1)": r"must divide config.vae.width=128 times each of",
+        "vae.reconstruction=l3": r"config.vae.reconstruction='l3': choose one of 'l1', 'l2'",
+    }.items(),
+)
+def test_the_stages_of_the_large_autoencoder_must_fit(override, expected):
+    with pytest.raises(LiditError, match=expected):
+        load_recipe("vae_16ch", [override])
+
+
 def test_ddpm_cannot_take_more_steps_than_it_has():
     overrides = ["diffusion.process=ddpm", "diffusion.prediction=epsilon", "diffusion.loss=''"]
     overrides += ["diffusion.shift=1", "sampling.sampler=ddim", "diffusion.timesteps=20"]
