@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +13,33 @@ from jaxtyping import Array, Float, UInt8
 
 from lidit_jax.config import VAEConfig
 from lidit_jax.errors import LiditError
+from lidit_jax.models import diffusers_vae
+from lidit_jax.models.autoencoder_kl import AutoencoderKL
+from lidit_jax.models.layers import dtype_of
+from lidit_jax.models.tiling import MINIMUM_TILE, tiled_decode
 from lidit_jax.models.vae import Autoencoder
 from lidit_jax.paths import PACKAGED
 from lidit_jax.weights.bundle import is_bundle, load_bundle
+from lidit_jax.weights.hub import is_hub_id
 
 DEMO = PACKAGED / "demo" / "vae"
+# Images encoded in one call hold so many pixels: an activation of Stable Diffusion's encoder is
+# 128 channels wide, 0.5 GB of float32.
+_PIXELS_AT_ONCE = 2**20
+
+
+class LatentModel(Protocol):
+    """What a codec asks of an autoencoder: a module with these fields and methods."""
+
+    channels: int
+    downsample: int
+    dtype: jnp.dtype
+
+    def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+        """The deterministic latent, as the diffusion model sees it."""
+
+    def decode(self, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
+        """Its image in [-1, 1] (not clipped)."""
 
 
 class ImageCodec:
@@ -29,29 +52,62 @@ class ImageCodec:
       fingerprint: sha256 of the weights, "pixels" without any.
     """
 
-    def __init__(self, config: VAEConfig | None, params: Any, fingerprint: str):
-        self._model = Autoencoder(config) if config else None
+    def __init__(self, model: LatentModel | None, params: Any, fingerprint: str, tile: int = 0):
+        """Joins a network with its weights.
+
+        Args:
+          model: None for pixels.
+          params: its weights.
+          fingerprint: names the weights.
+          tile: side of the tiles that larger images are decoded in, in pixels; 0 for none.
+
+        Raises:
+          LiditError: when the tile is too small, or no multiple of the downsampling.
+        """
+        self._model = model
+        # Latents to keep are encoded once, so they may as well be exact.
+        self._encoder = model.clone(dtype=jnp.float32) if isinstance(model, nn.Module) else None
         self.params = params
-        self.channels = config.channels if config else 3
-        self.downsample = config.downsample if config else 1
+        self.channels = model.channels if model else 3
+        self.downsample = model.downsample if model else 1
         self.fingerprint = fingerprint
+        self._tile = tile // self.downsample
+        if model and tile and (tile % self.downsample or self._tile < MINIMUM_TILE):
+            raise LiditError(
+                f"config.vae.tile={tile} must be a multiple of {self.downsample} (downsampling of "
+                f"the autoencoder), and at least {MINIMUM_TILE * self.downsample}"
+            )
         self._encode = jax.jit(self.encode)
 
     def encode(self, params: Any, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
         """Latents of images in [-1, 1], as the autoencoder gives them."""
         if self._model is None:
             return image
-        return self._model.apply({"params": params}, image, method="encode")
+        return self._encoder.apply({"params": params}, image, method="encode")
 
     def decode(self, params: Any, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
         """Images in [-1, 1], clipped."""
-        if self._model is not None:
-            latent = self._model.apply({"params": params}, latent, method="decode")
-        return jnp.clip(latent, -1.0, 1.0)
+        if self._model is None:
+            return jnp.clip(latent, -1.0, 1.0)
+
+        def plain(latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
+            return self._model.apply({"params": params}, latent, method="decode")
+
+        if self._tile and max(latent.shape[1:3]) > self._tile:
+            image = tiled_decode(plain, latent, self._tile, self.downsample)
+        else:
+            image = plain(latent)
+        return jnp.clip(image, -1.0, 1.0)
 
     def encode_images(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float[np.ndarray, "B h w C"]:
-        """Latents of uint8 images."""
-        return np.asarray(self._encode(self.params, images.astype(np.float32) / 127.5 - 1.0))
+        """Latents of uint8 images, worked off in groups so that memory stays bounded."""
+        group = max(1, _PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
+        group = 1 << (group.bit_length() - 1)  # a power of two divides the usual batches
+        latents = [
+            np.asarray(self._encode(self.params, part.astype(np.float32) / 127.5 - 1.0))
+            for part in np.split(images, range(group, len(images), group))
+        ]
+        return np.concatenate(latents)
 
 
 def to_uint8(image: Float[Array, "B H W 3"]) -> UInt8[Array, "B H W 3"]:
@@ -59,25 +115,74 @@ def to_uint8(image: Float[Array, "B H W 3"]) -> UInt8[Array, "B H W 3"]:
     return jnp.round((image + 1.0) * 127.5).astype(jnp.uint8)
 
 
+def build_autoencoder(config: VAEConfig) -> Autoencoder | AutoencoderKL:
+    """The network that a configuration describes, to train or to load trained weights into."""
+    dtype = dtype_of(config.dtype)
+    if config.architecture == "patch":
+        return Autoencoder(config, dtype)
+    return AutoencoderKL(
+        stages=tuple(config.width * multiplier for multiplier in config.multipliers),
+        channels=config.channels,
+        blocks=config.blocks,
+        norm_groups=config.norm_groups,
+        attention=config.attention,
+        dtype=dtype,
+    )
+
+
 def load_codec(config: VAEConfig, folder: Path | None = None) -> ImageCodec:
-    """The codec that `config.vae.source` names: "pixels", "demo" or an exported folder.
+    """The codec that `config.vae.source` names, computing in `config.vae.dtype`.
 
     Args:
       config: the configuration's `vae`.
       folder: where to look instead of the source, for models that carry their own autoencoder.
 
     Raises:
-      LiditError: when the folder does not exist, is damaged or holds something else.
+      LiditError: when there is no such thing, it is damaged or holds something else.
     """
     if config.source == "pixels":
         return ImageCodec(None, {}, "pixels")
-    folder = folder or (DEMO if config.source == "demo" else Path(config.source))
-    if not is_bundle(folder):
-        raise LiditError(
-            f"config.vae.source={config.source!r}: no exported autoencoder in {folder}; train one "
-            "with configs/demo_vae.py and `lidit export` it, or set 'pixels'"
-        )
-    bundle = load_bundle(folder)
-    if bundle.config.training.task != "vae":
-        raise LiditError(f"config.vae.source={config.source!r} holds a text-to-image model")
-    return ImageCodec(bundle.config.vae, bundle.params, bundle.fingerprint)
+    folder = _autoencoder_in(folder, config.source) if folder else locate(config.source)
+    if is_bundle(folder):
+        bundle = load_bundle(folder)
+        if bundle.config.training.task != "vae":
+            raise LiditError(f"config.vae.source={config.source!r} holds a text-to-image model")
+        model = build_autoencoder(bundle.config.vae)
+        params, fingerprint = bundle.params, bundle.fingerprint
+    else:
+        model, params, fingerprint = diffusers_vae.load(folder)
+    model = model.clone(dtype=dtype_of(config.dtype))
+    return ImageCodec(model, params, fingerprint, config.tile)
+
+
+def locate(source: str) -> Path:
+    """The folder of an autoencoder, ours or diffusers', downloaded when need be.
+
+    Args:
+      source: "demo", a folder or a hub id.
+
+    Raises:
+      LiditError: when there is no such thing.
+    """
+    folder = DEMO if source == "demo" else Path(source).expanduser()
+    if not folder.is_dir() and is_hub_id(source):
+        return diffusers_vae.download_autoencoder(source)
+    return _autoencoder_in(folder, source)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of a located autoencoder that `load_codec` needs, no others."""
+    if is_bundle(folder):
+        return [folder / "config.json", folder / "model.safetensors"]
+    return [folder / diffusers_vae.CONFIG, diffusers_vae.weights_file(folder)]
+
+
+def _autoencoder_in(folder: Path, source: str) -> Path:
+    if is_bundle(folder):
+        return folder
+    if found := diffusers_vae.autoencoder_folder(folder):
+        return found
+    raise LiditError(
+        f"config.vae.source={source!r}: no autoencoder in {folder}; give diffusers' folder or hub "
+        "id of one, train one with configs/vae_16ch.py and `lidit export` it, or set 'pixels'"
+    )

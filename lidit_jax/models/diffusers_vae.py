@@ -1,0 +1,176 @@
+"""Autoencoders in diffusers' layout: a folder with `config.json` and safetensors, or a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+
+from lidit_jax.errors import LiditError
+from lidit_jax.models.autoencoder_kl import AutoencoderKL
+from lidit_jax.models.tiny_autoencoder import TinyAutoencoder
+from lidit_jax.weights.hub import download
+from lidit_jax.weights.huggingface import load_params, read_json
+from lidit_jax.weights.vae_tables import diffusers_table
+
+CONFIG = "config.json"
+_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
+_HUB_FILES = tuple(folder + file for folder in ("", "vae/") for file in (CONFIG, _WEIGHTS[0]))
+
+
+def autoencoder_folder(folder: Path) -> Path | None:
+    """The folder itself or, in a pipeline's, its `vae`; None when neither is an autoencoder."""
+    for candidate in (folder, folder / "vae"):
+        if (candidate / CONFIG).is_file() and "_class_name" in read_json(candidate / CONFIG):
+            return candidate
+    return None
+
+
+def download_autoencoder(hub_id: str) -> Path:
+    """The local copy of an autoencoder, or of a pipeline's, and of nothing else.
+
+    Raises:
+      LiditError: when it cannot be had, or is none.
+    """
+    folder = autoencoder_folder(download(hub_id, _HUB_FILES))
+    if folder is None:
+        raise LiditError(f"{hub_id} has no autoencoder in diffusers' layout, nor one in vae/")
+    return folder
+
+
+def weights_file(folder: Path) -> Path:
+    """The safetensors of an autoencoder; half precision only when there is no other.
+
+    Raises:
+      LiditError: when there is none.
+    """
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise LiditError(
+        f"{folder} has no {_WEIGHTS[0]}: pickled weights are never opened, save the model with "
+        "save_pretrained(..., safe_serialization=True)"
+    )
+
+
+def load(folder: Path) -> tuple[AutoencoderKL | TinyAutoencoder, dict[str, Any], str]:
+    """An autoencoder, its parameters in float32, and their fingerprint.
+
+    The fingerprint is a sha256 of the weights, and of the shift and scale of the latents.
+
+    Args:
+      folder: of `autoencoder_folder`.
+
+    Raises:
+      LiditError: when a file is missing, damaged or of a kind that is not supported, when weights
+        and configuration do not fit, or when a weight is not finite.
+    """
+    model, file = read_model(folder), weights_file(folder)
+    size = 2 * model.downsample
+    inputs = [jnp.zeros((1, size, size, 3))]
+    if isinstance(model, AutoencoderKL):
+        inputs.append(jax.random.split(jax.random.key(0), 1))
+    variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+    leaves = flax.traverse_util.flatten_dict(variables["params"], sep="/")
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    params = load_params([file], diffusers_table(shapes), shapes, "float32")
+    with file.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    latents = f"{digest} {model.shift} {model.scale}"
+    return model, params, hashlib.sha256(latents.encode()).hexdigest()
+
+
+def read_model(folder: Path) -> AutoencoderKL | TinyAutoencoder:
+    """The network that `config.json` describes.
+
+    Raises:
+      LiditError: when it is not supported, or not understood.
+    """
+    config = read_json(folder / CONFIG)
+    name = config.get("_class_name")
+    if name not in _BUILDERS:
+        raise LiditError(
+            f"{folder / CONFIG} is of class {name!r}: supported are {', '.join(_BUILDERS)}"
+        )
+    build, fixed = _BUILDERS[name]
+    for field, allowed in (_IMAGES | fixed).items():
+        if config.get(field, allowed) != allowed:
+            raise LiditError(
+                f"{folder / CONFIG}: {field}={config[field]!r} is not supported, only {allowed!r}"
+            )
+    try:
+        return build(config)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise LiditError(f"{folder / CONFIG} is not understood ({reason})") from error
+
+
+def _build_kl(config: dict[str, Any]) -> AutoencoderKL:
+    stages = tuple(int(width) for width in config["block_out_channels"])
+    for side, kind in (("down", "DownEncoderBlock2D"), ("up", "UpDecoderBlock2D")):
+        kinds = config.get(f"{side}_block_types", [kind] * len(stages))
+        if list(kinds) != [kind] * len(stages):
+            raise ValueError(f"{side}_block_types must be one {kind} for each block_out_channels")
+    groups = int(config.get("norm_num_groups", 32))
+    if not stages or any(width <= 0 or width % groups for width in stages):
+        raise ValueError("norm_num_groups must divide each of block_out_channels")
+    shift, scale = _shift_and_scale(config, 0.18215)
+    return AutoencoderKL(
+        stages=stages,
+        channels=int(config.get("latent_channels", 4)),
+        blocks=int(config.get("layers_per_block", 1)),
+        norm_groups=groups,
+        attention=bool(config.get("mid_block_add_attention", True)),
+        quant=bool(config.get("use_quant_conv", True)),
+        post_quant=bool(config.get("use_post_quant_conv", True)),
+        shift=shift,
+        scale=scale,
+    )
+
+
+def _build_tiny(config: dict[str, Any]) -> TinyAutoencoder:
+    blocks = {}
+    for side, default in (("encoder", (1, 3, 3, 3)), ("decoder", (3, 3, 3, 1))):
+        blocks[side] = tuple(int(count) for count in config.get(f"num_{side}_blocks", default))
+    widths = [
+        *config.get("encoder_block_out_channels", [64] * len(blocks["encoder"])),
+        *config.get("decoder_block_out_channels", [64] * len(blocks["decoder"])),
+    ]
+    if len(set(widths)) != 1 or 2 * len(blocks["encoder"]) != len(widths):
+        raise ValueError("all stages must be equally wide, and as many down as up")
+    shift, scale = _shift_and_scale(config, 1.0)
+    return TinyAutoencoder(
+        channels=int(config.get("latent_channels", 4)),
+        width=int(widths[0]),
+        encoder_blocks=blocks["encoder"],
+        decoder_blocks=blocks["decoder"],
+        shift=shift,
+        scale=scale,
+    )
+
+
+def _shift_and_scale(
+    config: dict[str, Any], default_scale: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of the latents, from one factor for all channels or, where given, the moments of each."""
+    factor = float(config.get("scaling_factor", default_scale))
+    mean, deviation = config.get("latents_mean"), config.get("latents_std")
+    if mean and deviation:
+        return tuple(map(float, mean)), tuple(factor / float(value) for value in deviation)
+    return (float(config.get("shift_factor") or 0.0),), (factor,)
+
+
+_IMAGES = {"in_channels": 3, "out_channels": 3}
+_BUILDERS: dict[str, tuple[Callable[[dict[str, Any]], Any], dict[str, Any]]] = {
+    "AutoencoderKL": (_build_kl, {"act_fn": "silu"}),
+    "AutoencoderTiny": (
+        _build_tiny,
+        {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2},
+    ),
+}
+"""Constructor of each class, and the values of fields that have no choice here."""

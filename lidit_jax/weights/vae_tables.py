@@ -1,0 +1,50 @@
+"""Names of the autoencoders' tensors in diffusers' files, from the paths of our parameters.
+
+Both autoencoders name their modules as diffusers does, so one set of patterns serves all:
+`encoder/down_blocks_0/resnets_1/norm1/scale` is `encoder.down_blocks.0.resnets.1.norm1.weight`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from lidit_jax.weights.tables import Rule
+
+_NAMES: tuple[tuple[str, str], ...] = (
+    (r"/", "."),
+    (r"_(\d+)(?=\.)", r".\1"),
+    (r"\.(?:kernel|scale)$", ".weight"),
+)
+"""Pattern and replacement, one after the other."""
+
+# Files from before diffusers 0.18, such as Stable Diffusion 1.5's, name the attention's maps so.
+_FORMER_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+_TRANSFORMS = {2: "transpose", 4: "conv"}
+
+
+def diffusers_name(path: str) -> str:
+    """The tensor of a parameter, as diffusers writes it."""
+    for pattern, replacement in _NAMES:
+        path = re.sub(pattern, replacement, path)
+    return path
+
+
+def diffusers_table(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Rule, ...]:
+    """Where the tensors of diffusers' files go.
+
+    Args:
+      shapes: shape of every parameter, by its path.
+    """
+    return tuple(
+        Rule(re.compile(_pattern(path)), path, _TRANSFORMS.get(len(shape), ""))
+        for path, shape in shapes.items()
+    )
+
+
+def _pattern(path: str) -> str:
+    pattern = re.escape(diffusers_name(path))
+    for name, former in _FORMER_NAMES.items():
+        name = re.escape(name)
+        pattern = pattern.replace(f"{name}\\.", f"(?:{name}|{former})\\.")
+    return pattern
