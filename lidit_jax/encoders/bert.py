@@ -13,7 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from lidit_jax.encoders.blocks import attention, blocks_below, layer_at, linear, positions_of, wide
+from lidit_jax.encoders.blocks import (
+    attention,
+    blocks_below,
+    linear,
+    positions_of,
+    scan_blocks,
+    wide,
+)
 from lidit_jax.errors import LiditError
 
 Params = dict[str, Any]
@@ -97,12 +104,10 @@ class Bert:
     def _run(
         self, params: Params, x: Array, mask: Bool[Array, "B S"], blocks: int, keep_all: bool
     ) -> Array:
-        def step(x: Array, index: Array) -> tuple[Array, Array | None]:
-            x = self._block(layer_at(params["layers"], index), x, mask)
-            return x, x if keep_all else None
+        def block(layer: Params, x: Array) -> Array:
+            return self._block(layer, x, mask)
 
-        last, states = jax.lax.scan(step, x, jnp.arange(blocks))
-        return states if keep_all else last
+        return scan_blocks(block, params["layers"], x, blocks, keep_all=keep_all)
 
     def _block(self, layer: Params, x: Array, mask: Bool[Array, "B S"]) -> Float[Array, "B S D"]:
         B, S, D = x.shape

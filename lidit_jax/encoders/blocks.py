@@ -1,12 +1,15 @@
-"""The operations that the decoder and BERT share: linear maps, grouped attention, positions."""
+"""The operations that all encoders share: linear maps, norms, grouped attention, the layer scan."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax.errors import LiditError
+from lidit_jax.weights import int8
 
 
 def wide(dtype: jnp.dtype) -> jnp.dtype:
@@ -23,12 +26,30 @@ def precision(dtype: jnp.dtype) -> jax.lax.Precision:
 
 
 def linear(
-    x: Float[Array, "B S D"], weight: Float[Array, "D E"], bias: Float[Array, " E"] | None = None
+    x: Float[Array, "B S D"],
+    weight: Float[Array, "D E"] | int8.Int8Weight,
+    bias: Float[Array, " E"] | None = None,
 ) -> Float[Array, "B S E"]:
     """x·weight + bias, with the tokens flattened: one large product is faster than B small ones."""
     B, S, D = x.shape
-    y = jnp.dot(x.reshape(B * S, D), weight, precision=precision(x.dtype)).reshape(B, S, -1)
+    dot = int8.dot if isinstance(weight, int8.Int8Weight) else jnp.dot
+    y = dot(x.reshape(B * S, D), weight, precision=precision(x.dtype)).reshape(B, S, -1)
     return y if bias is None else y + bias
+
+
+def rms_norm(
+    x: Float[Array, "*N D"], scale: Float[Array, " D"], epsilon: float, *, offset: bool = False
+) -> Float[Array, "*N D"]:
+    """x over its root mean square (https://arxiv.org/abs/1910.07467), times `scale`.
+
+    With `offset` the weights are stored as scale - 1, as Gemma does; the sum and the product stay
+    in `wide` precision, because bfloat16 would round the sum.
+    """
+    y = x.astype(wide(x.dtype))
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + epsilon)
+    if offset:
+        return (y * (1 + scale.astype(y.dtype))).astype(x.dtype)
+    return y.astype(x.dtype) * scale
 
 
 def attention(
@@ -36,10 +57,23 @@ def attention(
     k: Float[Array, "B T G K"],
     v: Float[Array, "B T G K"],
     allowed: Bool[Array, "#B #S T"],
+    *,
+    scale: float | None = None,
+    soft_cap: float | None = None,
+    bias: Float[Array, "H S T"] | None = None,
 ) -> Float[Array, "B S H K"]:
     """Softmax attention, scores in `wide` precision; H/G query heads read each key/value head.
 
-    `allowed` says which keys a query may read. A query with no key gets zero, never NaN.
+    A query with no key gets zero, never NaN.
+
+    Args:
+      q: queries.
+      k: keys.
+      v: values.
+      allowed: which keys a query may read.
+      scale: factor of the scores; K**-0.5 by default.
+      soft_cap: largest absolute score c, reached smoothly as c·tanh(score/c) (Gemma 2).
+      bias: added to the scores (T5).
     """
     B, S, H, K = q.shape
     G = k.shape[2]
@@ -48,8 +82,13 @@ def attention(
     scores = jnp.einsum(
         "bsgrk,btgk->bgrst", grouped, k, precision=exact, preferred_element_type=wide(q.dtype)
     )
+    scores = scores * (K**-0.5 if scale is None else scale)
+    if soft_cap is not None:
+        scores = soft_cap * jnp.tanh(scores / soft_cap)
+    if bias is not None:
+        scores = scores + bias.reshape(G, H // G, *bias.shape[1:])
     allowed = allowed[:, None, None]
-    scores = jnp.where(allowed, scores * K**-0.5, jnp.finfo(scores.dtype).min)
+    scores = jnp.where(allowed, scores, jnp.finfo(scores.dtype).min)
     weights = jnp.where(allowed, jax.nn.softmax(scores, axis=-1), 0.0).astype(v.dtype)
     return jnp.einsum("bgrst,btgk->bsgrk", weights, v, precision=exact).reshape(B, S, H, K)
 
@@ -68,6 +107,24 @@ def layer_at(layers: dict[str, Array], index: Array) -> dict[str, Array]:
     return jax.tree.map(
         lambda stack: jax.lax.dynamic_index_in_dim(stack, index, keepdims=False), layers
     )
+
+
+def scan_blocks(
+    block: Callable[[dict[str, Array], Array], Array],
+    layers: dict[str, Array],
+    x: Float[Array, "B S D"],
+    blocks: int,
+    *,
+    keep_all: bool,
+) -> Array:
+    """Runs the first `blocks` blocks; returns the last output, or [blocks, B, S, D] of all."""
+
+    def step(x: Array, index: Array) -> tuple[Array, Array | None]:
+        x = block(layer_at(layers, index), x)
+        return x, x if keep_all else None
+
+    last, states = jax.lax.scan(step, x, jnp.arange(blocks))
+    return states if keep_all else last
 
 
 def blocks_below(layer: int, num_layers: int) -> int:

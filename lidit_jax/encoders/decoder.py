@@ -1,8 +1,9 @@
-"""One decoder-only transformer for the LLaMA and Qwen families, read as a text encoder.
+"""One decoder-only transformer for the LLaMA, Qwen, Gemma and Phi families, as a text encoder.
 
-Pre-norm blocks of grouped-query attention with RoPE and a SwiGLU, RMSNorm throughout
-(https://arxiv.org/abs/2302.13971). A family is a configuration here and a table of names in
-`lidit_jax.weights.tables`.
+Pre-norm blocks of grouped-query attention with RoPE and a gated FFN, RMSNorm throughout
+(https://arxiv.org/abs/2302.13971). A family is a reader in `lidit_jax.encoders.families` and a
+table of names in `lidit_jax.weights.tables`; what differs between blocks (window and RoPE of local
+ones) is picked by the block's index inside the layer scan.
 """
 
 from __future__ import annotations
@@ -15,12 +16,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from lidit_jax.encoders.blocks import attention, blocks_below, layer_at, linear, positions_of, wide
+from lidit_jax.encoders.blocks import (
+    attention,
+    blocks_below,
+    layer_at,
+    linear,
+    positions_of,
+    rms_norm,
+)
 from lidit_jax.encoders.rope import Rope, rotate, rotation
-from lidit_jax.errors import LiditError
 
 Params = dict[str, Any]
 KeyValue = tuple[Array, Array]
+
+ACTIVATIONS = {"silu": jax.nn.silu, "gelu_tanh": jax.nn.gelu}
+"""Of the gate; the GELU is the tanh approximation."""
 
 
 class PrefixCache(NamedTuple):
@@ -29,6 +39,15 @@ class PrefixCache(NamedTuple):
     keys: Float[Array, "n P G K"]
     values: Float[Array, "n P G K"]
     features: Float[Array, "P D"]
+
+
+class View(NamedTuple):
+    """What a block knows of its tokens' places."""
+
+    turn: tuple[Float[Array, "B S 1 half"], Float[Array, "B S 1 half"]]
+    """Cosine and sine of the rotation of queries and keys."""
+    allowed: Bool[Array, "B S T"]
+    """Which tokens T each token S may read."""
 
 
 @dataclass(frozen=True)
@@ -44,58 +63,55 @@ class Decoder:
     ffn_width: int
     norm_epsilon: float
     rope: Rope
+    activation: str = "silu"
+    """One of `ACTIVATIONS`."""
     qkv_bias: bool = False
     """Qwen2: biases on the query, key and value projections."""
+    output_bias: bool = False
+    """A bias on the output projection of attention."""
     qk_norm: bool = False
-    """Qwen3: RMSNorm on every query and key head."""
+    """Qwen3, Gemma 3: RMSNorm on every query and key head."""
+    fused: bool = False
+    """Phi-3: one matrix for queries, keys and values, one for gate and up."""
+    norm_offset: bool = False
+    """Gemma: norms multiply by 1 + weight."""
+    sandwich_norms: bool = False
+    """Gemma 2 and 3: norms also behind attention and FFN, before the residual sum."""
+    embedding_scale: float = 1.0
+    """Gemma: embeddings are multiplied by the square root of the width."""
+    score_scale: float | None = None
+    """Factor of attention scores; None for K**-0.5."""
+    score_cap: float | None = None
+    """Gemma 2: scores are capped smoothly at this size."""
+    local: tuple[bool, ...] = ()
+    """For every block whether it is a local one; empty when none is."""
+    window: int | None = None
+    """Tokens that a local block reads, itself included; None for all before it."""
+    local_rope: Rope | None = None
+    """Gemma 3: RoPE of local blocks; None for the same as elsewhere."""
 
     causal: ClassVar[bool] = True
     default_layer: ClassVar[int] = -3
     max_positions: ClassVar[int | None] = None
 
-    @classmethod
-    def from_huggingface(cls, config: dict) -> Decoder:
-        """Reads a `config.json` of model type llama, mistral, qwen2 or qwen3.
-
-        Raises:
-          LiditError: when the configuration asks for something this decoder does not do.
-        """
-        if (activation := config.get("hidden_act", "silu")) != "silu":
-            raise LiditError(f"hidden_act={activation!r} is not supported: use a SwiGLU model")
-        width, heads = config["hidden_size"], config["num_attention_heads"]
-        return cls(
-            vocabulary=config["vocab_size"],
-            width=width,
-            num_layers=config["num_hidden_layers"],
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_width=config.get("head_dim") or width // heads,
-            ffn_width=config["intermediate_size"],
-            norm_epsilon=config["rms_norm_eps"],
-            rope=Rope.from_huggingface(config),
-            qkv_bias=config["model_type"] == "qwen2",
-            qk_norm=config["model_type"] == "qwen3",
-        )
-
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every parameter by its path; those of blocks are stacked on the first axis."""
         D, F, K = self.width, self.ffn_width, self.head_width
         queries, keys = self.heads * K, self.kv_heads * K
-        block = {
-            "attention_norm": (D,),
-            "q": (D, queries),
-            "k": (D, keys),
-            "v": (D, keys),
-            "o": (queries, D),
-            "ffn_norm": (D,),
-            "gate": (D, F),
-            "up": (D, F),
-            "down": (F, D),
-        }
+        block = {"attention_norm": (D,), "o": (queries, D), "ffn_norm": (D,), "down": (F, D)}
+        if self.fused:
+            block |= {"qkv": (D, queries + 2 * keys), "gate_up": (D, 2 * F)}
+        else:
+            block |= {"q": (D, queries), "k": (D, keys), "v": (D, keys)}
+            block |= {"gate": (D, F), "up": (D, F)}
         if self.qkv_bias:
             block |= {"q_bias": (queries,), "k_bias": (keys,), "v_bias": (keys,)}
+        if self.output_bias:
+            block |= {"o_bias": (D,)}
         if self.qk_norm:
             block |= {"q_norm": (K,), "k_norm": (K,)}
+        if self.sandwich_norms:
+            block |= {"attention_post_norm": (D,), "ffn_post_norm": (D,)}
         stacked = {f"layers/{name}": (self.num_layers, *shape) for name, shape in block.items()}
         return {"embedding": (self.vocabulary, D), **stacked, "final_norm": (D,)}
 
@@ -104,7 +120,7 @@ class Decoder:
     ) -> Float[Array, "L+1 B S D"]:
         """The embeddings and the output of every block; the last one is normed, as in Hugging Face
         transformers."""
-        embedded = params["embedding"][ids]
+        embedded = self._embed(params, ids)
         _, states = self._run(params, ids, mask, self.num_layers, collect=lambda x, _: x)
         last = self._norm(states[-1:], params["final_norm"])
         return jnp.concatenate([embedded[None], states[:-1], last])
@@ -149,47 +165,82 @@ class Decoder:
     ) -> tuple[Float[Array, "B S D"], Any]:
         """Runs the first `blocks` blocks and stacks what `collect` takes from each of them."""
         start = 0 if prefix is None else prefix.features.shape[0]
-        positions = positions_of(mask)[:, start:]
-        turn = rotation(self.rope, positions, self.head_width)
-        tokens = jnp.arange(ids.shape[1])
-        allowed = mask[:, None, :] & (tokens[start:, None] >= tokens)
+        view_of = self._views(mask, start)
 
         def step(x: Array, index: Array) -> tuple[Array, Any]:
             before = None if prefix is None else (prefix.keys[index], prefix.values[index])
-            x, kv = self._block(layer_at(params["layers"], index), x, turn, allowed, before)
+            x, kv = self._block(layer_at(params["layers"], index), x, view_of(index), before)
             return x, collect(x, kv)
 
-        return jax.lax.scan(step, params["embedding"][ids[:, start:]], jnp.arange(blocks))
+        return jax.lax.scan(step, self._embed(params, ids[:, start:]), jnp.arange(blocks))
+
+    def _embed(self, params: Params, ids: Int32[Array, "B S"]) -> Float[Array, "B S D"]:
+        x = params["embedding"][ids]
+        # Rounded to the model's type first, as the models were trained.
+        return x * jnp.asarray(self.embedding_scale, x.dtype)
+
+    def _views(self, mask: Bool[Array, "B T"], start: int) -> Callable[[Array], View]:
+        """The view of block `index` on the tokens from `start` on."""
+        positions = positions_of(mask)[:, start:]
+        tokens = jnp.arange(mask.shape[1])
+        distance = tokens[start:, None] - tokens
+        causal = mask[:, None, :] & (distance >= 0)
+        everywhere = View(rotation(self.rope, positions, self.head_width), causal)
+        if not any(self.local):
+            return lambda index: everywhere
+        turn = everywhere.turn
+        if self.local_rope is not None:
+            turn = rotation(self.local_rope, positions, self.head_width)
+        near = causal if self.window is None else causal & (distance < self.window)
+        nearby, local = View(turn, near), jnp.asarray(self.local)
+
+        def view_of(index: Array) -> View:
+            return jax.tree.map(lambda a, b: jnp.where(local[index], a, b), nearby, everywhere)
+
+        return view_of
 
     def _block(
         self,
         layer: Params,
         x: Float[Array, "B S D"],
-        turn: tuple[Array, Array],
-        allowed: Bool[Array, "B S T"],
+        view: View,
         prefix: KeyValue | None,
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
         B, S, _ = x.shape
-        h = self._norm(x, layer["attention_norm"])
-        q, k, v = (
-            linear(h, layer[name], layer.get(f"{name}_bias")).reshape(B, S, -1, self.head_width)
-            for name in "qkv"
-        )
+        q, k, v = self._queries_keys_values(layer, self._norm(x, layer["attention_norm"]))
         if self.qk_norm:
             q, k = self._norm(q, layer["q_norm"]), self._norm(k, layer["k_norm"])
-        q, k = rotate(q, *turn), rotate(k, *turn)
+        q, k = rotate(q, *view.turn), rotate(k, *view.turn)
         own = k, v
         if prefix is not None:
             k, v = (
                 jnp.concatenate([jnp.broadcast_to(old, (B, *old.shape)), new], axis=1)
                 for old, new in zip(prefix, own, strict=True)
             )
-        x = x + linear(attention(q, k, v, allowed).reshape(B, S, -1), layer["o"])
-        h = self._norm(x, layer["ffn_norm"])
-        h = jax.nn.silu(linear(h, layer["gate"])) * linear(h, layer["up"])
-        return x + linear(h, layer["down"]), own
+        attended = attention(
+            q, k, v, view.allowed, scale=self.score_scale, soft_cap=self.score_cap
+        ).reshape(B, S, -1)
+        h = linear(attended, layer["o"], layer.get("o_bias"))
+        x = x + (self._norm(h, layer["attention_post_norm"]) if self.sandwich_norms else h)
+        h = self._ffn(layer, self._norm(x, layer["ffn_norm"]))
+        return x + (self._norm(h, layer["ffn_post_norm"]) if self.sandwich_norms else h), own
+
+    def _queries_keys_values(
+        self, layer: Params, h: Float[Array, "B S D"]
+    ) -> list[Float[Array, "B S heads K"]]:
+        if self.fused:
+            queries, keys = self.heads * self.head_width, self.kv_heads * self.head_width
+            projected = jnp.split(linear(h, layer["qkv"]), (queries, queries + keys), axis=-1)
+        else:
+            projected = [linear(h, layer[name], layer.get(f"{name}_bias")) for name in "qkv"]
+        return [y.reshape(*y.shape[:2], -1, self.head_width) for y in projected]
+
+    def _ffn(self, layer: Params, h: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        if self.fused:
+            gate, up = jnp.split(linear(h, layer["gate_up"]), 2, axis=-1)
+        else:
+            gate, up = linear(h, layer["gate"]), linear(h, layer["up"])
+        return linear(ACTIVATIONS[self.activation](gate) * up, layer["down"])
 
     def _norm(self, x: Float[Array, "*N D"], scale: Float[Array, " D"]) -> Float[Array, "*N D"]:
-        y = x.astype(wide(x.dtype))
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.norm_epsilon)
-        return y.astype(x.dtype) * scale
+        return rms_norm(x, scale, self.norm_epsilon, offset=self.norm_offset)

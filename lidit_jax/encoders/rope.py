@@ -1,4 +1,4 @@
-"""Rotary position embedding (https://arxiv.org/abs/2104.09864), with Llama 3.1's long-text rule."""
+"""Rotary position embedding (https://arxiv.org/abs/2104.09864), plain or stretched."""
 
 from __future__ import annotations
 
@@ -14,53 +14,69 @@ from lidit_jax.errors import LiditError
 
 
 @dataclass(frozen=True)
+class LongWaves:
+    """Llama 3.1 stretches only the wavelengths that are long beside its first context."""
+
+    low_frequency: float
+    """Turns within the original context below which a wavelength is stretched."""
+    high_frequency: float
+    """Turns within the original context above which a wavelength is kept."""
+    original_context: int
+    """Context length, in tokens, of the first training."""
+
+    def kept(self, frequencies: Float[np.ndarray, " half"]) -> Float[np.ndarray, " half"]:
+        """How much of each frequency, in radians a token, stays as it is: 0 to 1."""
+        turns = self.original_context * frequencies / (2 * math.pi)
+        kept = (turns - self.low_frequency) / (self.high_frequency - self.low_frequency)
+        return np.clip(kept, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Rope:
     """Frequencies of the rotation."""
 
     theta: float
     """Base of the geometric series of wavelengths."""
     factor: float = 1.0
-    """How far Llama 3.1 stretches the long wavelengths; 1 for plain RoPE."""
-    low_frequency: float = 1.0
-    """Turns within the original context below which a wavelength is stretched by `factor`."""
-    high_frequency: float = 4.0
-    """Turns within the original context above which a wavelength is kept."""
-    original_context: int = 8192
-    """Context length, in tokens, of the first training."""
+    """How far wavelengths are stretched; 1 for plain RoPE."""
+    only: LongWaves | None = None
+    """Which wavelengths are stretched; None for all of them (linear scaling)."""
 
     @classmethod
     def from_huggingface(cls, config: dict) -> Rope:
         """Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (4).
 
         Raises:
-          LiditError: for a scaling rule other than Llama 3.1's.
+          LiditError: for a scaling rule other than linear and Llama 3.1's, and for heads that turn
+            only in part.
         """
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        if rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
+            raise LiditError(
+                "partial_rotary_factor is not supported: use a model whose RoPE turns whole heads"
+            )
         theta = float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind == "default":
             return cls(theta)
-        if kind != "llama3":
-            raise LiditError(
-                f"RoPE scaling {kind!r} is not supported: use a model with plain or llama3 RoPE"
+        if kind == "linear":
+            return cls(theta, rope["factor"])
+        if kind == "llama3":
+            waves = LongWaves(
+                rope["low_freq_factor"],
+                rope["high_freq_factor"],
+                rope["original_max_position_embeddings"],
             )
-        return cls(
-            theta,
-            rope["factor"],
-            rope["low_freq_factor"],
-            rope["high_freq_factor"],
-            rope["original_max_position_embeddings"],
+            return cls(theta, rope["factor"], waves)
+        raise LiditError(
+            f"RoPE scaling {kind!r} is not supported: use a model with plain, linear or llama3 RoPE"
         )
 
     def frequencies(self, width: int) -> Float[np.ndarray, " half"]:
         """Radians a token for each pair of channels of a head of `width` channels."""
         frequencies = 1.0 / self.theta ** (np.arange(0, width, 2, dtype=np.float32) / width)
-        if self.factor == 1.0:
-            return frequencies.astype(np.float32)
-        turns = self.original_context * frequencies / (2 * math.pi)
-        keep = (turns - self.low_frequency) / (self.high_frequency - self.low_frequency)
-        keep = np.clip(keep, 0.0, 1.0)
-        return (frequencies * (keep + (1 - keep) / self.factor)).astype(np.float32)
+        kept = 0.0 if self.only is None else self.only.kept(frequencies)
+        return (frequencies * (kept + (1 - kept) / self.factor)).astype(np.float32)
 
 
 def rotation(

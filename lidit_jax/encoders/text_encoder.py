@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int32
 
-from lidit_jax.encoders.bert import Bert
-from lidit_jax.encoders.decoder import Decoder, PrefixCache
+from lidit_jax.encoders import families
+from lidit_jax.encoders.decoder import PrefixCache
 from lidit_jax.encoders.prompt import PromptFormat, TokenBatch
 from lidit_jax.encoders.sources import locate
 from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.errors import LiditError
-from lidit_jax.weights import gguf, huggingface, tables
+from lidit_jax.parallel.encoder_axes import encoder_shardings
+from lidit_jax.weights import gguf, huggingface
 
-_ARCHITECTURES = {
-    "llama": (Decoder, tables.DECODER),
-    "mistral": (Decoder, tables.DECODER),
-    "qwen2": (Decoder, tables.DECODER),
-    "qwen3": (Decoder, tables.DECODER),
-    "bert": (Bert, tables.BERT),
-}
-_DTYPES = ("float32", "bfloat16")
+_DTYPES = ("float32", "bfloat16", "int8")
 
 
 class TextEncoder:
@@ -42,7 +38,7 @@ class TextEncoder:
     def __init__(
         self,
         name: str,
-        model: Decoder | Bert,
+        model: families.Encoder,
         params: dict[str, Any],
         tokenizer: PromptTokenizer,
         folder: Path,
@@ -71,23 +67,32 @@ class TextEncoder:
     @property
     def default_layer(self) -> int:
         """Decoders: -3, the output of the third block from the end, without the final norm (paper,
-        5.1). BERT: -1, the last layer."""
+        5.1). BERT and T5: -1, the last layer, with its final norm."""
         return self.model.default_layer
+
+    @property
+    def dtype(self) -> str:
+        """How the weights are kept: "float32", "bfloat16" or "int8"."""
+        kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(self.params)}
+        return "int8" if "int8" in kinds else str(self.params["embedding"].dtype)
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, str]:
-        """sha256 of the weights and of the tokenizer, which a checkpoint remembers.
+        """sha256 of the weights and of the tokenizer, which a checkpoint remembers, and the
+        weights' type where it is not float32.
 
         Of an encoder converted from GGUF: of that file, which holds both.
         """
+        kept = {} if self.dtype == "float32" else {"dtype": self.dtype}
         source = self.folder / gguf.SOURCE_FILE
         if source.is_file():
             digest = json.loads(source.read_text())["sha256"]
-            return {"weights": digest, "tokenizer": digest}
+            return {"weights": digest, "tokenizer": digest, **kept}
         weights = [gguf.file_sha256(f) for f in huggingface.safetensors_files(self.folder)]
         return {
             "weights": "+".join(weights),
             "tokenizer": gguf.file_sha256(self.folder / "tokenizer.json"),
+            **kept,
         }
 
     def tokenize(
@@ -123,6 +128,22 @@ class TextEncoder:
             return self.model.features(params, ids, mask, layer)
         return self.model.features(params, ids, mask, layer, prefix)
 
+    def encode(
+        self, tokens: TokenBatch, layer: int, prefix: PrefixCache | None = None
+    ) -> Float[Array, "B S D"]:
+        """`features` of a batch with this encoder's own parameters, compiled.
+
+        Rows that do not start with the whole instruction (padding on the left) go round the
+        `prefix`.
+        """
+        if not tokens.mask[:, : tokens.crop].all():
+            prefix = None
+        return self._compiled(self.params, tokens.ids, tokens.mask, layer=layer, prefix=prefix)
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., Float[Array, "B S D"]]:
+        return jax.jit(self.features, static_argnames="layer")
+
     def prefix_cache(
         self, params: dict[str, Any], prompt_format: PromptFormat, layer: int
     ) -> PrefixCache | None:
@@ -134,23 +155,21 @@ class TextEncoder:
         return self.model.prefix_cache(params, jnp.asarray(ids, jnp.int32), layer)
 
 
-def load(source: str, *, dtype: str = "float32") -> TextEncoder:
+def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> TextEncoder:
     """Loads an encoder; see `lidit_jax.encoders.load`."""
     if dtype not in _DTYPES:
         raise LiditError(f"dtype={dtype!r}: choose one of {', '.join(_DTYPES)}")
     folder = locate(source)
-    config = huggingface.read_config(folder)
-    family = config.get("model_type")
-    if family not in _ARCHITECTURES:
-        raise LiditError(
-            f"{folder} holds a {family!r} model: supported are {', '.join(_ARCHITECTURES)}"
-        )
-    architecture, table = _ARCHITECTURES[family]
+    path = folder / "config.json"
+    config = huggingface.read_json(path)
     try:
-        model = architecture.from_huggingface(config)
+        model, table = families.read(config)
     except KeyError as error:
-        raise LiditError(f"{folder / 'config.json'} lacks {error}: download it again") from error
+        raise LiditError(f"{path} lacks {error}: download it again") from error
+    except LiditError as error:
+        raise LiditError(f"{folder}: {error}") from error
     tokenizer = PromptTokenizer.from_folder(folder, model.max_positions)
     files = huggingface.safetensors_files(folder)
-    params = huggingface.load_params(files, table, model.shapes(), dtype)
+    shapes = model.shapes()
+    params = huggingface.load_params(files, table, shapes, dtype, encoder_shardings(shapes, mesh))
     return TextEncoder(source, model, params, tokenizer, folder)

@@ -23,24 +23,6 @@ from lidit_jax.weights.tables import Rule
 _GIGABYTE = 10**9
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json`; of a LLaVA-style model the part about its language model.
-
-    Raises:
-      LiditError: when the file is missing or damaged.
-    """
-    config = read_json(folder / "config.json")
-    if "text_config" not in config:
-        return config
-    # Such checkpoints write only what differs from the defaults, which transformers knows.
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(folder).get_text_config().to_dict()
-    except ValueError as error:
-        raise LiditError(f"{folder / 'config.json'} is not understood ({error})") from error
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises `LiditError` when the file is missing or damaged."""
     if not path.is_file():

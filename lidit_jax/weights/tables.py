@@ -29,10 +29,13 @@ def _table(prefix: str, *rules: tuple[str, str | None] | tuple[str, str, str]) -
 
 _BLOCK = r"layers\.(\d+)\."
 _BERT_BLOCK = r"encoder\.layer\.(\d+)\."
+_T5_BLOCK = r"encoder\.block\.(\d+)\.layer\."
 
-DECODER = _table(
-    # Plain causal models, bare trunks, and the language model inside LLaVA-style checkpoints.
-    r"(?:model\.)?(?:language_model\.)?(?:model\.)?",
+_LANGUAGE_MODEL = r"(?:model\.)?(?:language_model\.)?(?:model\.)?"
+"""Before the names of causal models, of bare trunks, and of the language model in LLaVA-style
+checkpoints: `language_model.model.` in transformers 4, `model.language_model.` in 5."""
+
+_TRUNK = (
     (r"embed_tokens\.weight", "embedding"),
     (_BLOCK + r"input_layernorm\.weight", "layers/attention_norm"),
     (_BLOCK + r"self_attn\.q_proj\.weight", "layers/q", _LINEAR),
@@ -42,19 +45,63 @@ DECODER = _table(
     (_BLOCK + r"self_attn\.q_proj\.bias", "layers/q_bias"),
     (_BLOCK + r"self_attn\.k_proj\.bias", "layers/k_bias"),
     (_BLOCK + r"self_attn\.v_proj\.bias", "layers/v_bias"),
+    (_BLOCK + r"self_attn\.o_proj\.bias", "layers/o_bias"),
     (_BLOCK + r"self_attn\.q_norm\.weight", "layers/q_norm"),
     (_BLOCK + r"self_attn\.k_norm\.weight", "layers/k_norm"),
-    (_BLOCK + r"post_attention_layernorm\.weight", "layers/ffn_norm"),
     (_BLOCK + r"mlp\.gate_proj\.weight", "layers/gate", _LINEAR),
     (_BLOCK + r"mlp\.up_proj\.weight", "layers/up", _LINEAR),
     (_BLOCK + r"mlp\.down_proj\.weight", "layers/down", _LINEAR),
     (r"norm\.weight", "final_norm"),
     (r"lm_head\.weight", None),
     (_BLOCK + r"self_attn\.rotary_emb\.inv_freq", None),
-    (r"(?:vision_tower|multi_modal_projector)\..*", None),
+    (r"(?:vision_tower|multi_modal_projector|mm_projector|vision_resampler)\..*", None),
     (r"image_newline", None),
 )
-"""LLaMA, Mistral, Qwen2, Qwen3."""
+
+DECODER = _table(
+    _LANGUAGE_MODEL, *_TRUNK, (_BLOCK + r"post_attention_layernorm\.weight", "layers/ffn_norm")
+)
+"""LLaMA, Mistral, Qwen2, Qwen3, Gemma."""
+
+PHI3 = _table(
+    _LANGUAGE_MODEL,
+    *_TRUNK,
+    (_BLOCK + r"post_attention_layernorm\.weight", "layers/ffn_norm"),
+    (_BLOCK + r"self_attn\.qkv_proj\.weight", "layers/qkv", _LINEAR),
+    (_BLOCK + r"mlp\.gate_up_proj\.weight", "layers/gate_up", _LINEAR),
+)
+
+GEMMA = _table(
+    _LANGUAGE_MODEL,
+    *_TRUNK,
+    (_BLOCK + r"post_attention_layernorm\.weight", "layers/attention_post_norm"),
+    (_BLOCK + r"pre_feedforward_layernorm\.weight", "layers/ffn_norm"),
+    (_BLOCK + r"post_feedforward_layernorm\.weight", "layers/ffn_post_norm"),
+)
+"""Gemma 2 and 3: the name of LLaMA's FFN norm stands for the norm behind attention."""
+
+_T5_ENCODER = (
+    (r"shared\.weight", "embedding"),
+    (r"encoder\.embed_tokens\.weight", None),  # the same again
+    (_T5_BLOCK + r"0\.layer_norm\.weight", "layers/attention_norm"),
+    (_T5_BLOCK + r"0\.SelfAttention\.q\.weight", "layers/q", _LINEAR),
+    (_T5_BLOCK + r"0\.SelfAttention\.k\.weight", "layers/k", _LINEAR),
+    (_T5_BLOCK + r"0\.SelfAttention\.v\.weight", "layers/v", _LINEAR),
+    (_T5_BLOCK + r"0\.SelfAttention\.o\.weight", "layers/o", _LINEAR),
+    (_T5_BLOCK + r"1\.layer_norm\.weight", "layers/ffn_norm"),
+    (_T5_BLOCK + r"1\.DenseReluDense\.wi_0\.weight", "layers/gate", _LINEAR),
+    (_T5_BLOCK + r"1\.DenseReluDense\.wi(?:_1)?\.weight", "layers/up", _LINEAR),
+    (_T5_BLOCK + r"1\.DenseReluDense\.wo\.weight", "layers/down", _LINEAR),
+    (r"encoder\.final_layer_norm\.weight", "final_norm"),
+    (r"decoder\..*", None),
+    (r"lm_head\.weight", None),
+)
+_T5_BIAS = r"0\.SelfAttention\.relative_attention_bias\.weight"
+
+T5 = _table("", *_T5_ENCODER, (r"encoder\.block\.0\.layer\." + _T5_BIAS, "relative_bias"))
+"""T5, T5 1.1 and mT5, with or without their decoder."""
+
+UMT5 = _table("", *_T5_ENCODER, (_T5_BLOCK + _T5_BIAS, "layers/relative_bias"))
 
 BERT = _table(
     r"(?:bert\.)?",

@@ -1,7 +1,10 @@
 """Tiny random models as transformers saves them, and the two packaged ones."""
 
 from pathlib import Path
+from typing import NamedTuple
 
+import jax
+import numpy as np
 import pytest
 import tokenizers
 import torch
@@ -9,73 +12,79 @@ import transformers
 from tokenizers import models, pre_tokenizers, processors, trainers
 
 from lidit_jax import encoders
+from lidit_jax.encoders import TokenBatch
 from lidit_jax.errors import LiditError
+from tests.encoders.tiny_models import DECODERS, ENCODERS, randomise
 
-SMALL = {
-    "vocab_size": 300,
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 6,
-}
-GROUPED = SMALL | {"num_key_value_heads": 2, "max_position_embeddings": 512}
-LLAMA31_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 5e5,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
+PROMPTS = [
+    "a red circle",
+    "",
+    "three green stars to the left of a large purple heart, on a wooden table; 12 of them are blue",
+    "一个红色的圆形在蓝色正方形的左边",
+]
 
-TINY = {
-    "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**GROUPED)),
-    "llama-3.1": lambda: transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(**GROUPED, rope_parameters=LLAMA31_ROPE)
-    ),
-    "mistral": lambda: transformers.MistralForCausalLM(
-        transformers.MistralConfig(**GROUPED, head_dim=16)
-    ),
-    "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**GROUPED)),
-    "qwen3": lambda: transformers.Qwen3ForCausalLM(
-        transformers.Qwen3Config(**GROUPED, head_dim=16)
-    ),
-    "llava": lambda: transformers.LlavaForConditionalGeneration(
-        transformers.LlavaConfig(
-            text_config=transformers.LlamaConfig(**GROUPED),
-            vision_config=transformers.CLIPVisionConfig(
-                hidden_size=16,
-                intermediate_size=16,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                image_size=8,
-                patch_size=4,
-            ),
-        )
-    ),
-    "bert": lambda: transformers.BertForMaskedLM(transformers.BertConfig(**SMALL)),
-}
+
+class Tiny(NamedTuple):
+    """A tiny encoder and its states for `PROMPTS`, padded on the right, then on the left."""
+
+    model: transformers.PreTrainedModel
+    encoder: encoders.TextEncoder
+    tokens: TokenBatch
+    states: np.ndarray
+    """[L+1, 2B, S, D], float32."""
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory):
-    """`tiny_folder("qwen2")`: a folder with a random model whose norms and biases matter."""
-    made: dict[str, Path] = {}
+def tiny_model(tmp_path_factory):
+    """`tiny_model("qwen2")`: a random model and the folder that transformers saved it to."""
+    made: dict[str, tuple[Path, transformers.PreTrainedModel]] = {}
 
-    def make(family: str) -> Path:
+    def make(family: str) -> tuple[Path, transformers.PreTrainedModel]:
         if family not in made:
             folder = tmp_path_factory.mktemp(family)
             torch.manual_seed(0)
-            model = TINY[family]()
-            for name, parameter in model.named_parameters():
-                if "norm" in name.lower() or name.endswith("bias"):
-                    parameter.data += 0.3 * torch.randn_like(parameter)
+            model = (DECODERS | ENCODERS)[family]().eval()
+            randomise(model)
             model.save_pretrained(folder)
             save_tokenizer(folder, bert=family == "bert")
-            made[family] = folder
+            made[family] = folder, model
         return made[family]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_model):
+    """`tiny_folder("qwen2")`: the folder of a random model."""
+    return lambda family: tiny_model(family)[0]
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_model):
+    """`tiny("qwen2")`: the encoder read from that folder, and its hidden states; computed once."""
+    made: dict[str, Tiny] = {}
+
+    def make(family: str) -> Tiny:
+        if family not in made:
+            folder, model = tiny_model(family)
+            encoder = encoders.load(str(folder))
+            tokens = padded_on_both_sides(encoder)
+            states = jax.jit(encoder.hidden_states)(encoder.params, tokens.ids, tokens.mask)
+            made[family] = Tiny(model, encoder, tokens, np.asarray(states))
+        return made[family]
+
+    return make
+
+
+def padded_on_both_sides(encoder: encoders.TextEncoder) -> TokenBatch:
+    """`PROMPTS` twice in one batch; every row has some padding."""
+    longest = encoder.tokenize(PROMPTS, max_prompt_tokens=40).ids.shape[1]
+    batches = [
+        encoder.tokenize(PROMPTS, max_prompt_tokens=40, length=longest + 3, padding=side)
+        for side in ("right", "left")
+    ]
+    ids, mask = (np.concatenate([getattr(b, name) for b in batches]) for name in ("ids", "mask"))
+    return TokenBatch(ids, mask, batches[0].crop, truncated=0)
 
 
 def save_tokenizer(folder: Path, *, bert: bool = False) -> None:

@@ -8,8 +8,11 @@ import pytest
 from lidit_jax import encoders
 from lidit_jax.encoders import PromptFormat, TokenBatch
 from lidit_jax.errors import LiditError
+from tests.encoders.conftest import PROMPTS
+from tests.encoders.tiny_models import DECODERS, ENCODERS
 
-PROMPTS = ["a red circle", "", "three green stars above a large blue square"]
+SAME_BLOCKS = ["llava", "llava-next", "gemma3-vision"]
+"""Layouts that differ from a family only in the names of their tensors."""
 
 
 def features(encoder, params, tokens, layer, prefix=None) -> np.ndarray:
@@ -22,14 +25,18 @@ def rms_error(ours, theirs) -> float:
     return float(np.abs(ours - theirs).max() / np.sqrt(np.mean(theirs**2)))
 
 
-@pytest.mark.parametrize("family", ["llama", "bert"])
-def test_features_are_one_of_the_hidden_states(tiny_folder, family):
-    encoder = encoders.load(str(tiny_folder(family)))
-    tokens = encoder.tokenize(PROMPTS)
-    states = jax.jit(encoder.hidden_states)(encoder.params, tokens.ids, tokens.mask)
-    for layer in (-5, -3, -1, 0, 2):
-        ours = features(encoder, encoder.params, tokens, layer)
-        assert rms_error(ours, states[layer]) <= 1e-5
+@pytest.mark.parametrize(
+    ("family", "layer"),
+    [("llama", -5), ("llama", -1), ("gemma3", 2), ("t5", -1), ("umt5", 0), ("bert", -3)],
+)
+def test_features_are_one_of_the_hidden_states(tiny, family, layer):
+    _, encoder, tokens, states = tiny(family)
+    ours = features(encoder, encoder.params, tokens, layer)
+    assert rms_error(ours[tokens.mask], states[layer][tokens.mask]) <= 1e-5
+
+
+def test_a_layer_that_does_not_exist_is_refused(tiny):
+    _, encoder, tokens, _ = tiny("llama")
     with pytest.raises(LiditError, match="layer -6 does not exist: this encoder has 4 blocks"):
         encoder.features(encoder.params, tokens.ids, tokens.mask, -6)
 
@@ -47,17 +54,21 @@ def test_the_paper_s_layer_skips_the_last_two_blocks_and_the_final_norm(tiny_fol
     )
 
 
-@pytest.mark.parametrize("family", ["llama", "bert"])
-def test_padding_changes_nothing_and_is_finite(tiny_folder, family):
-    encoder = encoders.load(str(tiny_folder(family)))
-    valid = []
-    for padding, length in (("right", None), ("right", 64 + 90), ("left", 64 + 90)):
-        tokens = encoder.tokenize(PROMPTS, length=length, padding=padding)
-        everywhere = features(encoder, encoder.params, tokens, -2)
-        assert np.isfinite(everywhere).all()
-        valid.append(everywhere[tokens.mask])
-    assert rms_error(valid[1], valid[0]) <= 1e-5
-    assert rms_error(valid[2], valid[0]) <= 1e-5
+@pytest.mark.parametrize("family", [*DECODERS, *ENCODERS])
+def test_padding_changes_nothing_and_is_finite(tiny, family):
+    _, _, tokens, states = tiny(family)
+    assert np.isfinite(states).all()
+    on_the_right, on_the_left = np.split(states, 2, axis=1)
+    right_mask, left_mask = np.split(tokens.mask, 2)
+    assert rms_error(on_the_right[:, right_mask], on_the_left[:, left_mask]) <= 1e-5
+
+
+def test_a_row_needs_no_padding(tiny):
+    _, encoder, tokens, states = tiny("llama")
+    first = encoder.tokenize(PROMPTS[:1])
+    assert first.mask.all()
+    ours = features(encoder, encoder.params, first, -2)
+    assert rms_error(ours[0], states[-2, 0][tokens.mask[0]]) <= 1e-5
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
@@ -68,17 +79,19 @@ def test_a_row_without_any_token_is_finite(tiny_folder, family, dtype):
     assert np.isfinite(features(encoder, encoder.params, nothing, -1)).all()
 
 
-@pytest.mark.parametrize("layer", [-3, -1])
-@pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_the_instruction_cache_gives_the_same_features(tiny_folder, family, layer):
-    encoder = encoders.load(str(tiny_folder(family)))
-    tokens = encoder.tokenize(PROMPTS)
+@pytest.mark.parametrize(
+    ("family", "layer"),
+    [("llama", -1), *((family, -3) for family in DECODERS if family not in SAME_BLOCKS)],
+)
+def test_the_instruction_cache_gives_the_same_features(tiny, family, layer):
+    """Also where the instruction is longer than the window."""
+    _, encoder, tokens, states = tiny(family)
+    B = len(PROMPTS)
+    right = TokenBatch(tokens.ids[:B], tokens.mask[:B], tokens.crop, 0)
     prefix = encoder.prefix_cache(encoder.params, PromptFormat(), layer)
     assert prefix.features.shape == (tokens.crop, encoder.width)
-    plain = features(encoder, encoder.params, tokens, layer)
-    cached = features(encoder, encoder.params, tokens, layer, prefix)
-    assert cached.shape == plain.shape
-    assert rms_error(cached[tokens.mask], plain[tokens.mask]) <= 1e-5
+    cached = features(encoder, encoder.params, right, layer, prefix)
+    assert rms_error(cached[right.mask], states[layer, :B][right.mask]) <= 1e-5
 
 
 def test_the_instruction_cache_is_exact_on_smollm2(packaged):

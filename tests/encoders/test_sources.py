@@ -45,7 +45,7 @@ def test_unknown_names_and_files_are_refused(tmp_path):
     with pytest.raises(LiditError, match=r"config.json is missing"):
         encoders.load(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(LiditError, match="holds a 'gpt2' model: supported are llama"):
+    with pytest.raises(LiditError, match="a 'gpt2' model is not supported: choose one of llama"):
         encoders.load(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(LiditError, match="lacks 'hidden_size'"):
