@@ -1,0 +1,256 @@
+"""Model families: from the `config.json` of a checkpoint to an encoder and its table of names.
+
+A family is a reader of configurations, a table, and the values that transformers fills in when a
+configuration leaves them out. LLaVA-style checkpoints are read as the language model inside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lidit_jax.encoders.bert import Bert
+from lidit_jax.encoders.decoder import Decoder
+from lidit_jax.encoders.rope import Rope
+from lidit_jax.encoders.t5 import T5
+from lidit_jax.errors import LiditError
+from lidit_jax.weights import tables
+from lidit_jax.weights.tables import Rule
+
+Config = dict[str, Any]
+Encoder = Decoder | Bert | T5
+
+_ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the checkpoints of one `model_type` are read."""
+
+    read: Callable[[Config], Encoder]
+    table: tuple[Rule, ...]
+    switches: Config = field(default_factory=dict)
+    """What transformers assumes when a configuration does not say."""
+    sizes: Config = field(default_factory=dict)
+    """The same for sizes, which only the language model of a LLaVA-style checkpoint leaves out."""
+
+
+def read(config: Config) -> tuple[Encoder, tuple[Rule, ...]]:
+    """The encoder that a `config.json` describes, and the table of its checkpoint's names.
+
+    Raises:
+      LiditError: for a family, or an option of it, that is not supported.
+      KeyError: when the configuration lacks a size.
+    """
+    inside = "text_config" in config
+    if inside:
+        config = {"model_type": "llama"} | config["text_config"]
+    name = config.get("model_type")
+    if name not in FAMILIES:
+        raise LiditError(f"a {name!r} model is not supported: choose one of {', '.join(FAMILIES)}")
+    family = FAMILIES[name]
+    defaults = family.switches | (family.sizes if inside else {})
+    return family.read(defaults | config), family.table
+
+
+def _decoder(config: Config, **switches: Any) -> Decoder:
+    """A decoder of the sizes that all families write the same way."""
+    if (activation := config.get("hidden_act") or "silu") not in _ACTIVATIONS:
+        raise LiditError(
+            f"hidden_act={activation!r} is not supported: only {', '.join(_ACTIVATIONS)} are"
+        )
+    width, heads = config["hidden_size"], config["num_attention_heads"]
+    shapes = {
+        "vocabulary": config["vocab_size"],
+        "width": width,
+        "num_layers": config["num_hidden_layers"],
+        "heads": heads,
+        "kv_heads": config.get("num_key_value_heads") or heads,
+        "head_width": config.get("head_dim") or width // heads,
+        "ffn_width": config["intermediate_size"],
+        "norm_epsilon": config.get("rms_norm_eps", 1e-6),
+        "activation": _ACTIVATIONS[activation],
+    }
+    return Decoder(**shapes, **({"rope": Rope.from_huggingface(config)} | switches))
+
+
+def _local(config: Config, *otherwise: bool) -> tuple[bool, ...]:
+    """Which blocks are local: what `layer_types` says, `otherwise` (repeated) without it."""
+    L = config["num_hidden_layers"]
+    types = config.get("layer_types")
+    if types is None:
+        return tuple(otherwise[i % len(otherwise)] for i in range(L))
+    if unknown := set(types) - {"sliding_attention", "full_attention"}:
+        raise LiditError(
+            f"layer_types with {', '.join(sorted(unknown))} is not supported: "
+            "use a model of full and sliding attention"
+        )
+    return tuple(kind == "sliding_attention" for kind in types)
+
+
+def _windowed(config: Config, *otherwise: bool) -> Config:
+    """The decoder's fields about local blocks; nothing where there is no window."""
+    window = config.get("sliding_window")
+    return {"window": window, "local": _local(config, *otherwise)} if window else {}
+
+
+def _llama(config: Config) -> Decoder:
+    bias = bool(config.get("attention_bias"))
+    return _decoder(config, qkv_bias=bias, output_bias=bias)
+
+
+def _mistral(config: Config) -> Decoder:
+    return _decoder(config, **_windowed(config, True))
+
+
+def _qwen(config: Config, **switches: Any) -> Decoder:
+    if config["use_sliding_window"]:
+        full = config["max_window_layers"]
+        pattern = [i >= full for i in range(config["num_hidden_layers"])]
+        switches |= _windowed(config, *pattern)
+    return _decoder(config, **switches)
+
+
+def _qwen2(config: Config) -> Decoder:
+    return _qwen(config, qkv_bias=True)
+
+
+def _qwen3(config: Config) -> Decoder:
+    bias = bool(config.get("attention_bias"))
+    return _qwen(config, qk_norm=True, qkv_bias=bias, output_bias=bias)
+
+
+def _phi3(config: Config) -> Decoder:
+    return _decoder(config, fused=True, **_windowed(config, True))
+
+
+def _gemma(config: Config, **switches: Any) -> Decoder:
+    if config.get("use_bidirectional_attention"):
+        raise LiditError("use_bidirectional_attention is not supported: use a causal Gemma")
+    # The first releases say "gelu" and mean the tanh approximation.
+    config = config | {"hidden_act": "gelu_pytorch_tanh"}
+    scale = config["hidden_size"] ** 0.5
+    return _decoder(config, norm_offset=True, embedding_scale=scale, **switches)
+
+
+def _gemma2(config: Config, **switches: Any) -> Decoder:
+    if (activation := config.get("hidden_activation")) not in (None, "gelu_pytorch_tanh"):
+        raise LiditError(
+            f"hidden_activation={activation!r} is not supported: use a Gemma with gelu_pytorch_tanh"
+        )
+    fields = {
+        "sandwich_norms": True,
+        "score_scale": config["query_pre_attn_scalar"] ** -0.5,
+        "score_cap": config["attn_logit_softcapping"],
+        **_windowed(config, True, False),
+    }
+    return _gemma(config, **(fields | switches))
+
+
+def _gemma3(config: Config) -> Decoder:
+    pattern = [True] * (config["sliding_window_pattern"] - 1) + [False]
+    # transformers 5 keeps a RoPE for each kind of block, version 4 a few fields beside each other.
+    ropes = config.get("rope_parameters") or {}
+    everywhere, nearby = (
+        {"rope_parameters": ropes[kind]} if kind in ropes else older
+        for kind, older in (
+            ("full_attention", config | {"rope_parameters": None}),
+            ("sliding_attention", {"rope_theta": config["rope_local_base_freq"]}),
+        )
+    )
+    return _gemma2(
+        config,
+        qk_norm=True,
+        rope=Rope.from_huggingface(everywhere),
+        local_rope=Rope.from_huggingface(nearby),
+        local=_local(config, *pattern),
+    )
+
+
+def _t5(config: Config) -> T5:
+    if (ffn := config["feed_forward_proj"]) not in ("relu", "gated-gelu"):
+        raise LiditError(f"feed_forward_proj={ffn!r} is not supported: use relu or gated-gelu")
+    return T5(
+        vocabulary=config["vocab_size"],
+        width=config["d_model"],
+        num_layers=config["num_layers"],
+        heads=config["num_heads"],
+        head_width=config["d_kv"],
+        ffn_width=config["d_ff"],
+        norm_epsilon=config["layer_norm_epsilon"],
+        buckets=config["relative_attention_num_buckets"],
+        max_distance=config["relative_attention_max_distance"],
+        gated=ffn == "gated-gelu",
+        bias_in_every_block=config["model_type"] == "umt5",
+    )
+
+
+def _sizes(
+    vocabulary: int, width: int, ffn: int, layers: int, heads: int, kv_heads: int | None
+) -> Config:
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": ffn,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+    }
+
+
+_QWEN_WINDOW = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
+_QWEN_SIZES = _sizes(151936, 4096, 22016, 32, 32, 32)
+_GEMMA2_SCORES = {"head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 4096}
+_GEMMA2_SIZES = _sizes(256000, 2304, 9216, 26, 8, 4)
+_T5_SWITCHES = {
+    "feed_forward_proj": "relu",
+    "layer_norm_epsilon": 1e-6,
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
+}
+_GATED_T5_SWITCHES = _T5_SWITCHES | {"feed_forward_proj": "gated-gelu"}
+
+_LLAMA = Family(_llama, tables.DECODER, {}, _sizes(32000, 4096, 11008, 32, 32, None))
+_MISTRAL = Family(
+    _mistral, tables.DECODER, {"sliding_window": 4096}, _sizes(32000, 4096, 14336, 32, 32, 8)
+)
+_QWEN2 = Family(_qwen2, tables.DECODER, _QWEN_WINDOW, _QWEN_SIZES)
+_GEMMA3 = Family(
+    _gemma3,
+    tables.GEMMA,
+    _GEMMA2_SCORES
+    | {
+        "attn_logit_softcapping": None,
+        "sliding_window_pattern": 6,
+        "rope_theta": 1e6,
+        "rope_local_base_freq": 1e4,
+    },
+    _GEMMA2_SIZES | {"vocab_size": 262208},
+)
+
+FAMILIES = {
+    "llama": _LLAMA,
+    "mistral": _MISTRAL,
+    "qwen2": _QWEN2,
+    "qwen3": Family(_qwen3, tables.DECODER, _QWEN_WINDOW | {"head_dim": 128}, _QWEN_SIZES),
+    "gemma": Family(
+        _gemma, tables.DECODER, {"head_dim": 256}, _sizes(256000, 3072, 24576, 28, 16, 16)
+    ),
+    "gemma2": Family(
+        _gemma2, tables.GEMMA, _GEMMA2_SCORES | {"attn_logit_softcapping": 50.0}, _GEMMA2_SIZES
+    ),
+    "gemma3_text": _GEMMA3,
+    "phi3": Family(
+        _phi3, tables.PHI3, {"rms_norm_eps": 1e-5}, _sizes(32064, 3072, 8192, 32, 32, None)
+    ),
+    # The original LLaVA code writes the fields of its language model at the top.
+    "llava_llama": _LLAMA,
+    "llava_mistral": _MISTRAL,
+    "llava_qwen": _QWEN2,
+    "t5": Family(_t5, tables.T5, _T5_SWITCHES),
+    "mt5": Family(_t5, tables.T5, _GATED_T5_SWITCHES),
+    "umt5": Family(_t5, tables.UMT5, _GATED_T5_SWITCHES),
+    "bert": Family(Bert.from_huggingface, tables.BERT),
+}
+"""By the `model_type` of transformers."""

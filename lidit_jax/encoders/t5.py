@@ -1,0 +1,127 @@
+"""The encoder half of T5 (https://arxiv.org/abs/1910.10683), T5 1.1, mT5 and UMT5.
+
+Pre-norm blocks with RMSNorm, bidirectional attention whose scores are not scaled, and a learned
+bias for each distance between two tokens instead of positions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int32
+
+from lidit_jax.encoders.blocks import attention, blocks_below, linear, rms_norm, scan_blocks
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class T5:
+    """Shapes of a T5 encoder; the methods are pure functions of its parameters."""
+
+    vocabulary: int
+    width: int
+    num_layers: int
+    heads: int
+    head_width: int
+    ffn_width: int
+    norm_epsilon: float
+    buckets: int
+    """Distances that the relative bias tells apart, both directions together."""
+    max_distance: int
+    """Tokens from which on all distances share the last bucket."""
+    gated: bool
+    """T5 1.1 and later: a GELU gate in the FFN; the first T5 has a ReLU and no gate."""
+    bias_in_every_block: bool
+    """UMT5: each block has its own relative bias; elsewhere all share the first one's."""
+
+    causal: ClassVar[bool] = False
+    default_layer: ClassVar[int] = -1
+    max_positions: ClassVar[int | None] = None
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter by its path; those of blocks are stacked on the first axis."""
+        D, F, inner = self.width, self.ffn_width, self.heads * self.head_width
+        block = {"attention_norm": (D,), "ffn_norm": (D,), "up": (D, F), "down": (F, D)}
+        block |= dict.fromkeys("qkv", (D, inner)) | {"o": (inner, D)}
+        if self.gated:
+            block |= {"gate": (D, F)}
+        bias = {"relative_bias": (self.buckets, self.heads)}
+        if self.bias_in_every_block:
+            block, bias = block | bias, {}
+        stacked = {f"layers/{name}": (self.num_layers, *shape) for name, shape in block.items()}
+        return {"embedding": (self.vocabulary, D), **bias, **stacked, "final_norm": (D,)}
+
+    def hidden_states(
+        self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
+    ) -> Float[Array, "L+1 B S D"]:
+        """The embeddings and the output of every block; the last one is normed, as in Hugging Face
+        transformers."""
+        states = self._run(params, ids, mask, self.num_layers, keep_all=True)
+        last = self._norm(states[-1:], params["final_norm"])
+        return jnp.concatenate([params["embedding"][ids][None], states[:-1], last])
+
+    def features(
+        self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"], layer: int
+    ) -> Float[Array, "B S D"]:
+        """`hidden_states(...)[layer]`, running only the blocks below it."""
+        blocks = blocks_below(layer, self.num_layers)
+        x = self._run(params, ids, mask, blocks, keep_all=False)
+        return self._norm(x, params["final_norm"]) if blocks == self.num_layers else x
+
+    def bucket_of(self, length: int) -> Int32[np.ndarray, "S S"]:
+        """Bucket of the distance from every query (rows) to every key of `length` tokens.
+
+        Half of the buckets are for keys behind the query. Of each half, half are single distances,
+        the others widen logarithmically up to `max_distance`.
+        """
+        side = self.buckets // 2
+        single = side // 2
+        tokens = np.arange(length)
+        distance = tokens - tokens[:, None]
+        away = np.abs(distance)
+        # float32, as the models were trained: it decides the bucket at some edges.
+        octaves = np.log(np.maximum(away, 1).astype(np.float32) / np.float32(single))
+        octaves = octaves / np.float32(math.log(self.max_distance / single))
+        wide = single + (octaves * np.float32(side - single)).astype(np.int32)
+        bucket = np.where(away < single, away, np.minimum(wide, side - 1))
+        return (bucket + side * (distance > 0)).astype(np.int32)
+
+    def _run(
+        self,
+        params: Params,
+        ids: Int32[Array, "B S"],
+        mask: Bool[Array, "B S"],
+        blocks: int,
+        *,
+        keep_all: bool,
+    ) -> Array:
+        bucket = self.bucket_of(ids.shape[1])
+
+        def block(layer: Params, x: Array) -> Array:
+            bias = (layer if self.bias_in_every_block else params)["relative_bias"]
+            return self._block(layer, x, mask, jnp.moveaxis(bias[bucket], -1, 0))
+
+        x = params["embedding"][ids]
+        return scan_blocks(block, params["layers"], x, blocks, keep_all=keep_all)
+
+    def _block(
+        self, layer: Params, x: Array, mask: Bool[Array, "B S"], bias: Float[Array, "H S S"]
+    ) -> Float[Array, "B S D"]:
+        B, S, _ = x.shape
+        h = self._norm(x, layer["attention_norm"])
+        q, k, v = (linear(h, layer[name]).reshape(B, S, self.heads, -1) for name in "qkv")
+        attended = attention(q, k, v, mask[:, None, :], scale=1.0, bias=bias)
+        x = x + linear(attended.reshape(B, S, -1), layer["o"])
+        h = self._norm(x, layer["ffn_norm"])
+        up = linear(h, layer["up"])
+        h = jax.nn.gelu(linear(h, layer["gate"])) * up if self.gated else jax.nn.relu(up)
+        return x + linear(h, layer["down"])
+
+    def _norm(self, x: Float[Array, "*N D"], scale: Float[Array, " D"]) -> Float[Array, "*N D"]:
+        return rms_norm(x, scale, self.norm_epsilon)
