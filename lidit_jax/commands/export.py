@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lidit_jax.commands.arguments import add_command
-from lidit_jax.errors import LiditError
 from lidit_jax.output import writable_folder
 
 _EXAMPLES = """\
@@ -37,17 +36,17 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Loads the newest checkpoint and writes the folder."""
     with writable_folder(options.out, "--out"):
-        from lidit_jax.models.image_codec import DEMO
+        from lidit_jax.models.image_codec import files_of, locate
         from lidit_jax.pipeline import load_workdir
-        from lidit_jax.weights.bundle import is_bundle, save_bundle
+        from lidit_jax.weights.bundle import save_bundle
 
         params, config, metadata = load_workdir(options.checkpoint, raw=options.raw)
         if config.training.task == "lidit" and config.vae.source != "pixels":
-            source = DEMO if config.vae.source == "demo" else Path(config.vae.source)
-            if not is_bundle(source):
-                raise LiditError(f"config.vae.source={config.vae.source!r}: nothing in {source}")
-            if source.resolve() != (options.out / "vae").resolve():
-                shutil.copytree(source, options.out / "vae", dirs_exist_ok=True)
+            source, target = locate(config.vae.source), options.out / "vae"
+            if source.resolve() != target.resolve():
+                target.mkdir(parents=True, exist_ok=True)
+                for file in files_of(source):
+                    shutil.copy2(file, target)
         save_bundle(options.out, params, config, metadata)
     size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file())
     print(f"{options.out}: {size / 1e6:.1f} MB, step {metadata['step']}")
