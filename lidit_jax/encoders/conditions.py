@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax import encoders
@@ -29,13 +30,23 @@ class TextConditions(NamedTuple):
 class PromptEncoders:
     """The frozen encoders of a configuration, one stream each."""
 
-    def __init__(self, config: EncoderConfig):
-        """Loads them. Raises `LiditError` when one cannot be found or read."""
-        self.streams: list[TextEncoder] = [encoders.load(source) for source in config.sources]
+    def __init__(self, config: EncoderConfig, mesh: Mesh | None = None):
+        """Loads them, shared over the mesh if there is one.
+
+        Raises:
+          LiditError: when one cannot be found or read.
+        """
+        self.streams: list[TextEncoder] = [
+            encoders.load(source, dtype=config.dtype, mesh=mesh) for source in config.sources
+        ]
         self.layers = list(config.layers) or [s.default_layer for s in self.streams]
         self.prompt_format = PromptFormat(config.instruction, config.system_prompt)
         self.max_prompt_tokens = config.max_prompt_tokens
-        self._compute = [jax.jit(s.features, static_argnames="layer") for s in self.streams]
+        # A causal encoder reads the constant instruction once, not with every prompt.
+        self._instructions = [
+            stream.prefix_cache(stream.params, self.prompt_format, layer)
+            for stream, layer in zip(self.streams, self.layers, strict=True)
+        ]
 
     @property
     def description(self) -> list[dict[str, Any]]:
@@ -79,7 +90,9 @@ class PromptEncoders:
           LiditError: when a prompt is longer than `max_prompt_tokens`.
         """
         features, masks, crop = [], [], []
-        for stream, layer, compute in zip(self.streams, self.layers, self._compute, strict=True):
+        for stream, layer, instruction in zip(
+            self.streams, self.layers, self._instructions, strict=True
+        ):
             tokens = stream.tokenize(
                 prompts,
                 self.prompt_format,
@@ -87,10 +100,13 @@ class PromptEncoders:
                 overflow="error",
             )
             extra = -tokens.ids.shape[1] % _LENGTH_STEP
-            ids = np.pad(tokens.ids, ((0, 0), (0, extra)))
-            mask = np.pad(tokens.mask, ((0, 0), (0, extra)))
-            features.append(compute(stream.params, ids, mask, layer=layer))
-            masks.append(jnp.asarray(mask))
+            tokens = dataclasses.replace(
+                tokens,
+                ids=np.pad(tokens.ids, ((0, 0), (0, extra))),
+                mask=np.pad(tokens.mask, ((0, 0), (0, extra))),
+            )
+            features.append(stream.encode(tokens, layer, instruction))
+            masks.append(jnp.asarray(tokens.mask))
             crop.append(tokens.crop)
         return TextConditions(tuple(features), tuple(masks)), tuple(crop)
 

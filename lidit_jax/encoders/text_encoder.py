@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int32
 
@@ -144,6 +144,10 @@ class TextEncoder:
     def _compiled(self) -> Callable[..., Float[Array, "B S D"]]:
         return jax.jit(self.features, static_argnames="layer")
 
+    @functools.cached_property
+    def _compiled_prefix(self) -> Callable[..., PrefixCache]:
+        return jax.jit(self.model.prefix_cache, static_argnames="layer")
+
     def prefix_cache(
         self, params: dict[str, Any], prompt_format: PromptFormat, layer: int
     ) -> PrefixCache | None:
@@ -152,7 +156,7 @@ class TextEncoder:
         ids = self.tokenizer.prefix(prompt_format)
         if not self.causal or not ids:
             return None
-        return self.model.prefix_cache(params, jnp.asarray(ids, jnp.int32), layer)
+        return self._compiled_prefix(params, np.asarray(ids, np.int32), layer=layer)
 
 
 def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> TextEncoder:

@@ -25,6 +25,7 @@ from lidit_jax.generation import Generator
 from lidit_jax.models.image_codec import ImageCodec, load_codec
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.output import atomic_file
+from lidit_jax.parallel.mesh import make_mesh
 from lidit_jax.paths import cache_dir
 from lidit_jax.progress import progress_bar
 from lidit_jax.training.step import Batch, Metrics
@@ -45,7 +46,7 @@ class LIDiTTask:
         self._model = LIDiT(config.model)
         codec = load_codec(config.vae)
         _check_size(config, codec)
-        encoders = PromptEncoders(config.encoders)
+        encoders = PromptEncoders(config.encoders, make_mesh(config.mesh))
         # Before the captions, which may take hours: one of these prompts may be too long.
         self._prompts, _ = encoders.encode(config.training.prompts)
         folder = Path(config.data.cache_dir) if config.data.cache_dir else cache_dir() / "data"
