@@ -139,12 +139,30 @@ class DiffusionConfig:
     """Space in which the error is measured; empty: the prediction's own space."""
     timesteps: int = 1000
     """DDPM steps T (ours)."""
+    schedule: str = "linear"
+    """DDPM noise schedule: "linear", "scaled_linear" or "cosine" (ours; the paper names none)."""
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    zero_terminal_snr: bool = False
+    """Make the last DDPM step noise alone, as sampling starts from; needs "v" or "x0"."""
+    weighting: str = ""
+    """How much a time counts in the loss: "" (all the same), "min_snr"; under "flow" also
+    "sigma_sqrt" and "cosmap" (Stable Diffusion 3)."""
+    snr_gamma: float = 5.0
+    """Largest weight of an error in the image under "min_snr"."""
     time_sampling: str = "logit_normal"
-    """Flow times in training: "uniform" or "logit_normal"."""
+    """Flow times in training: "uniform", "logit_normal" or "mode" (Stable Diffusion 3)."""
+    logit_mean: float = 0.0
+    """Mean of the times' logits under "logit_normal"; above 0 noisier times."""
+    logit_std: float = 1.0
+    """Their standard deviation."""
+    mode_scale: float = 1.29
+    """How strongly "mode" prefers the middle times."""
     shift: float = 1.0
     """Resolution shift of flow times: t' = s*t / (1 + (s-1)*t)."""
+    resolution_shift: bool = False
+    """Sample images of another size than `data.image_size` with a shift in proportion to the
+    square root of their pixels (Stable Diffusion 3, eq. 23)."""
     caption_dropout: float = 0.1
     """Share of samples trained with the empty prompt's features, for guidance (ours)."""
 
@@ -217,10 +235,33 @@ class SamplingConfig:
     """Defaults of `lidit sample`, stored in each checkpoint (the paper states none)."""
 
     sampler: str = "ddim"
-    """ "ddim" for DDPM, "euler" for flow."""
+    """ "ddim" or "ddpm" for DDPM; for both processes "euler", "euler_ancestral", "heun", "dpm++2m",
+    "dpm++2m_sde", "unipc"."""
     steps: int = 50
+    spacing: str = "trailing"
+    """Times that are visited: "trailing", "linspace", "karras"; for DDPM also "leading"."""
+    shift: float = 0.0
+    """Shift of flow times in sampling; 0 for that of training."""
+    eta: float = 0.0
+    """Share of fresh noise in "ddim"."""
     guidance: float = 5.0
-    """Classifier-free guidance scale; 1 switches it off."""
+    """Guidance scale; 1 switches it off and halves the work."""
+    guidance_method: str = "cfg"
+    """ "cfg", "apg", or under "flow" also "cfg_zero"."""
+    guidance_low: float = 0.0
+    """Guide from this place on the time axis (0 image, 1 noise) ..."""
+    guidance_high: float = 1.0
+    """... to this one."""
+    guidance_rescale: float = 0.0
+    """Share of the rescaling of guided predictions to the contrast before guidance."""
+    zero_steps: int = 1
+    """First steps without motion under "cfg_zero"."""
+    apg_parallel: float = 0.0
+    """Share of the change along the image under "apg"."""
+    apg_norm: float = 0.0
+    """Largest norm of the change under "apg"; 0 for no limit."""
+    apg_momentum: float = -0.5
+    """Momentum of the change under "apg"."""
 
 
 @dataclass(frozen=True)

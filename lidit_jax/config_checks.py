@@ -21,7 +21,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "diffusion.process": ("ddpm", "flow"),
     "diffusion.prediction": ("epsilon", "v", "x0", "velocity"),
     "diffusion.loss": ("", "epsilon", "v", "x0", "velocity"),
-    "diffusion.time_sampling": ("uniform", "logit_normal"),
+    "diffusion.time_sampling": ("uniform", "logit_normal", "mode"),
     "vae.architecture": ("patch", "kl"),
     "vae.dtype": ("float32", "bfloat16"),
     "vae.reconstruction": ("l1", "l2"),
@@ -31,8 +31,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.schedule": ("constant", "cosine"),
     "training.task": ("lidit", "vae"),
 }
-# The samplers of `lidit_jax.diffusion.samplers`, by the process that they solve.
-_SAMPLERS = {"ddpm": ("ddim",), "flow": ("euler",)}
 _POSITIVE = (
     "model.width",
     "model.depth",
@@ -142,18 +140,13 @@ def _check_model(config: Config) -> None:
 
 def _check_process(config: Config) -> None:
     from lidit_jax.diffusion import process as processes
+    from lidit_jax.sampling_settings import check_settings
 
-    process, sampling = processes.from_config(config.diffusion), config.sampling
-    fitting = _SAMPLERS[process.name]
-    if sampling.sampler not in fitting:
-        raise LiditError(
-            f"config.sampling.sampler={sampling.sampler!r} does not fit "
-            f"config.diffusion.process={process.name!r}: choose one of {_quoted(fitting)}"
-        )
     try:
-        process.sampling_times(sampling.steps)
+        check_settings(config.sampling, processes.from_config(config.diffusion))
     except LiditError as error:
-        raise LiditError(f"config.sampling.steps: {error}") from error
+        text = str(error)
+        raise LiditError(text if text.startswith("config.") else f"config.sampling: {text}") from error
 
 
 def _check_autoencoder(config: Config) -> None:

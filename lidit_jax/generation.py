@@ -3,28 +3,88 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from lidit_jax.diffusion.guidance import concatenate_conditions, guided
+from lidit_jax.config import SamplingConfig
+from lidit_jax.diffusion.flow import RectifiedFlow
+from lidit_jax.diffusion.guidance import (
+    Guidance,
+    ModelFn,
+    PairFn,
+    away_from,
+    concatenate_conditions,
+    in_one_batch,
+)
+from lidit_jax.diffusion.noise import checked_seeds, initial_noise, step_noise, vary
 from lidit_jax.diffusion.process import Process
-from lidit_jax.diffusion.samplers import initial_noise, sample
+from lidit_jax.diffusion.samplers import Known, Sampler, plan, sample
 from lidit_jax.encoders.conditions import TextConditions, pad_conditions
 from lidit_jax.errors import LiditError
 from lidit_jax.models.image_codec import ImageCodec, to_uint8
 from lidit_jax.models.lidit import LIDiT
+from lidit_jax.sampling_settings import guidance_of, sampler_of
+
+
+class Start(NamedTuple):
+    """Images to begin from."""
+
+    images: UInt8[np.ndarray, "B H W 3"]
+    strength: float
+    """Share of the steps to take: the more, the less is left of the image."""
+    mask: Bool[np.ndarray, "B H W"] | None = None
+    """True where to paint anew; everything else stays."""
+
+
+class Blend(NamedTuple):
+    """Second prompts."""
+
+    conditions: TextConditions
+    weight: Float[np.ndarray, "B"]
+
+
+class Variation(NamedTuple):
+    """Noise to turn towards."""
+
+    seeds: Sequence[int]
+    amount: Float[np.ndarray, "B"]
+
+
+class Weaker(NamedTuple):
+    """A weaker network to move away from, instead of from the empty prompt."""
+
+    model: LIDiT
+    params: Any
+
+
+class _Inputs(NamedTuple):
+    """The data of one call; what is None is not in the compiled program."""
+
+    params: Any
+    codec_params: Any
+    conditions: TextConditions
+    null: TextConditions
+    seeds: Int[Array, "B"]
+    guidance: Guidance | None
+    blend: Blend | None
+    variation: Variation | None
+    image: Float[Array, "B H W 3"] | None
+    mask: Bool[Array, "B H W"] | None
+    weaker_params: Any
 
 
 class Generator:
-    """Samples images with classifier-free guidance.
+    """Samples images with guidance.
 
-    It compiles once for each (number of images, size, steps, sampler, text length); seeds, prompts
-    and guidance scales are data.
+    It compiles once for each (number of images, size, sampler with its steps and times, guidance
+    method, text length) and kind of job; seeds, prompts and guidance scales are data. Without any
+    guidance (scale 1) the network runs on half the batch, which is a program of its own.
     """
 
     def __init__(
@@ -35,6 +95,7 @@ class Generator:
         mean: Sequence[float],
         deviation: Sequence[float],
         crop: tuple[int, ...],
+        shift_size: int = 0,
     ):
         """Binds a network to its process and latents.
 
@@ -45,11 +106,16 @@ class Generator:
           mean: of each latent channel, over the training data.
           deviation: likewise.
           crop: number of instruction tokens of each stream.
+          shift_size: side in pixels for which the shift of a flow holds; other sizes scale it. 0
+            keeps the shift at all sizes.
         """
         self._model, self._process, self._codec, self._crop = model, process, codec, crop
         self._mean = np.asarray(mean, np.float32)
         self._deviation = np.asarray(deviation, np.float32)
-        self._run = jax.jit(self._sample, static_argnames=("steps", "sampler"))
+        self._shift_size = shift_size
+        self._run = jax.jit(
+            self._sample, static_argnames=("size", "process", "sampler", "weaker_model")
+        )
 
     def __call__(
         self,
@@ -59,73 +125,168 @@ class Generator:
         *,
         seeds: Sequence[int],
         size: tuple[int, int],
-        steps: int,
-        guidance: float,
-        sampler: str,
+        settings: SamplingConfig,
+        guidance: float | Sequence[float] | None = None,
+        start: Start | None = None,
+        blend: Blend | None = None,
+        variation: Variation | None = None,
+        weaker: Weaker | None = None,
     ) -> UInt8[np.ndarray, "B H W 3"]:
         """Draws one image a condition.
 
         Args:
           params: weights of the network.
           conditions: of B prompts.
-          null: of the empty prompt, batch 1.
+          null: of the empty prompt, batch 1, or of B negative prompts.
           seeds: one an image.
           size: (height, width) in pixels.
-          steps: evaluations of the network.
-          guidance: scale; 1 for none.
-          sampler: see `lidit_jax.diffusion.samplers`.
+          settings: sampler, steps and guidance method.
+          guidance: scale, or one an image; None for that of the settings.
+          start: images to begin from.
+          blend: second prompts.
+          variation: noise to turn towards.
+          weaker: a weaker network for autoguidance; `null` and `blend` are then not used.
 
         Raises:
           LiditError: when the size does not fit, or the network returns values that are not finite.
         """
-        step = self._codec.downsample * self._model.config.patch
-        if any(side <= 0 or side % step for side in size):
-            raise LiditError(
-                f"size {size[0]}x{size[1]}: each side must be a multiple of {step} "
-                "(patch x downsampling of the autoencoder)"
-            )
-        shape = (size[0] // self._codec.downsample, size[1] // self._codec.downsample)
-        noise = initial_noise(seeds, (*shape, self._codec.channels))
-        lengths = [f.shape[1] for f in conditions.features]
+        self.check_size(size)
+        scales = np.asarray(settings.guidance if guidance is None else guidance, np.float32)
+        unguided = np.all(scales == 1) and settings.guidance_method != "cfg_zero"
+        sampler = sampler_of(settings, 1.0 if start is None else start.strength)
+        inputs = _Inputs(
+            params=params,
+            codec_params=self._codec.params,
+            **_padded(conditions, null, blend),
+            seeds=checked_seeds(seeds),
+            guidance=None if unguided else guidance_of(settings, jnp.asarray(scales)),
+            variation=variation and Variation(checked_seeds(variation.seeds), variation.amount),
+            image=start and jnp.asarray(start.images, jnp.float32) / 127.5 - 1.0,
+            mask=start and start.mask,
+            weaker_params=weaker and weaker.params,
+        )
         images, nonfinite_step = self._run(
-            params,
-            self._codec.params,
-            conditions,
-            pad_conditions(null, lengths),
-            noise,
-            jnp.float32(guidance),
-            steps=steps,
+            inputs,
+            size=size,
+            process=self._process_at(size),
             sampler=sampler,
+            weaker_model=weaker and weaker.model,
         )
         if int(nonfinite_step) >= 0:
             raise LiditError(
                 f"the network's prediction is not finite at sampling step {int(nonfinite_step)}: "
                 "the weights are damaged or training diverged"
             )
-        return np.asarray(images)
+        images = np.asarray(images)
+        if start is not None and start.mask is not None:
+            images = np.where(start.mask[..., None], images, start.images)
+        return images
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raises `LiditError` unless (height, width) in pixels are multiples of a patch."""
+        step = self.size_step
+        if any(side <= 0 or side % step for side in size):
+            raise LiditError(
+                f"size {size[0]}x{size[1]}: each side must be a multiple of {step} "
+                "(patch x downsampling of the autoencoder)"
+            )
+
+    @property
+    def size_step(self) -> int:
+        """What each side must be a multiple of, in pixels."""
+        return self._codec.downsample * self._model.config.patch
+
+    def _process_at(self, size: tuple[int, int]) -> Process:
+        if not self._shift_size or not isinstance(self._process, RectifiedFlow):
+            return self._process
+        return self._process.at_resolution(math.sqrt(size[0] * size[1]) / self._shift_size)
 
     def _sample(
         self,
-        params: Any,
-        codec_params: Any,
-        conditions: TextConditions,
-        null: TextConditions,
-        noise: Float[Array, "B h w C"],
-        guidance: Float[Array, ""],
+        inputs: _Inputs,
         *,
-        steps: int,
-        sampler: str,
+        size: tuple[int, int],
+        process: Process,
+        sampler: Sampler,
+        weaker_model: LIDiT | None,
     ) -> tuple[UInt8[Array, "B H W 3"], Array]:
-        both = concatenate_conditions(conditions, null)
-        network = functools.partial(
-            self._model.apply,
-            {"params": params},
-            features=both.features,
-            masks=both.masks,
-            crop=self._crop,
-        )
+        down = self._codec.downsample
+        shape = (size[0] // down, size[1] // down, self._codec.channels)
+        noise = initial_noise(inputs.seeds, shape)
+        if inputs.variation is not None:
+            other = initial_noise(inputs.variation.seeds, shape)
+            noise = vary(noise, other, inputs.variation.amount)
+        x_t, known = noise, None
+        if inputs.image is not None:
+            latents = self._codec.encode(inputs.codec_params, inputs.image)
+            x0 = (latents - self._mean) / self._deviation
+            times, _ = plan(process, sampler)
+            x_t = jnp.float32(times.signal[0]) * x0 + jnp.float32(times.sigma[0]) * noise
+            if inputs.mask is not None:
+                known = Known(x0, ~_any_pixel(inputs.mask, down))
         samples = sample(
-            guided(network, guidance), self._process, noise, steps=steps, sampler=sampler
+            self._network(inputs, weaker_model),
+            process,
+            x_t,
+            sampler,
+            guidance=inputs.guidance,
+            step_noise=step_noise(inputs.seeds, shape),
+            known=known,
         )
         latents = samples.x0 * self._deviation + self._mean
-        return to_uint8(self._codec.decode(codec_params, latents)), samples.nonfinite_step
+        return to_uint8(self._codec.decode(inputs.codec_params, latents)), samples.nonfinite_step
+
+    def _network(self, inputs: _Inputs, weaker_model: LIDiT | None) -> ModelFn | PairFn:
+        """The network on the conditions that guidance compares, in as few calls as it takes."""
+        bind = functools.partial(_bind, crop=self._crop)
+        prompts = (inputs.conditions,)
+        if inputs.blend is not None:
+            prompts += (inputs.blend.conditions,)
+        if inputs.guidance is None:
+            if inputs.blend is None:
+                return bind(self._model, inputs.params, *prompts)
+            weight = inputs.blend.weight
+            both = in_one_batch(bind(self._model, inputs.params, *prompts))
+            return lambda x_t, time: _mean(*both(x_t, time), weight)
+        if weaker_model is not None:
+            network = bind(self._model, inputs.params, inputs.conditions)
+            return away_from(network, bind(weaker_model, inputs.weaker_params, inputs.conditions))
+        network = bind(self._model, inputs.params, *prompts, inputs.null)
+        return in_one_batch(network, inputs.blend and inputs.blend.weight)
+
+
+def _bind(model: LIDiT, params: Any, *conditions: TextConditions, crop: tuple[int, ...]) -> ModelFn:
+    joined = concatenate_conditions(*conditions)
+    return functools.partial(
+        model.apply, {"params": params}, features=joined.features, masks=joined.masks, crop=crop
+    )
+
+
+def _mean(first: Array, second: Array, weight: Array) -> Array:
+    weight = jnp.reshape(weight, (-1,) + (1,) * (first.ndim - 1))
+    return (1 - weight) * first + weight * second
+
+
+def _padded(
+    conditions: TextConditions, null: TextConditions, blend: Blend | None
+) -> dict[str, TextConditions | Blend | None]:
+    """All prompts at the length of the longest."""
+    prompts = [conditions] + ([blend.conditions] if blend else [])
+    lengths = []
+    for k, null_mask in enumerate(null.masks):
+        length = max(p.masks[k].shape[1] for p in prompts)
+        # The empty prompt may come with more padding than the others have room for.
+        tokens = int(np.sum(null_mask, axis=1).max())
+        lengths.append(length if tokens <= length else null_mask.shape[1])
+    return {
+        "conditions": pad_conditions(conditions, lengths),
+        "null": pad_conditions(null, lengths),
+        "blend": blend and Blend(pad_conditions(blend.conditions, lengths), blend.weight),
+    }
+
+
+def _any_pixel(mask: Bool[Array, "B H W"], down: int) -> Bool[Array, "B h w 1"]:
+    """Whether any pixel of each latent pixel is to be painted."""
+    b, height, width = mask.shape
+    blocks = jnp.reshape(mask, (b, height // down, down, width // down, down))
+    return jnp.any(blocks, axis=(2, 4))[..., None]

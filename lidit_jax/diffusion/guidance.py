@@ -1,62 +1,208 @@
-"""Classifier-free guidance (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598).
+"""Guidance: from two predictions, one to follow and one to leave, to the one that is used.
 
-The network runs once on a batch of 2B: the first half sees the prompts, the second half the empty
-prompt, in that order everywhere: `[conditional, unconditional]`.
+| method     | the guided prediction                                                            |
+|------------|----------------------------------------------------------------------------------|
+| `cfg`      | away from the unconditional prediction (https://arxiv.org/abs/2207.12598)        |
+| `cfg_zero` | the unconditional one optimally scaled first, no motion in the first steps; flow |
+|            | only (CFG-Zero*, https://arxiv.org/abs/2503.18886)                               |
+| `apg`      | only the part of the change that is orthogonal to the image, limited in length   |
+|            | and with momentum (https://arxiv.org/abs/2410.02416)                             |
+
+Any of them may be limited to an interval of noise levels (https://arxiv.org/abs/2404.07724) and
+followed by a rescaling to the contrast of the conditional prediction
+(https://arxiv.org/abs/2305.08891, section 3.4).
+
+The prediction to leave is that of the empty prompt, of a negative prompt, or, as autoguidance
+(https://arxiv.org/abs/2406.02507), of a weaker network. The former two share one batch of 2B with
+the prompts; the order is `[conditional, unconditional]` everywhere:
 
 ```
 conditions = concatenate_conditions(of_the_prompts, of_the_empty_prompt)
-model_fn = guided(lambda x_t, time: model.apply(params, x_t, time, **conditions), scale)
-sample(model_fn, process, noise, steps=50, sampler="ddim")
+pair_fn = in_one_batch(lambda x_t, time: model.apply(params, x_t, time, **conditions))
+sample(pair_fn, process, noise, Sampler(name="ddim", steps=50), guidance=Guidance(scale=5.0))
 ```
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lidit_jax.diffusion.spaces import Images, convert
+
+METHODS = {"ddpm": ("cfg", "apg"), "flow": ("cfg", "cfg_zero", "apg")}
+
 ModelFn = Callable[[Float[Array, "B ..."], Float[Array, "B"]], Float[Array, "B ..."]]
 """From x_t and `Process.model_time(t)` to the prediction."""
+
+State = Any
+"""What a method remembers from evaluation to evaluation: a pytree."""
 
 Conditions = TypeVar("Conditions")
 
 
-def concatenate_conditions(conditional: Conditions, unconditional: Conditions) -> Conditions:
-    """Both conditions as one batch of 2B in the order that `guided` expects.
+class Pair(NamedTuple):
+    """The predictions that guidance compares."""
 
-    Args:
-      conditional: pytree of arrays [B, ...], of the prompts.
-      unconditional: the same pytree for the empty prompt, of arrays [B, ...] or [1, ...].
-
-    Returns:
-      The pytree with arrays [2B, ...]: first `conditional`, then `unconditional`.
-    """
-
-    def concatenate(prompt: Array, empty: Array) -> Array:
-        return jnp.concatenate([prompt, jnp.broadcast_to(empty, prompt.shape)])
-
-    return jax.tree.map(concatenate, conditional, unconditional)
+    conditional: Images
+    """To follow."""
+    other: Images
+    """To leave."""
 
 
-def guided(model_fn: ModelFn, scale: Float[Array, ""] | Float[Array, "B"] | float) -> ModelFn:
-    """A model of B samples that runs `model_fn` on 2B and extrapolates.
+PairFn = Callable[[Float[Array, "B ..."], Float[Array, "B"]], Pair]
+
+
+class Point(NamedTuple):
+    """Where on its path a sampler asks for guidance."""
+
+    space: str
+    """What the predictions are (`lidit_jax.diffusion.spaces`)."""
+    x_t: Images
+    signal: Float[Array, ""]
+    sigma: Float[Array, ""]
+    share: Float[Array, ""]
+    """Place on the time axis: 0 the image, 1 pure noise."""
+    step: Array
+    """Number of the step, from 0."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """How strongly, when and by which method; its numbers are data to the compiled program."""
+
+    scale: Float[Array, ""] | Float[Array, "B"] | float
+    """One for all samples or one each. 1 is exactly the conditional prediction, 0 the other."""
+    method: str = field(default="cfg", metadata={"static": True})
+    low: Float[Array, ""] | float = 0.0
+    """Guide at places on the time axis from here ..."""
+    high: Float[Array, ""] | float = 1.0
+    """... to here; elsewhere the scale is 1."""
+    rescale: Float[Array, ""] | float = 0.0
+    """Share of the rescaling to the conditional prediction's standard deviation."""
+    zero_steps: int = field(default=1, metadata={"static": True})
+    """Of "cfg_zero": first steps without motion."""
+    apg_parallel: Float[Array, ""] | float = 0.0
+    """Of "apg": share of the change that is parallel to the image; 1 keeps all of it."""
+    apg_norm: Float[Array, ""] | float = 0.0
+    """Of "apg": largest norm of the change of a sample; 0 for no limit."""
+    apg_momentum: Float[Array, ""] | float = -0.5
+    """Of "apg": share of the changes before; negative, away from them."""
+
+    def start(self, x: Images) -> State:
+        """What to remember before the first evaluation."""
+        return jnp.zeros_like(x) if self.method == "apg" else ()
+
+    def combine(self, pair: Pair, point: Point, state: State) -> tuple[Images, State]:
+        """The guided prediction, in the space of the pair.
+
+        Plain CFG is the same in every space, as all are affine in each other at fixed x_t.
+        """
+        inside = (self.low <= point.share) & (point.share <= self.high)
+        scale = jnp.where(inside, jnp.asarray(self.scale, point.x_t.dtype), 1.0)
+        extra = jnp.reshape(scale - 1, (-1,) + (1,) * (point.x_t.ndim - 1))
+        match self.method:
+            case "cfg_zero":
+                guided = self._cfg_zero(pair, point, extra)
+            case "apg":
+                guided, state = self._apg(pair, point, extra, state)
+            case _:
+                guided = pair.conditional + extra * (pair.conditional - pair.other)
+        return rescaled(guided, pair.conditional, self.rescale), state
+
+    def _cfg_zero(self, pair: Pair, point: Point, extra: Array) -> Images:
+        conditional, other = _convert_pair(pair, point, "velocity")
+        # The projection of the conditional velocity on the other one.
+        optimal = _dot(conditional, other) / (_dot(other, other) + 1e-8)
+        velocity = conditional + extra * (conditional - optimal * other)
+        velocity = jnp.where(point.step < self.zero_steps, 0.0, velocity)
+        return _from("velocity", velocity, point)
+
+    def _apg(self, pair: Pair, point: Point, extra: Array, state: State) -> tuple[Images, State]:
+        conditional, other = _convert_pair(pair, point, "x0")
+        change = state = conditional - other + self.apg_momentum * state
+        length = jnp.sqrt(_dot(change, change))
+        limit = jnp.where(jnp.asarray(self.apg_norm) > 0, self.apg_norm, jnp.inf)
+        change = change * jnp.minimum(1.0, limit / jnp.maximum(length, 1e-12))
+        share = _dot(change, conditional) / jnp.maximum(_dot(conditional, conditional), 1e-12)
+        change = change + (self.apg_parallel - 1) * share * conditional
+        return _from("x0", conditional + extra * change, point), state
+
+
+def in_one_batch(model_fn: ModelFn, blend: Float[Array, "B"] | None = None) -> PairFn:
+    """The pair from one call of the network on 2B samples.
 
     Args:
       model_fn: returns predictions [2B, ...] in the order `[conditional, unconditional]`.
-      scale: one for all samples or one each. 1 is exactly the conditional prediction, 0 the
-        unconditional one. A traced scale does not recompile.
+      blend: with it there are two prompts a sample, `model_fn` returns [3B, ...] in the order
+        `[first, second, unconditional]`, and the conditional prediction is the mean of the first
+        two with weights 1 - blend and blend.
+    """
+    parts = 2 if blend is None else 3
 
-    Every prediction space gives the same guidance, as all are affine in each other at fixed x_t.
+    def pair_fn(x_t: Float[Array, "B ..."], time: Float[Array, "B"]) -> Pair:
+        output = model_fn(jnp.concatenate([x_t] * parts), jnp.concatenate([time] * parts))
+        conditional, *second, other = jnp.split(output.astype(x_t.dtype), parts)
+        if second:
+            weight = jnp.reshape(blend, (-1,) + (1,) * (x_t.ndim - 1)).astype(x_t.dtype)
+            conditional = (1 - weight) * conditional + weight * second[0]
+        return Pair(conditional, other)
+
+    return pair_fn
+
+
+def away_from(model_fn: ModelFn, weaker_fn: ModelFn) -> PairFn:
+    """The pair of autoguidance: two networks on the same prompts."""
+    return lambda x_t, time: Pair(model_fn(x_t, time), weaker_fn(x_t, time))
+
+
+def concatenate_conditions(*parts: Conditions) -> Conditions:
+    """Several conditions as one batch, in the order in which they are given.
+
+    Args:
+      parts: pytrees of arrays, the first of [B, ...], the others of [B, ...] or [1, ...].
+
+    Returns:
+      The pytree with arrays [len(parts) * B, ...].
     """
 
-    def guided_model(x_t: Float[Array, "B ..."], time: Float[Array, "B"]) -> Float[Array, "B ..."]:
-        both = model_fn(jnp.concatenate([x_t, x_t]), jnp.concatenate([time, time]))
-        conditional, unconditional = jnp.split(both.astype(jnp.float32), 2)
-        per_sample = jnp.reshape(jnp.asarray(scale, jnp.float32), (-1,) + (1,) * (x_t.ndim - 1))
-        return conditional + (per_sample - 1) * (conditional - unconditional)
+    def concatenate(first: Array, *others: Array) -> Array:
+        return jnp.concatenate([first, *(jnp.broadcast_to(o, first.shape) for o in others)])
 
-    return guided_model
+    return jax.tree.map(concatenate, *parts)
+
+
+def rescaled(guided: Images, conditional: Images, share: Float[Array, ""] | float) -> Images:
+    """Guided predictions, moved by a share towards the standard deviation of the conditional ones.
+
+    Args:
+      guided: predictions.
+      conditional: predictions before guidance.
+      share: 0 for none, 1 for exactly that deviation; the paper takes 0.7.
+    """
+    axes = tuple(range(1, guided.ndim))
+    ours = jnp.std(guided, axis=axes, keepdims=True)
+    theirs = jnp.std(conditional, axis=axes, keepdims=True)
+    ratio = jnp.where(ours > 0, theirs / jnp.where(ours > 0, ours, 1.0), 1.0)
+    return guided + share * (ratio - 1) * guided
+
+
+def _convert_pair(pair: Pair, point: Point, space: str) -> Pair:
+    return Pair(
+        *(convert(point.space, space, p, point.x_t, point.signal, point.sigma) for p in pair)
+    )
+
+
+def _from(space: str, prediction: Images, point: Point) -> Images:
+    return convert(space, point.space, prediction, point.x_t, point.signal, point.sigma)
+
+
+def _dot(a: Images, b: Images) -> Images:
+    """Scalar product of each sample, [B, 1, ...]."""
+    return jnp.sum(a * b, axis=tuple(range(1, a.ndim)), keepdims=True)

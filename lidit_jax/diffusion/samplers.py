@@ -1,22 +1,63 @@
-"""Samplers: from noise to an image, in one compiled loop over a table of times.
+"""Samplers: from noise to an image, in one compiled loop over a table of coefficients.
 
-A sampler is a step from one time to the next. `sample` runs it in a `jax.lax.scan`; the number of
-steps is part of the compiled program, while noise, seeds, conditions and guidance scales are data.
+| name              | order | evaluations | fresh noise | a step                                |
+|-------------------|-------|-------------|-------------|---------------------------------------|
+| `ddpm`            | 1     | n           | yes         | ancestral, of the posterior variance  |
+| `ddim`            | 1     | n           | with eta    | DDIM                                  |
+| `euler`           | 1     | n           | no          | Euler                                 |
+| `euler_ancestral` | 1     | n           | yes         | Euler down, noise up                  |
+| `heun`            | 2     | 2n-1        | no          | Euler, corrected by the slope after   |
+| `dpm++2m`         | 2     | n           | no          | DPM-Solver++ of two predictions       |
+| `dpm++2m_sde`     | 2     | n           | yes         | the same for the stochastic equation  |
+| `unipc`           | 3     | n           | no          | DPM-Solver++, then corrected          |
+
+The number of steps and the table are part of the compiled program (`lidit_jax.diffusion.solvers`
+computes it); noise, seeds, conditions and guidance scales are data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int
 
-from lidit_jax.diffusion.guidance import ModelFn
-from lidit_jax.diffusion.process import DDPM, Images, Process, RectifiedFlow, Times
+from lidit_jax.diffusion import solvers
+from lidit_jax.diffusion.base import Process
+from lidit_jax.diffusion.guidance import Guidance, ModelFn, Pair, PairFn, Point, State
+from lidit_jax.diffusion.noise import StepNoise
+from lidit_jax.diffusion.solvers import SolverTable
+from lidit_jax.diffusion.spaces import to_x0
+from lidit_jax.diffusion.spacing import Grid, grid
 from lidit_jax.errors import LiditError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Which sampler, over which times; hashable, as it is part of the compiled program."""
+
+    name: str
+    steps: int
+    spacing: str = "trailing"
+    """See `lidit_jax.diffusion.spacing`."""
+    shift: float = 0.0
+    """Shift of flow times; 0 for the process's own."""
+    eta: float = 0.0
+    """Share of fresh noise of "ddim", 0 (none) to 1 (as "ddpm")."""
+    strength: float = 1.0
+    """Share of the steps to take, the last ones: for a start that is not noise alone."""
+
+
+class Known(NamedTuple):
+    """Parts of the images that are given and stay as they are."""
+
+    x0: Float[Array, "B ..."]
+    mask: Bool[Array, "B ..."]
+    """True where `x0` is given."""
 
 
 class Samples(NamedTuple):
@@ -26,106 +67,187 @@ class Samples(NamedTuple):
     """The images (or latents), float32."""
     nonfinite_step: Int[Array, ""]
     """The first step, counted from 0, that made any value NaN or infinite; -1 when none did."""
+    trajectory: Float[Array, "n B ..."] | None = None
+    """With `trace`, the sample after each evaluation of the network."""
 
 
-def ddim_step(process: DDPM, x_t: Images, prediction: Images, t: Times, t_next: Times) -> Images:
-    """The deterministic DDIM update (https://arxiv.org/abs/2010.02502, eq. 12 with sigma 0).
+class _Kind(NamedTuple):
+    """How a sampler makes its table, and which grid it wants."""
 
-    The image that the prediction stands for is noised again, with the predicted noise, to
-    `t_next`. The final step, to t=-1, returns that image itself.
-    """
-    x0, epsilon = process.to_x0_epsilon(prediction, x_t, t)
-    return process.add_noise(x0, epsilon, t_next)
-
-
-def euler_step(
-    process: RectifiedFlow, x_t: Images, prediction: Images, t: Times, t_next: Times
-) -> Images:
-    """An Euler step along the velocity dx_t/dt; `t_next` is less than `t`, towards the image."""
-    velocity = process.convert(prediction, x_t, t, "velocity")
-    return x_t + (t_next - t).reshape(t.shape + (1,) * (x_t.ndim - 1)) * velocity
+    table: Callable[[Process, Grid, float], SolverTable]
+    fractional: bool = False
+    early_stop: bool = False
+    stochastic: bool = False
+    processes: tuple[str, ...] = ("ddpm", "flow")
 
 
-class _Sampler(NamedTuple):
-    process: type[Process]
-    step: Callable[[Process, Images, Images, Times, Times], Images]
-
-
-_SAMPLERS = {
-    "ddim": _Sampler(DDPM, ddim_step),
-    "euler": _Sampler(RectifiedFlow, euler_step),
+_KINDS = {
+    "ddpm": _Kind(lambda _, g, eta: solvers.first_order(g, 1.0), False, False, True, ("ddpm",)),
+    "ddim": _Kind(lambda _, g, eta: solvers.first_order(g, eta), processes=("ddpm",)),
+    "euler": _Kind(lambda _, g, eta: solvers.first_order(g), fractional=True),
+    "euler_ancestral": _Kind(lambda _, g, eta: solvers.first_order(g, 1.0), True, False, True),
+    "heun": _Kind(lambda p, g, eta: solvers.heun(g, p.name == "flow"), fractional=True),
+    "dpm++2m": _Kind(lambda _, g, eta: solvers.dpm_solver(g), early_stop=True),
+    "dpm++2m_sde": _Kind(lambda _, g, eta: solvers.dpm_solver(g, True), False, True, True),
+    "unipc": _Kind(lambda _, g, eta: solvers.unipc(g), early_stop=True),
 }
 
 
+def fitting_samplers(process: Process) -> tuple[str, ...]:
+    """The names of the samplers that solve a process."""
+    return tuple(name for name, kind in _KINDS.items() if process.name in kind.processes)
+
+
+def plan(process: Process, sampler: Sampler) -> tuple[Grid, SolverTable]:
+    """The times that a sampler visits, and its coefficients there.
+
+    Raises:
+      LiditError: for an unknown sampler or spacing, one that does not fit the process, or a number
+        that is out of range.
+    """
+    if sampler.name not in fitting_samplers(process):
+        raise LiditError(
+            f"sampler {sampler.name!r} does not fit process {process.name!r}: "
+            f"choose one of {', '.join(map(repr, fitting_samplers(process)))}"
+        )
+    if not 0 <= sampler.eta <= 1:
+        raise LiditError(f"eta {sampler.eta}: must be from 0 (no fresh noise) to 1")
+    if sampler.eta and sampler.name != "ddim":
+        raise LiditError(f"eta {sampler.eta} is for sampler 'ddim' only: leave it out")
+    if not 0 < sampler.strength <= 1:
+        raise LiditError(f"strength {sampler.strength}: must be greater than 0 and at most 1")
+    kind = _KINDS[sampler.name]
+    times = grid(
+        process,
+        sampler.spacing,
+        sampler.steps,
+        shift=sampler.shift,
+        fractional=kind.fractional,
+        early_stop=kind.early_stop,
+    )
+    # As diffusers' image-to-image pipelines count; at least one step is taken.
+    skipped = sampler.steps - max(int(sampler.steps * sampler.strength), 1)
+    times = Grid(*(values[skipped:] for values in times))
+    return times, kind.table(process, times, sampler.eta)
+
+
+def is_stochastic(sampler: Sampler) -> bool:
+    """Whether the sampler draws fresh noise on the way."""
+    return _KINDS[sampler.name].stochastic or sampler.eta > 0
+
+
+class _Stage(NamedTuple):
+    """One evaluation of the network, as the compiled loop sees it: a row of every table."""
+
+    index: Array
+    step: Array
+    time: Array
+    share: Array
+    signal: Array
+    sigma: Array
+    to_x: Array
+    to_anchor: Array
+    noise: Array
+
+
+class _Carry(NamedTuple):
+    x: Array
+    anchor: Array
+    previous: Array
+    older: Array
+    guidance: State
+    nonfinite_step: Array
+
+
 def sample(
-    model_fn: ModelFn,
+    model_fn: ModelFn | PairFn,
     process: Process,
-    noise: Float[Array, "B ..."],
+    start: Float[Array, "B ..."],
+    sampler: Sampler,
     *,
-    steps: int,
-    sampler: str,
+    guidance: Guidance | None = None,
+    step_noise: StepNoise | None = None,
+    known: Known | None = None,
+    trace: bool = False,
 ) -> Samples:
     """Turns noise into images.
 
-    Call it inside `jax.jit`, with `process`, `steps` and `sampler` static: the program is then
-    traced once, whatever the seeds and the guidance scale.
+    Call it inside `jax.jit`, with `process` and `sampler` static: the program is then traced once,
+    whatever the seeds and the guidance.
 
     Args:
-      model_fn: from x_t [B, ...] and the model's time [B] to the prediction [B, ...]; `guided`
-        makes one with classifier-free guidance.
+      model_fn: from x_t [B, ...] and the model's time [B] to the prediction [B, ...]; with guidance
+        to the pair of predictions that it compares (see `lidit_jax.diffusion.guidance`).
       process: the process that the model was trained under.
-      noise: standard normal, as of `initial_noise`.
-      steps: evaluations of the model.
-      sampler: "ddim" for DDPM, "euler" for flow.
+      start: the sample at the first time: standard normal noise, as of `initial_noise`, or an image
+        noised to the first time of `plan`.
+      sampler: which one, and its settings.
+      guidance: how the two predictions become one; None for a model of one prediction.
+      step_noise: draws fresh noise; needed by stochastic samplers.
+      known: parts of the images that are given. They replace the network's prediction of the image
+        there, so that the samples follow the path that ends in them; noise the start likewise.
+      trace: also return the sample after each evaluation.
 
     Raises:
-      LiditError: for an unknown sampler, one that does not fit the process, or a number of steps
-        that is out of range.
+      LiditError: see `plan`.
     """
-    fitting = [name for name, known in _SAMPLERS.items() if isinstance(process, known.process)]
-    if sampler not in fitting:
-        raise LiditError(
-            f"sampler {sampler!r} does not fit process {process.name!r}: "
-            f"choose one of {', '.join(map(repr, fitting))}"
-        )
-    step = _SAMPLERS[sampler].step
-    times = jnp.asarray(process.sampling_times(steps))
-    batch = noise.shape[0]
+    times, table = plan(process, sampler)
+    dtype = jnp.promote_types(start.dtype, jnp.float32)
+    stages = _stages(process, times, table, dtype)
+    if table.noise.any() and step_noise is None:
+        raise LiditError(f"sampler {sampler.name!r} draws fresh noise: give step_noise")
 
-    def advance(
-        carry: Samples, row: tuple[Int[Array, ""], Num[Array, ""], Num[Array, ""]]
-    ) -> tuple[Samples, None]:
-        x_t, nonfinite_step = carry
-        index, t, t_next = row[0], jnp.full(batch, row[1]), jnp.full(batch, row[2])
-        prediction = model_fn(x_t, process.model_time(t)).astype(jnp.float32)
-        x_next = step(process, x_t, prediction, t, t_next)
-        failed = (nonfinite_step < 0) & ~jnp.all(jnp.isfinite(x_next))
-        return Samples(x_next, jnp.where(failed, index, nonfinite_step)), None
+    def advance(carry: _Carry, stage: _Stage) -> tuple[_Carry, Array | None]:
+        place = stage.signal, stage.sigma, stage.share, stage.step
+        output = model_fn(carry.x, jnp.full(len(carry.x), stage.time))
+        if guidance is None:
+            prediction, state = output.astype(dtype), ()
+        else:
+            pair = Pair(*(half.astype(dtype) for half in output))
+            point = Point(process.prediction, carry.x, *place)
+            prediction, state = guidance.combine(pair, point, carry.guidance)
+        x0 = to_x0(process.prediction, prediction, carry.x, stage.signal, stage.sigma)
+        if known is not None:
+            x0 = jnp.where(known.mask, known.x0.astype(dtype), x0)
+        parts = (carry.x, carry.anchor, x0, carry.previous, carry.older)
+        x = _weighted_sum(table.to_x, stage.to_x, parts)
+        if table.noise.any():
+            x = x + stage.noise * step_noise(stage.index).astype(dtype)
+        anchor = _weighted_sum(table.to_anchor, stage.to_anchor, parts)
+        failed = (carry.nonfinite_step < 0) & ~jnp.all(jnp.isfinite(x))
+        step = jnp.where(failed, stage.step, carry.nonfinite_step)
+        return _Carry(x, anchor, x0, carry.previous, state, step), x if trace else None
 
-    start = Samples(noise.astype(jnp.float32), jnp.int32(-1))
-    indices = jnp.arange(steps, dtype=jnp.int32)
-    samples, _ = jax.lax.scan(advance, start, (indices, times[:-1], times[1:]))
-    return samples
+    x = start.astype(dtype)
+    blank = jnp.zeros_like(x)
+    state = guidance.start(x) if guidance is not None else ()
+    first = _Carry(x, blank, blank, blank, state, jnp.int32(-1))
+    last, trajectory = jax.lax.scan(advance, first, stages)
+    return Samples(last.x, last.nonfinite_step, trajectory)
 
 
-def initial_noise(
-    seeds: Sequence[int] | Int[Array, "B"], shape: tuple[int, ...]
-) -> Float[Array, "B ..."]:
-    """Standard normal noise, float32, of one seed an image.
+def _stages(process: Process, times: Grid, table: SolverTable, dtype: jnp.dtype) -> _Stage:
+    """The rows of all tables, as arrays for the loop."""
+    at = times.times[table.at]
+    columns = {
+        "time": process.model_time(at),
+        "share": process.noise_share(at),
+        "signal": times.signal[table.at],
+        "sigma": times.sigma[table.at],
+        "to_x": table.to_x,
+        "to_anchor": table.to_anchor,
+        "noise": table.noise,
+    }
+    return _Stage(
+        index=jnp.arange(len(at), dtype=jnp.int32),
+        step=jnp.asarray(table.step, jnp.int32),
+        **{name: jnp.asarray(values, dtype) for name, values in columns.items()},
+    )
 
-    An image's noise depends on its seed alone: it is bit-equal in any batch and on any mesh.
 
-    Args:
-      seeds: integers from 0 to 2**32 - 1, one an image.
-      shape: of one image (or latent).
-
-    Raises:
-      LiditError: when a seed is out of range.
-    """
-    if isinstance(seeds, np.ndarray):
-        seeds = seeds.tolist()  # NumPy would wrap a seed that is out of range
-    try:
-        seeds = jnp.asarray(seeds, jnp.uint32)
-    except OverflowError as error:
-        raise LiditError(f"seeds {seeds}: each must be from 0 to {2**32 - 1}") from error
-    return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape, jnp.float32))(seeds)
+def _weighted_sum(
+    table: Float[np.ndarray, "n 5"], row: Float[Array, "5"], parts: tuple[Array, ...]
+) -> Array:
+    """The sum of the parts, without those that have no weight at any time."""
+    used = [i for i in range(solvers.COLUMNS) if table[:, i].any()]
+    return sum((row[i] * parts[i] for i in used), start=jnp.zeros_like(parts[0]))

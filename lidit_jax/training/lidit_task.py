@@ -149,9 +149,7 @@ class LIDiTTask:
             frozen,
             seeds=range(len(prompts)),
             size=(size, size),
-            steps=sampling.steps,
-            guidance=sampling.guidance,
-            sampler=sampling.sampler,
+            settings=sampling,
         )
         return images, prompts
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lidit_jax.config import DiffusionConfig
-from lidit_jax.diffusion.process import DDPM, LOSS_DIVISOR_FLOOR, RectifiedFlow, from_config
+from lidit_jax.diffusion.process import DDPM, RectifiedFlow, from_config
+from lidit_jax.diffusion.weighting import LOSS_DIVISOR_FLOOR
 from lidit_jax.errors import LiditError
 
 PROCESSES = [DDPM(prediction=space) for space in DDPM.spaces]

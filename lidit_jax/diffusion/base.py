@@ -1,0 +1,146 @@
+"""What every diffusion process has: a schedule, a prediction, a loss.
+
+Processes are frozen and hashable: pass them to `jax.jit` as static arguments or close over them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, Num
+
+from lidit_jax.diffusion import spaces, weighting
+from lidit_jax.diffusion.spaces import Images
+from lidit_jax.errors import LiditError
+
+Times = Num[Array, "B"]  # integers for DDPM, float32 in [0, 1] for flow
+PerSample = Float[Array, "B"]
+Table = Float[np.ndarray, "n"]  # float64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process(ABC):
+    """What both processes share; most of it follows from `scales`.
+
+    Making one raises `LiditError` when a field is out of range, or a space is not the process's.
+    """
+
+    name: ClassVar[str]
+    """Value of `config.diffusion.process`."""
+    spaces: ClassVar[tuple[str, ...]]
+    """What a network may predict under this process (`lidit_jax.diffusion.spaces`)."""
+    weightings: ClassVar[tuple[str, ...]] = ("", "min_snr")
+    """Values of `config.diffusion.weighting` that fit."""
+
+    prediction: str
+    """The space that the network predicts."""
+    loss_space: str = ""
+    """The space in which `loss` measures the error; empty: the space of the prediction."""
+    weighting: str = ""
+    """A weight of the error by its time instead (`lidit_jax.diffusion.weighting`)."""
+    snr_gamma: float = 5.0
+    """The largest weight of an error in x0 under "min_snr"."""
+
+    def __post_init__(self):
+        one_of("prediction", self.prediction, self.spaces, self.name)
+        if self.loss_space:
+            one_of("loss", self.loss_space, self.spaces, self.name)
+        one_of("weighting", self.weighting, self.weightings, self.name)
+        if self.weighting and self.loss_space:
+            raise LiditError(
+                f"config.diffusion.weighting={self.weighting!r} weighs the prediction's own space: "
+                "leave config.diffusion.loss empty"
+            )
+        if not self.snr_gamma > 0:
+            raise LiditError(f"config.diffusion.snr_gamma={self.snr_gamma}: must be greater than 0")
+
+    @abstractmethod
+    def scales(self, t: Times) -> tuple[PerSample, PerSample]:
+        """The scales of x0 and of the noise in x_t, float32."""
+
+    @abstractmethod
+    def scales_of(self, times: Table) -> tuple[Table, Table]:
+        """The same in float64 and outside of JAX, for the tables of the samplers."""
+
+    @abstractmethod
+    def sample_times(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Num[Array, "..."]:
+        """Random training times."""
+
+    @abstractmethod
+    def times_for_validation(self, n: int) -> Num[np.ndarray, "n"]:
+        """`n` fixed times, each the middle of one of `n` equal parts of the time axis."""
+
+    @abstractmethod
+    def sampling_times(self, steps: int) -> Num[np.ndarray, "steps+1"]:
+        """The times that a sampler visits by default: from noise down to clean data, inclusive."""
+
+    @abstractmethod
+    def model_time(self, t: Times) -> PerSample:
+        """The time as the network's embedder receives it, from 0 to about 1000."""
+
+    @abstractmethod
+    def noise_share(self, times: Table) -> Table:
+        """Where times lie on the axis from the image (0) to pure noise (1)."""
+
+    def add_noise(self, x0: Images, noise: Images, t: Times) -> Images:
+        """x_t, float32."""
+        signal, sigma = self._scales_like(x0, t)
+        return signal * x0 + sigma * noise
+
+    def target(self, x0: Images, noise: Images, t: Times) -> Images:
+        """What a perfect network returns for `add_noise(x0, noise, t)`."""
+        return spaces.from_x0_epsilon(self.prediction, x0, noise, *self._scales_like(x0, t))
+
+    def to_x0_epsilon(self, prediction: Images, x_t: Images, t: Times) -> tuple[Images, Images]:
+        """The image and the noise that a prediction stands for; at every time a sampler visits.
+
+        An x0-prediction at a time without any noise (flow, t=0) says nothing about epsilon: there
+        the second result is not finite.
+        """
+        scales = self._scales_like(x_t, t)
+        return (
+            spaces.to_x0(self.prediction, prediction, x_t, *scales),
+            spaces.to_epsilon(self.prediction, prediction, x_t, *scales),
+        )
+
+    def convert(self, prediction: Images, x_t: Images, t: Times, space: str) -> Images:
+        """The prediction expressed in another of the process's spaces."""
+        scales = self._scales_like(x_t, t)
+        return spaces.convert(self.prediction, space, prediction, x_t, *scales)
+
+    def loss(self, prediction: Images, x0: Images, noise: Images, t: Times) -> PerSample:
+        """Mean squared error of each sample, weighted by its time; float32.
+
+        The error is measured where the network predicts and weighted, without converting prediction
+        and target.
+        """
+        error = prediction.astype(jnp.float32) - self.target(x0, noise, t)
+        squared = jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))
+        return squared * self._loss_weight(t)
+
+    def _loss_weight(self, t: Times) -> PerSample | float:
+        signal, sigma = self.scales(t)
+        if self.weighting == "min_snr":
+            return weighting.min_snr(self.prediction, self.snr_gamma, signal, sigma)
+        measured = self.loss_space or self.prediction
+        return weighting.space_weight(self.prediction, measured, signal, sigma)
+
+    def _scales_like(self, x: Images, t: Times) -> tuple[Images, Images]:
+        signal, sigma = self.scales(t)
+        shape = t.shape + (1,) * (x.ndim - t.ndim)
+        return jax.numpy.reshape(signal, shape), jax.numpy.reshape(sigma, shape)
+
+
+def one_of(field: str, value: Any, choices: Iterable[Any], process: str) -> None:
+    """Raises `LiditError` when a field of `config.diffusion` has a value that does not fit."""
+    if value not in choices:
+        raise LiditError(
+            f"config.diffusion.{field}={value!r} does not fit process {process!r}: "
+            f"choose one of {', '.join(map(repr, choices))}"
+        )

@@ -1,0 +1,126 @@
+"""Rectified flow: straight paths between images and noise (https://arxiv.org/abs/2209.03003)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from lidit_jax.diffusion import weighting
+from lidit_jax.diffusion.base import PerSample, Process, Table, Times
+from lidit_jax.errors import LiditError
+
+TIME_SAMPLINGS = ("uniform", "logit_normal", "mode")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RectifiedFlow(Process):
+    """A straight path from the image (t=0) to the noise (t=1): `x_t = (1-t) x0 + t epsilon`.
+
+    Times are drawn as in Stable Diffusion 3 (https://arxiv.org/abs/2403.03206, sections 3.1 and
+    5.3.2), then shifted for the resolution.
+    """
+
+    name: ClassVar[str] = "flow"
+    spaces: ClassVar[tuple[str, ...]] = ("velocity", "x0")
+    weightings: ClassVar[tuple[str, ...]] = ("", "min_snr", "sigma_sqrt", "cosmap")
+
+    prediction: str = "velocity"
+    time_sampling: str = "logit_normal"
+    logit_mean: float = 0.0
+    """Mean of the logit of the times under "logit_normal"."""
+    logit_std: float = 1.0
+    """Its standard deviation."""
+    mode_scale: float = 1.29
+    """How strongly "mode" prefers middle times, -1 to 2 / (pi - 2) = 1.75."""
+    shift: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.time_sampling not in TIME_SAMPLINGS:
+            raise LiditError(
+                f"config.diffusion.time_sampling={self.time_sampling!r}: "
+                f"choose one of {', '.join(map(repr, TIME_SAMPLINGS))}"
+            )
+        if not 0 < self.shift < math.inf:
+            raise LiditError(
+                f"config.diffusion.shift={self.shift}: must be greater than 0, and finite"
+            )
+        if not self.logit_std > 0:
+            raise LiditError(f"config.diffusion.logit_std={self.logit_std}: must be greater than 0")
+        if not -1 <= self.mode_scale <= 2 / (math.pi - 2):
+            raise LiditError(
+                f"config.diffusion.mode_scale={self.mode_scale}: must be from -1 to 1.75, beyond "
+                "which times would leave [0, 1]"
+            )
+
+    def scales(self, t: Times) -> tuple[PerSample, PerSample]:
+        """1-t and t."""
+        return 1 - t, t
+
+    def scales_of(self, times: Table) -> tuple[Table, Table]:
+        """1-t and t."""
+        return 1 - times, times
+
+    def shift_times(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Resolution shift `s t / (1 + (s-1) t)`: s > 1 moves times towards the noise."""
+        return self.shift * t / (1 + (self.shift - 1) * t)
+
+    def at_resolution(self, ratio: float) -> RectifiedFlow:
+        """The process for images of another size (https://arxiv.org/abs/2403.03206, eq. 23).
+
+        Noise hides an image with more pixels less, so its times move towards the noise.
+
+        Args:
+          ratio: square root of the number of pixels, over that of the images that `shift` is for.
+        """
+        return dataclasses.replace(self, shift=self.shift * ratio)
+
+    def sample_times(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+        """Shifted times in [0, 1], float32."""
+        if self.time_sampling == "logit_normal":
+            logit = jax.random.normal(key, shape, jnp.float32)
+            times = jax.nn.sigmoid(logit * self.logit_std + self.logit_mean)
+        else:
+            times = jax.random.uniform(key, shape, jnp.float32)
+        if self.time_sampling == "mode":
+            bump = jnp.square(jnp.cos(jnp.pi / 2 * times)) - 1 + times
+            times = 1 - times - self.mode_scale * bump
+        return self.shift_times(times)
+
+    def times_for_validation(self, n: int) -> Float[np.ndarray, "n"]:
+        """Not shifted, so that losses of runs with different shifts can be compared."""
+        return ((np.arange(n) + 0.5) / n).astype(np.float32)
+
+    def sampling_times(self, steps: int) -> Float[np.ndarray, "steps+1"]:
+        """From 1 to 0 in equal strides, then shifted.
+
+        Raises:
+          LiditError: when `steps` is not positive.
+        """
+        if steps < 1:
+            raise LiditError(f"{steps} sampling steps: choose 1 or more")
+        return self.shift_times(np.linspace(1, 0, steps + 1)).astype(np.float32)
+
+    def model_time(self, t: Times) -> PerSample:
+        """1000 t: sinusoids of a time in [0, 1] would be nearly constant."""
+        return 1000 * t
+
+    def noise_share(self, times: Table) -> Table:
+        """The time itself."""
+        return times
+
+    def _loss_weight(self, t: Times) -> PerSample | float:
+        match self.weighting:
+            case "sigma_sqrt":
+                return weighting.sigma_sqrt(t)
+            case "cosmap":
+                return weighting.cosmap(t)
+            case _:
+                return super()._loss_weight(t)

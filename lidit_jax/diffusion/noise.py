@@ -1,0 +1,73 @@
+"""Noise from seeds: bit-equal for an image, whatever batch or mesh it is drawn in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from lidit_jax.errors import LiditError
+
+StepNoise = Callable[[Int[Array, ""]], Float[Array, "B ..."]]
+"""From the number of an evaluation to the fresh noise after it."""
+
+
+def initial_noise(
+    seeds: Sequence[int] | Int[Array, "B"], shape: tuple[int, ...]
+) -> Float[Array, "B ..."]:
+    """Standard normal noise, float32, of one seed an image.
+
+    An image's noise depends on its seed alone: it is bit-equal in any batch and on any mesh.
+
+    Args:
+      seeds: integers from 0 to 2**32 - 1, one an image.
+      shape: of one image (or latent).
+
+    Raises:
+      LiditError: when a seed is out of range.
+    """
+    seeds = checked_seeds(seeds)
+    return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape, jnp.float32))(seeds)
+
+
+def step_noise(seeds: Int[Array, "B"], shape: tuple[int, ...]) -> StepNoise:
+    """Fresh noise for stochastic samplers, of the same seeds and independent of the initial one.
+
+    Args:
+      seeds: of `checked_seeds`.
+      shape: of one image (or latent).
+    """
+
+    def draw(index: Int[Array, ""]) -> Float[Array, "B ..."]:
+        def of_seed(seed: Int[Array, ""]) -> Array:
+            key = jax.random.fold_in(jax.random.key(seed), index + 1)
+            return jax.random.normal(key, shape, jnp.float32)
+
+        return jax.vmap(of_seed)(seeds)
+
+    return draw
+
+
+def vary(
+    noise: Float[Array, "B ..."], other: Float[Array, "B ..."], amount: Float[Array, "B"] | float
+) -> Float[Array, "B ..."]:
+    """Noise between two noises: 0 gives the first, 1 the second, and all are standard normal.
+
+    A rotation rather than a mean, which would have less variance than noise must have.
+    """
+    amount = jnp.reshape(jnp.asarray(amount, noise.dtype), (-1,) + (1,) * (noise.ndim - 1))
+    angle = jnp.pi / 2 * amount
+    return jnp.cos(angle) * noise + jnp.sin(angle) * other
+
+
+def checked_seeds(seeds: Sequence[int] | Int[Array, "B"]) -> Int[Array, "B"]:
+    """The seeds as uint32. Raises `LiditError` when one is out of range."""
+    if isinstance(seeds, np.ndarray):
+        seeds = seeds.tolist()  # NumPy would wrap a seed that is out of range
+    try:
+        return jnp.asarray(seeds, jnp.uint32)
+    except OverflowError as error:
+        raise LiditError(f"seeds {seeds}: each must be from 0 to {2**32 - 1}") from error

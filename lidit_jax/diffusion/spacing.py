@@ -1,0 +1,129 @@
+"""The times that a sampler visits, with the scales of image and noise at each; NumPy, float64.
+
+| spacing    | times, of n steps                                                             |
+|------------|-------------------------------------------------------------------------------|
+| `trailing` | even strides down from the noisiest time; the default                         |
+| `linspace` | evenly from the noisiest trained time to the cleanest one, then the image      |
+| `leading`  | even strides up from the cleanest time (DDPM only): never sees the noisiest one |
+| `karras`   | even in (noise over signal)^(1/7), https://arxiv.org/abs/2206.00364, eq. 5    |
+
+The first three are those of https://arxiv.org/abs/2305.08891, table 2. Times of a flow are shifted
+as well (`RectifiedFlow.shift_times`), by the process's shift or by the sampler's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from lidit_jax.diffusion.base import Process, Table
+from lidit_jax.diffusion.ddpm import DDPM
+from lidit_jax.diffusion.flow import RectifiedFlow
+from lidit_jax.errors import LiditError
+
+_SPACINGS = {
+    "ddpm": ("trailing", "linspace", "leading", "karras"),
+    "flow": ("trailing", "linspace", "karras"),
+}
+_KARRAS_RHO = 7
+# The cleanest time of "linspace" and "karras" under flow, as in diffusers' schedulers.
+_CLEANEST_FLOW_TIME = 1e-3
+
+
+class Grid(NamedTuple):
+    """The n times at which the network is evaluated, and clean data after them."""
+
+    times: Float[np.ndarray, "n+1"]
+    """In the process's own unit, falling."""
+    signal: Float[np.ndarray, "n+1"]
+    """Scale of x0; 1 at the end."""
+    sigma: Float[np.ndarray, "n+1"]
+    """Scale of the noise; 0 at the end."""
+
+
+def fitting_spacings(process: Process) -> tuple[str, ...]:
+    """The spacings that the process has."""
+    return _SPACINGS[process.name]
+
+
+def grid(
+    process: Process,
+    spacing: str,
+    steps: int,
+    *,
+    shift: float = 0.0,
+    fractional: bool = False,
+    early_stop: bool = False,
+) -> Grid:
+    """The times of a sampler.
+
+    Args:
+      process: the process.
+      spacing: a name from the table above.
+      steps: n.
+      shift: of flow times instead of the process's own; 0 for the process's own.
+      fractional: DDPM times between the trained ones may be visited; otherwise they are rounded.
+      early_stop: "linspace" and "leading" spread n+1 times and leave out the cleanest one, which
+        multistep samplers do not need.
+
+    Raises:
+      LiditError: for an unknown spacing, a shift under DDPM, or a number of steps out of range.
+    """
+    if spacing not in fitting_spacings(process):
+        raise LiditError(
+            f"spacing {spacing!r} does not fit process {process.name!r}: "
+            f"choose one of {', '.join(map(repr, fitting_spacings(process)))}"
+        )
+    if not 0 <= shift < np.inf:
+        raise LiditError(f"shift {shift}: must be greater than 0, or 0 for the model's own")
+    process.sampling_times(steps)  # refuses a number of steps that is out of range
+    if isinstance(process, DDPM):
+        if shift:
+            raise LiditError(
+                f"shift {shift} moves the times of flow models, this one is DDPM: leave it out"
+            )
+        return _ddpm_grid(process, spacing, steps, fractional, early_stop)
+    process = dataclasses.replace(process, shift=shift) if shift else process
+    return _flow_grid(process, spacing, steps)
+
+
+def _ddpm_grid(process: DDPM, spacing: str, steps: int, fractional: bool, early_stop: bool) -> Grid:
+    last, points = process.timesteps - 1, steps + early_stop
+    match spacing:
+        case "karras":
+            ratios = _karras(process.noise_ratios[-1], process.noise_ratios[0], steps)
+            times = np.interp(
+                np.log(ratios), np.log(process.noise_ratios), np.arange(process.timesteps)
+            )
+            signal, sigma = process.scales_of_ratios(ratios)
+            times = times if fractional else np.round(times)
+            return Grid(np.append(times, -1.0), np.append(signal, 1.0), np.append(sigma, 0.0))
+        case "linspace":
+            times = np.linspace(0, last, points)[::-1]
+            times = times if fractional else np.round(times)
+        case "leading":
+            times = np.arange(points)[::-1] * (process.timesteps // points)
+        case _:
+            times = process.sampling_times(steps)[:-1]
+    times = np.append(times[:steps], -1.0).astype(np.float64)
+    return Grid(times, *process.scales_of(times))
+
+
+def _flow_grid(process: RectifiedFlow, spacing: str, steps: int) -> Grid:
+    match spacing:
+        case "karras":
+            cleanest = process.shift_times(_CLEANEST_FLOW_TIME)
+            times = np.append(_karras(1.0, cleanest, steps), 0.0)
+        case "linspace":
+            times = process.shift_times(np.append(np.linspace(1, _CLEANEST_FLOW_TIME, steps), 0.0))
+        case _:
+            times = process.shift_times(np.linspace(1, 0, steps + 1))
+    return Grid(times, *process.scales_of(times))
+
+
+def _karras(highest: float, lowest: float, steps: int) -> Table:
+    ends = np.array([highest, lowest]) ** (1 / _KARRAS_RHO)
+    return np.linspace(*ends, steps) ** _KARRAS_RHO

@@ -1,0 +1,101 @@
+"""How images are sampled: a checkpoint's defaults, what a user changes, and what fits together."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lidit_jax.config import SamplingConfig
+from lidit_jax.diffusion.base import Process
+from lidit_jax.diffusion.guidance import METHODS, Guidance
+from lidit_jax.diffusion.samplers import Sampler, plan
+from lidit_jax.errors import LiditError
+
+_FIELDS = {field.name: field for field in dataclasses.fields(SamplingConfig)}
+
+
+def override(defaults: SamplingConfig, changes: Mapping[str, Any]) -> SamplingConfig:
+    """The defaults with changes; a change to None keeps the default.
+
+    Raises:
+      LiditError: for a name that is no field of `SamplingConfig`, or a value of another type.
+    """
+    values = {}
+    for name, value in changes.items():
+        if name not in _FIELDS:
+            close = difflib.get_close_matches(name, _FIELDS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_FIELDS)}"
+            raise LiditError(f"there is no sampling setting {name!r}: {hint}")
+        if value is None:
+            continue
+        kind = type(getattr(defaults, name))
+        if isinstance(value, bool) or not isinstance(
+            value, (int, float) if kind is float else kind
+        ):
+            raise LiditError(f"{name}={value!r}: must be {kind.__name__}")
+        values[name] = kind(value)
+    return dataclasses.replace(defaults, **values)
+
+
+def check_settings(settings: SamplingConfig, process: Process) -> None:
+    """Raises `LiditError` for the first setting that is out of range or does not fit."""
+    plan(process, sampler_of(settings))
+    check_scale(settings.guidance)
+    methods = METHODS[process.name]
+    if settings.guidance_method not in methods:
+        raise LiditError(
+            f"guidance_method {settings.guidance_method!r} does not fit process {process.name!r}: "
+            f"choose one of {', '.join(map(repr, methods))}"
+        )
+    if not 0 <= settings.guidance_low <= settings.guidance_high <= 1:
+        raise LiditError(
+            f"guidance_low={settings.guidance_low} and guidance_high={settings.guidance_high}: "
+            "must satisfy 0 <= low <= high <= 1"
+        )
+    ranges = {
+        "guidance_rescale": (0, 1),
+        "zero_steps": (0, math.inf),
+        "apg_parallel": (0, 1),
+        "apg_norm": (0, math.inf),
+        "apg_momentum": (-1, 1),
+    }
+    for name, (low, high) in ranges.items():
+        if not low <= getattr(settings, name) <= high:
+            wanted = f"from {low} to {high}" if high < math.inf else f"{low} or greater"
+            raise LiditError(f"{name}={getattr(settings, name)}: must be {wanted}")
+
+
+def check_scale(scale: float) -> None:
+    """Raises `LiditError` for a guidance scale that means nothing."""
+    if not 0 <= scale < math.inf:
+        raise LiditError(f"guidance {scale}: must be 0 or greater, and finite; 1 switches it off")
+
+
+def sampler_of(settings: SamplingConfig, strength: float = 1.0) -> Sampler:
+    """The part of the settings that a compiled program is made for."""
+    return Sampler(
+        name=settings.sampler,
+        steps=settings.steps,
+        spacing=settings.spacing,
+        shift=settings.shift,
+        eta=settings.eta,
+        strength=strength,
+    )
+
+
+def guidance_of(settings: SamplingConfig, scale: Any) -> Guidance:
+    """The part that is data, with one scale for all images or one each."""
+    return Guidance(
+        scale=scale,
+        method=settings.guidance_method,
+        low=settings.guidance_low,
+        high=settings.guidance_high,
+        rescale=settings.guidance_rescale,
+        zero_steps=settings.zero_steps,
+        apg_parallel=settings.apg_parallel,
+        apg_norm=settings.apg_norm,
+        apg_momentum=settings.apg_momentum,
+    )

@@ -1,0 +1,50 @@
+"""How far samplers miss a Gaussian, exactly: no random number is drawn.
+
+When all data are drawn from N(0, DEVIATION^2), the best network is known and linear, and samplers
+are linear as well. So the variance of their results follows from their tables of coefficients.
+"""
+
+import numpy as np
+
+from lidit_jax.diffusion.process import DDPM, Process, RectifiedFlow
+from lidit_jax.diffusion.samplers import Sampler, fitting_samplers, plan
+from lidit_jax.diffusion.solvers import ANCHOR, OLDER, PREVIOUS, X0, X
+
+DEVIATION = 0.5
+# So many timesteps that rounding to whole ones does not limit the order.
+FINE_DDPM = DDPM(timesteps=1_000_000, beta_start=1e-7, beta_end=2e-5)
+PROCESSES = {"ddpm": FINE_DDPM, "flow": RectifiedFlow()}
+
+
+def error(process: Process, sampler: Sampler) -> float:
+    """How far the standard deviation of the results is from DEVIATION."""
+    grid, table = plan(process, sampler)
+    variance = grid.signal**2 * DEVIATION**2 + grid.sigma**2
+    gains = grid.signal * DEVIATION**2 / variance  # the best x0 is gain * x_t
+    covariance = np.zeros((4, 4))  # of the sample, the anchor, and two predictions before
+    covariance[0, 0] = variance[0]
+    for row, at in enumerate(table.at):
+        see = np.zeros((5, 4))
+        see[X, 0] = see[ANCHOR, 1] = see[PREVIOUS, 2] = see[OLDER, 3] = 1
+        see[X0, 0] = gains[at]
+        step = np.stack([table.to_x[row], table.to_anchor[row], np.eye(5)[X0], np.eye(5)[PREVIOUS]])
+        step = step @ see
+        covariance = step @ covariance @ step.T
+        covariance[0, 0] += table.noise[row] ** 2
+    return abs(np.sqrt(covariance[0, 0]) - DEVIATION)
+
+
+def errors(counts: list[int]) -> dict[tuple[str, str], list[float]]:
+    """The errors of each (process, sampler) at each number of steps."""
+    return {
+        (process.name, name): [
+            error(process, Sampler(name=name, steps=n, spacing="karras")) for n in counts
+        ]
+        for process in PROCESSES.values()
+        for name in fitting_samplers(process)
+    }
+
+
+def order(counts: list[int], errors: list[float]) -> float:
+    """The slope of the errors on logarithmic axes, sign changed."""
+    return -np.polyfit(np.log(counts), np.log(errors), 1)[0]
