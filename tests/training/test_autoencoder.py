@@ -108,5 +108,5 @@ def test_text_to_image_and_autoencoder_are_not_confused(exported, trained, tmp_p
 
 
 def test_a_missing_autoencoder_is_named_with_the_way_to_one(tmp_path):
-    with pytest.raises(LiditError, match=r"no exported autoencoder in .*; train one with configs/"):
+    with pytest.raises(LiditError, match=r"no autoencoder in .*, train one with configs/"):
         load_codec(VAEConfig(source=str(tmp_path)))
