@@ -10,19 +10,20 @@ from jaxtyping import Array, Float
 from lidit_jax.config import Config
 from lidit_jax.data.pipeline import ImageRecords
 from lidit_jax.data.sources import open_source
-from lidit_jax.models.image_codec import to_uint8
-from lidit_jax.models.vae import Autoencoder
+from lidit_jax.diffusion.dropout import sample_keys
+from lidit_jax.models.image_codec import build_autoencoder, to_uint8
+from lidit_jax.training.reconstruction import distance, gradient_distance
 from lidit_jax.training.step import Batch, Metrics
 
 _SHOWN = 8
 
 
 class AutoencoderTask:
-    """L1 reconstruction plus a small KL: see `lidit_jax.models.vae`."""
+    """Reconstruction, a small KL and, if asked for, sharp edges: see `VAEConfig`."""
 
     def __init__(self, config: Config):
         self._config = config
-        self._model = Autoencoder(config.vae)
+        self._model = build_autoencoder(config.vae)
         self.training_records = ImageRecords(open_source(config, "train"))
         self.validation_records = ImageRecords(open_source(config, "heldout"))
         self.frozen: Any = {}
@@ -31,23 +32,32 @@ class AutoencoderTask:
     def init(self, key: jax.Array) -> Any:
         """Fresh parameters."""
         size = self._config.data.image_size
-        return self._model.init(key, jnp.zeros((1, size, size, 3)), key)["params"]
+        keys = jax.random.split(key, 1)
+        return self._model.init(key, jnp.zeros((1, size, size, 3)), keys)["params"]
 
     def loss(
         self, params: Any, frozen: Any, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        """Mean over the batch of |reconstruction - image| + weight * KL."""
+        """Mean over the batch of distance + weight * KL + weight * distance of the gradients.
+
+        The latents are sampled, keyed by (seed, step, record), so they do not depend on the mesh.
+        """
         del frozen
-        reconstruction, kl = self._model.apply({"params": params}, batch["image"], key)
-        error = jnp.mean(jnp.abs(reconstruction - batch["image"]))
-        kl = jnp.mean(kl)
-        return error + self._config.vae.kl_weight * kl, {"l1": error, "kl": kl}
+        config, image = self._config.vae, batch["image"]
+        keys = sample_keys(key, batch["index"])
+        reconstruction, kl = self._model.apply({"params": params}, image, keys)
+        error = jnp.mean(distance(reconstruction, image, config.reconstruction))
+        metrics = {config.reconstruction: error, "kl": jnp.mean(kl)}
+        loss = error + config.kl_weight * metrics["kl"]
+        if config.gradient_weight:
+            metrics["gradient_l1"] = jnp.mean(gradient_distance(reconstruction, image))
+            loss += config.gradient_weight * metrics["gradient_l1"]
+        return loss, metrics
 
     def validation_losses(self, params: Any, frozen: Any, batch: Batch) -> Float[Array, " B"]:
-        """L1 of each deterministic reconstruction."""
+        """L1 of each deterministic reconstruction, whatever the training loss."""
         del frozen
-        error = jnp.abs(self._reconstruct(params, batch["image"]) - batch["image"])
-        return jnp.mean(error, axis=(1, 2, 3))
+        return distance(self._reconstruct(params, batch["image"]), batch["image"], "l1")
 
     def sample_images(self, params: Any, frozen: Any) -> tuple[np.ndarray, list[str]]:
         """Held-out images, each followed by its reconstruction."""

@@ -1,0 +1,109 @@
+"""The recipe of the paper's kind of autoencoder, at a tiny size: it trains, and is then used."""
+
+import json
+
+import diffusers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lidit_jax.cli import main
+from lidit_jax.config import VAEConfig
+from lidit_jax.models.image_codec import load_codec
+from lidit_jax.pipeline import Pipeline
+from lidit_jax.recipes import load_recipe
+from lidit_jax.training.autoencoder_task import AutoencoderTask
+from lidit_jax.training.loop import train
+from tests.quick import random_parameters
+
+TINY = [
+    "data.source=scenes",
+    "data.image_size=16",
+    "data.train_records=64",
+    "data.validation_records=8",
+    "vae.width=8",
+    "vae.multipliers=(1, 2)",
+    "vae.downsample=2",
+    "vae.channels=4",
+    "vae.blocks=1",
+    "vae.norm_groups=4",
+    "optimizer.learning_rate=3e-3",
+    "optimizer.warmup_steps=0",
+    "training.batch_size=8",
+    "training.log_every=4",
+    "training.eval_every=16",
+    "training.image_every=16",
+    "training.steps=16",
+]
+
+
+def test_it_trains_is_exported_and_read_back(compiled_once, tmp_path):
+    workdir, folder = tmp_path / "run", tmp_path / "vae"
+    train(load_recipe("vae_16ch", TINY), workdir)
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    logged = [record for record in records if "l1" in record]
+    assert logged[-1]["l1"] < 0.9 * logged[0]["l1"]
+    assert all(np.isfinite([r["kl"], r["gradient_l1"]]).all() for r in logged)
+
+    assert main(["export", f"--checkpoint={workdir}", f"--out={folder}"]) == 0
+    codec = load_codec(VAEConfig(source=str(folder), tile=8))
+    assert (codec.downsample, codec.channels) == (2, 4)
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    latents = codec.encode_images(images)
+    assert latents.shape == (2, 8, 8, 4)
+    assert codec.decode(codec.params, latents).shape == images.shape
+
+
+@pytest.fixture(scope="module")
+def task():
+    return AutoencoderTask(load_recipe("vae_16ch", [*TINY, "vae.dtype=float32"]))
+
+
+def random_weights(task):
+    return random_parameters(lambda key: {"params": task.init(key)})
+
+
+def test_the_loss_is_the_sum_of_its_weighted_terms(task):
+    batch = {"image": jnp.stack([task.training_records[i]["image"] for i in range(2)])}
+    batch["index"] = jnp.arange(2)
+    loss, terms = jax.jit(task.loss)(random_weights(task), {}, batch, jax.random.key(0))
+    expected = terms["l1"] + 1e-6 * terms["kl"] + 1.0 * terms["gradient_l1"]
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    assert set(terms) == {"l1", "kl", "gradient_l1"}
+
+
+def test_latents_are_drawn_by_step_and_record_wherever_a_record_is(task):
+    """So that meshes and micro-batches of any size train alike."""
+    images = jnp.stack([task.training_records[i]["image"] for i in range(4)])
+    params, loss = random_weights(task), jax.jit(task.loss)
+
+    def of(order, key=0):
+        order = jnp.asarray(order)
+        return loss(params, {}, {"image": images[order], "index": order}, jax.random.key(key))[0]
+
+    whole = of([0, 1, 2, 3])
+    np.testing.assert_allclose(of([2, 0, 3, 1]), whole, rtol=1e-5)
+    np.testing.assert_allclose((of([3, 1]) + of([0, 2])) / 2, whole, rtol=1e-5)
+    assert abs(of([0, 1, 2, 3], key=1) - whole) > 1e-4 * whole
+
+
+def test_text_to_image_on_an_autoencoder_of_diffusers(tiny_config, tmp_path):
+    """Trained, exported with the autoencoder's two files, and drawn from the export alone."""
+    folder, workdir, exported = (tmp_path / name for name in ("vae", "run", "exported"))
+    diffusers.AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+    ).save_pretrained(folder)
+    (folder / "README.md").write_text("not needed")
+    train(tiny_config(f"vae.source={folder}", "training.steps=1"), workdir)
+    assert main(["export", f"--checkpoint={workdir}", f"--out={exported}"]) == 0
+    assert {file.name for file in (exported / "vae").iterdir()} == {
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    }
+    folder.rename(tmp_path / "moved")
+    images = Pipeline.from_checkpoint(exported)(["a red circle"], steps=1)
+    assert images.shape == (1, 32, 32, 3)
