@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from lidit_jax.commands import doctor, evaluate, export, sample, train
+from lidit_jax.commands import convert, doctor, evaluate, export, sample, train
 from lidit_jax.errors import LiditError
 from lidit_jax.paths import cache_dir
 
-_COMMANDS = (train, sample, evaluate, export, doctor)
+_COMMANDS = (train, sample, evaluate, export, convert, doctor)
 
 _EXAMPLES = """\
 start here:
@@ -27,6 +27,7 @@ start here:
   lidit sample --checkpoint=runs/demo --prompt="three green stars" --out=stars.png
   lidit eval scenes --checkpoint=runs/demo --out=runs/demo-scores
   lidit export --checkpoint=runs/demo --out=my-model          a small folder to share
+  lidit convert to-torch runs/demo torch-model                a folder that needs no JAX
 
 Each command explains itself: lidit sample --help
 Exit status: 0 done, 1 the machine lacks something (doctor), 2 a mistake in what was asked.

@@ -1,0 +1,139 @@
+"""`lidit convert`: weights to PyTorch and back, and trained refiners of other projects."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.commands.arguments import CHECKPOINT_HELP, add_command
+from lidit_jax.errors import LiditError
+from lidit_jax.output import writable_folder
+
+_EXAMPLES = """\
+  lidit convert to-torch demo torch-demo                then, without JAX:
+  python torch-demo/lidit_torch.py --prompt "a red circle" --out circle.png
+  lidit convert from-torch torch-demo my-model          and back, bit by bit
+  lidit convert from-hf hunyuan-refiner HunyuanVideo/transformer refiner
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `lidit convert` and its directions."""
+    parser = add_command(
+        subparsers,
+        "convert",
+        "take weights to PyTorch, back, or in from elsewhere",
+        _EXAMPLES,
+        None,
+    )
+    directions = parser.add_subparsers(
+        dest="direction", metavar="DIRECTION", title="directions", required=True
+    )
+    to_torch = add_command(
+        directions,
+        "to-torch",
+        "write a folder that draws with PyTorch alone, and compare it with the original",
+        _EXAMPLES,
+        _to_torch,
+    )
+    to_torch.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT_HELP)
+    to_torch.add_argument("out", type=Path, metavar="OUT", help="the new folder")
+    to_torch.add_argument(
+        "--raw", action="store_true", help="the raw weights instead of their moving average"
+    )
+    to_torch.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="type of the tensors (default: %(default)s)",
+    )
+    to_torch.add_argument(
+        "--with-encoders",
+        action="store_true",
+        help="copy all text encoders; without it, those with a hub id or a folder are named",
+    )
+    to_torch.add_argument(
+        "--no-parity",
+        action="store_true",
+        help="leave out the comparison, which holds both models in memory",
+    )
+    from_torch = add_command(
+        directions,
+        "from-torch",
+        "bring such a folder back, bit by bit",
+        _EXAMPLES,
+        _back,
+    )
+    from_torch.add_argument("folder", type=Path, metavar="OUT", help="written by to-torch")
+    from_torch.add_argument("bundle", type=Path, metavar="BUNDLE", help="the new folder")
+    from_hf = add_command(
+        directions,
+        "from-hf",
+        "import a trained part from Hugging Face's layout",
+        _EXAMPLES,
+        _from_hf,
+    )
+    from_hf.add_argument("part", choices=("hunyuan-refiner",), help="what to import")
+    from_hf.add_argument("path", type=Path, metavar="PATH", help="the transformer's folder")
+    from_hf.add_argument("out", type=Path, metavar="OUT", help="the new folder")
+
+
+def _to_torch(options: argparse.Namespace) -> int:
+    from lidit_jax.weights import torch_parity
+    from lidit_jax.weights.checkpoint_source import open_source
+    from lidit_jax.weights.torch_export import MODULE, export_torch
+
+    source = open_source(options.checkpoint, raw=options.raw)
+    with writable_folder(options.out, "OUT"):
+        export_torch(
+            source,
+            options.out,
+            raw=options.raw,
+            dtype=options.dtype,
+            with_encoders=options.with_encoders,
+        )
+        size = sum(file.stat().st_size for file in options.out.glob("model*.safetensors"))
+        print(f"{options.out}: {size / 1e6:.1f} MB of weights, {options.dtype}")
+        if options.no_parity:
+            return 0
+        if not torch_parity.torch_is_installed():
+            print("not compared with the original: pip install torch (or add --no-parity)")
+            return 0
+        parity = torch_parity.compare(
+            options.checkpoint, options.out, raw=options.raw, dtype=options.dtype
+        )
+        parity.save(options.out / "parity.json")
+    print(parity.table())
+    if not parity.passed:
+        raise LiditError(
+            f"{options.out / MODULE} does not draw what the original draws: do not use it, and "
+            "report it with parity.json"
+        )
+    return 0
+
+
+def _back(options: argparse.Namespace) -> int:
+    from lidit_jax.weights.torch_import import import_torch
+
+    if not options.folder.is_dir():
+        raise LiditError(f"{options.folder} is not a folder: name what to-torch wrote")
+    if options.bundle.resolve() == options.folder.resolve():
+        raise LiditError(f"{options.bundle} is the folder to read: name another one to write")
+    with writable_folder(options.bundle, "BUNDLE"):
+        import_torch(options.folder, options.bundle)
+    print(f"{options.bundle}: every tensor is the one that was exported")
+    return 0
+
+
+def _from_hf(options: argparse.Namespace) -> int:
+    from lidit_jax.weights.hunyuan_refiner import load_hunyuan_refiner, save_refiner
+
+    refiner = load_hunyuan_refiner(options.path)
+    with writable_folder(options.out, "OUT"):
+        save_refiner(refiner, options.out)
+    print(
+        f"{options.out}: {refiner.config.blocks} blocks, width {refiner.width}, for features of "
+        f"width {refiner.feature_width}"
+    )
+    return 0

@@ -1,0 +1,239 @@
+"""A trained model as a PyTorch folder that runs without JAX.
+
+    OUT/model.safetensors     tensors in PyTorch's layout; above 5 GB several files and an index
+    OUT/config.json           what sampling needs, and the run's configuration and metadata
+    OUT/lidit_torch.py        the model: `LIDiT.from_pretrained(OUT)`, or a command line
+    OUT/pipeline.py           the same for diffusers, with model_index.json
+    OUT/encoders/K, OUT/vae   the frozen encoders and the autoencoder, where they are copied
+    OUT/manifest.json         sha256 of every tensor and of every other file
+
+Parameters are read, permuted and written one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lidit_jax.config import Config
+from lidit_jax.errors import LiditError
+from lidit_jax.migrations import FORMAT as DESCRIPTION_FORMAT
+from lidit_jax.output import atomic_file
+from lidit_jax.weights.checkpoint_source import Source, check_shapes
+from lidit_jax.weights.gguf import file_sha256
+from lidit_jax.weights.tensor_writer import (
+    DTYPES,
+    SHARD_BYTES,
+    TensorSpec,
+    shard_names,
+    shards,
+    write_tensors,
+)
+from lidit_jax.weights.torch_layout import to_torch, torch_layers, torch_names
+
+FORMAT = 1
+MODULE = "lidit_torch.py"
+MANIFEST = "manifest.json"
+INDEX = "model.safetensors.index.json"
+_OWN_IMPORT = "from lidit_jax.weights.torch_model import EPSILON, LIDiTTransformer\n"
+_ENCODER_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json")
+
+
+def export_torch(
+    source: Source,
+    out: Path,
+    *,
+    raw: bool = False,
+    dtype: str = "float32",
+    with_encoders: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes the folder; `manifest.json` comes last and makes it complete.
+
+    Args:
+      source: the trained model.
+      out: an existing folder.
+      raw: what `source` was opened with, for the record.
+      dtype: of the tensors: "float32", "float16" or "bfloat16".
+      with_encoders: copy all encoders; without it only those that PyTorch users could not find:
+        from Python packages and GGUF files.
+      shard_bytes: most bytes a file.
+
+    Raises:
+      LiditError: when a weight is not finite in `dtype`, the encoders or the autoencoder cannot be
+        found, or the model cannot be exported.
+    """
+    if source.config.training.task != "lidit":
+        raise LiditError(f"{source.folder} holds an autoencoder: name a text-to-image checkpoint")
+    check_shapes(source)
+    (out / MANIFEST).unlink(missing_ok=True)
+    config = {
+        "model_type": "lidit",
+        "format": FORMAT,
+        "lidit": {
+            "format": DESCRIPTION_FORMAT,
+            "config": json.loads(source.config.to_json()),
+            "metadata": source.metadata,
+            "weights": "raw" if raw else "averaged",
+        },
+        "streams": _export_encoders(source, out, with_encoders),
+        **_export_autoencoder(source, out),
+        "latents": source.metadata["latents"],
+        "schedule": _schedule(source.config),
+        "sampling": {
+            "size": source.config.data.image_size,
+            "steps": source.config.sampling.steps,
+            "guidance": source.config.sampling.guidance,
+        },
+    }
+    _write_json(out / "config.json", config)
+    _export_code(out)
+    tensors = _export_weights(source, out, dtype, shard_bytes)
+    others = sorted(
+        file
+        for file in out.rglob("*")
+        if file.is_file() and (file.parent != out or file.name in ("config.json", MODULE))
+    )
+    files = {file.relative_to(out).as_posix(): file_sha256(file) for file in others}
+    _write_json(out / MANIFEST, {"format": FORMAT, "tensors": tensors, "files": files})
+
+
+def module_source() -> str:
+    """The one file of the exported model: the network, then everything around it."""
+    folder = resources.files("lidit_jax.weights")
+    network = folder.joinpath("torch_model.py").read_text(encoding="utf-8")
+    sampling = folder.joinpath("torch_sampling.py").read_text(encoding="utf-8")
+    _, usage, body = sampling.split('"""', 2)
+    return f'"""{usage}"""\n\n{network}\n\n{body.replace(_OWN_IMPORT, "").lstrip()}'
+
+
+def _export_weights(
+    source: Source, out: Path, dtype: str, shard_bytes: int
+) -> dict[str, dict[str, Any]]:
+    """Writes the tensors and returns their part of the manifest."""
+    config = source.config.model
+    specs = []
+    for path, shape in source.shapes.items():
+        names = torch_names(path, shape)
+        # A broadcast array has the shape without the memory.
+        empty = torch_layers(path, np.broadcast_to(np.float32(0), shape))[0]
+        specs += [TensorSpec(name, to_torch(path, empty, config).shape, dtype) for name in names]
+
+    def pieces() -> Iterator[np.ndarray]:
+        for path in source.shapes:
+            for layer in torch_layers(path, source.read(path)):
+                yield to_torch(path, layer, config)
+
+    for old in (*out.glob("model*.safetensors"), *out.glob(INDEX)):
+        old.unlink()
+    files = shards(specs, shard_bytes)
+    names, values, manifest = shard_names(len(files)), pieces(), {}
+    for name, contents in zip(names, files, strict=True):
+        hashes, _ = write_tensors(out / name, contents, values)
+        for spec in contents:
+            kind = {"dtype": DTYPES[dtype][0], "shape": spec.shape}
+            manifest[spec.name] = {"file": name, **kind, "sha256": hashes[spec.name]}
+    if len(files) > 1:
+        index = {
+            "metadata": {"total_size": sum(spec.nbytes for spec in specs)},
+            "weight_map": {name: entry["file"] for name, entry in manifest.items()},
+        }
+        _write_json(out / INDEX, index)
+    return manifest
+
+
+def _export_encoders(source: Source, out: Path, with_encoders: bool) -> list[dict[str, Any]]:
+    """What stands around every prompt of each stream, and where its encoder is."""
+    from lidit_jax.encoders.prompt import PromptFormat
+    from lidit_jax.encoders.sources import PACKAGED, locate
+    from lidit_jax.encoders.tokenizer import PromptTokenizer
+
+    settings = source.config.encoders
+    prompt_format = PromptFormat(settings.instruction, settings.system_prompt)
+    streams = []
+    for k, trained_with in enumerate(source.metadata["encoders"]):
+        place = trained_with["source"]
+        folder = locate(place)
+        tokenizer = PromptTokenizer.from_folder(folder)
+        if with_encoders or place in PACKAGED or place.endswith(".gguf"):
+            place = f"encoders/{k}"
+            (out / place).mkdir(parents=True, exist_ok=True)
+            for pattern in _ENCODER_FILES:
+                for file in folder.glob(pattern):
+                    shutil.copyfile(file, out / place / file.name)
+        elif Path(place).expanduser().exists():
+            place = str(Path(place).expanduser().resolve())
+        streams.append(
+            {
+                "source": place,
+                "layer": trained_with["layer"],
+                "prefix": tokenizer.prefix(prompt_format),
+                "end": tokenizer.end,
+                "pad": tokenizer.pad,
+                "width": source.shapes[f"linguistic_refiner_{k}/projection/kernel"][0],
+            }
+        )
+    return streams
+
+
+def _export_autoencoder(source: Source, out: Path) -> dict[str, Any]:
+    """Copies the autoencoder's files to OUT/vae and describes them."""
+    from lidit_jax.models.diffusers_vae import read_model
+    from lidit_jax.models.image_codec import files_of, locate
+    from lidit_jax.weights.bundle import is_bundle
+
+    vae = source.config.vae
+    if vae.source == "pixels":
+        return {"autoencoder": {"kind": "pixels"}, "channels": 3, "downsample": 1}
+    own = source.folder / "vae"
+    folder = own if own.is_dir() else locate(vae.source)
+    if is_bundle(folder):
+        trained = json.loads((folder / "config.json").read_text())["config"]["vae"]
+        if trained.get("architecture", "patch") != "patch":
+            raise LiditError(
+                f"{folder} is an autoencoder of architecture {trained['architecture']!r} trained "
+                "here, which has no PyTorch export yet: only 'patch' and diffusers' own have"
+            )
+        kind = {"kind": "patch"}
+        channels, downsample = trained["channels"], trained["downsample"]
+    else:
+        model = read_model(folder)
+        kind = {"kind": json.loads((folder / "config.json").read_text())["_class_name"]}
+        kind |= {"shift": list(model.shift), "scale": list(model.scale)}
+        channels, downsample = model.channels, model.downsample
+    (out / "vae").mkdir(exist_ok=True)
+    for file in files_of(folder):
+        shutil.copyfile(file, out / "vae" / file.name)
+    return {"autoencoder": kind, "channels": channels, "downsample": downsample}
+
+
+def _schedule(config: Config) -> dict[str, Any]:
+    """The process, as the sampler in PyTorch reads it."""
+    from lidit_jax.diffusion import process as processes
+
+    process = processes.from_config(config.diffusion)
+    shared = {"process": process.name, "prediction": process.prediction}
+    if process.name == "flow":
+        return shared | {"shift": config.diffusion.shift}
+    signal, sigma = process.scales_of(np.arange(process.timesteps, dtype=np.float64))
+    levels = {"signal": signal.tolist(), "sigma": sigma.tolist()}
+    return shared | {"timesteps": process.timesteps} | levels
+
+
+def _export_code(out: Path) -> None:
+    (out / MODULE).write_text(module_source(), encoding="utf-8")
+    pipeline = resources.files("lidit_jax.weights").joinpath("torch_pipeline.py")
+    (out / "pipeline.py").write_text(pipeline.read_text(encoding="utf-8"), encoding="utf-8")
+    index = {"_class_name": ["pipeline", "LIDiTPipeline"], "_diffusers_version": "0.42.1"}
+    _write_json(out / "model_index.json", index)
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    with atomic_file(file) as stream:
+        stream.write(json.dumps(content, indent=2).encode())

@@ -1,0 +1,224 @@
+"""How far an exported PyTorch model is from the JAX model: block by block, and in finished images.
+
+PyTorch is imported only here, when it is installed, to run the exported file itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lidit_jax.config import Config, ModelConfig
+from lidit_jax.output import atomic_file
+from lidit_jax.weights.torch_export import MODULE
+
+TOLERANCE = 1e-4
+"""Largest difference that a block may show, over the rms of its values in PyTorch."""
+MINIMUM_PSNR = 45.0
+"""Least likeness of the images, in dB."""
+PROMPTS = ("a red circle", "three green stars to the left of a blue square")
+_TIMES = (37.0, 912.0)
+
+
+class Difference(NamedTuple):
+    """One row of the report."""
+
+    component: str
+    error: float
+    """Largest absolute difference over the rms of PyTorch's values."""
+    required: bool = True
+    """Whether `TOLERANCE` applies: encoders have tolerances of their own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """The report."""
+
+    differences: list[Difference]
+    psnr: float
+    """Of whole sampling runs, in dB; infinite for equal images."""
+    steps: int
+    dtype: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether every block and the images are within the limits."""
+        rows = [row for row in self.differences if row.required]
+        return all(row.error <= TOLERANCE for row in rows) and self.psnr >= MINIMUM_PSNR
+
+    def table(self) -> str:
+        """For people."""
+        lines = [f"{'component':<32} {'max error / rms':>16}  required"]
+        lines += [
+            f"{row.component:<32} {row.error:>16.1e}  {f'{TOLERANCE:.0e}' if row.required else '-'}"
+            for row in self.differences
+        ]
+        psnr = "equal" if np.isinf(self.psnr) else f"{self.psnr:.1f} dB"
+        name = f"images, {self.steps} steps (PSNR)"
+        return "\n".join([*lines, f"{name:<32} {psnr:>16}  {MINIMUM_PSNR:.0f} dB"])
+
+    def save(self, file: Path) -> None:
+        """Writes it as JSON; the PSNR of equal images is null."""
+        content = {
+            "weights": self.dtype,
+            "compute": "float32",
+            "tolerance": TOLERANCE,
+            "differences": {row.component: row.error for row in self.differences},
+            "images": {
+                "steps": self.steps,
+                "psnr_db": None if np.isinf(self.psnr) else self.psnr,
+                "equal": bool(np.isinf(self.psnr)),
+            },
+            "passed": self.passed,
+        }
+        with atomic_file(file) as stream:
+            stream.write(json.dumps(content, indent=2).encode())
+
+
+def torch_is_installed() -> bool:
+    """Whether the comparison can run; imports nothing."""
+    return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+
+
+def compare(
+    checkpoint: str | Path, out: Path, *, raw: bool = False, dtype: str = "float32"
+) -> Parity:
+    """Runs both models in float32 on the same prompts, noise and times.
+
+    Args:
+      checkpoint: what was exported; both models are held in memory.
+      out: where it was exported to.
+      raw: which weights were.
+      dtype: of the exported tensors: the JAX model's are rounded to it as well.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from lidit_jax.models.image_codec import load_codec
+    from lidit_jax.pipeline import Pipeline
+    from lidit_jax.saved_model import load_model, model_folder
+    from lidit_jax.weights.bundle import is_bundle
+
+    torch_model = load_module(out / MODULE).LIDiT.from_pretrained(out)
+    folder = model_folder(checkpoint)
+    params, config, metadata = load_model(folder, raw=raw)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype).astype(jnp.float32), params)
+    config = dataclasses.replace(config, model=in_float32(config.model))
+    with jax.default_matmul_precision("highest"):
+        differences = _encoders(torch_model, config) + _blocks(torch_model, params, config)
+        codec = load_codec(config.vae, folder / "vae" if is_bundle(folder) else None)
+        pipeline = Pipeline(params, config, metadata, codec)
+        sampler = "euler" if config.diffusion.process == "flow" else "ddim"
+        images = pipeline(PROMPTS, seed=0, sampler=sampler)
+    theirs = torch_model(list(PROMPTS), seed=0).numpy()
+    return Parity(differences, psnr(images, theirs), config.sampling.steps, dtype)
+
+
+def load_module(file: Path) -> ModuleType:
+    """Imports an exported model's file."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def in_float32(config: ModelConfig) -> ModelConfig:
+    """The same network, computing in float32 and without recomputation."""
+    return dataclasses.replace(config, dtype="float32", remat=ModelConfig.remat)
+
+
+def psnr(image: np.ndarray, other: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of uint8 images in dB."""
+    error = np.mean(np.square(image.astype(np.float64) - other))
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
+def _encoders(torch_model: Any, config: Config) -> list[Difference]:
+    from lidit_jax.encoders.conditions import PromptEncoders
+
+    conditions, _ = PromptEncoders(config.encoders).encode(PROMPTS)
+    rows = []
+    for k, (features, mask) in enumerate(zip(*conditions, strict=True)):
+        theirs, _ = _torch_features(torch_model, k)
+        valid = np.asarray(mask)
+        ours = np.asarray(features, np.float32)[valid]
+        theirs = theirs.numpy()[valid[:, : theirs.shape[1]]]
+        rows.append(Difference(f"encoder {k}", _error(ours, theirs), required=False))
+    return rows
+
+
+def _blocks(torch_model: Any, params: Any, config: Config) -> list[Difference]:
+    """Every block of the network, both fed with PyTorch's features."""
+    import jax
+    import torch
+
+    from lidit_jax.models.dit import DiTBlock
+    from lidit_jax.models.lidit import LIDiT
+    from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
+
+    streams = torch_model.config.streams
+    features, masks = zip(
+        *(_torch_features(torch_model, k) for k in range(len(streams))), strict=True
+    )
+    crop = tuple(len(stream.prefix) for stream in streams)
+    side = torch_model.config.sampling.size // torch_model.config.downsample
+    shape = (len(PROMPTS), side, side, torch_model.config.channels)
+    x_t = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+    network, seen = torch_model.network, {}
+    hooks = [
+        module.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
+        for name, module in network.named_modules()
+    ]
+    with torch.no_grad():
+        final = network(torch.from_numpy(x_t), torch.tensor(_TIMES), features, masks, crop)
+    for hook in hooks:
+        hook.remove()
+
+    watched = LinguisticRefiner | CollaborativeRefiner | DiTBlock
+    arrays = tuple(tuple(tensor.numpy() for tensor in group) for group in (features, masks))
+    prediction, state = jax.jit(
+        lambda params, x_t, t, features, masks: LIDiT(config.model).apply(
+            {"params": params},
+            x_t,
+            t,
+            features,
+            masks,
+            crop,
+            capture_intermediates=lambda module, _: isinstance(module, watched),
+            mutable=["intermediates"],
+        )
+    )(params, x_t, np.float32(_TIMES), *arrays)
+    captured = state["intermediates"]
+    rows = []
+    for k, mask in enumerate(arrays[1]):
+        ours = captured[f"linguistic_refiner_{k}"]["__call__"][0]
+        tokens, pooled, _ = seen[f"token_refiners.{k}"]
+        rows.append(Difference(f"linguistic refiner {k}", _error(ours.tokens[mask], tokens[mask])))
+        rows.append(Difference(f"linguistic refiner {k}, pooled", _error(ours.pooled, pooled)))
+    for k, mask in enumerate(arrays[1]):
+        ours = captured["collaborative_refiner"]["__call__"][0][k]
+        error = _error(ours[mask], seen["collaborative_refiner"][k][mask])
+        rows.append(Difference(f"collaborative refiner, stream {k}", error))
+    for i, ours in enumerate(captured["blocks"]["__call__"][0][0]):
+        rows.append(Difference(f"DiT block {i}", _error(ours, seen[f"transformer_blocks.{i}"])))
+    return [*rows, Difference("prediction", _error(prediction, final))]
+
+
+def _torch_features(torch_model: Any, k: int) -> tuple[Any, Any]:
+    import torch
+
+    limit = torch_model.config.lidit.config.encoders.max_prompt_tokens
+    with torch.no_grad():
+        return torch_model.encoders[k](PROMPTS, limit)
+
+
+def _error(ours: Any, theirs: Any) -> float:
+    theirs = np.asarray(theirs, np.float64)
+    return float(np.abs(np.asarray(ours) - theirs).max() / np.sqrt(np.mean(np.square(theirs))))

@@ -1,0 +1,57 @@
+"""The exported model as a diffusers pipeline.
+
+pipe = DiffusionPipeline.from_pretrained(OUT, custom_pipeline=OUT, trust_remote_code=True)
+pipe("a red circle", generator=torch.Generator().manual_seed(0)).images[0]
+"""
+
+from diffusers import DiffusionPipeline, ImagePipelineOutput
+from PIL import Image
+from torch import Generator, randn
+
+from .lidit_torch import LIDiT
+
+
+class LIDiTPipeline(DiffusionPipeline):
+    """`DiffusionPipeline` around `lidit_torch.LIDiT`."""
+
+    def __init__(self, model: LIDiT | None = None):
+        super().__init__()
+        self.register_modules(model=model)
+
+    def register_to_config(self, **entries):
+        """Loads the model: diffusers says where the pipeline came from only here, at the end."""
+        super().register_to_config(**entries)
+        folder = entries.get("_name_or_path")
+        if folder and getattr(self, "model", None) is None:
+            self.register_modules(model=LIDiT.from_pretrained(folder))
+
+    def __call__(
+        self,
+        prompt: str | list[str],
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: Generator | None = None,
+        seed: int = 0,
+    ) -> ImagePipelineOutput:
+        """Draws one image a prompt.
+
+        Args:
+          prompt: what to see.
+          height: in pixels; None, here and below, for the model's own.
+          width: in pixels.
+          num_inference_steps: denoising steps.
+          guidance_scale: 1 switches guidance off.
+          generator: of the noise. Without one, image i has the noise of seed + i, as in lidit-jax.
+          seed: see `generator`.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        config = self.model.config
+        size = (height or config.sampling.size, width or config.sampling.size)
+        noise = None
+        if generator is not None:
+            shape = (*(side // config.downsample for side in size), config.channels)
+            noise = randn(len(prompts), *shape, generator=generator, device=generator.device)
+        images = self.model(prompts, size, num_inference_steps, guidance_scale, seed, noise)
+        return ImagePipelineOutput([Image.fromarray(image) for image in images.cpu().numpy()])

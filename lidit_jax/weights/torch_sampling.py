@@ -1,0 +1,326 @@
+"""LI-DiT from prompt to picture in plain PyTorch: encoders, sampler, autoencoder, command line.
+
+Needs torch, transformers, safetensors and Pillow; diffusers only for an autoencoder of its own.
+
+    from lidit_torch import LIDiT
+    model = LIDiT.from_pretrained("this-folder")
+    images = model(["a red circle"], seed=0)        # uint8 [B, H, W, 3]
+
+    python lidit_torch.py --prompt "a red circle" --seed 0 --out circle.png
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from lidit_jax.weights.torch_model import EPSILON, LIDiTTransformer
+
+
+class TextEncoder(nn.Module):
+    """A frozen LLM of transformers, with the tokens that stand around every prompt."""
+
+    def __init__(self, folder: Path, stream: SimpleNamespace, dtype: torch.dtype):
+        super().__init__()
+        import tokenizers
+        import transformers
+
+        source = _encoder_folder(folder, stream.source)
+        self.tokenizer = tokenizers.Tokenizer.from_file(str(source / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        model = transformers.AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        if model.config.is_encoder_decoder:
+            model = model.get_encoder()
+        self.model = getattr(model, "language_model", model)
+        self.stream = stream
+
+    def forward(self, prompts: Sequence[str], limit: int) -> tuple[Tensor, Tensor]:
+        """Features [B, S, D] and mask [B, S]: instruction, prompt, one end token, padding."""
+        rows = []
+        for encoding in self.tokenizer.encode_batch(list(prompts), add_special_tokens=False):
+            if len(encoding.ids) > limit:
+                raise ValueError(f"a prompt has {len(encoding.ids)} tokens, the limit is {limit}")
+            rows.append([*self.stream.prefix, *encoding.ids, self.stream.end])
+        length = max(map(len, rows))
+        ids = torch.tensor([row + [self.stream.pad] * (length - len(row)) for row in rows])
+        mask = torch.tensor([[i < len(row) for i in range(length)] for row in rows])
+        device = self.model.device
+        ids, mask = ids.to(device), mask.to(device)
+        states = self.model(ids, attention_mask=mask.long(), output_hidden_states=True)
+        return states.hidden_states[self.stream.layer], mask
+
+
+def _encoder_folder(folder: Path, source: str) -> Path:
+    """The files of an encoder: in the model's folder, elsewhere on this machine, or on the hub."""
+    for place in (folder / source, Path(source).expanduser()):
+        if place.is_dir():
+            return place
+    from huggingface_hub import snapshot_download
+
+    files = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*"]
+    return Path(snapshot_download(source, allow_patterns=files))
+
+
+class PatchDecoder(nn.Module):
+    """The decoder of lidit-jax's own small autoencoder, with weights in JAX's layout."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        from safetensors.torch import load_file
+
+        self.config = _attributes(folder / "config.json").config.vae
+        weights = load_file(folder / "model.safetensors")
+        self.weights = nn.ParameterDict(
+            {
+                name.removeprefix("decoder/"): nn.Parameter(value.float(), requires_grad=False)
+                for name, value in weights.items()
+                if name.startswith("decoder/")
+            }
+        )
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """latent [B, h, w, C] -> image [B, H, W, 3] in [-1, 1]."""
+        config, stages = self.config, 0
+        while config.patch << stages < config.downsample:
+            stages += 1
+        x = self._convolve("conv_in", latent.movedim(-1, 1))
+        for stage in reversed(range(stages + 1)):
+            for i in range(config.blocks):
+                h, block = x, f"stage_{stage}_block_{i}"
+                for j in range(2):
+                    h = self._convolve(f"{block}/conv_{j}", self._activate(f"{block}/norm_{j}", h))
+                x = x + h
+            if stage:
+                x = _depth_to_space(self._convolve(f"up_{stage}", x), 2)
+        x = self._convolve("conv_out", self._activate("norm_out", x))
+        return _depth_to_space(x, config.patch).movedim(1, -1)
+
+    def _convolve(self, name: str, x: Tensor) -> Tensor:
+        kernel = self.weights[f"{name}/kernel"].permute(3, 2, 0, 1)
+        return F.conv2d(x, kernel, self.weights[f"{name}/bias"], padding="same")
+
+    def _activate(self, name: str, x: Tensor) -> Tensor:
+        scale = self.weights[f"{name}/scale"]
+        return F.silu(F.rms_norm(x.movedim(1, -1), scale.shape, scale, EPSILON)).movedim(-1, 1)
+
+
+def _depth_to_space(x: Tensor, factor: int) -> Tensor:
+    """[B, factor * factor * C, h, w], channels last within, -> [B, C, factor * h, factor * w]."""
+    return F.pixel_shuffle(x.unflatten(1, (factor**2, -1)).transpose(1, 2).flatten(1, 2), factor)
+
+
+class DiffusersDecoder(nn.Module):
+    """An autoencoder of diffusers, between latents that are shifted and scaled and images."""
+
+    def __init__(self, folder: Path, settings: SimpleNamespace):
+        super().__init__()
+        import diffusers
+
+        self.model = getattr(diffusers, settings.kind).from_pretrained(folder, use_safetensors=True)
+        self.settings = settings
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """latent [B, h, w, C] -> image [B, H, W, 3] in [-1, 1]."""
+        shift, scale = (latent.new_tensor(v) for v in (self.settings.shift, self.settings.scale))
+        latent = (latent / scale + shift).movedim(-1, 1).to(self.model.dtype)
+        return self.model.decode(latent).sample.movedim(1, -1).float()
+
+
+def noise_of_seed(seed: int, shape: Sequence[int]) -> Tensor:
+    """Standard normal noise, float32, equal to JAX's of `jax.random.key(seed)`.
+
+    Threefry-2x32 (Salmon et al. 2011) of the positions, then the inverse of the error function: so
+    the same seed draws the same picture in JAX and here.
+    """
+    word = 0xFFFFFFFF
+    low = torch.arange(int(np.prod(shape)), dtype=torch.int64)
+    keys = (0, seed & word, 0x1BD11BDA ^ (seed & word))
+    high, low = torch.zeros_like(low), (low + keys[1]) & word
+    for i in range(5):
+        for turn_by in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
+            high = (high + low) & word
+            low = ((low << turn_by | low >> (32 - turn_by)) & word) ^ high
+        high = (high + keys[(i + 1) % 3]) & word
+        low = (low + keys[(i + 2) % 3] + i + 1) & word
+    mantissa = ((high ^ low) >> 9 | 0x3F800000).to(torch.int32).view(torch.float32) - 1
+    least = torch.nextafter(torch.tensor(-1.0), torch.tensor(0.0))
+    uniform = torch.maximum(mantissa * 2 + least, least).double()
+    return (2**0.5 * torch.erfinv(uniform)).float().reshape(*shape)
+
+
+def schedule(settings: SimpleNamespace, steps: int) -> Iterator[tuple[float, ...]]:
+    """(signal, sigma, next signal, next sigma, the network's time) of each step, noise first."""
+    if not 0 < steps <= getattr(settings, "timesteps", steps):
+        raise ValueError(f"{steps} sampling steps: choose 1 to {settings.timesteps}")
+    if settings.process == "flow":
+        t = np.linspace(1, 0, steps + 1)
+        t = (settings.shift * t / (1 + (settings.shift - 1) * t)).astype(np.float32)
+        signal, sigma, times = 1 - t, t, 1000 * t
+    else:
+        times = np.round(np.arange(steps, -1, -1) * settings.timesteps / steps).astype(int) - 1
+        # The last entry, for the time -1, is clean data.
+        signal = np.append(np.array(settings.signal), 1.0)[times]
+        sigma = np.append(np.array(settings.sigma), 0.0)[times]
+    for i in range(steps):
+        levels = (signal[i], sigma[i], signal[i + 1], sigma[i + 1], times[i])
+        yield tuple(float(value) for value in levels)
+
+
+def predicted_image(space: str, prediction: Tensor, x_t: Tensor, signal: float, sigma: float):
+    """x0, from a prediction of "epsilon", "v", "velocity" or "x0"."""
+    if space == "epsilon":
+        return (x_t - sigma * prediction) / signal
+    if space == "v":
+        return signal * x_t - sigma * prediction
+    return x_t - sigma * prediction if space == "velocity" else prediction
+
+
+class LIDiT(nn.Module):
+    """Prompts in, pictures out."""
+
+    def __init__(
+        self,
+        config: SimpleNamespace,
+        network: LIDiTTransformer,
+        encoders: Sequence[TextEncoder],
+        decoder: nn.Module,
+    ):
+        super().__init__()
+        self.config, self.network, self.decoder = config, network, decoder
+        self.encoders = nn.ModuleList(encoders)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> "LIDiT":
+        """Loads an exported folder.
+
+        Args:
+          folder: its path, or the id of a copy on the Hugging Face hub.
+          dtype: of the network and the encoders.
+        """
+        if not Path(folder).is_dir():
+            from huggingface_hub import snapshot_download
+
+            folder = snapshot_download(str(folder))
+        folder = Path(folder)
+        config = _attributes(folder / "config.json")
+        widths = [stream.width for stream in config.streams]
+        with torch.device("meta"):
+            network = LIDiTTransformer(config.lidit.config.model, widths, config.channels)
+        network.load_state_dict(_load_weights(folder, dtype), assign=True)
+        kind = config.autoencoder.kind
+        if kind == "pixels":
+            decoder = nn.Identity()
+        elif kind == "patch":
+            decoder = PatchDecoder(folder / "vae")
+        else:
+            decoder = DiffusersDecoder(folder / "vae", config.autoencoder)
+        encoders = [TextEncoder(folder, stream, dtype) for stream in config.streams]
+        return cls(config, network, encoders, decoder).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(
+        self,
+        prompts: Sequence[str],
+        size: int | tuple[int, int] | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Draws one image a prompt, uint8 [B, H, W, 3].
+
+        Args:
+          prompts: what to see.
+          size: side, or (height, width), in pixels; None, here and below, for the model's own.
+          steps: denoising steps (deterministic: DDIM, which is Euler's method for flow).
+          guidance: classifier-free guidance scale; 1 switches it off.
+          seed: image i is drawn from seed + i, as in lidit-jax.
+          noise: [B, h, w, C], instead of the seed's.
+        """
+        config, count = self.config, len(prompts)
+        steps = config.sampling.steps if steps is None else steps
+        guidance = config.sampling.guidance if guidance is None else guidance
+        size = config.sampling.size if size is None else size
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        unit = config.downsample * config.lidit.config.model.patch
+        if any(side <= 0 or side % unit for side in sides):
+            raise ValueError(f"size {size}: each side must be a multiple of {unit}")
+        shape = (*(side // config.downsample for side in sides), config.channels)
+        if noise is None:
+            seeds = [(seed + i) % 2**32 for i in range(count)]
+            noise = torch.stack([noise_of_seed(s, shape) for s in seeds])
+        if noise.shape != (count, *shape):
+            raise ValueError(f"noise is {list(noise.shape)}, not {[count, *shape]}")
+
+        texts = [*prompts, *[""] * count]
+        limit = config.lidit.config.encoders.max_prompt_tokens
+        features, masks = zip(*(encoder(texts, limit) for encoder in self.encoders), strict=True)
+        crop = [len(stream.prefix) for stream in config.streams]
+        x = noise.to(features[0].device)
+        for signal, sigma, next_signal, next_sigma, time in schedule(config.schedule, steps):
+            t = torch.full((2 * count,), time, device=x.device)
+            both = self.network(torch.cat([x, x]), t, features, masks, crop)
+            with_prompt, without = both.chunk(2)
+            prediction = with_prompt + (guidance - 1) * (with_prompt - without)
+            x0 = predicted_image(config.schedule.prediction, prediction, x, signal, sigma)
+            x = next_signal * x0 + next_sigma / sigma * (x - signal * x0)
+        mean, deviation = (x.new_tensor(v) for v in (config.latents.mean, config.latents.deviation))
+        image = self.decoder(x * deviation + mean).clamp(-1, 1)
+        return ((image + 1) * 127.5).round().to(torch.uint8)
+
+
+def _load_weights(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    index, files = folder / "model.safetensors.index.json", ["model.safetensors"]
+    if index.is_file():
+        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    if unsafe := [name for name in files if Path(name).name != name or "\\" in name]:
+        raise ValueError(f"{index} names a file outside of its folder: {unsafe[0]!r}")
+    return {
+        name: tensor.to(dtype)
+        for file in files
+        for name, tensor in load_file(folder / file).items()
+    }
+
+
+def _attributes(file: Path) -> SimpleNamespace:
+    return json.loads(file.read_text(), object_hook=lambda entries: SimpleNamespace(**entries))
+
+
+def main() -> None:
+    """Draws one prompt into a PNG file."""
+    parser = argparse.ArgumentParser(description="Draws a picture with the model in this folder.")
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--out", required=True, help="a .png file")
+    parser.add_argument("--seed", type=int, default=0, help="as in lidit-jax")
+    parser.add_argument("--noise", help="a .npy file [h, w, C] instead of a seed's noise")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    try:
+        noise = None
+        if options.noise:
+            noise = torch.from_numpy(np.load(options.noise, allow_pickle=False)).float()[None]
+        model = LIDiT.from_pretrained(Path(__file__).parent).to(options.device)
+        settings = {name: getattr(options, name) for name in ("size", "steps", "guidance", "seed")}
+        image = model([options.prompt], noise=noise, **settings)[0]
+        from PIL import Image
+
+        Image.fromarray(image.cpu().numpy()).save(options.out)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""A tiny text-to-image model with random weights, as a bundle and exported to PyTorch."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from lidit_jax.config import Config
+from lidit_jax.encoders.conditions import PromptEncoders
+from lidit_jax.models import LIDiT
+from lidit_jax.weights.bundle import save_bundle
+from lidit_jax.weights.checkpoint_source import open_source
+from lidit_jax.weights.torch_export import export_torch
+
+from ..quick import random_parameters
+from ..tiny_encoders import WIDTH
+
+
+def small(config: Config) -> Config:
+    """The recipe's model, smaller still."""
+    model = dataclasses.replace(config.model, width=16, heads=2, depth=3)
+    return dataclasses.replace(config, model=model)
+
+
+def make_bundle(folder, config, dtype="float32"):
+    """Saves `LIDiT(config.model)` with random weights, none of them zero."""
+    encoders = PromptEncoders(config.encoders)
+    _, crop = encoders.encode([""])
+    streams = len(encoders.streams)
+    channels = 3 if config.vae.source == "pixels" else config.vae.channels
+    inputs = (
+        jnp.zeros((1, config.model.patch, config.model.patch, channels)),
+        jnp.zeros(1),
+        [jnp.zeros((1, 1, WIDTH))] * streams,
+        [jnp.ones((1, 1), bool)] * streams,
+        [0] * streams,
+    )
+    params = random_parameters(LIDiT(config.model).init, *inputs)
+    metadata = {
+        "encoders": encoders.description,
+        "crop": list(crop),
+        "autoencoder": "pixels",
+        "latents": {"mean": [0.1, -0.2, 0.0], "deviation": [0.5, 0.4, 0.3]},
+        "step": 8,
+    }
+    save_bundle(folder, params, config, metadata, dtype)
+    return folder
+
+
+def make_export(bundle, out, **options):
+    """`lidit convert to-torch`, without the comparison."""
+    out.mkdir(parents=True, exist_ok=True)
+    export_torch(open_source(bundle), out, **options)
+    return out

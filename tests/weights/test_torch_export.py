@@ -1,0 +1,187 @@
+"""`lidit convert to-torch` and back: the same numbers, the same pictures, without JAX."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from lidit_jax.cli import main
+from lidit_jax.pipeline import Pipeline
+from lidit_jax.weights import torch_parity
+from lidit_jax.weights.bundle import load_bundle
+from lidit_jax.weights.torch_export import MODULE, module_source
+from lidit_jax.weights.torch_import import import_torch
+
+from .exported import make_bundle, make_export, small
+
+# Runs a file in an environment where these cannot be imported.
+WITHOUT_JAX = """
+import runpy, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("jax", "jaxlib", "flax", "lidit_jax"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+sys.argv = sys.argv[1:]
+sys.path[0] = ""
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_config, tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundle"), small(tiny_config()))
+
+
+@pytest.fixture(scope="module")
+def exported(bundle, tmp_path_factory):
+    """In several files, encoders included."""
+    out = tmp_path_factory.mktemp("exported")
+    return make_export(bundle, out, with_encoders=True, shard_bytes=20_000)
+
+
+def test_every_block_and_the_pictures_are_the_same(bundle, exported, tmp_path):
+    parity = torch_parity.compare(bundle, exported)
+    parity.save(tmp_path / "parity.json")
+    assert parity.passed, parity.table()
+    components = [row.component for row in parity.differences]
+    assert components == [
+        "encoder 0",
+        "encoder 1",
+        "linguistic refiner 0",
+        "linguistic refiner 0, pooled",
+        "linguistic refiner 1",
+        "linguistic refiner 1, pooled",
+        "collaborative refiner, stream 0",
+        "collaborative refiner, stream 1",
+        "DiT block 0",
+        "DiT block 1",
+        "DiT block 2",
+        "prediction",
+    ]
+    assert all(row.error < 1e-4 for row in parity.differences)  # encoders too
+    assert json.loads((tmp_path / "parity.json").read_text())["passed"]
+
+
+def test_the_comparison_notices_one_changed_tensor(bundle, exported, tmp_path):
+    model = torch_parity.load_module(exported / MODULE).LIDiT.from_pretrained(exported)
+    model.network.transformer_blocks[1].ff.linear_1.bias += 0.01
+    params = load_bundle(bundle).params
+    config = load_bundle(bundle).config
+    rows = torch_parity._blocks(model, params, config)
+    broken = [row.component for row in rows if row.error > torch_parity.TOLERANCE]
+    assert broken[0] == "DiT block 1"
+
+
+def test_there_and_back_is_bit_equal(bundle, exported, tmp_path):
+    import_torch(exported, tmp_path)
+    before, after = load_bundle(bundle), load_bundle(tmp_path)
+    assert after.config == before.config
+    assert after.metadata == before.metadata
+    jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
+
+
+def test_files_are_cut_and_indexed_as_on_the_hub(exported):
+    index = json.loads((exported / "model.safetensors.index.json").read_text())
+    files = sorted(set(index["weight_map"].values()))
+    assert len(files) > 3
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    for name in files:
+        tensors = safetensors.numpy.load_file(exported / name)
+        assert {index["weight_map"][tensor] for tensor in tensors} == {name}
+
+
+def test_a_process_without_jax_draws_the_same_picture(bundle, exported, tmp_path):
+    script = tmp_path / "without_jax.py"
+    script.write_text(WITHOUT_JAX)
+    picture = tmp_path / "circle.png"
+    command = [sys.executable, script, exported / MODULE, "--prompt=a red circle", "--seed=7"]
+    subprocess.run([*command, f"--out={picture}"], check=True, cwd=tmp_path, timeout=300)
+
+    from PIL import Image
+
+    ours = Pipeline.from_checkpoint(bundle)(["a red circle"], seed=7)[0]
+    assert torch_parity.psnr(ours, np.asarray(Image.open(picture))) >= 45
+
+
+def test_it_is_a_diffusers_pipeline(bundle, exported, tmp_path, monkeypatch):
+    import diffusers
+    import torch
+
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path))
+    pipe = diffusers.DiffusionPipeline.from_pretrained(
+        str(exported), custom_pipeline=str(exported), trust_remote_code=True
+    )
+    images = pipe(["a red circle", "two stars"], seed=3).images
+    ours = Pipeline.from_checkpoint(bundle)(["a red circle", "two stars"], seed=3)
+    assert torch_parity.psnr(ours, np.stack([np.asarray(image) for image in images])) >= 45
+    drawn = pipe("x", generator=torch.Generator().manual_seed(0), num_inference_steps=1).images
+    assert drawn[0].size == (32, 32)
+
+
+def test_noise_of_a_seed_is_jaxs(exported):
+    module = torch_parity.load_module(exported / MODULE)
+    for seed in (0, 1, 2**32 - 1):
+        key = jax.random.key(jax.numpy.uint32(seed))
+        ours = jax.random.normal(key, (16, 16, 4))
+        np.testing.assert_allclose(ours, module.noise_of_seed(seed, (16, 16, 4)), atol=3e-5)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_ddpm_is_sampled_alike(prediction, tiny_config, tmp_path):
+    process = ("diffusion.process=ddpm", f"diffusion.prediction={prediction}")
+    config = small(tiny_config(*process, "sampling.sampler=ddim"))
+    bundle = make_bundle(tmp_path / "bundle", config)
+    out = make_export(bundle, tmp_path / "out")
+    ours = Pipeline.from_checkpoint(bundle)(["a red circle"], seed=1)
+    theirs = torch_parity.load_module(out / MODULE).LIDiT.from_pretrained(out)
+    assert torch_parity.psnr(ours, theirs(["a red circle"], seed=1).numpy()) >= 45
+
+
+def test_half_precision_has_half_the_size(bundle, exported, tmp_path):
+    out = make_export(bundle, tmp_path, dtype="bfloat16")
+    whole = sum(file.stat().st_size for file in exported.glob("model*.safetensors"))
+    assert (out / "model.safetensors").stat().st_size < 0.6 * whole
+    rows = torch_parity.compare(bundle, out, dtype="bfloat16")
+    assert rows.passed, rows.table()
+
+
+def test_the_command_line(bundle, tmp_path, capsys):
+    assert main(["convert", "to-torch", str(bundle), str(tmp_path / "out"), "--no-parity"]) == 0
+    back = str(tmp_path / "back")
+    assert main(["convert", "from-torch", str(tmp_path / "out"), back]) == 0
+    assert "every tensor" in capsys.readouterr().out
+    assert main(["convert", "to-torch", back, str(tmp_path / "again"), "--raw"]) == 2
+    assert "leave out --raw" in capsys.readouterr().err
+
+
+def test_the_exported_file_knows_nothing_of_this_package():
+    source = module_source()
+    compile(source, MODULE, "exec")
+    assert not any(f"{word} lidit_jax" in source for word in ("import", "from"))
+    assert "import jax" not in source
+
+
+def test_raw_and_averaged_weights_of_a_workdir(trained, tmp_path):
+    from lidit_jax.saved_model import load_workdir
+    from lidit_jax.weights.checkpoint_source import open_source
+    from lidit_jax.weights.torch_export import export_torch
+
+    loaded = []
+    for raw in (True, False):
+        out = tmp_path / f"raw {raw}"
+        out.mkdir()
+        export_torch(open_source(trained, raw=raw), out, raw=raw)
+        (tmp_path / f"back {raw}").mkdir()
+        import_torch(out, tmp_path / f"back {raw}")
+        back = load_bundle(tmp_path / f"back {raw}").params
+        expected, _, _ = load_workdir(trained, raw=raw)
+        jax.tree.map(np.testing.assert_array_equal, back, expected)
+        loaded.append(back["output"]["linear"]["kernel"])
+    assert np.abs(loaded[0] - loaded[1]).max() > 0
