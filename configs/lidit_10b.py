@@ -24,7 +24,7 @@ def get_config():
     config.model.depth = 48
     config.model.heads = 44
     config.model.patch = 2
-    config.model.remat = True
+    config.model.remat = "full"
     config.training.batch_size = 4096
     config.training.steps = 1_000_000
     return config

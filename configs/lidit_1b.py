@@ -25,7 +25,7 @@ def get_config():
     config.model.depth = 28
     config.model.heads = 16
     config.model.patch = 2
-    config.model.remat = True
+    config.model.remat = "full"
     config.training.batch_size = 2048
     config.training.steps = 500_000
     return config

@@ -81,8 +81,10 @@ class ModelConfig:
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     dtype: str = "bfloat16"
     """Compute type of matmuls and activations; parameters stay float32 (paper: bf16 mixed)."""
-    remat: bool = False
-    """Recompute each block's activations in the backward pass."""
+    remat: str = "none"
+    """What the backward pass of a block recomputes: "none"; "full", everything; "dots", all but
+    the matrix products; "attention", all but the attention outputs; "offload", as "full", with the
+    blocks' inputs moved to the host's memory meanwhile."""
     scan_unroll: int = 1
     """Blocks unrolled in each iteration of the layer scan."""
 
@@ -191,17 +193,27 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (the paper gives only the learning rate; the rest is ours)."""
+    """The paper gives only the learning rate; the rest is ours."""
 
+    name: str = "adamw"
+    """ "adamw", "adafactor" (second moments as rows and columns) or "muon" (matrices by Muon, the
+    rest by AdamW)."""
     learning_rate: float = 1e-4
     schedule: str = "constant"
-    """ "constant" or "cosine" (to zero at the last step), after the warm-up."""
+    """After the warm-up: "constant", "cosine" (to zero at the last step), or
+    "warmup_stable_decay" (constant, then linear to zero over the last `decay_steps`)."""
     warmup_steps: int = 1000
+    decay_steps: int = 0
+    """Length of the decay of "warmup_stable_decay"."""
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     """Global gradient norm above which gradients are scaled down."""
+    momentum_dtype: str = "float32"
+    """Type of the first moments: "float32" or "bfloat16", which halves their memory."""
+    skip_spikes: float = 0.0
+    """Leave out updates whose gradient norm is this many times its running mean; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +224,8 @@ class TrainingConfig:
     """ "lidit" trains the text-to-image model, "vae" the autoencoder that it can use."""
     steps: int = 500_000
     batch_size: int = 2048
+    accumulation: int = 1
+    """Equal parts in which a batch is worked off, one after the other, to save memory."""
     ema_decay: float = 0.9999
     """Decay of the averaged weights that sampling uses (ours)."""
     log_every: int = 50
@@ -221,6 +235,19 @@ class TrainingConfig:
     """Steps between grids of the fixed prompts."""
     checkpoint_every: int = 1000
     keep_checkpoints: int = 3
+    """Newest checkpoints to keep."""
+    keep_every: int = 0
+    """Also keep, for ever, each checkpoint whose step is a multiple of this; 0 for none."""
+    keep_best: bool = False
+    """Also keep the checkpoint with the lowest validation loss of the averaged weights."""
+    init_from: str = ""
+    """Workdir, checkpoint or exported folder whose averaged weights start this run: the stage
+    before (paper, 5.1: 512 px, then 1024 px), or a model to fine-tune. Parameters that it lacks
+    are initialised afresh."""
+    stop_after_skipped: int = 10
+    """Updates in a row that may be left out because they were not finite, before the run stops."""
+    watchdog_minutes: float = 0.0
+    """Dump the stacks of all threads when a step takes longer; 0 for never."""
     prompts: tuple[str, ...] = (
         "a red circle",
         "a blue square and a yellow triangle",
@@ -269,8 +296,15 @@ class MeshConfig:
     """Sizes of the mesh axes; -1 takes the devices that are left."""
 
     data: int = -1
+    """Copies of the model within a slice; each sees its part of the batch."""
     fsdp: int = 1
+    """Parts of the batch that also share the weights among them."""
     tensor: int = 1
+    """Parts of the heads and of the FFNs' hidden width."""
+    context: int = 1
+    """Parts of an image's tokens."""
+    replica: int = 1
+    """Slices, joined by the slower data-centre network: copies of the model, like `data`."""
 
 
 @dataclass(frozen=True)

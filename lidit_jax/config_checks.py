@@ -28,7 +28,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "encoders.dtype": ("float32", "bfloat16", "int8"),
     "data.source": ("scenes", "folder"),
     "data.language": ("en", "zh", "both"),
-    "optimizer.schedule": ("constant", "cosine"),
+    "model.remat": ("none", "full", "dots", "attention", "offload"),
+    "optimizer.name": ("adamw", "adafactor", "muon"),
+    "optimizer.schedule": ("constant", "cosine", "warmup_stable_decay"),
+    "optimizer.momentum_dtype": ("float32", "bfloat16"),
     "training.task": ("lidit", "vae"),
 }
 _POSITIVE = (
@@ -56,6 +59,8 @@ _POSITIVE = (
     "training.image_every",
     "training.checkpoint_every",
     "training.keep_checkpoints",
+    "training.accumulation",
+    "training.stop_after_skipped",
     "sampling.steps",
     "encoders.max_prompt_tokens",
     "optimizer.learning_rate",
@@ -69,6 +74,10 @@ _NOT_NEGATIVE = (
     "vae.tile",
     "data.distinct_captions",
     "optimizer.warmup_steps",
+    "optimizer.decay_steps",
+    "optimizer.skip_spikes",
+    "training.keep_every",
+    "training.watchdog_minutes",
     "optimizer.weight_decay",
     "sampling.guidance",
 )

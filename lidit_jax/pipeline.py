@@ -269,7 +269,7 @@ class Pipeline:
             mask = np.asarray(mask, bool)
             if mask.shape[-2:] != images.shape[1:3]:
                 raise LiditError(
-                    f"mask is {mask.shape} for images of {images.shape[1:3]}: resize it"
+                    f"mask is {mask.shape} and the image {images.shape[1:3]}: resize the mask"
                 )
             mask = np.broadcast_to(mask, images.shape[:3])
         strength = (_STRENGTH if mask is None else 1.0) if strength is None else strength

@@ -34,7 +34,7 @@ def test_overrides_take_the_type_of_their_field():
         TINY,
         [
             "optimizer.learning_rate=1",
-            "model.remat=true",
+            "model.remat=full",
             "model.refiner.gate=False",
             "encoders.sources=['a', 'b']",
             "encoders.layers=(-2, -1)",
@@ -44,7 +44,7 @@ def test_overrides_take_the_type_of_their_field():
     )
     assert config.optimizer.learning_rate == 1.0
     assert isinstance(config.optimizer.learning_rate, float)
-    assert config.model.remat is True
+    assert config.model.remat == "full"
     assert config.model.refiner.gate is False
     assert config.encoders.sources == ("a", "b")
     assert config.encoders.layers == (-2, -1)
@@ -61,7 +61,7 @@ MISTAKES = {
     "seed": "--config.seed: write --config.seed=VALUE",
     "model.width=wide": "config.model.width='wide' is str, must be int (now ",
     "model.width=1.5": "config.model.width=1.5 is float, must be int",
-    "model.remat=1": "config.model.remat=1 is int, must be bool",
+    "model.qk_norm=1": "config.model.qk_norm=1 is int, must be bool",
     "encoders.layers=-3": "config.encoders.layers=-3 is int, must be tuple (now ())",
     "encoders.layers=('a', 'b')": "config.encoders.layers=('a', 'b') must be a tuple of int",
     "encoders.layers=(-1,)": "config.encoders.layers has 1 entries for 2 encoders",

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """Loads the newest checkpoint and writes the folder."""
     with writable_folder(options.out, "--out"):
         from lidit_jax.models.image_codec import files_of, locate
-        from lidit_jax.pipeline import load_workdir
+        from lidit_jax.saved_model import load_workdir
         from lidit_jax.weights.bundle import save_bundle
 
         params, config, metadata = load_workdir(options.checkpoint, raw=options.raw)

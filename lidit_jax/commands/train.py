@@ -17,6 +17,9 @@ _EXAMPLES = """\
 The workdir holds everything about the run. The same command again resumes from its last
 checkpoint, with the same data order, also on another number of devices. Every field of
 lidit_jax/config.py can be set as --config.FIELD=VALUE.
+
+On several hosts, start the same command on each: Slurm and TPU pods are recognised, any other
+launcher sets JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 """
 
 _PREFIX = "--config."
@@ -64,9 +67,11 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def run(options: argparse.Namespace) -> int:
     """Checks recipe and workdir, then trains."""
+    from lidit_jax.parallel.distributed import join_processes
     from lidit_jax.recipes import load_recipe
 
     config = load_recipe(options.config, options.overrides)
+    join_processes()
     with writable_folder(options.workdir, "--workdir"):
         from lidit_jax.training.loop import train
 

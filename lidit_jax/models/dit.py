@@ -2,7 +2,9 @@
 
 import einops
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.config import ModelConfig
@@ -16,6 +18,7 @@ from lidit_jax.models.layers import (
     modulate,
     rms_norm,
 )
+from lidit_jax.models.rematerialisation import BLOCK_INPUT
 
 Rotary = tuple[Float[Array, "N K"], Float[Array, "N K"]]
 
@@ -35,6 +38,36 @@ def unpatchify(
     )
 
 
+class Convolution(nn.Module):
+    """3x3 convolution with zero padding, on whole images and with the whole kernel.
+
+    Stored split like any weight, the kernel is gathered where it is used: XLA's partitioner gives
+    wrong values for a convolution that is split over input and output channels at once.
+    """
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w E"]:
+        """Args: images."""
+        kernel = self.param(
+            "kernel",
+            nn.with_logical_partitioning(
+                nn.initializers.xavier_uniform(), (None, None, "embed", "mlp")
+            ),
+            (3, 3, x.shape[-1], self.features),
+        )
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x = nn.with_logical_constraint(x.astype(self.dtype), ("batch", None, None, None))
+        kernel = nn.with_logical_constraint(kernel.astype(self.dtype), (None,) * 4)
+        out = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        out = nn.with_logical_constraint(out, ("batch", None, None, None))
+        return (out + bias).astype(self.dtype)
+
+
 class PositionResBlock(nn.Module):
     """The ResBlock after patchify that stands in for position embeddings (paper, section 3.4).
 
@@ -51,15 +84,7 @@ class PositionResBlock(nn.Module):
         h = einops.rearrange(x, "b (h w) d -> b h w d", h=grid[0], w=grid[1])
         for i in range(2):
             h = nn.silu(rms_norm(self.dtype, name=f"norm_{i}")(h))
-            h = nn.Conv(
-                width,
-                (3, 3),
-                dtype=self.dtype,
-                kernel_init=nn.with_logical_partitioning(
-                    nn.initializers.xavier_uniform(), (None, None, "embed", "mlp")
-                ),
-                name=f"conv_{i}",
-            )(h)
+            h = Convolution(width, self.dtype, name=f"conv_{i}")(h)
         return x + h.reshape(x.shape)
 
 
@@ -110,23 +135,24 @@ class DiTBlock(nn.Module):
     ) -> tuple[Float[Array, "B N D"], None]:
         """Returns the new tokens and None, the shape that a layer scan wants."""
         config, dtype = self.config, self.dtype
+        x = checkpoint_name(x, BLOCK_INPUT)
         vectors = Modulation(9, dtype, name="modulation")(condition)
         scale_s, shift_s, gate_s, scale_c, shift_c, gate_c, scale_m, shift_m, gate_m = vectors
         self.sow("intermediates", "gates", (gate_s, gate_c, gate_m))
 
         h = modulate(layer_norm(dtype, affine=False, name="self_norm")(x), scale_s, shift_s)
-        h = Attention(config.heads, config.qk_norm, dtype, name="self_attention")(
+        h = Attention(config.heads, config.qk_norm, dtype, tokens="tokens", name="self_attention")(
             h, h, rotary=rotary
         )
         x = gated(x, gate_s, h)
         h = modulate(layer_norm(dtype, affine=False, name="cross_norm")(x), scale_c, shift_c)
-        h = Attention(config.heads, config.qk_norm, dtype, name="cross_attention")(
+        h = Attention(config.heads, config.qk_norm, dtype, tokens="tokens", name="cross_attention")(
             h, context, context_mask
         )
         x = gated(x, gate_c, h)
         h = modulate(layer_norm(dtype, affine=False, name="mlp_norm")(x), scale_m, shift_m)
         h = Mlp(config.mlp_ratio * config.width, config.width, nn.gelu, dtype, name="mlp")(h)
-        return gated(x, gate_m, h), None
+        return nn.with_logical_constraint(gated(x, gate_m, h), ("batch", "tokens", None)), None
 
 
 class OutputLayer(nn.Module):

@@ -11,9 +11,11 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.attention import attention, attention_weights
+from lidit_jax.models.rematerialisation import ATTENTION_OUTPUT
 
 Axes = tuple[str | None, ...]
 NORM_EPSILON = 1e-6
@@ -81,6 +83,9 @@ class Attention(nn.Module):
     qk_norm: bool
     dtype: jnp.dtype
     causal: bool = False
+    tokens: str | None = None
+    """Logical name of the axis N of `x`, where its tokens may be split over devices; the keys are
+    then gathered."""
 
     @nn.compact
     def __call__(
@@ -108,10 +113,13 @@ class Attention(nn.Module):
             )
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
+        q = nn.with_logical_constraint(q, ("batch", self.tokens, "heads", None))
+        k, v = (nn.with_logical_constraint(a, ("batch", None, "heads", None)) for a in (k, v))
         if self.is_mutable_collection("intermediates"):
             weights = attention_weights(q, k, mask, causal=self.causal)
             self.sow("intermediates", "attention_weights", weights)
         out = attention(q, k, v, mask, causal=self.causal).reshape(x.shape)
+        out = checkpoint_name(out, ATTENTION_OUTPUT)
         return Dense(width, ("heads", "embed"), self.dtype, name="out")(out)
 
 
@@ -132,6 +140,8 @@ class Modulation(nn.Module):
             kernel_init=nn.initializers.zeros,
             name="linear",
         )(nn.silu(condition))
+        # Whole before it is cut: parts of a split axis would lie across devices.
+        out = nn.with_logical_constraint(out, ("batch", None))
         return tuple(jnp.split(out[:, None, :].astype(jnp.float32), self.vectors, axis=-1))
 
 

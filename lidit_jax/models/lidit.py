@@ -18,6 +18,7 @@ from lidit_jax.models.dit import (
 )
 from lidit_jax.models.layers import Dense, TimeEmbedder, dtype_of
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
+from lidit_jax.models.rematerialisation import rematerialised
 
 
 class LIDiT(nn.Module):
@@ -73,6 +74,8 @@ class LIDiT(nn.Module):
         grid = (x_t.shape[1] // patch, x_t.shape[2] // patch)
         x = Dense(width, (None, "embed"), dtype, name="patch_embedder")(patchify(x_t, patch))
         rotary = None
+        # The convolutions see whole images; from there on, tokens may be split over devices.
+        x = nn.with_logical_constraint(x, ("batch", None, None))
         if "conv" in config.position:
             x = PositionResBlock(dtype, name="position")(x, grid)
         if "sincos" in config.position:
@@ -80,7 +83,9 @@ class LIDiT(nn.Module):
         if "rope" in config.position:
             rotary = rotary_positions(grid, width // config.heads)
 
-        block = nn.remat(DiTBlock, prevent_cse=False) if config.remat else DiTBlock
+        x = nn.with_logical_constraint(x, ("batch", "tokens", None))
+
+        block = rematerialised(DiTBlock, config.remat)
         blocks = nn.scan(
             block,
             variable_axes={"params": 0, "intermediates": 0},

@@ -1,41 +1,97 @@
 """The device mesh of a run."""
 
+from __future__ import annotations
+
 import math
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lidit_jax.config import MeshConfig
+from lidit_jax.config import Config, MeshConfig
 from lidit_jax.errors import LiditError
 
-AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")
+AXES = ("replica", "data", "fsdp", "context", "tensor")
+"""From the slowest network to the fastest: slices, copies, split weights, split images, split
+heads."""
+BATCH_AXES = ("replica", "data", "fsdp")
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh over all devices of all processes, axes `data`, `fsdp`, `tensor`.
+    """The mesh over all devices of all processes; its axes are `AXES`.
 
-    Its axes are `Auto`: under explicit axes, or under the old `with mesh:`, flax's logical
-    constraints fail or silently vanish. Use it with `jax.set_mesh`.
+    They are `Auto`: under explicit axes, or under the old `with mesh:`, flax's logical constraints
+    fail or silently vanish. Use it with `jax.set_mesh`.
 
     Raises:
-      LiditError: when the sizes do not multiply to the number of devices.
+      LiditError: when the sizes do not multiply to the number of devices, or `replica` is not the
+        number of slices.
     """
-    sizes = [config.data, config.fsdp, config.tensor]
-    devices = jax.device_count()
+    shown = {axis: getattr(config, axis) for axis in AXES}
+    sizes = list(shown.values())
+    devices = jax.devices()
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-        raise LiditError(
-            f"config.mesh={dict(zip(AXES, sizes, strict=True))}: sizes are positive, one may be -1"
-        )
+        raise LiditError(f"config.mesh={shown}: sizes are positive, one may be -1")
     fixed = math.prod(size for size in sizes if size != -1)
-    if -1 in sizes and devices % fixed == 0:
-        sizes[sizes.index(-1)] = devices // fixed
-    if math.prod(sizes) != devices:
+    if -1 in sizes and len(devices) % fixed == 0:
+        sizes[sizes.index(-1)] = len(devices) // fixed
+    if math.prod(sizes) != len(devices):
         raise LiditError(
-            f"config.mesh={dict(zip(AXES, sizes, strict=True))} does not fit {devices} devices: "
+            f"config.mesh={shown} does not fit {len(devices)} devices: "
             "the sizes must multiply to that number (-1 takes what is left)"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    types = (AxisType.Auto,) * len(AXES)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=types)
+    if sizes[0] != slices:
+        raise LiditError(
+            f"config.mesh.replica={sizes[0]}, but the devices are {slices} slices: set it to that"
+        )
+    within, across = (1, *sizes[1:]), (slices, *[1] * (len(sizes) - 1))
+    arranged = mesh_utils.create_hybrid_device_mesh(
+        within, across, devices, allow_split_physical_axes=True
+    )
+    return Mesh(arranged, AXES, axis_types=types)
+
+
+def check_divisions(config: Config, mesh: Mesh) -> None:
+    """Refuses a mesh that does not divide what it splits.
+
+    Raises:
+      LiditError: names the axis, what it must divide, and the nearest sizes that do.
+    """
+    model, training = config.model, config.training
+    rows = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if training.batch_size % (rows * training.accumulation):
+        unit = rows * training.accumulation
+        raise LiditError(
+            f"config.training.batch_size={training.batch_size} does not divide over {rows} "
+            f"devices{f' and {training.accumulation} parts' if training.accumulation > 1 else ''}: "
+            f"take a multiple of {unit}, such as {max(round(training.batch_size / unit), 1) * unit}"
+        )
+    if training.task != "lidit":
+        return
+    downsample = 1 if config.vae.source == "pixels" else config.vae.downsample
+    tokens = (config.data.image_size // (downsample * model.patch)) ** 2
+    for axis, name, whole in (
+        ("tensor", "config.model.heads", model.heads),
+        ("fsdp", "config.model.width", model.width),
+        ("context", "the tokens of an image", tokens),
+    ):
+        size = mesh.shape[axis]
+        if whole % size:
+            raise LiditError(
+                f"config.mesh.{axis}={size} does not divide {name}={whole}: "
+                f"the nearest that do are {' and '.join(map(str, nearest_divisors(whole, size)))}"
+            )
+
+
+def nearest_divisors(whole: int, size: int) -> list[int]:
+    """The next smaller and the next larger divisor of `whole` around `size`."""
+    divisors = [d for d in range(1, whole + 1) if whole % d == 0]
+    below, above = ([d for d in divisors if d < size], [d for d in divisors if d > size])
+    return below[-1:] + above[:1]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
 
+from lidit_jax.config import TrainingConfig
 from lidit_jax.errors import LiditError
+from lidit_jax.migrations import FORMAT, migrate
 from lidit_jax.training.state import TrainState
-
-FORMAT = 1
 
 
 class Checkpoints:
@@ -22,16 +24,21 @@ class Checkpoints:
     (format number, configuration, encoders) is part of the same item as the state.
     """
 
-    def __init__(self, workdir: Path, keep: int = 3, read_only: bool = False):
-        """Opens `workdir/checkpoints`, creating it unless `read_only`."""
+    def __init__(self, workdir: Path, keep: TrainingConfig | None = None):
+        """Opens `workdir/checkpoints`.
+
+        Args:
+          workdir: of the run.
+          keep: says which checkpoints stay; without it nothing can be written.
+        """
         self.folder = (workdir / "checkpoints").absolute()
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=None if read_only else keep,
-                create=not read_only,
-                read_only=read_only,
-                enable_async_checkpointing=not read_only,
+                preservation_policy=_preservation(keep) if keep else None,
+                create=keep is not None,
+                read_only=keep is None,
+                enable_async_checkpointing=keep is not None,
             ),
         )
 
@@ -45,12 +52,26 @@ class Checkpoints:
         """Steps of the complete checkpoints, the newest last."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: TrainState, metadata: dict[str, Any]) -> None:
-        """Starts a save and returns as soon as the state is copied; a step is saved once."""
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        metadata: dict[str, Any],
+        losses: dict[str, float] | None = None,
+    ) -> None:
+        """Starts a save and returns as soon as the state is copied; a step is saved once.
+
+        Args:
+          step: of the state.
+          state: all of it.
+          metadata: the run's configuration, encoders and the like.
+          losses: of the validation at this step, by which the best checkpoint is kept.
+        """
         if step in self._manager.all_steps():
             return
         self._manager.save(
             step,
+            metrics=losses,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 metadata=ocp.args.JsonSave({"format": FORMAT} | metadata),
@@ -72,22 +93,29 @@ class Checkpoints:
             raise self._unreadable(step, error) from error
         return restored["state"]
 
-    def restore_weights(self, step: int, name: str) -> Any:
-        """Only `params` or `ema_params` of a step, as arrays on the host's first device."""
+    def restore_weights(self, step: int, name: str, shardings: Any = None) -> Any:
+        """Only `params` or `ema_params` of a step.
+
+        Args:
+          step: of the checkpoint.
+          name: of the part of the state.
+          shardings: where to put the arrays; what it lacks goes to the host's first device.
+        """
         path = self.folder / str(step) / "state"
         try:
             with ocp.PyTreeCheckpointer() as checkpointer:
                 found = checkpointer.metadata(path).item_metadata
                 if found is None:
                     raise OSError("the arrays cannot be read")
-                tree = found.tree[name]
+                known = flax.traverse_util.flatten_dict(shardings or {})
                 device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-                target = {
-                    name: jax.tree.map(
-                        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-                        tree,
+                flat = {
+                    path: jax.ShapeDtypeStruct(
+                        leaf.shape, leaf.dtype, sharding=known.get(path, device)
                     )
+                    for path, leaf in flax.traverse_util.flatten_dict(found.tree[name]).items()
                 }
+                target = {name: flax.traverse_util.unflatten_dict(flat)}
                 restored = checkpointer.restore(
                     path,
                     args=ocp.args.PyTreeRestore(
@@ -101,7 +129,7 @@ class Checkpoints:
         return restored[name]
 
     def metadata(self, step: int) -> dict[str, Any]:
-        """What `save` was given beside the state.
+        """What `save` was given beside the state, in today's format.
 
         Raises:
           LiditError: when it cannot be read, or comes from a newer version.
@@ -110,16 +138,9 @@ class Checkpoints:
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
             )
-            metadata = restored["metadata"]
-            number = metadata["format"]
+            return migrate(restored["metadata"], f"checkpoint {self.folder / str(step)}")
         except (ValueError, KeyError, OSError, TypeError) as error:
             raise self._unreadable(step, error) from error
-        if number > FORMAT:
-            raise LiditError(
-                f"checkpoint {self.folder / str(step)} has format {number}, newer than this "
-                f"version's {FORMAT}: upgrade lidit-jax"
-            )
-        return metadata
 
     def wait(self) -> None:
         """Returns when all saves are on disk."""
@@ -137,3 +158,19 @@ class Checkpoints:
             f"cannot restore checkpoint {self.folder / str(step)}: {reason}; delete that folder to "
             "go on from the one before"
         )
+
+
+def _preservation(keep: TrainingConfig) -> managers.PreservationPolicy:
+    """The newest, and where the configuration asks for them every n-th and the best."""
+    policies: list[managers.PreservationPolicy] = [managers.LatestN(keep.keep_checkpoints)]
+    if keep.keep_every:
+        policies.append(managers.EveryNSteps(keep.keep_every))
+    if keep.keep_best:
+        best = managers.BestN(
+            get_metric_fn=lambda losses: losses["validation_loss_ema"],
+            reverse=True,
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        policies.append(best)
+    return managers.AnyPreservationPolicy(policies)

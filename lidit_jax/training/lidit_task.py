@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from clu.metrics import Average
 from jaxtyping import Array, Float
 
 from lidit_jax.config import Config
@@ -127,7 +128,8 @@ class LIDiTTask:
             frozen.masks,
             self._config.diffusion.caption_dropout,
         )
-        return jnp.mean(self._losses(params, x0, noise, t, features, masks)), {}
+        losses = self._losses(params, x0, noise, t, features, masks)
+        return jnp.mean(losses), _losses_by_time(losses, self._process.model_time(t))
 
     def validation_losses(self, params: Any, frozen: Any, batch: Batch) -> Float[Array, " B"]:
         """The loss of each sample at one of eight fixed times, with fixed noise and no dropout."""
@@ -166,6 +168,20 @@ class LIDiTTask:
             self._crop,
         )
         return process.loss(prediction, x0, noise, t)
+
+
+def _losses_by_time(
+    losses: Float[Array, " B"], model_time: Float[Array, " B"]
+) -> dict[str, Average]:
+    """The loss in each quarter of time; a mean over all of it hides which one learns."""
+    quarter = jnp.clip(model_time / 250.0, 0, 3).astype(jnp.int32)
+    return {
+        f"loss_by_time/{q / 4:.2f}-{(q + 1) / 4:.2f}": Average(
+            total=jnp.sum(losses, where=quarter == q),
+            count=jnp.sum(quarter == q).astype(jnp.float32),
+        )
+        for q in range(4)
+    }
 
 
 def _check_size(config: Config, codec: ImageCodec) -> None:

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from clu import metrics as clu_metrics
+from clu.metrics import Average
 from jaxtyping import UInt8
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lidit_jax.evaluation.images import captioned_grid
 from lidit_jax.output import atomic_file
+
+_PLOTTED = ("loss", "validation_loss", "validation_loss_ema")
 
 
 class RunLog:
@@ -32,7 +35,7 @@ class RunLog:
         self._active = jax.process_index() == 0
         self._workdir, self._total, self._batch_size = workdir, total_steps, batch_size
         self._mark = (time.perf_counter(), first_step)
-        self._averages: dict[str, clu_metrics.Average] = {}
+        self._averages: dict[str, Average] = {}
         if not self._active:
             return
         from tensorboardX import SummaryWriter
@@ -59,16 +62,14 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def accumulate(self, values: dict[str, jax.Array]) -> None:
+    def accumulate(self, averages: dict[str, Average]) -> None:
         """Adds one step's metrics to the running averages, on the device."""
-        for name, value in values.items():
-            average = clu_metrics.Average.from_model_output(values=value)
-            previous = self._averages.get(name)
-            self._averages[name] = average if previous is None else previous.merge(average)
+        self._averages = _merge(self._averages, averages) if self._averages else averages
 
     def flush(self, step: int) -> dict[str, float]:
         """Writes and returns the averages since the last flush, with speed and time left."""
-        values = {name: float(average.compute()) for name, average in self._averages.items()}
+        averages = jax.device_get(self._averages)
+        values = {name: float(a.total / a.count) for name, a in averages.items() if a.count}
         self._averages = {}
         now, (then, first) = time.perf_counter(), self._mark
         self._mark = (now, step)
@@ -77,11 +78,10 @@ class RunLog:
         self.scalars(step, values)
         if self._active:
             left = (self._total - step) * values["step_seconds"]
-            line = f"step {step}/{self._total}  loss {values['loss']:.4f}  "
+            loss = f"loss {values.get('loss', math.nan):.4f}"
+            line = f"step {step}/{self._total}  {loss}  "
             line += f"{values['images_per_second']:.0f} images/s  {_duration(left)} left"
-            self._progress.update(
-                self._bar, completed=step, description=f"loss {values['loss']:.4f}"
-            )
+            self._progress.update(self._bar, completed=step, description=loss)
             if not self.console.is_terminal:
                 print(line, flush=True)
         return values
@@ -123,6 +123,11 @@ class RunLog:
         plot_losses(self._workdir / "metrics.jsonl", self._workdir / "loss.png")
 
 
+@jax.jit
+def _merge(total: dict[str, Average], step: dict[str, Average]) -> dict[str, Average]:
+    return jax.tree.map(jnp.add, total, step)
+
+
 def plot_losses(records: Path, target: Path) -> None:
     """Draws training and validation losses over the steps; nothing when there are none.
 
@@ -137,7 +142,7 @@ def plot_losses(records: Path, target: Path) -> None:
     for line in records.read_text().splitlines():
         record = json.loads(line)
         for name, value in record.items():
-            if "loss" in name and math.isfinite(value):
+            if name in _PLOTTED and math.isfinite(value):
                 curves.setdefault(name, {})[record["step"]] = value
     if not curves:  # nothing was logged yet
         return

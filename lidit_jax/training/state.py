@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, UInt32
 
-from lidit_jax.config import Config, OptimizerConfig
+from lidit_jax.config import Config
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -47,29 +47,4 @@ def create_state(
         # A copy: donated buffers must not be shared between two leaves.
         ema_params=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
-    )
-
-
-def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up, then constant or cosine to zero at the last step."""
-    warmup = optax.linear_schedule(0.0, config.learning_rate, max(config.warmup_steps, 1))
-    if config.schedule == "cosine":
-        decay_steps = max(steps - config.warmup_steps, 1)
-        after = optax.cosine_decay_schedule(config.learning_rate, decay_steps)
-    else:
-        after = optax.constant_schedule(config.learning_rate)
-    return optax.join_schedules([warmup, after], [config.warmup_steps])
-
-
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """AdamW behind global-norm clipping."""
-    optimizer = config.optimizer
-    return optax.chain(
-        optax.clip_by_global_norm(optimizer.clip_norm),
-        optax.adamw(
-            learning_rate(optimizer, config.training.steps),
-            b1=optimizer.beta1,
-            b2=optimizer.beta2,
-            weight_decay=optimizer.weight_decay,
-        ),
     )

@@ -1,53 +1,121 @@
-"""One update, and one validation loss: the two programs that are compiled."""
+"""One update: the program that training compiles."""
 
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from clu.metrics import Average
 
 from lidit_jax.config import Config
-from lidit_jax.training.state import TrainState, learning_rate
+from lidit_jax.training.optimizers import learning_rate
+from lidit_jax.training.state import TrainState
 
 Batch = dict[str, Any]
-Metrics = dict[str, jax.Array]
+Metrics = dict[str, Any]
+"""Averages to log, by name; a scalar stands for the average of one value."""
 LossFunction = Callable[[Any, Any, Batch, jax.Array], tuple[jax.Array, Metrics]]
 
 
 def make_train_step(
     loss: LossFunction, optimizer: optax.GradientTransformation, config: Config
-) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, Average]]]:
     """The pure update `(state, frozen, batch) -> (state, metrics)`; the caller compiles it.
 
+    An update whose loss or gradient is not finite is not applied: the selection happens inside the
+    program, over weights, averages and optimizer. `metrics["applied"]` then holds 0, and all other
+    metrics have no weight.
+
     Args:
-      loss: `(params, frozen, batch, key) -> (scalar, metrics)`.
+      loss: `(params, frozen, batch, key) -> (scalar, metrics)`, the mean over the batch.
       optimizer: see `make_optimizer`.
       config: the run's configuration.
     """
-    schedule = learning_rate(config.optimizer, config.training.steps)
+    training = config.training
+    schedule = learning_rate(config.optimizer, training.steps)
 
-    def train_step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, frozen: Any, batch: Batch
+    ) -> tuple[TrainState, dict[str, Average]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        gradient = jax.value_and_grad(loss, has_aux=True)
-        (value, metrics), grads = gradient(state.params, frozen, batch, key)
+        (value, metrics), grads = accumulated_gradient(loss, training.accumulation)(
+            state.params, frozen, batch, key
+        )
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # The average starts short, so that early weights do not linger in it.
         count = state.step.astype(jnp.float32)
-        decay = jnp.minimum(config.training.ema_decay, (1.0 + count) / (10.0 + count))
-        new_state = state.replace(
-            step=state.step + 1,
-            position=state.position + 1,
+        decay = jnp.minimum(training.ema_decay, (1.0 + count) / (10.0 + count))
+        updated = state.replace(
             params=params,
             ema_params=optax.incremental_update(params, state.ema_params, 1.0 - decay),
             opt_state=opt_state,
         )
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+        new_state = kept.replace(step=state.step + 1, position=state.position + 1)
+
         metrics = metrics | {
             "loss": value,
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": norm,
+            "update_norm": optax.global_norm(updates),
             "learning_rate": jnp.asarray(schedule(state.step)),
         }
-        return new_state, metrics
+        metrics = {name: _weighted(average, finite) for name, average in _averages(metrics).items()}
+        return new_state, metrics | {"applied": _average(finite.astype(jnp.float32))}
 
     return train_step
+
+
+def accumulated_gradient(loss: LossFunction, micro_batches: int) -> Callable[..., Any]:
+    """`jax.value_and_grad` of the loss over a batch that is worked off in equal parts.
+
+    Gradients are summed in float32. Every random draw is keyed by the record, so the result is that
+    of the whole batch, up to rounding.
+    """
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    if micro_batches == 1:
+        return gradient
+
+    def accumulate(params: Any, frozen: Any, batch: Batch, key: jax.Array) -> Any:
+        def compute(part: Batch) -> Any:
+            (value, metrics), grads = gradient(params, frozen, part, key)
+            return (value, _averages(metrics)), grads
+
+        def add(total: Any, part: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, compute(part)), None
+
+        parts = jax.tree.map(lambda leaf: _split(leaf, micro_batches), batch)
+        shapes = jax.eval_shape(compute, jax.tree.map(lambda leaf: leaf[0], parts))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        ((value, metrics), grads), _ = jax.lax.scan(add, zeros, parts)
+        mean = 1.0 / micro_batches
+        return (value * mean, metrics), jax.tree.map(lambda g: g * mean, grads)
+
+    return accumulate
+
+
+def _split(leaf: jax.Array, parts: int) -> jax.Array:
+    """Rows in turn, so that each device keeps the rows that it already holds."""
+    taken = leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]).swapaxes(0, 1)
+    return nn.with_logical_constraint(taken, (None, "batch", *[None] * (leaf.ndim - 1)))
+
+
+def _average(value: jax.Array) -> Average:
+    return Average(total=value.astype(jnp.float32), count=jnp.ones((), jnp.float32))
+
+
+def _averages(metrics: Metrics) -> dict[str, Average]:
+    return {
+        name: value if isinstance(value, Average) else _average(value)
+        for name, value in metrics.items()
+    }
+
+
+def _weighted(average: Average, counts: jax.Array) -> Average:
+    """The average, or nothing at all."""
+    return jax.tree.map(lambda part: jnp.where(counts, part, 0).astype(jnp.float32), average)

@@ -18,10 +18,10 @@ import safetensors.numpy
 
 from lidit_jax.config import Config
 from lidit_jax.errors import LiditError
+from lidit_jax.migrations import FORMAT, migrate
 from lidit_jax.output import atomic_file
 from lidit_jax.recipes import config_from_json
 
-FORMAT = 1
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
@@ -77,13 +77,8 @@ def load_bundle(folder: Path) -> Bundle:
       LiditError: when a file is missing, truncated or not the one that `config.json` describes.
     """
     try:
-        description = json.loads((folder / _CONFIG).read_text())
+        description = migrate(json.loads((folder / _CONFIG).read_text()), folder)
         data = (folder / _WEIGHTS).read_bytes()
-        if description["format"] > FORMAT:
-            raise LiditError(
-                f"{folder} has format {description['format']}, newer than this version's {FORMAT}: "
-                "upgrade lidit-jax"
-            )
         digest = hashlib.sha256(data).hexdigest()
         if digest != description["sha256"]:
             raise LiditError(

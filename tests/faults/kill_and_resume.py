@@ -73,15 +73,16 @@ class Run:
             raise SystemExit(f"SIGTERM was not acknowledged:\n{output}")
         return output
 
-    def state(self) -> dict[str, np.ndarray]:
-        """All arrays of the last checkpoint, by name."""
-        folder = self.workdir / "checkpoints" / str(self.steps) / "state"
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            tree = checkpointer.metadata(folder).item_metadata.tree
-            whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            state = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=whole))
-        leaves = jax.tree_util.tree_leaves_with_path(state)
-        return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+def saved_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """All arrays of a checkpoint, by name."""
+    folder = workdir / "checkpoints" / str(step) / "state"
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(folder).item_metadata.tree
+        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        state = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=whole))
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 def unequal(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> list[str]:
@@ -122,8 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             disturbed.start(stop, step, pause=rng.uniform(0, min(step_seconds, 0.2)))
             print(f"{stop.name} after step {step} of {options.steps}", flush=True)
         print(disturbed.start().strip().splitlines()[0])
-        expected = undisturbed.state()
-        different = unequal(expected, disturbed.state())
+        expected = saved_arrays(undisturbed.workdir, options.steps)
+        different = unequal(expected, saved_arrays(disturbed.workdir, options.steps))
     print(
         f"{len(expected)} arrays on {options.devices} devices, {len(different)} differ, seed {seed}"
     )

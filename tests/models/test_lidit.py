@@ -159,7 +159,10 @@ def test_each_ablation_of_the_paper_is_a_switch(name, params, inputs):
 
 def test_the_layer_scan_equals_unrolled_and_recomputed_layers(model, params, inputs):
     expected = apply(model, params, inputs)
-    for changes in ({"scan_unroll": 2}, {"remat": True}):
+    for changes in (
+        {"scan_unroll": 2},
+        *({"remat": name} for name in ("full", "dots", "attention")),
+    ):
         out = apply(LIDiT(small_config(**changes)), params, inputs)
         np.testing.assert_allclose(out, expected, atol=1e-6)
 

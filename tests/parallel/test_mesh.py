@@ -7,7 +7,8 @@ from jax.sharding import AxisType
 
 from lidit_jax.config import MeshConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
+from lidit_jax.parallel.mesh import batch_sharding, check_divisions, make_mesh, replicated
+from lidit_jax.recipes import load_recipe
 
 
 @pytest.mark.parametrize(
@@ -16,9 +17,10 @@ from lidit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
 )
 def test_sizes_multiply_to_the_devices(sizes, expected):
     mesh = make_mesh(MeshConfig(*sizes))
-    assert mesh.axis_names == ("data", "fsdp", "tensor")
-    assert mesh.devices.shape == expected
-    assert mesh.axis_types == (AxisType.Auto,) * 3, "flax ignores constraints on explicit axes"
+    assert mesh.axis_names == ("replica", "data", "fsdp", "context", "tensor")
+    data, fsdp, tensor = expected
+    assert mesh.devices.shape == (1, data, fsdp, 1, tensor)
+    assert mesh.axis_types == (AxisType.Auto,) * 5, "flax ignores constraints on explicit axes"
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,37 @@ def test_sizes_multiply_to_the_devices(sizes, expected):
 def test_sizes_that_do_not_fit_are_refused(sizes, expected):
     with pytest.raises(LiditError, match=expected) as refusal:
         make_mesh(MeshConfig(*sizes))
-    assert str(refusal.value).startswith("config.mesh={'data': ")
+    assert str(refusal.value).startswith("config.mesh={'replica': ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ("training.batch_size=12",),
+            "batch_size=12 does not divide over 8 devices: take a multiple of 8, such as 16",
+        ),
+        (
+            ("training.batch_size=24", "training.accumulation=2"),
+            "over 8 devices and 2 parts: take a multiple of 16, such as 32",
+        ),
+        (
+            ("mesh.tensor=8",),
+            "config.mesh.tensor=8 does not divide config.model.heads=4: the nearest that do are 4",
+        ),
+        (
+            ("mesh.context=8", "data.image_size=24"),
+            "config.mesh.context=8 does not divide the tokens "
+            "of an image=9: the nearest that do are 3 and 9",
+        ),
+    ],
+)
+def test_a_mesh_that_does_not_divide_is_refused_with_the_nearest_that_does(
+    overrides, expected, repository
+):
+    config = load_recipe(str(repository / "tests" / "tiny_recipe.py"), overrides)
+    with pytest.raises(LiditError, match=expected):
+        check_divisions(config, make_mesh(config.mesh))
 
 
 def test_batches_are_split_over_data_and_fsdp_and_the_rest_is_whole():

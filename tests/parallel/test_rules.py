@@ -15,7 +15,8 @@ from lidit_jax.models import LIDiT
 from lidit_jax.parallel.mesh import make_mesh
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
 from lidit_jax.recipes import load_recipe
-from lidit_jax.training.state import create_state, make_optimizer
+from lidit_jax.training.optimizers import make_optimizer
+from lidit_jax.training.state import create_state
 
 
 def state_shapes(mesh, **model):

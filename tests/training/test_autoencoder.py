@@ -61,7 +61,7 @@ def test_validation_counts_every_record_once_on_eight_devices(workdir, compiled_
     from lidit_jax.training.autoencoder_task import AutoencoderTask
 
     task = AutoencoderTask(load_recipe("demo_vae", TINY))
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with Checkpoints(workdir) as checkpoints:
         params = checkpoints.restore_weights(8, "params")
     images = np.stack([task.validation_records[i]["image"] for i in range(5)])
     expected = jax.jit(task.validation_losses)(params, {}, {"image": images}).mean()
@@ -77,7 +77,7 @@ def test_divergence_stops_before_a_checkpoint_is_spoilt(compiled_once, tmp_path)
     message = str(stopped.value)
     assert "lower config.optimizer.learning_rate in another workdir" in message
     assert message.endswith(f"the checkpoints in {tmp_path} are intact")
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1]
         weights = checkpoints.restore_weights(1, "params")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))

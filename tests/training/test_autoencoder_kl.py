@@ -2,7 +2,6 @@
 
 import json
 
-import diffusers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from lidit_jax.cli import main
 from lidit_jax.config import VAEConfig
 from lidit_jax.models.image_codec import load_codec
-from lidit_jax.pipeline import Pipeline
 from lidit_jax.recipes import load_recipe
 from lidit_jax.training.autoencoder_task import AutoencoderTask
 from lidit_jax.training.loop import train
@@ -86,24 +84,3 @@ def test_latents_are_drawn_by_step_and_record_wherever_a_record_is(task):
     np.testing.assert_allclose(of([2, 0, 3, 1]), whole, rtol=1e-5)
     np.testing.assert_allclose((of([3, 1]) + of([0, 2])) / 2, whole, rtol=1e-5)
     assert abs(of([0, 1, 2, 3], key=1) - whole) > 1e-4 * whole
-
-
-def test_text_to_image_on_an_autoencoder_of_diffusers(tiny_config, tmp_path):
-    """Trained, exported with the autoencoder's two files, and drawn from the export alone."""
-    folder, workdir, exported = (tmp_path / name for name in ("vae", "run", "exported"))
-    diffusers.AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-    ).save_pretrained(folder)
-    (folder / "README.md").write_text("not needed")
-    train(tiny_config(f"vae.source={folder}", "training.steps=1"), workdir)
-    assert main(["export", f"--checkpoint={workdir}", f"--out={exported}"]) == 0
-    assert {file.name for file in (exported / "vae").iterdir()} == {
-        "config.json",
-        "diffusion_pytorch_model.safetensors",
-    }
-    folder.rename(tmp_path / "moved")
-    images = Pipeline.from_checkpoint(exported)(["a red circle"], steps=1)
-    assert images.shape == (1, 32, 32, 3)

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lidit_jax.config import TrainingConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.pipeline import Pipeline, load_workdir
-from lidit_jax.training.checkpoint import FORMAT, Checkpoints
+from lidit_jax.migrations import FORMAT
+from lidit_jax.pipeline import Pipeline
+from lidit_jax.saved_model import load_workdir
+from lidit_jax.training.checkpoint import Checkpoints
 from lidit_jax.training.state import TrainState
 
 
@@ -27,6 +30,7 @@ def state(value):
     )
 
 
+KEEP = TrainingConfig(keep_checkpoints=2)
 SHAPES = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state(0)
 )
@@ -35,7 +39,7 @@ SHAPES = jax.tree.map(
 @pytest.fixture
 def workdir(tmp_path):
     """Steps 1 to 4 were saved, and two are kept."""
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with Checkpoints(tmp_path, KEEP) as checkpoints:
         for step in range(1, 5):
             checkpoints.save(step, state(step), {"config": {"seed": step}})
     return tmp_path
@@ -43,7 +47,7 @@ def workdir(tmp_path):
 
 @pytest.fixture
 def reader(workdir):
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with Checkpoints(workdir) as checkpoints:
         yield checkpoints
 
 
@@ -69,18 +73,18 @@ def test_state_and_metadata_are_one_item(workdir):
 def test_a_half_written_checkpoint_does_not_count(workdir):
     folder = workdir / "checkpoints"
     shutil.copytree(folder / "4", folder / "5.orbax-checkpoint-tmp")
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with Checkpoints(workdir) as checkpoints:
         assert checkpoints.steps() == [3, 4]
     assert (folder / "5.orbax-checkpoint-tmp").exists(), "a reader leaves it to its writer"
-    with Checkpoints(workdir, keep=2) as checkpoints:
+    with Checkpoints(workdir, KEEP) as checkpoints:
         checkpoints.save(5, state(5), {})
     assert sorted(path.name for path in folder.iterdir()) == ["4", "5"]
 
 
 def test_a_saved_step_is_not_saved_again(workdir):
-    with Checkpoints(workdir, keep=2) as checkpoints:
+    with Checkpoints(workdir, KEEP) as checkpoints:
         checkpoints.save(4, state(7), {})
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with Checkpoints(workdir) as checkpoints:
         assert checkpoints.restore(4, SHAPES).step == 4
 
 
@@ -103,7 +107,7 @@ DAMAGE = {
 def test_damage_is_named_with_the_way_out(damage, workdir):
     step = workdir / "checkpoints" / "4"
     damage(step)
-    with Checkpoints(workdir) as checkpoints, pytest.raises(LiditError) as refusal:
+    with Checkpoints(workdir, KEEP) as checkpoints, pytest.raises(LiditError) as refusal:
         checkpoints.restore(4, SHAPES)
     message = str(refusal.value)
     assert message.startswith(f"cannot restore checkpoint {step}: ")
@@ -117,7 +121,7 @@ def test_damage_is_named_with_the_way_out(damage, workdir):
 def test_weights_of_a_damaged_checkpoint_are_refused_too(workdir):
     DAMAGE["arrays truncated"](workdir / "checkpoints" / "4")
     with (
-        Checkpoints(workdir, read_only=True) as checkpoints,
+        Checkpoints(workdir) as checkpoints,
         pytest.raises(LiditError, match=r"cannot restore checkpoint .*; delete that folder"),
     ):
         checkpoints.restore_weights(4, "params")
@@ -126,7 +130,7 @@ def test_weights_of_a_damaged_checkpoint_are_refused_too(workdir):
 def test_a_newer_format_is_refused(workdir):
     file = next((workdir / "checkpoints" / "4" / "metadata").rglob("metadata"))
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": FORMAT + 1}))
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with Checkpoints(workdir) as checkpoints:
         with pytest.raises(LiditError, match=f"has format {FORMAT + 1}, newer than .*: upgrade"):
             checkpoints.restore(4, SHAPES)
         assert checkpoints.restore(3, SHAPES).step == 3
@@ -160,8 +164,8 @@ def test_one_of_several_checkpoints_can_be_named(trained):
 
 def test_every_version_opens_the_first_format():
     """Written by the first version, and kept as it was."""
-    with Checkpoints(Path(__file__).parent / "format_1", read_only=True) as checkpoints:
-        assert checkpoints.metadata(4) == {"format": 1, "config": {"seed": 4}}
+    with Checkpoints(Path(__file__).parent / "format_1") as checkpoints:
+        assert checkpoints.metadata(4) == {"format": FORMAT, "config": {"seed": 4}}
         jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(4, SHAPES), state(4))
         weights = checkpoints.restore_weights(4, "ema_params")
     jax.tree.map(np.testing.assert_array_equal, weights, state(4).ema_params)

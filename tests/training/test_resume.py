@@ -51,7 +51,7 @@ def test_sigterm_saves_and_the_same_command_ends_as_if_nothing_had_happened(
 
     state = train(tiny_config(), tmp_path)
     assert "resuming at step 3" in capsys.readouterr().out
-    with loop.Checkpoints(trained, read_only=True) as checkpoints:
+    with loop.Checkpoints(trained) as checkpoints:
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
         )
@@ -104,7 +104,7 @@ def test_another_run_in_the_same_workdir_is_refused(override, expected, tiny_con
 
 
 def test_an_encoder_whose_files_have_changed_is_refused(tiny_config, trained, monkeypatch):
-    with loop.Checkpoints(trained, read_only=True) as checkpoints:
+    with loop.Checkpoints(trained) as checkpoints:
         metadata = checkpoints.metadata(8)
     metadata["encoders"][0]["fingerprint"]["weights"] = "0" * 64
     other = dataclasses.make_dataclass("Task", ["metadata"])(metadata)

@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from lidit_jax.recipes import load_recipe
-from lidit_jax.training.state import create_state, learning_rate, make_optimizer
-from lidit_jax.training.step import make_train_step
+from lidit_jax.training.optimizers import learning_rate, make_optimizer
+from lidit_jax.training.state import create_state
+from lidit_jax.training.step import accumulated_gradient, make_train_step
 
 
 def quadratic(params, frozen, batch, key):
@@ -27,7 +28,7 @@ def run(steps, *overrides):
     history = []
     for _ in range(steps):
         state, metrics = step(state, {}, {"target": jnp.array([3.0, 4.0])})
-        history.append((state, metrics))
+        history.append((state, {name: metric.compute() for name, metric in metrics.items()}))
     return history
 
 
@@ -72,11 +73,62 @@ def test_the_gradient_is_clipped_by_its_global_norm():
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
-    [("constant", [0, 0.5, 1, 1, 1, 1]), ("cosine", [0, 0.5, 1, 0.5, 0, 0])],
+    [
+        ("constant", [0, 0.5, 1, 1, 1, 1]),
+        ("cosine", [0, 0.5, 1, 0.5, 0, 0]),
+        ("warmup_stable_decay", [0, 0.5, 1, 1, 0, 0]),
+    ],
 )
 def test_the_learning_rate_warms_up_then_stays_or_falls(schedule, expected):
     overrides = [f"optimizer.schedule={schedule}", "optimizer.warmup_steps=10"]
+    overrides += ["optimizer.decay_steps=10"]
     config = load_recipe("demo", [*overrides, "optimizer.learning_rate=1"])
     rate = learning_rate(config.optimizer, steps=30)
     values = [float(rate(step)) for step in (0, 5, 10, 20, 30, 40)]
     assert values == pytest.approx(expected, abs=1e-6)
+
+
+def per_record(params, frozen, batch, key):
+    """A loss with a random draw a record, as the real one has."""
+    noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (2,)))(batch["index"])
+    losses = jnp.sum((params["w"] + noise - batch["target"]) ** 2, axis=-1)
+    return jnp.mean(losses), {"largest": jnp.max(losses)}
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_is_the_whole_batch(parts):
+    rng = np.random.default_rng(0)
+    batch = {
+        "target": jnp.asarray(rng.normal(size=(8, 2)), jnp.float32),
+        "index": jnp.arange(8),
+    }
+    params, key = {"w": jnp.array([0.3, -0.2])}, jax.random.key(1)
+    (expected, _), expected_gradient = accumulated_gradient(per_record, 1)(params, {}, batch, key)
+    (value, metrics), gradient = accumulated_gradient(per_record, parts)(params, {}, batch, key)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient["w"], expected_gradient["w"], rtol=1e-6)
+    assert metrics["largest"].count == parts
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "muon"])
+def test_every_optimizer_solves_a_matrix_and_moves_on(name):
+    settings = ["optimizer.warmup_steps=0", "optimizer.learning_rate=0.05"]
+    config = load_recipe("demo", [*settings, f"optimizer.name={name}"])
+    optimizer = make_optimizer(config)
+    rng = np.random.default_rng(0)
+    target = jnp.asarray(rng.normal(size=(2, 8, 8)), jnp.float32)
+
+    def loss(params, frozen, batch, key):
+        layer = params["layer"]
+        return jnp.mean((layer["kernel"] + layer["bias"][:, None] - target) ** 2), {}
+
+    def init(key):
+        return {"layer": {"kernel": jnp.zeros((2, 8, 8)), "bias": jnp.zeros((2, 8))}}
+
+    state = create_state(init, optimizer, config)
+    step = jax.jit(make_train_step(loss, optimizer, config))
+    losses = []
+    for _ in range(60):
+        state, metrics = step(state, {}, {})
+        losses.append(float(metrics["loss"].compute()))
+    assert losses[-1] < 0.2 * losses[0]

@@ -1,0 +1,92 @@
+"""Floating-point operations of LI-DiT, counted as they are: two for each multiply and add.
+
+Never 6 x parameters x tokens: image tokens, text tokens and samples meet different weights.
+Element-wise work (norms, gates, activations, softmax) is left out, as is the frozen encoders'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lidit_jax.config import ModelConfig
+
+_TIME_FREQUENCIES = 256
+
+
+@dataclass(frozen=True)
+class TextStream:
+    """Sizes of one encoder's features."""
+
+    width: int
+    """Width D_k."""
+    tokens: int
+    """Tokens S_k that a batch is padded to, instruction included."""
+    crop: int
+    """Instruction tokens, which the backbone does not see."""
+
+
+@dataclass(frozen=True)
+class ForwardFlops:
+    """Operations of one forward pass of one sample, by part."""
+
+    blocks: float
+    attention: float
+    """Scores and weighted sums of the blocks' two attentions."""
+    refiners: float
+    rest: float
+    """Patches, positions, time and output."""
+
+    @property
+    def total(self) -> float:
+        """All parts."""
+        return self.blocks + self.attention + self.refiners + self.rest
+
+    @property
+    def training(self) -> float:
+        """Of one training step: the backward pass costs two forward passes."""
+        return 3 * self.total
+
+
+def forward_flops(
+    model: ModelConfig, tokens: int, channels: int, streams: Sequence[TextStream]
+) -> ForwardFlops:
+    """Counts one sample.
+
+    Args:
+      model: the network.
+      tokens: image tokens N.
+      channels: latent channels C.
+      streams: the text.
+    """
+    d, ratio, N = model.width, model.mlp_ratio, tokens
+    context = sum(stream.tokens - stream.crop for stream in streams)
+    # An image token: self-attention 4 d^2, cross-attention's query and output 2, FFN 2 x ratio.
+    block = (6 + 2 * ratio) * d**2 * N + 2 * d**2 * context + 9 * d**2
+    patch = model.patch**2 * channels
+    rest = 2 * patch * d * N + _TIME_FREQUENCIES * d + d**2 + 2 * d**2
+    if "conv" in model.position:
+        rest += 2 * 9 * d**2 * N
+    refiners = sum(_refiner_macs(model, stream, streams) for stream in streams)
+    return ForwardFlops(
+        blocks=2.0 * model.depth * block,
+        attention=4.0 * model.depth * (N * N + N * context) * d,
+        refiners=2.0 * refiners,
+        rest=2.0 * rest,
+    )
+
+
+def _refiner_macs(model: ModelConfig, stream: TextStream, streams: Sequence[TextStream]) -> float:
+    """Multiply-adds of one stream through its linguistic and its part of the collaborative one."""
+    d, refiner, S = model.width, model.refiner, stream.tokens
+    others = sum(other.tokens for other in streams) - S
+    linguistic = (4 + 2 * refiner.mlp_ratio) * d**2 * S + 2 * S * S * d
+    linguistic += 2 * d**2 if refiner.gate else 0
+    count = stream.width * d * S + stream.width * d + d**2 + refiner.blocks * linguistic
+    if refiner.own_time_embedder:
+        count += _TIME_FREQUENCIES * d + d**2
+    if others:
+        collaborative = (2 + 2 * refiner.mlp_ratio) * d**2 * S + 2 * d**2 * others
+        collaborative += 2 * S * others * d + 6 * d**2
+        count += refiner.collaborative_blocks * collaborative
+    return count

@@ -1,0 +1,33 @@
+"""What the backward pass of a block recomputes instead of remembering: policies by name."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+
+ATTENTION_OUTPUT, BLOCK_INPUT = "attention_output", "block_input"
+"""Names that `jax.ad_checkpoint.checkpoint_name` gives to activations, for the policies."""
+
+_POLICIES = jax.checkpoint_policies
+POLICIES = {
+    "full": _POLICIES.nothing_saveable,
+    "dots": _POLICIES.dots_saveable,
+    "attention": _POLICIES.save_only_these_names(ATTENTION_OUTPUT),
+    "offload": _POLICIES.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[BLOCK_INPUT],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+}
+
+
+def rematerialised(block: type[nn.Module], policy: str) -> type[nn.Module]:
+    """The block under one of `POLICIES`, or itself for "none".
+
+    The numbers do not change; only what is kept between forward and backward pass does.
+    """
+    if policy == "none":
+        return block
+    # The layer scan already keeps the compiler from undoing the recomputation.
+    return nn.remat(block, prevent_cse=False, policy=POLICIES[policy])

@@ -1,0 +1,86 @@
+"""What watches over a run: updates that were left out, and steps that never end."""
+
+from __future__ import annotations
+
+import collections
+import faulthandler
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+
+from lidit_jax.errors import LiditError
+
+_STEPS_LATE = 8
+
+
+class SkippedUpdates:
+    """Reads, some steps late, whether each update was applied, so that no step waits for the host.
+
+    The weights need no guard: the compiled step leaves out what is not finite.
+    """
+
+    def __init__(self, limit: int):
+        """Stops a run after `limit` updates in a row that were left out."""
+        self._limit, self._in_a_row = limit, 0
+        self._pending: collections.deque[tuple[int, jax.Array, Any]] = collections.deque()
+        self.total = 0
+        """Updates left out so far."""
+
+    def watch(self, step: int, applied: jax.Array, records: Any) -> None:
+        """Remembers one step, and reads those that must be over by now.
+
+        Args:
+          step: number of the update.
+          applied: 1 on the device when it was applied.
+          records: indices of the records that this process gave to it.
+
+        Raises:
+          LiditError: after `limit` updates in a row that were left out; names step and records.
+        """
+        self._pending.append((step, applied, records))
+        if len(self._pending) > _STEPS_LATE:
+            self._read()
+
+    def drain(self) -> None:
+        """Reads all that is left; waits for the last step. Raises as `watch` does."""
+        while self._pending:
+            self._read()
+
+    def _read(self) -> None:
+        step, applied, records = self._pending.popleft()
+        if float(applied):
+            self._in_a_row = 0
+            return
+        self.total += 1
+        self._in_a_row += 1
+        shown = ", ".join(map(str, np.asarray(records).reshape(-1)[:8].tolist()))
+        where = f"step {step} (records {shown}, ...)"
+        print(f"{where}: loss or gradient is not finite; this update was left out", flush=True)
+        if self._in_a_row >= self._limit:
+            raise LiditError(
+                f"{self._in_a_row} updates in a row were not finite, the last at {where}: lower "
+                "config.optimizer.learning_rate or look at these records; the weights and "
+                "checkpoints are intact"
+            )
+
+
+class Watchdog:
+    """Dumps the stacks of all threads to the standard error when a step takes too long."""
+
+    def __init__(self, minutes: float):
+        """Of 0 minutes, it does nothing."""
+        self._seconds = 60.0 * minutes
+
+    def __enter__(self) -> Watchdog:
+        return self
+
+    def step(self) -> None:
+        """A step begins: the clock starts anew."""
+        if self._seconds:
+            faulthandler.dump_traceback_later(self._seconds, repeat=True, file=sys.__stderr__)
+
+    def __exit__(self, *_: object) -> None:
+        if self._seconds:
+            faulthandler.cancel_dump_traceback_later()

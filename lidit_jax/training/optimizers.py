@@ -1,0 +1,124 @@
+"""Optimizers and learning rates, all from optax."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+from optax.contrib import MuonDimensionNumbers, muon
+
+from lidit_jax.config import Config, OptimizerConfig
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """The configured optimizer behind global-norm clipping, and behind the skipping of spikes.
+
+    A matrix is the last two axes of a `kernel`, whatever layers are stacked before them.
+    """
+    settings = config.optimizer
+    rate = learning_rate(settings, config.training.steps)
+    makers = {"adamw": _adamw, "adafactor": _adafactor, "muon": _muon}
+    clip = optax.clip_by_global_norm(settings.clip_norm)
+    optimizer = optax.chain(clip, makers[settings.name](settings, rate))
+    return skip_spikes(optimizer, settings.skip_spikes) if settings.skip_spikes else optimizer
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Linear warm-up, then constant, cosine to zero at the last step, or warm-up-stable-decay.
+
+    The decay of the last is linear to zero over the last `decay_steps` (arXiv 2405.18392), so that
+    a run may decide late how long it is.
+    """
+    warmup = optax.linear_schedule(0.0, config.learning_rate, max(config.warmup_steps, 1))
+    stable = optax.constant_schedule(config.learning_rate)
+    if config.schedule == "cosine":
+        decay_steps = max(steps - config.warmup_steps, 1)
+        after = optax.cosine_decay_schedule(config.learning_rate, decay_steps)
+        return optax.join_schedules([warmup, after], [config.warmup_steps])
+    if config.schedule == "warmup_stable_decay":
+        decay = optax.linear_schedule(config.learning_rate, 0.0, max(config.decay_steps, 1))
+        start = max(steps - config.decay_steps, config.warmup_steps)
+        return optax.join_schedules([warmup, stable, decay], [config.warmup_steps, start])
+    return optax.join_schedules([warmup, stable], [config.warmup_steps])
+
+
+class SpikeState(NamedTuple):
+    """What `skip_spikes` remembers beside the state of the optimizer that it guards."""
+
+    norm: Float[Array, ""]
+    """Running mean of the gradient norms that passed."""
+    seen: Float[Array, ""]
+    """Updates that passed."""
+    inner: Any
+
+
+_SPIKE_DECAY, _SPIKE_WARMUP = 0.98, 50
+
+
+def skip_spikes(inner: optax.GradientTransformation, factor: float) -> optax.GradientTransformation:
+    """Leaves out updates whose gradient norm is `factor` times the running mean, or more.
+
+    The first 50 updates always pass. A skipped update changes neither the weights nor `inner`.
+    """
+
+    def init(params: Any) -> SpikeState:
+        return SpikeState(jnp.zeros(()), jnp.zeros(()), inner.init(params))
+
+    def update(gradients: Any, state: SpikeState, params: Any) -> tuple[Any, SpikeState]:
+        norm = optax.global_norm(gradients)
+        passes = (state.seen < _SPIKE_WARMUP) | (norm < factor * state.norm)
+        updates, after = inner.update(gradients, state.inner, params)
+        weight = jnp.maximum(1 - _SPIKE_DECAY, 1 / (state.seen + 1))
+        passed = SpikeState(state.norm + weight * (norm - state.norm), state.seen + 1, after)
+        updates = jax.tree.map(lambda u: jnp.where(passes, u, 0), updates)
+        return updates, jax.tree.map(lambda new, old: jnp.where(passes, new, old), passed, state)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _adamw(settings: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.adamw(
+        rate,
+        b1=settings.beta1,
+        b2=settings.beta2,
+        weight_decay=settings.weight_decay,
+        mu_dtype=settings.momentum_dtype,
+    )
+
+
+def _adafactor(settings: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Second moments of a matrix as a row and a column (arXiv 1804.04235)."""
+    return optax.adafactor(
+        rate,
+        momentum=settings.beta1 or None,
+        dtype_momentum=jnp.dtype(settings.momentum_dtype),
+        multiply_by_parameter_scale=False,
+        weight_decay_rate=settings.weight_decay or None,
+    )
+
+
+def _muon(settings: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Muon for the matrices, scaled to the size of AdamW's updates (arXiv 2502.16982), and AdamW
+    for everything else."""
+
+    def dimensions(params: Any) -> Any:
+        def of(path: Any, leaf: Any) -> MuonDimensionNumbers | None:
+            name = path[-1].key if hasattr(path[-1], "key") else ""
+            return MuonDimensionNumbers(-2, -1) if name == "kernel" and leaf.ndim < 4 else None
+
+        return jax.tree_util.tree_map_with_path(of, params)
+
+    return muon(
+        rate,
+        beta=settings.beta1,
+        weight_decay=settings.weight_decay,
+        mu_dtype=settings.momentum_dtype,
+        adam_b1=settings.beta1,
+        adam_b2=settings.beta2,
+        adam_weight_decay=settings.weight_decay,
+        muon_weight_dimension_numbers=dimensions,
+        consistent_rms=0.2,
+    )

@@ -1,0 +1,50 @@
+"""Whether a workdir's run may go on with today's configuration and models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.config import Config
+from lidit_jax.errors import LiditError
+from lidit_jax.recipes import config_from_json
+from lidit_jax.training.tasks import Task
+
+# What a resumed run may change: everything else would silently make it another run.
+_MAY_CHANGE = ("training.steps", "training.log_every", "training.eval_every")
+_MAY_CHANGE += ("training.image_every", "training.checkpoint_every", "training.keep_checkpoints")
+_MAY_CHANGE += ("vae.tile", "training.prompts", "mesh", "sampling", "data.cache_dir", "model.dtype")
+_MAY_CHANGE += ("training.keep_every", "training.keep_best", "training.watchdog_minutes")
+_MAY_CHANGE += ("training.stop_after_skipped", "training.accumulation", "training.init_from")
+_MAY_CHANGE += ("model.remat", "model.scan_unroll", "optimizer.schedule", "optimizer.decay_steps")
+
+
+def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) -> None:
+    """Refuses to go on with a configuration that would make it another run."""
+    saved = config_from_json(json.dumps(metadata["config"]))
+    before, now = _flat(json.loads(saved.to_json())), _flat(json.loads(config.to_json()))
+    for name, value in now.items():
+        if before[name] != value and not name.startswith(_MAY_CHANGE):
+            raise LiditError(
+                f"{workdir} holds a run with config.{name}={before[name]!r}, not {value!r}: name "
+                "another workdir, or set it back"
+            )
+
+
+def refuse_other_models(task: Task, metadata: dict[str, Any], workdir: Path) -> None:
+    """Refuses to go on when a frozen model's files are no longer those the run began with."""
+    for name in ("encoders", "autoencoder"):
+        if metadata.get(name) != task.metadata.get(name):
+            raise LiditError(
+                f"{workdir} holds a run with another {name.removesuffix('s')} of the same name: "
+                "put its files back, or name another workdir"
+            )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        nested = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+        flat.update(nested if nested is not None else {f"{prefix}{name}": value})
+    return flat

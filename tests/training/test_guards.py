@@ -1,0 +1,80 @@
+"""Updates that are not finite are left out, counted, and end the run when they go on."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lidit_jax.errors import LiditError
+from lidit_jax.recipes import load_recipe
+from lidit_jax.training.guards import SkippedUpdates, Watchdog
+from lidit_jax.training.optimizers import make_optimizer
+from lidit_jax.training.state import create_state
+from lidit_jax.training.step import make_train_step
+
+
+def linear(params, frozen, batch, key):
+    """A loss whose gradient is the batch."""
+    return jnp.sum(params["w"] * batch), {}
+
+
+def steps(gradients, *overrides):
+    """The states and metrics after each of these gradients."""
+    config = load_recipe("demo", ["optimizer.warmup_steps=0", *overrides])
+    optimizer = make_optimizer(config)
+    state = create_state(lambda key: {"w": jnp.ones(2)}, optimizer, config)
+    step = jax.jit(make_train_step(linear, optimizer, config))
+    history = [(state, None)]
+    for gradient in gradients:
+        history.append(step(history[-1][0], {}, jnp.full(2, gradient)))
+    return history
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_an_update_that_is_not_finite_changes_nothing_but_the_counters(broken):
+    (_, _), (before, first), (after, metrics), (later, _) = steps([1.0, broken, 1.0])
+    assert float(first["applied"].compute()) == 1
+    assert float(metrics["applied"].compute()) == 0
+    assert metrics["loss"].count == 0, "it weighs nothing in the averages"
+    assert (after.step, after.position) == (2, 2), "its records count as seen"
+    for name in ("params", "ema_params", "opt_state", "key"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
+    assert not np.array_equal(later.params["w"], after.params["w"]), "and training goes on"
+
+
+def test_the_host_learns_of_it_some_steps_late_and_names_step_and_records(capsys):
+    guard = SkippedUpdates(limit=10)
+    for step in range(1, 12):
+        guard.watch(step, jnp.float32(step != 2), np.arange(3) + 100 * step)
+        assert guard.total == (step >= 10), "8 steps later"
+    assert "step 2 (records 200, 201, 202, ...): loss or gradient" in capsys.readouterr().out
+    guard.drain()
+    assert guard.total == 1
+
+
+def test_many_in_a_row_end_the_run():
+    guard = SkippedUpdates(limit=3)
+    for step, applied in enumerate([0, 0, 1, 0, 0, 0], 1):
+        guard.watch(step, jnp.float32(applied), np.arange(2))
+    with pytest.raises(LiditError, match="3 updates in a row were not finite, the last at step 6"):
+        guard.drain()
+    assert guard.total == 5
+
+
+def test_spikes_are_skipped_once_the_usual_norm_is_known():
+    history = steps([1.0] * 60 + [100.0, 1.0], "optimizer.skip_spikes=10")
+    (before, _), (spike, metrics), (after, _) = history[-3:]
+    np.testing.assert_array_equal(spike.params["w"], before.params["w"])
+    assert float(metrics["update_norm"].compute()) == 0
+    assert not np.array_equal(after.params["w"], spike.params["w"])
+    early = steps([1.0, 100.0], "optimizer.skip_spikes=10")
+    assert not np.array_equal(early[-1][0].params["w"], early[-2][0].params["w"])
+
+
+def test_a_late_step_shows_where_all_threads_are(capfd):
+    with Watchdog(minutes=0.2 / 60) as watchdog:
+        watchdog.step()
+        time.sleep(0.5)
+    assert "test_a_late_step_shows_where_all_threads_are" in capfd.readouterr().err

@@ -1,0 +1,111 @@
+"""Two real processes of four devices each train one model, stop, and go on as one of eight."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.kill_and_resume import RECIPE, saved_arrays, unequal
+
+STEPS = 6
+
+
+class Job:
+    """`lidit train` of the tiny recipe on some processes with eight devices in all."""
+
+    def __init__(self, folder: Path, encoder: str, workdir: str):
+        self.folder, self.workdir, self._encoder = folder, folder / workdir, encoder
+
+    def start(self, processes: int, *overrides: str) -> str:
+        """Runs to the end; returns what process 0 printed."""
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, "-m", "lidit_jax.cli", "train", f"--config={RECIPE}"]
+        command += [f"--workdir={self.workdir}", f"--config.encoders.sources=('{self._encoder}',)"]
+        command += [f"--config.data.cache_dir={self.folder / 'data'}", "--config.mesh.fsdp=2"]
+        command += [f"--config.training.steps={STEPS}", "--config.training.checkpoint_every=3"]
+        command += [f"--config.{override}" for override in overrides]
+        started = []
+        for number in range(processes):
+            devices = f"--xla_force_host_platform_device_count={8 // processes}"
+            environment = os.environ | {
+                "XLA_FLAGS": f"{devices} --xla_backend_optimization_level=0",
+                "JAX_COMPILATION_CACHE_DIR": str(self.folder / "xla"),
+            }
+            if processes > 1:
+                environment |= {
+                    "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+                    "JAX_NUM_PROCESSES": str(processes),
+                    "JAX_PROCESS_ID": str(number),
+                }
+            started.append(
+                subprocess.Popen(
+                    command,
+                    env=environment,
+                    cwd=RECIPE.parents[1],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+        outputs = [process.communicate(timeout=300)[0] for process in started]
+        assert [process.returncode for process in started] == [0] * processes, outputs
+        return outputs[0]
+
+    def losses(self) -> dict[int, float]:
+        """Training loss by step."""
+        records = map(json.loads, (self.workdir / "metrics.jsonl").read_text().splitlines())
+        return {record["step"]: record["loss"] for record in records if "loss" in record}
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory, tiny_encoders):
+    folder = tmp_path_factory.mktemp("processes")
+    return lambda workdir: Job(folder, tiny_encoders[0], workdir)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(job):
+    """Two processes, never stopped."""
+    run = job("undisturbed")
+    run.start(2)
+    return run
+
+
+@pytest.fixture(scope="module")
+def halfway(job):
+    """Two processes that ended at step 3."""
+    run = job("halfway")
+    run.start(2, "training.steps=3")
+    return run
+
+
+def test_two_processes_go_on_to_the_bit(undisturbed, halfway, job):
+    shutil.copytree(halfway.workdir, (resumed := job("resumed")).workdir)
+    assert "resuming at step 3" in resumed.start(2)
+    expected, got = (saved_arrays(run.workdir, STEPS) for run in (undisturbed, resumed))
+    assert unequal(expected, got) == []
+    assert resumed.losses() == undisturbed.losses()
+
+
+def test_one_process_of_eight_devices_goes_on_with_the_same_losses(undisturbed, halfway, job):
+    shutil.copytree(halfway.workdir, (alone := job("alone")).workdir)
+    assert "resuming at step 3" in alone.start(1)
+    assert alone.losses() == pytest.approx(undisturbed.losses(), rel=1e-5)
+
+
+def test_half_a_set_of_variables_is_refused(job, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    command = [sys.executable, "-m", "lidit_jax.cli", "train", f"--config={RECIPE}"]
+    command += [f"--workdir={job('refused').workdir}"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=RECIPE.parents[1])
+    assert result.returncode == 2
+    wanted = r"JAX_NUM_PROCESSES set without JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID: set all three"
+    assert re.search(wanted, result.stderr)
