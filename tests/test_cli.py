@@ -13,6 +13,7 @@ from lidit_jax.cli import main
 from lidit_jax.config import Config, SamplingConfig
 from lidit_jax.encoders.sources import PACKAGED
 from lidit_jax.errors import LiditError
+from lidit_jax.sampling_settings import override
 
 SIDE = 16
 
@@ -23,6 +24,11 @@ class FakePipeline:
     def __init__(self):
         self.calls = []
         self.config = Config(sampling=SamplingConfig(sampler="euler", steps=9, guidance=2.5))
+        self.fingerprint = "cafe"
+        self.size_step = 8
+
+    def settings(self, **changes):
+        return override(self.config.sampling, changes)
 
     def __call__(self, prompts, **settings):
         self.calls.append((prompts, settings))
@@ -48,20 +54,25 @@ def test_one_prompt_makes_one_png_that_records_how_it_was_made(pipeline, tmp_pat
     assert sample("--prompt=ein roter Kreis, 红圆", "--seed=7", "--steps=3", f"--out={out}") == 0
     with Image.open(out) as image:
         assert image.size == (SIDE, SIDE)
-        assert image.text == {
+        expected = {
             "prompt": "ein roter Kreis, 红圆",
             "checkpoint": "any",
+            "checkpoint_sha256": "cafe",
             "seed": "7",
             "steps": "3",
             "guidance": "2.5",
             "sampler": "euler",
             "weights": "averaged",
+            "negative_prompt": "",
         }
+        assert {name: image.text[name] for name in expected} == expected
+        assert len(image.text["config_sha256"]) == 64
     assert list(out.parent.iterdir()) == [out], "no temporary file may stay"
     assert capsys.readouterr().out.strip() == str(out)
     prompts, settings = pipeline.calls[0]
     assert prompts == ["ein roter Kreis, 红圆"]
-    assert settings == {"size": None, "steps": 3, "guidance": None, "seed": 7, "sampler": None}
+    asked = {"size": None, "steps": 3, "guidance": None, "seed": 7, "sampler": None}
+    assert {name: settings[name] for name in asked} == asked
 
 
 def test_several_prompts_make_a_folder_of_numbered_pngs(pipeline, tmp_path):
@@ -84,7 +95,64 @@ def test_grid_is_one_picture_of_all_prompts(pipeline, tmp_path):
         assert image.text["prompt"] == "a\nb\nc"
 
 
+def test_variations_share_the_seed_and_turn_towards_others(pipeline, tmp_path):
+    out = tmp_path / "near"
+    arguments = ["--prompt=a", "--count=3", "--variation=0.3", "--seed=5", f"--out={out}"]
+    assert sample(*arguments) == 0
+    prompts, settings = pipeline.calls[0]
+    assert prompts == ["a"] * 3
+    assert settings["seed"] == [5, 5, 5]
+    assert settings["variation_seed"] == [1, 2, 3]
+    with Image.open(out / "0002.png") as image:
+        assert (image.text["variation"], image.text["variation_seed"]) == ("0.3", "3")
+
+
+def test_an_interpolation_goes_from_one_prompt_to_the_other(pipeline, tmp_path):
+    out = tmp_path / "steps"
+    assert sample("--prompt=a", "--blend-with=b", "--count=5", f"--out={out}") == 0
+    _, settings = pipeline.calls[0]
+    assert settings["blend"] == [0, 0.25, 0.5, 0.75, 1]
+    assert settings["seed"] == [0] * 5
+
+
+def test_sizes_are_sides_or_width_by_height_or_a_shape(pipeline, tmp_path):
+    sizes = {
+        "--size=64": (64, 64),
+        "--size=64x32": (32, 64),
+        "--aspect=16:9": (48, 88),  # of the area of 64 x 64, in multiples of 8
+        "--aspect=9:16": (88, 48),
+    }
+    for option, expected in sizes.items():
+        assert sample("--prompt=a", option, f"--out={tmp_path}/x.png") == 0
+        assert pipeline.calls[-1][1]["size"] == expected
+
+
+def test_pictures_to_begin_from_are_fitted(pipeline, tmp_path):
+    Image.new("L", (70, 45), 200).save(tmp_path / "grey.png")
+    Image.new("L", (35, 20), 255).save(tmp_path / "mask.png")
+    image, mask = f"--image={tmp_path}/grey.png", f"--mask={tmp_path}/mask.png"
+    assert sample("--prompt=a", image, mask, f"--out={tmp_path}/x.png") == 0
+    settings = pipeline.calls[-1][1]
+    assert settings["image"].shape == (40, 64, 3), "multiples of 8"
+    assert settings["mask"].shape == (40, 64)
+    assert settings["mask"].all()
+    assert sample("--prompt=a", image, "--size=32", f"--out={tmp_path}/x.png") == 0
+    assert pipeline.calls[-1][1]["image"].shape == (32, 32, 3)
+
+
 MISTAKES = {
+    "negative scale": (
+        ["sample", "--checkpoint=a", "--prompt=a", "--out=x.png", "--guidance=-1"],
+        "'-1' is not a number from 0 to 100",
+    ),
+    "again and prompt": (
+        ["sample", "--prompt=a", "--out=x.png", "--again=y.png"],
+        "--again repeats one image: leave out --prompt",
+    ),
+    "again of nothing": (
+        ["sample", "--out=x.png", "--again=none.png"],
+        "none.png is not a readable picture",
+    ),
     "unknown command": (["smaple"], "invalid choice: 'smaple'"),
     "misspelt option": (["sample", "--promt=x", "--out=x.png"], "did you mean --prompt?"),
     "missing option": (["sample", "--prompt=x", "--out=x.png"], "--checkpoint"),
@@ -95,7 +163,7 @@ MISTAKES = {
     "no prompt": (["sample", "--checkpoint=a", "--out=x.png"], "give --prompt=TEXT"),
     "many into one": (
         ["sample", "--checkpoint=a", "--prompt=a", "--prompt=b", "--out=x.png"],
-        "x.png is one file for 2 prompts: name a folder, or add --grid",
+        "x.png is one file for 2 images: name a folder, or add --grid",
     ),
     "not a png": (
         ["sample", "--checkpoint=a", "--prompt=a", "--out=x.jpg"],
@@ -255,7 +323,7 @@ def test_bugs_keep_their_traceback(pipeline, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["sample"], ["eval"], ["eval", "scenes"], ["export"]]
+    "command", [[], ["train"], ["sample"], ["eval"], ["eval", "scenes"], ["eval", "samplers"], ["export"]]
 )
 def test_help_shows_examples(command, capsys):
     assert main([*command, "--help"]) == 0

@@ -1,12 +1,18 @@
 """From a recipe to pictures and to a folder to share: the whole way, in one place."""
 
+import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from lidit_jax import Pipeline
 from lidit_jax.cli import main
+from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.errors import LiditError
+from lidit_jax.models.lidit import LIDiT
 from lidit_jax.training.loop import train
+from lidit_jax.weights.bundle import save_bundle
+from tests.quick import random_parameters
 
 PROMPTS = ["a red circle", "two blue stars"]
 
@@ -57,8 +63,36 @@ def test_train_then_sample_then_export_then_sample_again(tiny_config, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pipeline(trained):
-    return Pipeline.from_checkpoint(trained)
+def exported(tiny_config, tmp_path_factory):
+    """`exported(seed)`: the folder of a tiny model with random weights, like those of an export."""
+    config = tiny_config("diffusion.resolution_shift=true")
+    encoders = PromptEncoders(config.encoders)
+    conditions, crop = encoders.encode(["a"])
+    metadata = {
+        "encoders": encoders.description,
+        "crop": list(crop),
+        "autoencoder": "pixels",
+        "latents": {"mean": [0.1, 0.0, -0.1], "deviation": [0.5, 0.4, 0.5]},
+    }
+
+    def export(seed=0):
+        folder = tmp_path_factory.mktemp("models") / f"model-{seed}"
+        inputs = np.zeros((1, 32, 32, 3)), np.zeros(1), *conditions, crop
+        params = random_parameters(LIDiT(config.model).init, *inputs, seed=seed)
+        save_bundle(folder, params, config, metadata)
+        return folder
+
+    return export
+
+
+@pytest.fixture(scope="module")
+def folder(exported):
+    return exported()
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder):
+    return Pipeline.from_checkpoint(folder)
 
 
 def test_many_prompts_are_drawn_in_batches_of_one_size(pipeline):
@@ -70,12 +104,183 @@ def test_many_prompts_are_drawn_in_batches_of_one_size(pipeline):
     )
 
 
+# --- one program for many inputs ---------------------------------------------------------------
+
+
+def test_new_seeds_scales_and_prompts_compile_nothing(pipeline):
+    pipeline(PROMPTS, guidance=2.0)
+    compiled = pipeline._generator._run._cache_size()
+    pipeline(["three green stars", "a cross"], guidance=[3.0, 1.5], seed=[5, 9])
+    pipeline(PROMPTS, guidance=4.0, guidance_low=0.2, guidance_high=0.9, guidance_rescale=0.7)
+    assert pipeline._generator._run._cache_size() == compiled
+    pipeline(PROMPTS, guidance=1.0)  # without the unconditional half: half the work
+    assert pipeline._generator._run._cache_size() == compiled + 1
+
+
+def test_each_image_may_have_its_own_seed_scale_and_negative_prompt(pipeline):
+    prompts = ["a red circle"] * 3
+    together = pipeline(prompts, seed=[7, 7, 8], guidance=[2.0, 5.0, 2.0])
+    alone = pipeline(prompts[:1], seed=7, guidance=5.0)
+    np.testing.assert_allclose(together[1].astype(int), alone[0].astype(int), atol=1)
+    assert not np.array_equal(together[0], together[1])
+    assert not np.array_equal(together[0], together[2])
+    negative = pipeline(prompts, seed=[7, 7, 8], guidance=2.0, negative_prompt=["", "a star", ""])
+    np.testing.assert_allclose(negative[[0, 2]].astype(int), together[[0, 2]].astype(int), atol=1)
+    assert np.abs(negative[1].astype(int) - together[0].astype(int)).max() > 2
+
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sampler": "unipc", "spacing": "karras"},
+        {"sampler": "heun"},
+        {"sampler": "dpm++2m_sde"},
+        {"shift": 3.0},
+        {"guidance_method": "cfg_zero"},
+        {"guidance_method": "apg", "apg_norm": 2.0},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_every_setting_reaches_the_sampler(settings, pipeline):
+    plain = pipeline(["a red circle"], seed=3)
+    images = pipeline(["a red circle"], seed=3, **settings)
+    assert images.shape == (1, 32, 32, 3)
+    assert not np.array_equal(images, plain)
+    np.testing.assert_array_equal(pipeline(["a red circle"], seed=3, **settings), images)
+
+
+# --- other jobs --------------------------------------------------------------------------------
+
+
+def test_image_to_image_keeps_more_the_less_it_redraws(pipeline):
+    image = np.full((32, 32, 3), 200, np.uint8)
+    image[8:24, 8:24] = (220, 30, 30)
+    distances = [
+        np.abs(pipeline(["a red square"], image=image, strength=s, steps=10).astype(int) - image)
+        for s in (0.1, 0.5, 1.0)
+    ]
+    assert distances[0].mean() < distances[1].mean() < distances[2].mean()
+
+
+def test_inpainting_changes_only_what_is_masked(pipeline):
+    image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    mask = np.zeros((32, 32), bool)
+    mask[3:17, 10:20] = True
+    images = pipeline(PROMPTS, image=image, mask=mask)
+    np.testing.assert_array_equal(images[:, ~mask], image[:, ~mask])
+    assert not np.array_equal(images[:, mask], image[:, mask])
+
+
+def test_a_blend_is_exact_at_both_ends(pipeline):
+    first, second = (pipeline([prompt], seed=3)[0] for prompt in PROMPTS)
+    blends = pipeline(
+        PROMPTS[:1] * 3, seed=[3, 3, 3], blend_with=PROMPTS[1], blend=[0.0, 0.5, 1.0]
+    ).astype(int)
+    np.testing.assert_allclose(blends[0], first.astype(int), atol=1)
+    np.testing.assert_allclose(blends[2], second.astype(int), atol=1)
+    assert np.abs(blends[1] - blends[0]).max() > 0
+
+
+def test_variations_leave_an_image_little_by_little(pipeline):
+    amounts = [0.0, 0.2, 0.6, 1.0]
+    images = pipeline(
+        ["a red circle"] * 4, seed=[3] * 4, variation=amounts, variation_seed=4
+    ).astype(int)
+    distance = np.abs(images - images[0]).mean(axis=(1, 2, 3))
+    assert np.all(np.diff(distance) > 0)
+    end = pipeline(["a red circle"], seed=4).astype(int)
+    np.testing.assert_allclose(images[3], end[0], atol=1)
+
+
+def test_autoguidance_moves_away_from_another_model(pipeline, exported):
+    earlier = Pipeline.from_checkpoint(exported(1))
+    plain = pipeline(PROMPTS, guidance=1.0)
+    guided = pipeline(PROMPTS, guidance=2.0, weaker=earlier)
+    assert not np.array_equal(guided, plain)
+    # A model that is not weaker at all gives no direction.
+    np.testing.assert_allclose(
+        pipeline(PROMPTS, guidance=2.0, weaker=pipeline).astype(int), plain.astype(int), atol=1
+    )
+
+
+# --- the same image again ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--guidance=3", "--negative-prompt=a star", "--sampler=unipc", "--steps=4"],
+        ["--guidance-method=apg", "--size=16x40", "--variation=0.4"],
+        [
+            "--blend-with=two blue stars",
+            "--blend=0.3",
+            "--sampler=euler_ancestral",
+            "--spacing=karras",
+        ],
+    ],
+    ids=["guidance", "apg", "blend"],
+)
+def test_an_image_is_made_again_from_its_own_record(options, folder, tmp_path):
+    out, again = tmp_path / "x.png", tmp_path / "again.png"
+    prompt = ["--prompt=a red circle", "--seed=42"]
+    assert main(["sample", f"--checkpoint={folder}", *prompt, *options, f"--out={out}"]) == 0
+    assert main(["sample", f"--again={out}", f"--out={again}"]) == 0
+    with Image.open(out) as first, Image.open(again) as second:
+        np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
+        assert first.text == second.text
+
+
+def test_an_image_of_a_batch_that_began_from_a_picture_is_made_again(folder, tmp_path, capsys):
+    picture, out = tmp_path / "start.png", tmp_path / "images"
+    Image.new("RGB", (32, 32), (200, 30, 30)).save(picture)
+    prompts = ["--prompt=a red circle", "--prompt=two blue stars"]
+    start = [f"--image={picture}", "--strength=0.7"]
+    assert main(["sample", f"--checkpoint={folder}", *prompts, *start, f"--out={out}"]) == 0
+    again = [f"--again={out / '0001.png'}", f"--out={tmp_path / 'again.png'}"]
+    assert main(["sample", *again]) == 2
+    assert "began from a picture: give it again, as --image=FILE" in capsys.readouterr().err
+    assert main(["sample", *again, f"--image={picture}"]) == 0
+    with Image.open(out / "0001.png") as first, Image.open(tmp_path / "again.png") as second:
+        np.testing.assert_allclose(
+            np.asarray(first).astype(int), np.asarray(second).astype(int), atol=2
+        )
+
+
+def test_another_checkpoint_does_not_pretend_to_draw_the_same(folder, exported, tmp_path, capsys):
+    out = tmp_path / "x.png"
+    assert main(["sample", f"--checkpoint={folder}", "--prompt=a", f"--out={out}"]) == 0
+    other = f"--checkpoint={exported(1)}"
+    assert main(["sample", f"--again={out}", other, f"--out={tmp_path}/y.png"]) == 2
+    assert "is not the model that drew" in capsys.readouterr().err
+
+
+# --- mistakes ----------------------------------------------------------------------------------
+
+GREY = np.full((32, 32, 3), 128, np.uint8)
 MISTAKES = {
     "no prompt": ([], {}, "no prompt: say what you want to see"),
     "empty prompt": (["a", " "], {}, "a prompt is empty: say what you want to see"),
+    "one text": ("a", {}, r"prompts are a list, not one text: write \['a'\]"),
     "5,000 tokens": (["x" * 5000], {}, r"has 5000 tokens, the limit is 96: shorten it or raise "),
     "size": (["a"], {"size": 30}, r"size 30x30: each side must be a multiple of 8 \(patch"),
     "sampler": (["a"], {"sampler": "ddim"}, "sampler 'ddim' does not fit process 'flow': choose"),
+    "steps": (["a"], {"steps": 0}, "0 sampling steps: choose 1 or more"),
+    "scale": (["a"], {"guidance": -1.0}, "guidance -1.0: must be 0 or greater"),
+    "method": (["a"], {"guidance_method": "pag"}, "'pag' does not fit.*'cfg', 'cfg_zero', 'apg'"),
+    "interval": (["a"], {"guidance_low": 0.9, "guidance_high": 0.1}, "0 <= low <= high <= 1"),
+    "misspelt": (["a"], {"guidance_rescal": 1.0}, "'guidance_rescal': did you mean 'guidance_resc"),
+    "type": (["a"], {"steps": 2.5}, "steps=2.5: must be int"),
+    "seeds": (["a", "b"], {"seed": [1]}, "1 values of seed for 2 prompts: give one each"),
+    "seed": (["a"], {"seed": -1}, "seed -1: must be from 0 to 4294967295"),
+    "mask alone": (["a"], {"mask": GREY[..., 0] > 0}, "are for an image to begin from: give image"),
+    "mask": (["a"], {"image": GREY, "mask": GREY[:8, :, 0] > 0}, "resize the mask"),
+    "strength": (["a"], {"image": GREY, "strength": 0.0}, "strength 0.0: must be greater than 0"),
+    "image": (["a"], {"image": GREY / 255}, "image is float64"),
+    "image size": (["a"], {"image": GREY, "size": 64}, "image is 32x32 and size 64x64"),
+    "blend": (["a"], {"blend": 0.5}, "blend 0.5 needs a second prompt: give blend_with"),
 }
 
 
@@ -85,6 +290,13 @@ MISTAKES = {
 def test_mistakes_are_named(prompts, settings, expected, pipeline):
     with pytest.raises(LiditError, match=expected):
         pipeline(prompts, **settings)
+
+
+def test_a_model_that_breaks_down_is_named_with_its_step(folder):
+    broken = Pipeline.from_checkpoint(folder)
+    broken._params["output"] = jax.tree.map(lambda leaf: leaf * np.nan, broken._params["output"])
+    with pytest.raises(LiditError, match="is not finite at sampling step 0: the weights are"):
+        broken(["a"])
 
 
 def test_another_size_than_in_training(pipeline):

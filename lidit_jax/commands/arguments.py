@@ -52,3 +52,20 @@ def _checked(text: str, kind: type, wanted: str, valid: Callable[[Any], bool]) -
     if value is None or not valid(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
     return value
+
+
+def fraction(text: str) -> float:
+    """A share, 0 to 1."""
+    return _checked(text, float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """A side, or "WIDTHxHEIGHT", as (height, width) in pixels."""
+    width, _, height = text.partition("x")
+    return positive_int(height or width), positive_int(width)
+
+
+def aspect_ratio(text: str) -> tuple[int, int]:
+    """ "WIDTH:HEIGHT", as a pair."""
+    width, _, height = text.partition(":")
+    return positive_int(width), positive_int(height)

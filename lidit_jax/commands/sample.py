@@ -9,142 +9,260 @@ from typing import TYPE_CHECKING, Any
 from lidit_jax.commands.arguments import (
     CHECKPOINT_HELP,
     add_command,
+    aspect_ratio,
+    fraction,
     guidance_scale,
+    image_size,
     natural,
     positive_int,
 )
+from lidit_jax.commands.sample_inputs import (
+    output_files,
+    read_mask,
+    read_picture,
+    read_prompts,
+    size_of_aspect,
+)
 from lidit_jax.errors import LiditError
-from lidit_jax.output import atomic_file, writable_folder
+from lidit_jax.output import writable_folder
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from lidit_jax.config import SamplingConfig
+    from lidit_jax.image_record import ImageRecord
+    from lidit_jax.pipeline import Pipeline
 
 _EXAMPLES = """\
   lidit sample --checkpoint=demo --prompt="a red circle" --out=circle.png
   lidit sample --checkpoint=demo --prompt="a red circle" --prompt="two blue stars" --out=images/
   lidit sample --checkpoint=runs/demo --prompts=prompts.txt --grid --out=grid.png
-  lidit sample --checkpoint=runs/demo --prompt="a red circle" --steps=20 --guidance=3 --seed=7 \\
-      --out=circle.png
+  lidit sample --checkpoint=demo --prompt="a red circle" --sampler=unipc --steps=10 --out=x.png
+  lidit sample --checkpoint=demo --prompt="a star" --negative-prompt="a red star" --out=x.png
+  lidit sample --checkpoint=demo --prompt="a red circle" --count=4 --variation=0.3 --out=near/
+  lidit sample --checkpoint=demo --prompt="a cross" --blend-with="a star" --count=5 --out=between/
+  lidit sample --checkpoint=demo --prompt="a blue star" --image=x.png --strength=0.7 --out=y.png
+  lidit sample --checkpoint=demo --prompt="a star" --image=x.png --mask=m.png --out=y.png
+  lidit sample --again=x.png --out=same.png
 
-One prompt makes one PNG; several make a folder of numbered ones, or with --grid one captioned
-picture. Each PNG records prompt, seed and settings in its text chunks.
+One image makes one PNG; several make a folder of numbered ones, or with --grid one captioned
+picture. Each PNG records prompt, seed, settings and the checkpoint's sha256 in its text chunks;
+--again reads them and draws the image once more.
+
+which sampler: all but "heun" ask the network once a step. "unipc" and "dpm++2m" come closest to
+the exact solution in 8 to 20 steps; "euler" (flow) and "ddim" (DDPM) are the plain methods;
+"ddpm", "euler_ancestral" and "dpm++2m_sde" add noise on the way, which wants more steps.
+which guidance: raise --guidance until the image follows the prompt; when colours burn, add
+--guidance-rescale=0.7, guide only in the middle (--guidance-low=0.2 --guidance-high=0.8), or take
+--guidance-method=apg. Under flow "cfg_zero" helps models that are not fully trained.
+--weaker-checkpoint moves away from an earlier checkpoint instead of from the empty prompt.
 """
+
+# Options that are fields of `config.sampling`.
+_SETTINGS = (
+    "sampler",
+    "steps",
+    "spacing",
+    "shift",
+    "eta",
+    "guidance_method",
+    "guidance_low",
+    "guidance_high",
+    "guidance_rescale",
+    "zero_steps",
+    "apg_parallel",
+    "apg_norm",
+    "apg_momentum",
+)
 
 
 def add_parser(subparsers: Any) -> None:
     """Adds `lidit sample`."""
     parser = add_command(subparsers, "sample", "make images from prompts", _EXAMPLES, run)
-    parser.add_argument("--checkpoint", required=True, metavar="PATH|NAME", help=CHECKPOINT_HELP)
-    parser.add_argument(
-        "--prompt", action="append", default=[], metavar="TEXT", help="what to see; repeatable"
+    add = parser.add_argument
+    add("--checkpoint", metavar="PATH|NAME", help=CHECKPOINT_HELP)
+    add("--raw", action="store_true", help="the raw weights instead of their moving average")
+    add("--prompt", action="append", default=[], metavar="TEXT", help="what to see; repeatable")
+    add("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line")
+    add("--out", required=True, type=Path, metavar="FILE|DIR", help="a .png file, or a folder")
+    add("--grid", action="store_true", help="one captioned picture of all images")
+    add("--again", type=Path, metavar="PNG", help="draw this image once more, from its own record")
+    add("--size", type=image_size, metavar="PX|WxH", help="side, or width x height, in pixels")
+    add("--aspect", type=aspect_ratio, metavar="W:H", help="shape, at the area of training images")
+    add("--seed", type=natural, default=0, metavar="K", help="noise (default: 0)")
+    add("--count", type=positive_int, default=1, metavar="N", help="images a prompt (default: 1)")
+
+    group = parser.add_argument_group("sampling (left out: as the checkpoint says)")
+    add = group.add_argument
+    add("--sampler", metavar="NAME", help="euler, heun, dpm++2m, unipc, ...; see below")
+    add("--steps", type=positive_int, metavar="N", help="denoising steps")
+    add("--spacing", metavar="NAME", help="of the steps: trailing, linspace, leading, karras")
+    add("--shift", type=float, metavar="S", help="flow: above 1 spends more steps on the noise")
+    add("--eta", type=fraction, metavar="E", help="ddim: share of fresh noise, 0 to 1")
+
+    group = parser.add_argument_group("guidance")
+    add = group.add_argument
+    add("--guidance", type=guidance_scale, metavar="S", help="scale; 1 switches it off")
+    add("--negative-prompt", default="", metavar="TEXT", help="what to move away from")
+    add("--guidance-method", metavar="NAME", help="cfg, apg, or under flow cfg_zero")
+    add("--guidance-low", type=fraction, metavar="T", help="guide from here (0: the image) ...")
+    add("--guidance-high", type=fraction, metavar="T", help="... to here (1: pure noise)")
+    add("--guidance-rescale", type=fraction, metavar="R", help="keep the contrast: 0 to 1")
+    add("--zero-steps", type=int, metavar="N", help="cfg_zero: first steps without motion")
+    add("--apg-parallel", type=fraction, metavar="P", help="apg: share of the parallel change")
+    add("--apg-norm", type=float, metavar="R", help="apg: largest change; 0 for no limit")
+    add("--apg-momentum", type=float, metavar="B", help="apg: momentum, usually negative")
+    add("--weaker-checkpoint", metavar="PATH", help="autoguidance: move away from this model")
+
+    group = parser.add_argument_group("other jobs")
+    add = group.add_argument
+    add("--variation", type=fraction, default=0.0, metavar="V", help="turn the noise by V, 0 to 1")
+    add("--variation-seed", type=natural, default=1, metavar="K", help="towards this seed's")
+    add("--blend-with", default="", metavar="TEXT", help="a second prompt")
+    add(
+        "--blend",
+        type=fraction,
+        metavar="W",
+        help="its weight; left out: 0 to 1 over --count images",
     )
-    parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line"
-    )
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="FILE|DIR", help="a .png file, or a folder"
-    )
-    parser.add_argument("--grid", action="store_true", help="one captioned picture of all images")
-    parser.add_argument("--size", type=positive_int, metavar="PX", help="side in pixels")
-    parser.add_argument("--steps", type=positive_int, metavar="N", help="denoising steps")
-    parser.add_argument(
-        "--guidance", type=guidance_scale, metavar="S", help="guidance scale; 1 switches it off"
-    )
-    parser.add_argument("--sampler", metavar="NAME", help="ddim, euler, ...")
-    parser.add_argument("--seed", type=natural, default=0, metavar="K", help="noise (default: 0)")
-    parser.add_argument(
-        "--raw", action="store_true", help="the raw weights instead of their moving average"
-    )
+    add("--image", type=Path, metavar="FILE", help="begin from this picture")
+    add("--strength", type=fraction, metavar="S", help="how much of it to redraw (default: 0.6)")
+    add("--mask", type=Path, metavar="FILE", help="paint anew only where this picture is white")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Checks prompts and output path, then samples and writes."""
-    prompts = _prompts(options)
-    files = _output_files(options.out, len(prompts), options.grid)
+    """Checks inputs and output path, then samples and writes."""
+    record = _read_record(options)
+    prompts = [record.request["prompt"]] if record else read_prompts(options)
+    prompts = [prompt for prompt in prompts for _ in range(options.count)]
+    files = output_files(options.out, len(prompts), options.grid)
+    if not options.checkpoint:
+        raise LiditError("--checkpoint is missing: name a workdir, an exported folder, or 'demo'")
     with writable_folder(files[0].parent, "--out"):
         from lidit_jax.pipeline import Pipeline
 
         pipeline = Pipeline.from_checkpoint(options.checkpoint, raw=options.raw)
+        weaker = None
+        if options.weaker_checkpoint:
+            weaker = Pipeline.from_checkpoint(options.weaker_checkpoint, raw=options.raw)
+        if record and record.fingerprint != pipeline.fingerprint:
+            raise LiditError(
+                f"{options.checkpoint} is not the model that drew {options.again}: its sha256 is "
+                f"{pipeline.fingerprint[:12]}..., was {record.fingerprint[:12]}..."
+            )
+        fields = record.request if record else _fields(options, len(prompts))
+        settings = record.settings if record else {n: getattr(options, n) for n in _SETTINGS}
+        settings.pop("guidance", None)
+        start = _start(options, pipeline, record)
         images = pipeline(
             prompts,
-            size=options.size,
-            steps=options.steps,
-            guidance=options.guidance,
-            seed=options.seed,
-            sampler=options.sampler,
+            **{name: value for name, value in fields.items() if name != "prompt"},
+            **start,
+            weaker=weaker,
+            **settings,
         )
-        record = _record(options, pipeline.config.sampling)
-        if options.grid:
-            from lidit_jax.evaluation.images import captioned_grid
-
-            record |= {"prompt": "\n".join(prompts)}
-            _save(captioned_grid(images, prompts), files[0], record)
-        else:
-            from PIL import Image
-
-            for i, (file, image, prompt) in enumerate(zip(files, images, prompts, strict=True)):
-                # The seed that draws this image again on its own.
-                record |= {"prompt": prompt, "seed": (options.seed + i) % 2**32}
-                _save(Image.fromarray(image), file, record)
+        _write(options, pipeline, prompts, fields, settings, start, images, files)
     print(files[0] if len(files) == 1 else f"{len(files)} images in {files[0].parent}")
     return 0
 
 
-def _prompts(options: argparse.Namespace) -> list[str]:
-    prompts = list(options.prompt)
-    if any(not prompt.strip() for prompt in prompts):
-        raise LiditError(
-            '--prompt is empty: say what you want to see, as in --prompt="a red circle"'
-        )
-    if options.prompts:
-        try:
-            lines = options.prompts.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise LiditError(
-                f"--prompts: cannot read {options.prompts} ({reason}): "
-                "name a text file with one prompt a line"
-            ) from error
-        prompts += [line.strip() for line in lines if line.strip()]
-        if not prompts:
-            raise LiditError(f"--prompts: {options.prompts} is empty: write one prompt a line")
-    if not prompts:
-        raise LiditError("nothing to draw: give --prompt=TEXT or --prompts=FILE")
-    return prompts
+def _read_record(options: argparse.Namespace) -> ImageRecord | None:
+    """The record of --again, whose checkpoint and strength the options may leave out."""
+    if options.again is None:
+        return None
+    from lidit_jax import image_record
+
+    if options.prompt or options.prompts or options.count != 1:
+        raise LiditError("--again repeats one image: leave out --prompt, --prompts and --count")
+    record = image_record.read(options.again)
+    options.checkpoint = options.checkpoint or record.checkpoint
+    options.raw = record.raw
+    options.weaker_checkpoint = options.weaker_checkpoint or record.weaker
+    options.strength = record.strength
+    if record.source and not options.image:
+        raise LiditError(f"{options.again} began from a picture: give it again, as --image=FILE")
+    return record
 
 
-def _output_files(out: Path, count: int, grid: bool) -> list[Path]:
-    """The PNG files to write: `out` itself, or numbered ones (`grid.png`) in the folder `out`."""
-    if out.suffix.lower() == ".png":
-        if out.is_dir():
-            raise LiditError(f"--out={out} is a folder: name a .png file in it")
-        if count > 1 and not grid:
-            raise LiditError(
-                f"--out={out} is one file for {count} prompts: name a folder, or add --grid"
-            )
-        return [out]
-    if out.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"):
-        raise LiditError(f"--out={out}: images are written as PNG: end the name in .png")
-    return [out / "grid.png"] if grid else [out / f"{i:04d}.png" for i in range(count)]
+def _fields(options: argparse.Namespace, count: int) -> dict[str, Any]:
+    """What differs from image to image, as `Pipeline.__call__` takes it."""
+    fields = {
+        "seed": options.seed,
+        "guidance": options.guidance,
+        "negative_prompt": options.negative_prompt,
+        "blend_with": options.blend_with,
+        "blend": options.blend or 0.0,
+        "variation": options.variation,
+        "variation_seed": options.variation_seed,
+    }
+    turns = [i % options.count for i in range(count)]
+    if options.variation:
+        fields["seed"] = [options.seed] * count
+        fields["variation_seed"] = [(options.variation_seed + turn) % 2**32 for turn in turns]
+    if options.blend_with and options.blend is None:
+        last = options.count - 1
+        fields["seed"] = [options.seed] * count
+        fields["blend"] = [turn / last if last else 0.5 for turn in turns]
+    return fields
 
 
-def _record(options: argparse.Namespace, defaults: SamplingConfig) -> dict[str, Any]:
-    """How the images are made: the options, and where they are silent the checkpoint's own."""
-    record = {"checkpoint": options.checkpoint, "seed": options.seed}
-    for name in ("steps", "guidance", "sampler"):
-        value = getattr(options, name)
-        record[name] = getattr(defaults, name) if value is None else value
-    return record | {"weights": "raw" if options.raw else "averaged"}
+def _start(
+    options: argparse.Namespace, pipeline: Pipeline, record: ImageRecord | None
+) -> dict[str, Any]:
+    """Size, and the picture to begin from, as `Pipeline.__call__` takes them."""
+    size = record.size if record else options.size
+    if options.aspect and not record:
+        if options.size:
+            raise LiditError("--size and --aspect both give the shape: leave one out")
+        side = pipeline.config.data.image_size
+        size = size_of_aspect(options.aspect, side * side, pipeline.size_step)
+    if options.image is None:
+        if options.mask or (options.strength is not None and not record):
+            raise LiditError("--mask and --strength are for a picture: give --image=FILE")
+        return {"size": size}
+    image = read_picture(options.image, "--image", size, pipeline.size_step)
+    mask = None if options.mask is None else read_mask(options.mask, image.shape[:2])
+    if record:
+        from lidit_jax.image_record import pixels_sha256
+
+        if pixels_sha256(image, mask) != record.source:
+            raise LiditError(f"--image and --mask are not those that {options.again} began from")
+    return {"size": image.shape[:2], "image": image, "mask": mask, "strength": options.strength}
 
 
-def _save(image: Image.Image, path: Path, record: dict[str, Any]) -> None:
-    """Writes a PNG with the record in its text chunks."""
-    from PIL.PngImagePlugin import PngInfo
+def _write(
+    options: argparse.Namespace,
+    pipeline: Pipeline,
+    prompts: list[str],
+    fields: dict[str, Any],
+    settings: dict[str, Any],
+    start: dict[str, Any],
+    images: Any,
+    files: list[Path],
+) -> None:
+    from PIL import Image
 
-    chunks = PngInfo()
-    for name, value in record.items():
-        chunks.add_itxt(name, str(value))
-    with atomic_file(path) as file:
-        image.save(file, format="PNG", pnginfo=chunks)
+    from lidit_jax import image_record
+    from lidit_jax.evaluation.images import captioned_grid
+    from lidit_jax.image_request import image_requests
+
+    checked = pipeline.settings(**settings)
+    guidance = checked.guidance if fields["guidance"] is None else fields["guidance"]
+    per_image = {k: v for k, v in fields.items() if k != "prompt"} | {"guidance": guidance}
+    requests = image_requests(prompts, **per_image)
+    extra = {"weaker_checkpoint": options.weaker_checkpoint or ""}
+    if "image" in start:
+        strength = start["strength"] or (0.6 if start["mask"] is None else 1.0)
+        sha256 = image_record.pixels_sha256(start["image"], start["mask"])
+        extra |= {"image": options.image, "image_sha256": sha256, "strength": strength}
+    common = {
+        "checkpoint": options.checkpoint,
+        "fingerprint": pipeline.fingerprint,
+        "config": pipeline.config,
+        "raw": options.raw,
+    }
+    if options.grid:
+        extra |= {"images": len(prompts), "prompt": "\n".join(prompts)}
+        text = image_record.chunks(requests[0], checked, **common, extra=extra)
+        image_record.save(captioned_grid(images, prompts), files[0], text)
+        return
+    for file, image, request in zip(files, images, requests, strict=True):
+        text = image_record.chunks(request, checked, **common, extra=extra)
+        image_record.save(Image.fromarray(image), file, text)
