@@ -3,7 +3,9 @@
 FLUX's autoencoder is SD3's with another shift and scale.
 """
 
+import dataclasses
 import json
+import shutil
 
 import diffusers
 import jax
@@ -17,7 +19,7 @@ from lidit_jax.config import VAEConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.models import diffusers_vae
 from lidit_jax.models.autoencoder_kl import PixelAttention
-from lidit_jax.models.image_codec import load_codec
+from lidit_jax.models.image_codec import files_of, load_codec, locate
 from tests.quick import random_parameters
 
 TOLERANCE = 1e-4
@@ -233,6 +235,19 @@ def test_a_hub_id_downloads_the_autoencoder_and_nothing_else(monkeypatch, sd3_fo
         for folder in ("", "vae/")
         for file in ("config.json", "diffusion_pytorch_model.safetensors")
     )
+
+
+def test_a_copy_of_its_two_files_is_the_same_autoencoder(sd3_folder, tmp_path):
+    """What `lidit export` puts beside a text-to-image model, which is then loaded without the rest."""
+    config = VAEConfig(source=str(sd3_folder))
+    for file in files_of(locate(config.source)):
+        shutil.copy2(file, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    ]
+    moved = dataclasses.replace(config, source="moved")
+    assert load_codec(moved, tmp_path).fingerprint == load_codec(config).fingerprint
 
 
 def test_the_fingerprint_names_weights_and_scale(sd3_folder, tmp_path):
