@@ -15,7 +15,8 @@ _EXAMPLES = """\
   lidit sample --checkpoint=my-model --prompt="a red circle" --out=circle.png
 
 The folder holds config.json and model.safetensors (half precision, the averaged weights), and in
-vae/ the autoencoder of a text-to-image model. The text encoders are named, not copied.
+vae/ the autoencoder of a text-to-image model. The text encoders are named, not copied. An
+autoencoder of Stable Diffusion's kind is written in diffusers' layout, which diffusers opens too.
 """
 
 
@@ -36,7 +37,8 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Loads the newest checkpoint and writes the folder."""
     with writable_folder(options.out, "--out"):
-        from lidit_jax.models.image_codec import files_of, locate
+        from lidit_jax.models import diffusers_vae
+        from lidit_jax.models.image_codec import build_autoencoder, files_of, locate
         from lidit_jax.saved_model import load_workdir
         from lidit_jax.weights.bundle import save_bundle
 
@@ -47,7 +49,10 @@ def run(options: argparse.Namespace) -> int:
                 target.mkdir(parents=True, exist_ok=True)
                 for file in files_of(source):
                     shutil.copy2(file, target)
-        save_bundle(options.out, params, config, metadata)
+        if config.training.task == "vae" and config.vae.architecture == "kl":
+            diffusers_vae.save(options.out, build_autoencoder(config.vae), params)
+        else:
+            save_bundle(options.out, params, config, metadata)
     size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file())
     print(f"{options.out}: {size / 1e6:.1f} MB, step {metadata['step']}")
     return 0
