@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import safetensors.numpy
 
 from lidit_jax.errors import LiditError
 from lidit_jax.models.autoencoder_kl import AutoencoderKL
 from lidit_jax.models.tiny_autoencoder import TinyAutoencoder
+from lidit_jax.output import atomic_file
 from lidit_jax.weights.hub import download
 from lidit_jax.weights.huggingface import load_params, read_json
-from lidit_jax.weights.vae_tables import diffusers_table
+from lidit_jax.weights.vae_tables import diffusers_table, to_diffusers
 
 CONFIG = "config.json"
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
@@ -83,6 +86,40 @@ def load(folder: Path) -> tuple[AutoencoderKL | TinyAutoencoder, dict[str, Any],
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
     latents = f"{digest} {model.shift} {model.scale}"
     return model, params, hashlib.sha256(latents.encode()).hexdigest()
+
+
+def save(folder: Path, model: AutoencoderKL, params: Any) -> None:
+    """Writes an autoencoder that was trained here as diffusers would, in float32.
+
+    Args:
+      folder: created when need be.
+      model: with one shift and one scale for all latent channels.
+      params: its weights.
+    """
+    (shift,), (scale,) = model.shift, model.scale
+    stages = len(model.stages)
+    config = {
+        "_class_name": "AutoencoderKL",
+        **_IMAGES,
+        "act_fn": "silu",
+        "block_out_channels": list(model.stages),
+        "down_block_types": ["DownEncoderBlock2D"] * stages,
+        "up_block_types": ["UpDecoderBlock2D"] * stages,
+        "latent_channels": model.channels,
+        "layers_per_block": model.blocks,
+        "norm_num_groups": model.norm_groups,
+        "mid_block_add_attention": model.attention,
+        "use_quant_conv": model.quant,
+        "use_post_quant_conv": model.post_quant,
+        "shift_factor": shift,
+        "scaling_factor": scale,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = to_diffusers(flax.traverse_util.flatten_dict(params, sep="/"))
+    with atomic_file(folder / _WEIGHTS[0]) as file:
+        file.write(safetensors.numpy.save(tensors, metadata={"format": "pt"}))
+    with atomic_file(folder / CONFIG) as file:
+        file.write(json.dumps(config, indent=2).encode())
 
 
 def read_model(folder: Path) -> AutoencoderKL | TinyAutoencoder:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from lidit_jax.weights.tables import Rule
 
@@ -40,6 +43,17 @@ def diffusers_table(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Rule, ...]:
         Rule(re.compile(_pattern(path)), path, _TRANSFORMS.get(len(shape), ""))
         for path, shape in shapes.items()
     )
+
+
+def to_diffusers(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Parameters by path as diffusers' tensors by name, float32: the inverse of the table."""
+    tensors = {}
+    for path, value in params.items():
+        value = np.asarray(value, np.float32)
+        axes = {2: (1, 0), 4: (3, 2, 0, 1)}.get(value.ndim)
+        value = value.transpose(axes) if axes else value
+        tensors[diffusers_name(path)] = np.ascontiguousarray(value)
+    return tensors
 
 
 def _pattern(path: str) -> str:

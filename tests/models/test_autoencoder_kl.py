@@ -203,6 +203,19 @@ def test_files_from_before_the_attention_was_renamed(sd3_folder, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, params, expected)
 
 
+def test_written_in_diffusers_layout_it_is_the_same_there(sd3_folder, tmp_path):
+    ours, params, _ = diffusers_vae.load(sd3_folder)
+    diffusers_vae.save(tmp_path, ours, params)
+    again, same, _ = diffusers_vae.load(tmp_path)
+    assert again == ours
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    before, after = (diffusers.AutoencoderKL.from_pretrained(f) for f in (sd3_folder, tmp_path))
+    for name, tensor in before.state_dict().items():
+        torch.testing.assert_close(after.state_dict()[name], tensor, rtol=0, atol=0)
+    for field in ("scaling_factor", "shift_factor", "block_out_channels", "use_quant_conv"):
+        assert after.config[field] == before.config[field]
+
+
 def test_a_codec_finds_the_autoencoder_of_a_pipeline(sd3_folder, tmp_path):
     (tmp_path / "vae").symlink_to(sd3_folder)
     pipeline, plain = (load_codec(VAEConfig(source=str(f))) for f in (tmp_path, sd3_folder))
@@ -238,7 +251,7 @@ def test_a_hub_id_downloads_the_autoencoder_and_nothing_else(monkeypatch, sd3_fo
 
 
 def test_a_copy_of_its_two_files_is_the_same_autoencoder(sd3_folder, tmp_path):
-    """What `lidit export` puts beside a text-to-image model, which is then loaded without the rest."""
+    """What `lidit export` puts beside a text-to-image model, and all that loading needs."""
     config = VAEConfig(source=str(sd3_folder))
     for file in files_of(locate(config.source)):
         shutil.copy2(file, tmp_path)
