@@ -323,7 +323,8 @@ def test_bugs_keep_their_traceback(pipeline, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["sample"], ["eval"], ["eval", "scenes"], ["eval", "samplers"], ["export"]]
+    "command",
+    [[], ["train"], ["sample"], ["eval"], ["eval", "scenes"], ["eval", "samplers"], ["export"]],
 )
 def test_help_shows_examples(command, capsys):
     assert main([*command, "--help"]) == 0

@@ -13,11 +13,17 @@ from lidit_jax.commands.arguments import (
     natural,
     positive_int,
 )
+from lidit_jax.errors import LiditError
 from lidit_jax.output import writable_folder
 
 _EXAMPLES = """\
   lidit eval scenes --checkpoint=demo
   lidit eval scenes --checkpoint=runs/demo --per-task=32 --out=runs/demo-scores
+"""
+
+_SAMPLERS_EXAMPLES = """\
+  lidit eval samplers --checkpoint=demo --out=runs/samplers
+  lidit eval samplers --checkpoint=demo --samplers=euler,unipc --steps=8,16 --per-task=8
 """
 
 
@@ -61,6 +67,56 @@ def add_parser(subparsers: Any) -> None:
         metavar="B",
         help="images at a time (default: %(default)s)",
     )
+    _add_samplers(benchmarks)
+
+
+def _add_samplers(benchmarks: Any) -> None:
+    parser = add_command(
+        benchmarks,
+        "samplers",
+        "compare samplers and numbers of steps, by score on scenes and by time",
+        _SAMPLERS_EXAMPLES,
+        run_samplers,
+    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="PATH|NAME", help=CHECKPOINT_HELP)
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs/samplers"),
+        metavar="DIR",
+        help="where samplers.json and samplers.md go (default: %(default)s)",
+    )
+    add("--samplers", metavar="A,B", help="names (default: all that fit the checkpoint)")
+    add("--steps", default="4,8,16,32,64", metavar="N,M", help="(default: %(default)s)")
+    add("--spacing", metavar="NAME", help="of the steps, for all samplers")
+    add("--guidance", type=guidance_scale, metavar="S", help="guidance scale")
+    add("--per-task", type=positive_int, default=16, metavar="N", help="prompts a task")
+    add("--seed", type=natural, default=0, metavar="K", help="prompts and noise")
+    add("--batch-size", type=positive_int, default=16, metavar="B", help="images at a time")
+
+
+def run_samplers(options: argparse.Namespace) -> int:
+    """Draws with every sampler and prints the table."""
+    try:
+        steps = [positive_int(text) for text in options.steps.split(",")]
+    except argparse.ArgumentTypeError as error:
+        raise LiditError(f"--steps: {error}") from error
+    with writable_folder(options.out, "--out"):
+        from lidit_jax.evaluation.samplers import compare_samplers, markdown
+
+        rows = compare_samplers(
+            options.checkpoint,
+            options.out,
+            samplers=options.samplers.split(",") if options.samplers else (),
+            steps=steps,
+            per_task=options.per_task,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            settings={"spacing": options.spacing, "guidance": options.guidance},
+        )
+    print(markdown(rows), end="")
+    return 0
 
 
 def run(options: argparse.Namespace) -> int:

@@ -101,11 +101,10 @@ def test_ddpm(prediction, spacing, monkeypatch):
 @pytest.mark.parametrize("eta", [0.0, 0.6])
 @pytest.mark.parametrize("spacing", ["trailing", "leading"])
 @pytest.mark.parametrize("prediction", DDPM.spaces)
-@pytest.mark.parametrize("steps", [5, 50])
-def test_ddim(prediction, spacing, eta, steps, monkeypatch):
+def test_ddim(prediction, spacing, eta, monkeypatch):
     process = DDPM(prediction=prediction)
     reference = scheduler(DDIMScheduler, process, spacing, clip_sample=False)
-    sampler = Sampler(name="ddim", steps=steps, spacing=spacing, eta=eta)
+    sampler = Sampler(name="ddim", steps=20, spacing=spacing, eta=eta)
     check(process, sampler, reference, monkeypatch, eta=eta)
 
 
@@ -142,11 +141,10 @@ def test_heun(prediction, spacing, monkeypatch):
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("prediction", DDPM.spaces)
-@pytest.mark.parametrize("steps", [1, 2, 20])
-def test_dpm_solver(prediction, spacing, steps, monkeypatch):
+def test_dpm_solver(prediction, spacing, monkeypatch):
     process = DDPM(prediction=prediction)
     reference = scheduler(DPMSolverMultistepScheduler, process, spacing)
-    check(process, Sampler(name="dpm++2m", steps=steps, spacing=spacing), reference, monkeypatch)
+    check(process, Sampler(name="dpm++2m", steps=20, spacing=spacing), reference, monkeypatch)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -162,18 +160,31 @@ def test_dpm_solver_sde(prediction, spacing, monkeypatch):
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("prediction", DDPM.spaces)
-@pytest.mark.parametrize("steps", [1, 2, 20])
-def test_unipc(prediction, spacing, steps, monkeypatch):
+def test_unipc(prediction, spacing, monkeypatch):
     process = DDPM(prediction=prediction)
     reference = scheduler(UniPCMultistepScheduler, process, spacing)
-    check(process, Sampler(name="unipc", steps=steps, spacing=spacing), reference, monkeypatch)
+    check(process, Sampler(name="unipc", steps=20, spacing=spacing), reference, monkeypatch)
 
 
-@pytest.mark.parametrize("sampler", ["dpm++2m", "unipc"])
+MULTISTEP = {"dpm++2m": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
+
+
+@pytest.mark.parametrize("sampler", MULTISTEP)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_so_few_steps_that_orders_are_lowered(sampler, steps, monkeypatch):
+    process = DDPM()
+    check(
+        process,
+        Sampler(name=sampler, steps=steps),
+        scheduler(MULTISTEP[sampler], process),
+        monkeypatch,
+    )
+
+
+@pytest.mark.parametrize("sampler", MULTISTEP)
 def test_cosine_schedule(sampler, monkeypatch):
-    kinds = {"dpm++2m": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
     process = DDPM(prediction="v", schedule="cosine")
-    reference = scheduler(kinds[sampler], process)
+    reference = scheduler(MULTISTEP[sampler], process)
     check(process, Sampler(name=sampler, steps=20), reference, monkeypatch)
 
 
