@@ -128,7 +128,7 @@ def test_a_changed_configuration(exported, tmp_path, capsys):
 
 
 def test_weights_that_are_not_finite_do_not_leave(bundle, tmp_path):
-    """A bundle that lies about its weights, and one too large for the type that is asked for."""
+    """Here they are too large for the type that is asked for; NaN is found in the same place."""
     loaded = load_bundle(bundle)
     loaded.params["output"]["linear"]["bias"][:] = 1e6
     save_bundle(tmp_path / "large", loaded.params, loaded.config, loaded.metadata, "float32")
