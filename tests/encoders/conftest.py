@@ -14,7 +14,7 @@ from tokenizers import models, pre_tokenizers, processors, trainers
 from lidit_jax import encoders
 from lidit_jax.encoders import TokenBatch
 from lidit_jax.errors import LiditError
-from tests.encoders.tiny_models import DECODERS, ENCODERS, randomise
+from tests.encoders.tiny_models import FAMILIES, randomise
 
 PROMPTS = [
     "a red circle",
@@ -43,7 +43,7 @@ def tiny_model(tmp_path_factory):
         if family not in made:
             folder = tmp_path_factory.mktemp(family)
             torch.manual_seed(0)
-            model = (DECODERS | ENCODERS)[family]().eval()
+            model = FAMILIES[family]().eval()
             randomise(model)
             model.save_pretrained(folder)
             save_tokenizer(folder, bert=family == "bert")

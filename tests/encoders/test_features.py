@@ -11,9 +11,6 @@ from lidit_jax.errors import LiditError
 from tests.encoders.conftest import PROMPTS
 from tests.encoders.tiny_models import DECODERS, ENCODERS
 
-SAME_BLOCKS = ["llava", "llava-next", "gemma3-vision"]
-"""Layouts that differ from a family only in the names of their tensors."""
-
 
 def features(encoder, params, tokens, layer, prefix=None) -> np.ndarray:
     compiled = jax.jit(encoder.features, static_argnums=3)
@@ -81,7 +78,7 @@ def test_a_row_without_any_token_is_finite(tiny_folder, family, dtype):
 
 @pytest.mark.parametrize(
     ("family", "layer"),
-    [("llama", -1), *((family, -3) for family in DECODERS if family not in SAME_BLOCKS)],
+    [("llama", -1), *((family, -3) for family in DECODERS)],
 )
 def test_the_instruction_cache_gives_the_same_features(tiny, family, layer):
     """Also where the instruction is longer than the window."""

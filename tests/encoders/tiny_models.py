@@ -142,16 +142,20 @@ DECODERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "gemma": gemma,
     "gemma2": gemma2,
     "gemma3": gemma3,
+}
+LAYOUTS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "gemma3-vision": gemma3_with_vision,
     "llava": llava,
     "llava-next": llava_next,
 }
+"""Decoders of the families above, under other names."""
 ENCODERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "t5": t5,
     "t5-1.1": lambda: t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     "umt5": umt5,
     "bert": bert,
 }
+FAMILIES = DECODERS | LAYOUTS | ENCODERS
 
 
 def randomise(model: transformers.PreTrainedModel) -> None:
