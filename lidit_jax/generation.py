@@ -70,10 +70,10 @@ class _Inputs(NamedTuple):
     codec_params: Any
     conditions: TextConditions
     null: TextConditions
+    noise: Float[Array, "B h w C"]
     seeds: Int[Array, "B"]
     guidance: Guidance | None
     blend: Blend | None
-    variation: Variation | None
     image: Float[Array, "B H W 3"] | None
     mask: Bool[Array, "B H W"] | None
     weaker_params: Any
@@ -113,9 +113,7 @@ class Generator:
         self._mean = np.asarray(mean, np.float32)
         self._deviation = np.asarray(deviation, np.float32)
         self._shift_size = shift_size
-        self._run = jax.jit(
-            self._sample, static_argnames=("size", "process", "sampler", "weaker_model")
-        )
+        self._run = jax.jit(self._sample, static_argnames=("process", "sampler", "weaker_model"))
 
     def __call__(
         self,
@@ -158,16 +156,15 @@ class Generator:
             params=params,
             codec_params=self._codec.params,
             **_padded(conditions, null, blend),
+            noise=self._noise(seeds, size, variation),
             seeds=checked_seeds(seeds),
             guidance=None if unguided else guidance_of(settings, jnp.asarray(scales)),
-            variation=variation and Variation(checked_seeds(variation.seeds), variation.amount),
             image=start and jnp.asarray(start.images, jnp.float32) / 127.5 - 1.0,
             mask=start and start.mask,
             weaker_params=weaker and weaker.params,
         )
         images, nonfinite_step = self._run(
             inputs,
-            size=size,
             process=self._process_at(size),
             sampler=sampler,
             weaker_model=weaker and weaker.model,
@@ -196,6 +193,17 @@ class Generator:
         """What each side must be a multiple of, in pixels."""
         return self._codec.downsample * self._model.config.patch
 
+    def _noise(
+        self, seeds: Sequence[int], size: tuple[int, int], variation: Variation | None
+    ) -> Float[Array, "B h w C"]:
+        """Drawn outside of the large program, in which it might be rounded differently."""
+        down = self._codec.downsample
+        shape = (size[0] // down, size[1] // down, self._codec.channels)
+        noise = initial_noise(seeds, shape)
+        if variation is None:
+            return noise
+        return vary(noise, initial_noise(variation.seeds, shape), variation.amount)
+
     def _process_at(self, size: tuple[int, int]) -> Process:
         if not self._shift_size or not isinstance(self._process, RectifiedFlow):
             return self._process
@@ -205,32 +213,25 @@ class Generator:
         self,
         inputs: _Inputs,
         *,
-        size: tuple[int, int],
         process: Process,
         sampler: Sampler,
         weaker_model: LIDiT | None,
     ) -> tuple[UInt8[Array, "B H W 3"], Array]:
-        down = self._codec.downsample
-        shape = (size[0] // down, size[1] // down, self._codec.channels)
-        noise = initial_noise(inputs.seeds, shape)
-        if inputs.variation is not None:
-            other = initial_noise(inputs.variation.seeds, shape)
-            noise = vary(noise, other, inputs.variation.amount)
-        x_t, known = noise, None
+        x_t, known = inputs.noise, None
         if inputs.image is not None:
             latents = self._codec.encode(inputs.codec_params, inputs.image)
             x0 = (latents - self._mean) / self._deviation
             times, _ = plan(process, sampler)
-            x_t = jnp.float32(times.signal[0]) * x0 + jnp.float32(times.sigma[0]) * noise
+            x_t = jnp.float32(times.signal[0]) * x0 + jnp.float32(times.sigma[0]) * x_t
             if inputs.mask is not None:
-                known = Known(x0, ~_any_pixel(inputs.mask, down))
+                known = Known(x0, ~_any_pixel(inputs.mask, self._codec.downsample))
         samples = sample(
             self._network(inputs, weaker_model),
             process,
             x_t,
             sampler,
             guidance=inputs.guidance,
-            step_noise=step_noise(inputs.seeds, shape),
+            step_noise=step_noise(inputs.seeds, x_t.shape[1:]),
             known=known,
         )
         latents = samples.x0 * self._deviation + self._mean

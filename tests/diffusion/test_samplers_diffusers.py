@@ -1,5 +1,9 @@
-"""Every sampler against the scheduler of diffusers: same noise, same toy network, every step."""
+"""Every sampler against the scheduler of diffusers: same noise, same toy network, every step.
 
+In float64 as far as the schedulers go: most of them compute each step in float32.
+"""
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -50,12 +54,12 @@ def trajectory_of_diffusers(reference, monkeypatch, **step_options):
     """The sample after every evaluation, in our coordinates."""
     drawn = {}
     module = type(reference).__module__
-    draw = lambda *_, **__: torch.from_numpy(STEP_NOISE[drawn["step"]])  # noqa: E731
+    draw = lambda *_, **__: torch.from_numpy(STEP_NOISE[drawn["step"]]).double()  # noqa: E731
     monkeypatch.setattr(f"{module}.randn_tensor", draw, raising=False)
     exploding = isinstance(reference, EXPLODING)
     sigmas = getattr(reference, "sigmas", None)
     grow = lambda i: (1 + sigmas[i] ** 2) ** 0.5 if exploding else 1.0  # noqa: E731
-    x, samples = torch.from_numpy(NOISE) * grow(0), []
+    x, samples = torch.from_numpy(NOISE).double() * grow(0), []
     for i, time in enumerate(reference.timesteps):
         drawn["step"] = i
         seen = reference.scale_model_input(x, time) if exploding else x
@@ -65,16 +69,17 @@ def trajectory_of_diffusers(reference, monkeypatch, **step_options):
 
 
 def our_trajectory(process, sampler):
-    result = sample(
-        toy_denoiser,
-        process,
-        jnp.asarray(NOISE),
-        sampler,
-        step_noise=lambda index: jnp.asarray(STEP_NOISE)[index],
-        trace=True,
-    )
-    np.testing.assert_array_equal(result.x0, result.trajectory[-1])
-    return np.asarray(result.trajectory)
+    with jax.enable_x64(True):
+        result = sample(
+            toy_denoiser,
+            process,
+            jnp.asarray(NOISE, jnp.float64),
+            sampler,
+            step_noise=lambda index: jnp.asarray(STEP_NOISE)[index],
+            trace=True,
+        )
+        np.testing.assert_array_equal(result.x0, result.trajectory[-1])
+        return np.asarray(result.trajectory)
 
 
 def check(process, sampler, reference, monkeypatch, **step_options):
