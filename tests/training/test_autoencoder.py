@@ -69,18 +69,15 @@ def test_validation_counts_every_record_once_on_eight_devices(workdir, compiled_
     assert logged == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_divergence_stops_before_a_checkpoint_is_spoilt(compiled_once, tmp_path):
-    """Steps are saved one by one but looked at every fourth: no NaN may slip through between."""
+def test_divergence_stops_and_spoils_no_checkpoint(compiled_once, tmp_path):
+    """The host looks some steps late; meanwhile no update that is not finite is applied."""
     overrides = [*TINY, "optimizer.learning_rate=1e30", "training.keep_checkpoints=9"]
-    with pytest.raises(LiditError) as stopped:
-        train(load_recipe("demo_vae", overrides), tmp_path)
-    message = str(stopped.value)
-    assert "lower config.optimizer.learning_rate in another workdir" in message
-    assert message.endswith(f"the checkpoints in {tmp_path} are intact")
+    with pytest.raises(LiditError, match="3 updates in a row were not finite, the last at step "):
+        train(load_recipe("demo_vae", [*overrides, "training.stop_after_skipped=3"]), tmp_path)
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.steps() == [1]
-        weights = checkpoints.restore_weights(1, "params")
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
+        saved = [checkpoints.restore_weights(step, "params") for step in checkpoints.steps()]
+    assert len(saved) > 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(saved))
 
 
 def test_an_exported_autoencoder_encodes_and_decodes(exported):
