@@ -155,7 +155,8 @@ def _check_process(config: Config) -> None:
         check_settings(config.sampling, processes.from_config(config.diffusion))
     except LiditError as error:
         text = str(error)
-        raise LiditError(text if text.startswith("config.") else f"config.sampling: {text}") from error
+        text = text if text.startswith("config.") else f"config.sampling: {text}"
+        raise LiditError(text) from error
 
 
 def _check_autoencoder(config: Config) -> None:

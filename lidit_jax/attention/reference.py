@@ -2,7 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
+
+from lidit_jax.attention.names import ATTENTION_OUTPUT
 
 
 def attention_weights(
@@ -36,7 +39,7 @@ def attention_weights(
     return jnp.where(valid, weights, 0.0)
 
 
-def attention(
+def reference_attention(
     q: Float[Array, "B N H K"],
     k: Float[Array, "B S H K"],
     v: Float[Array, "B S H K"],
@@ -46,4 +49,5 @@ def attention(
 ) -> Float[Array, "B N H K"]:
     """Multi-head attention; arguments as in `attention_weights`, result in the type of `v`."""
     weights = attention_weights(q, k, mask, causal=causal)
-    return jnp.einsum("bhns,bshk->bnhk", weights.astype(v.dtype), v)
+    out = jnp.einsum("bhns,bshk->bnhk", weights.astype(v.dtype), v)
+    return checkpoint_name(out, ATTENTION_OUTPUT)

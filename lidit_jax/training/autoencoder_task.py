@@ -28,6 +28,7 @@ class AutoencoderTask:
         self.validation_records = ImageRecords(open_source(config, "heldout"))
         self.frozen: Any = {}
         self.metadata: dict[str, Any] = {}
+        self.training_flops = None
 
     def init(self, key: jax.Array) -> Any:
         """Fresh parameters."""

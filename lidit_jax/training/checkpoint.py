@@ -36,6 +36,9 @@ class Checkpoints:
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_preservation(keep) if keep else None,
+                # Makes Orbax write the losses down, for the policy after a resume.
+                best_fn=_best_loss if keep and keep.keep_best else None,
+                best_mode="min",
                 create=keep is not None,
                 read_only=keep is None,
                 enable_async_checkpointing=keep is not None,
@@ -167,10 +170,15 @@ def _preservation(keep: TrainingConfig) -> managers.PreservationPolicy:
         policies.append(managers.EveryNSteps(keep.keep_every))
     if keep.keep_best:
         best = managers.BestN(
-            get_metric_fn=lambda losses: losses["validation_loss_ema"],
+            get_metric_fn=_best_loss,
             reverse=True,
             n=1,
             keep_checkpoints_without_metrics=False,
         )
         policies.append(best)
     return managers.AnyPreservationPolicy(policies)
+
+
+def _best_loss(losses: dict[str, float]) -> float:
+    """By which checkpoints are compared; the lower, the better."""
+    return losses["validation_loss_ema"]

@@ -23,6 +23,7 @@ from lidit_jax.diffusion.dropout import drop_captions, sample_keys
 from lidit_jax.encoders.conditions import PromptEncoders, pad_conditions
 from lidit_jax.errors import LiditError
 from lidit_jax.generation import Generator
+from lidit_jax.models.flops import TextStream, forward_flops
 from lidit_jax.models.image_codec import ImageCodec, load_codec
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.output import atomic_file
@@ -97,6 +98,13 @@ class LIDiTTask:
             "autoencoder": codec.fingerprint,
             "latents": {"mean": mean.tolist(), "deviation": deviation.tolist()},
         }
+        rows, columns, channels = self.training_records[0]["latent"].shape
+        self.training_flops = forward_flops(
+            config.model,
+            rows * columns // config.model.patch**2,
+            channels,
+            [TextStream(s.tokens.shape[1], s.length, s.crop) for s in streams],
+        ).training
         self._generator = Generator(self._model, self._process, codec, mean, deviation, self._crop)
 
     def init(self, key: jax.Array) -> Any:

@@ -85,7 +85,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
                 state, fresh = start_from(state, training.init_from)
         _describe(state, config, workdir)
         log = cleanup.enter_context(
-            RunLog(workdir, training.steps, training.batch_size, first_step)
+            RunLog(workdir, training.steps, training.batch_size, first_step, task.training_flops)
         )
         log.say(f"{'resuming' if first_step else 'starting'} at step {first_step} in {workdir}")
         if not first_step and training.init_from:
@@ -103,7 +103,8 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
 
         for step in range(first_step + 1, training.steps + 1):
             watchdog.step()
-            batch = next(batches)
+            with log.waiting_for_data():
+                batch = next(batches)
             state, metrics = train_step(state, frozen, to_devices(batch))
             log.accumulate(metrics)
             skipped.watch(step, metrics["applied"].total, batch["index"])

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -19,8 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lidit_jax.evaluation.images import captioned_grid
 from lidit_jax.output import atomic_file
-
-_PLOTTED = ("loss", "validation_loss", "validation_loss_ema")
+from lidit_jax.parallel.devices import peak_flops
+from lidit_jax.training.report import write_report
 
 
 class RunLog:
@@ -30,11 +31,27 @@ class RunLog:
     that is running.
     """
 
-    def __init__(self, workdir: Path, total_steps: int, batch_size: int, first_step: int):
-        """Opens the log of a run that goes on at `first_step`."""
+    def __init__(
+        self,
+        workdir: Path,
+        total_steps: int,
+        batch_size: int,
+        first_step: int,
+        sample_flops: float | None = None,
+    ):
+        """Opens the log of a run.
+
+        Args:
+          workdir: of the run.
+          total_steps: at which it will end.
+          batch_size: images a step, of all processes together.
+          first_step: steps done before.
+          sample_flops: operations of training on one image; without it no use of the devices.
+        """
         self._active = jax.process_index() == 0
         self._workdir, self._total, self._batch_size = workdir, total_steps, batch_size
-        self._mark = (time.perf_counter(), first_step)
+        self._mark, self._waited = (time.perf_counter(), first_step), 0.0
+        self._sample_flops, self._peak = sample_flops, peak_flops(jax.devices()[0])
         self._averages: dict[str, Average] = {}
         if not self._active:
             return
@@ -66,6 +83,13 @@ class RunLog:
         """Adds one step's metrics to the running averages, on the device."""
         self._averages = _merge(self._averages, averages) if self._averages else averages
 
+    @contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """Counts the time until the next batch is there."""
+        begin = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - begin
+
     def flush(self, step: int) -> dict[str, float]:
         """Writes and returns the averages since the last flush, with speed and time left."""
         averages = jax.device_get(self._averages)
@@ -75,6 +99,13 @@ class RunLog:
         self._mark = (now, step)
         values["step_seconds"] = (now - then) / max(step - first, 1)
         values["images_per_second"] = self._batch_size / values["step_seconds"]
+        values["data_wait_share"] = self._waited / max(now - then, 1e-9)
+        self._waited = 0.0
+        if self._sample_flops:
+            device_flops = values["images_per_second"] * self._sample_flops / jax.device_count()
+            values["tflops_per_second_per_device"] = device_flops / 1e12
+            if self._peak:
+                values["model_flops_utilisation"] = device_flops / self._peak
         self.scalars(step, values)
         if self._active:
             left = (self._total - step) * values["step_seconds"]
@@ -114,48 +145,18 @@ class RunLog:
             self.console.print(text, highlight=False)
 
     def close(self) -> None:
-        """Draws the loss curve and closes the files."""
+        """Draws the loss curve, writes the report and closes the files."""
         if not self._active:
             return
         self._progress.stop()
         self._records.close()
         self._writer.close()
-        plot_losses(self._workdir / "metrics.jsonl", self._workdir / "loss.png")
+        write_report(self._workdir)
 
 
 @jax.jit
 def _merge(total: dict[str, Average], step: dict[str, Average]) -> dict[str, Average]:
     return jax.tree.map(jnp.add, total, step)
-
-
-def plot_losses(records: Path, target: Path) -> None:
-    """Draws training and validation losses over the steps; nothing when there are none.
-
-    After a resume the last value of a repeated step counts.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    curves: dict[str, dict[int, float]] = {}
-    for line in records.read_text().splitlines():
-        record = json.loads(line)
-        for name, value in record.items():
-            if name in _PLOTTED and math.isfinite(value):
-                curves.setdefault(name, {})[record["step"]] = value
-    if not curves:  # nothing was logged yet
-        return
-    figure, axes = plt.subplots(figsize=(8, 4.5))
-    for name, points in sorted(curves.items()):
-        steps = sorted(points)
-        axes.plot(steps, [points[s] for s in steps], label=name.replace("_", " "), marker=".")
-    axes.set(xlabel="step", ylabel="loss", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with atomic_file(target) as file:
-        figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
-    plt.close(figure)
 
 
 def _drop_torn_line(records: Path) -> None:

@@ -63,6 +63,8 @@ def make_train_step(
             "loss": value,
             "gradient_norm": norm,
             "update_norm": optax.global_norm(updates),
+            **_norms_by_module("gradient_norm", grads),
+            **_norms_by_module("update_norm", updates),
             "learning_rate": jnp.asarray(schedule(state.step)),
         }
         metrics = {name: _weighted(average, finite) for name, average in _averages(metrics).items()}
@@ -103,6 +105,11 @@ def _split(leaf: jax.Array, parts: int) -> jax.Array:
     """Rows in turn, so that each device keeps the rows that it already holds."""
     taken = leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]).swapaxes(0, 1)
     return nn.with_logical_constraint(taken, (None, "batch", *[None] * (leaf.ndim - 1)))
+
+
+def _norms_by_module(name: str, tree: Any) -> dict[str, jax.Array]:
+    """Global norms of the parts of the model, which tell where a large one comes from."""
+    return {f"{name}/{module}": optax.global_norm(part) for module, part in tree.items()}
 
 
 def _average(value: jax.Array) -> Average:

@@ -23,6 +23,8 @@ class Task(Protocol):
     """Arrays that every step reads and nothing changes: an argument of the compiled step."""
     metadata: dict[str, Any]
     """What a checkpoint must remember beside the configuration."""
+    training_flops: float | None
+    """Operations of forward and backward pass of one sample, frozen models apart, if counted."""
 
     def init(self, key: jax.Array) -> Any:
         """Fresh (boxed) parameters."""

@@ -169,3 +169,17 @@ def test_every_version_opens_the_first_format():
         jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(4, SHAPES), state(4))
         weights = checkpoints.restore_weights(4, "ema_params")
     jax.tree.map(np.testing.assert_array_equal, weights, state(4).ema_params)
+
+
+def test_the_best_and_every_third_are_kept_beside_the_newest(tmp_path):
+    keep = TrainingConfig(keep_checkpoints=1, keep_every=3, keep_best=True)
+    losses = {1: 0.9, 2: 0.2, 3: 0.5, 4: 0.4, 5: None, 6: 0.3, 7: 0.6, 8: None}
+    for steps in (range(1, 5), range(5, 9)):  # a resumed run still knows which was best
+        with Checkpoints(tmp_path, keep) as checkpoints:
+            for step in steps:
+                loss = losses[step]
+                checkpoints.save(
+                    step, state(step), {}, None if loss is None else {"validation_loss_ema": loss}
+                )
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [2, 3, 6, 8]

@@ -1,17 +1,26 @@
 """What a run leaves to look at, also after it was cut off in the middle of a line."""
 
 import json
+import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from clu.metrics import Average
 from PIL import Image
 
+from lidit_jax.training import run_log
 from lidit_jax.training.run_log import RunLog
 
 
 def log(workdir, first_step=0):
     return RunLog(workdir, total_steps=10, batch_size=4, first_step=first_step)
+
+
+def average(loss, count=1):
+    """What one step reports."""
+    return {"loss": Average(total=jnp.float32(loss * count), count=jnp.float32(count))}
 
 
 def records(workdir):
@@ -21,11 +30,11 @@ def records(workdir):
 def test_averages_speed_and_curve(tmp_path, capsys):
     with log(tmp_path) as run:
         for loss in (3.0, 1.0):
-            run.accumulate({"loss": jnp.float32(loss)})
+            run.accumulate(average(loss))
         values = run.flush(2)
         assert values["loss"] == pytest.approx(2.0)
         assert values["images_per_second"] == pytest.approx(4 / values["step_seconds"])
-        run.accumulate({"loss": jnp.float32(0.5)})
+        run.accumulate(average(0.5))
         assert run.flush(3)["loss"] == pytest.approx(0.5), "since the last flush"
         run.scalars(3, {"validation_loss": 0.7})
     assert "step 2/10  loss 2.0000" in capsys.readouterr().out
@@ -62,3 +71,41 @@ def test_a_loss_that_is_not_finite_does_not_spoil_the_curve(tmp_path):
         run.scalars(1, {"loss": 1.0})
         run.scalars(2, {"loss": float("nan")})
     assert (tmp_path / "loss.png").exists()
+
+
+def test_steps_that_were_left_out_weigh_nothing(tmp_path):
+    with log(tmp_path) as run:
+        run.accumulate(average(2.0))
+        run.accumulate(average(100.0, count=0))
+        assert run.flush(2)["loss"] == pytest.approx(2.0)
+        run.accumulate(average(0.0, count=0))
+        assert "loss" not in run.flush(3), "nothing was learnt"
+
+
+def test_the_use_of_the_devices_is_counted_and_compared_with_their_peak(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_log, "peak_flops", lambda device: 1e12)
+    with RunLog(tmp_path, 10, batch_size=4, first_step=0, sample_flops=8e9) as run:
+        with run.waiting_for_data():
+            time.sleep(0.05)
+        run.accumulate(average(1.0))
+        values = run.flush(1)
+    done = values["images_per_second"] * 8e9 / jax.device_count()
+    assert values["tflops_per_second_per_device"] == pytest.approx(done / 1e12)
+    assert values["model_flops_utilisation"] == pytest.approx(done / 1e12)
+    assert 0.05 <= values["data_wait_share"] * values["step_seconds"] <= values["step_seconds"]
+    page = (tmp_path / "report.html").read_text()
+    assert "images/s" in page
+    assert "data:image/png;base64," in page
+
+
+def test_the_report_shows_settings_curve_and_newest_grid(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 3, "model": {"width": 64}}')
+    with log(tmp_path) as run:
+        run.accumulate(average(1.5))
+        run.flush(1)
+        run.images(1, np.zeros((2, 16, 16, 3), np.uint8), ["a <b>", "c"])
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "model.width" in page
+    assert ">64<" in page
+    assert "1.5" in page

@@ -1,0 +1,107 @@
+"""Which kernel computes attention: decided by the devices of the mesh in use, or by name."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Bool, Float
+
+from lidit_jax.attention.gpu import cudnn_takes, gpu_attention
+from lidit_jax.attention.reference import reference_attention
+from lidit_jax.attention.tiles import generation_of
+from lidit_jax.errors import LiditError
+
+KERNELS = ("auto", "reference", "splash", "cudnn")
+_WORTH_A_KERNEL = 2**17
+"""Scores of one head, N x S, from which splash beats plain attention: below, starting the kernel
+(about a third of a microsecond a tile) costs more than moving the scores through memory."""
+
+
+class Device(NamedTuple):
+    """What the program will run on."""
+
+    platform: str
+    """ "tpu", "gpu" or "cpu"."""
+    kind: str
+    """As JAX spells it, such as "TPU v5 lite"."""
+
+
+def attention(
+    q: Float[Array, "B N H K"],
+    k: Float[Array, "B S H K"],
+    v: Float[Array, "B S H K"],
+    mask: Bool[Array, "B S"] | None = None,
+    *,
+    causal: bool = False,
+    kernel: str = "auto",
+    split_queries: bool = False,
+) -> Float[Array, "B N H K"]:
+    """Multi-head attention; a row without any valid key is exactly 0, and its gradients too.
+
+    Args:
+      q: queries.
+      k: keys.
+      v: values.
+      mask: keys that may be attended to; None for all.
+      causal: whether query i sees only keys 0..i.
+      kernel: one of `KERNELS`; "splash" without a TPU is interpreted, which is slow.
+      split_queries: whether the mesh's `context` axis splits N.
+
+    Returns:
+      The weighted values, in the type of `v`.
+
+    Raises:
+      LiditError: when cuDNN is asked for and cannot take these inputs.
+    """
+    device = device_in_use()
+    if kernel == "cudnn" and not cudnn_takes(q.dtype, q.shape[-1]):
+        raise LiditError(
+            f"config.model.attention='cudnn' takes 16-bit heads of 8, 16, ... 128 channels, not "
+            f"{q.dtype} of {q.shape[-1]}: use 'auto'"
+        )
+    chosen = chosen_kernel(kernel, device.platform, q, k.shape[1])
+    if chosen == "splash":
+        # The kernel's module takes a second to import, which no other platform should wait for.
+        from lidit_jax.attention.splash import splash_attention
+
+        return splash_attention(
+            q,
+            k,
+            v,
+            mask,
+            causal=causal,
+            split_queries=split_queries,
+            generation=generation_of(device.kind),
+            interpret=device.platform != "tpu",
+        )
+    if chosen in ("cudnn", "xla"):
+        return gpu_attention(q, k, v, mask, causal=causal, implementation=chosen)
+    return reference_attention(q, k, v, mask, causal=causal)
+
+
+def chosen_kernel(
+    kernel: str, platform: str, q: jax.Array | jax.ShapeDtypeStruct, keys: int
+) -> str:
+    """ "splash", "cudnn", "xla" or "reference" for queries `q` [B, N, H, K] and S keys."""
+    if kernel != "auto":
+        return kernel
+    if platform == "tpu":
+        return "splash" if q.shape[1] * keys >= _WORTH_A_KERNEL else "reference"
+    if platform in ("gpu", "cuda", "rocm"):
+        return "cudnn" if platform != "rocm" and cudnn_takes(q.dtype, q.shape[-1]) else "xla"
+    return "reference"
+
+
+def device_in_use() -> Device:
+    """The devices of the mesh that `jax.set_mesh` made current; without one, the default ones.
+
+    Compiling for a TPU on a machine without any, the two differ.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty and mesh.abstract_device is not None:
+        return Device(mesh.abstract_device.platform, mesh.abstract_device.device_kind)
+    device = jax.config.jax_default_device or jax.devices()[0]
+    if isinstance(device, str):
+        device = jax.devices(device)[0]
+    return Device(device.platform, device.device_kind)

@@ -1,0 +1,5 @@
+"""The names that attention gives to what a rematerialisation policy may keep."""
+
+ATTENTION_OUTPUT = "attention_output"
+"""The result of a kernel and, for splash, the sums of its softmax: with both kept, the backward
+pass runs no forward kernel again."""

@@ -1,0 +1,150 @@
+"""Splash attention on TPUs: JAX's Pallas kernel with a fused backward pass.
+
+Scores never leave the core, so memory grows with N + S instead of N x S. The kernel works on one
+device's part: batch and heads are split by the mesh, queries too where an image's tokens are.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_kernel as kernels,
+)
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+from jax.sharding import AbstractMesh, PartitionSpec
+from jaxtyping import Array, Bool, Float
+
+from lidit_jax.attention.names import ATTENTION_OUTPUT
+from lidit_jax.attention.tiles import LANES, Tiles, choose_tiles, padded
+
+_BATCH_AXES = ("replica", "data", "fsdp")
+_NARROW = 64
+"""The one head width below 128 that the kernel takes as it is."""
+
+
+def splash_attention(
+    q: Float[Array, "B N H K"],
+    k: Float[Array, "B S H K"],
+    v: Float[Array, "B S H K"],
+    mask: Bool[Array, "B S"] | None = None,
+    *,
+    causal: bool = False,
+    split_queries: bool = False,
+    generation: str = "v5e",
+    interpret: bool = False,
+) -> Float[Array, "B N H K"]:
+    """Equals `reference_attention`, rows without a valid key included.
+
+    Args:
+      q: queries.
+      k: keys.
+      v: values.
+      mask: keys that may be attended to; None for all.
+      causal: whether query i sees only keys 0..i.
+      split_queries: whether the mesh's `context` axis splits N; keys are always whole. Not with
+        `causal`, where a part would have to know its place.
+      generation: of the TPU, for the tiles.
+      interpret: run the kernel in plain JAX, for tests without a TPU.
+    """
+    local = functools.partial(
+        _on_one_device, causal=causal, generation=generation, interpret=interpret
+    )
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return local(q, k, v, mask)
+    rows = _dividing(mesh, _BATCH_AXES, q.shape[0])
+    heads = _dividing(mesh, ("tensor",), q.shape[2])
+    tokens = _dividing(mesh, ("context",), q.shape[1]) if split_queries and not causal else None
+    queries, keys = (PartitionSpec(rows, n, heads, None) for n in (tokens, None))
+    mask_spec = None if mask is None else PartitionSpec(rows, None)
+    return jax.shard_map(
+        local,
+        in_specs=(queries, keys, keys, mask_spec),
+        out_specs=queries,
+        # The kernel does not say along which axes its results vary.
+        check_vma=False,
+    )(q, k, v, mask)
+
+
+def _dividing(mesh: AbstractMesh, names: tuple[str, ...], size: int) -> tuple[str, ...] | None:
+    """Those of the axes that exist, if together they divide `size`; else None: every device then
+    computes the whole."""
+    axes = tuple(name for name in names if mesh.shape.get(name, 1) > 1)
+    return axes if axes and size % math.prod(mesh.shape[name] for name in axes) == 0 else None
+
+
+def _on_one_device(
+    q: Float[Array, "B N H K"],
+    k: Float[Array, "B S H K"],
+    v: Float[Array, "B S H K"],
+    mask: Bool[Array, "B S"] | None,
+    *,
+    causal: bool,
+    generation: str,
+    interpret: bool,
+) -> Float[Array, "B N H K"]:
+    B, N, H, K = q.shape
+    S = k.shape[1]
+    tiles = choose_tiles(generation, K, N, S, q.dtype.itemsize)
+    width = _NARROW if K <= _NARROW else padded(K, LANES)
+    padded_n, padded_s = padded(N, tiles.query), padded(S, tiles.key)
+
+    def arranged(x: Array, length: int) -> Array:
+        """[B, H, length, width], zeros behind."""
+        more = ((0, 0), (0, 0), (0, length - x.shape[1]), (0, width - K))
+        return jnp.pad(x.swapaxes(1, 2), more)
+
+    kernel = _make_kernel(H, padded_n, padded_s, tiles, causal, interpret)
+    scaled = (q.astype(jnp.float32) * K**-0.5).astype(q.dtype)
+    inputs = arranged(scaled, padded_n), arranged(k, padded_s), arranged(v, padded_s)
+    if mask is None and padded_s == S:
+        out = jax.vmap(kernel)(*inputs)
+    else:
+        valid = jnp.ones((B, S), bool) if mask is None else mask
+        # Queries are segment 1, and so are the keys that they may read.
+        ids = kernels.SegmentIds(
+            q=jnp.ones((B, padded_n), jnp.int32),
+            kv=jnp.pad(valid.astype(jnp.int32), ((0, 0), (0, padded_s - S))),
+        )
+        out = jax.vmap(kernel)(*inputs, ids)
+    out = out[:, :, :N, :K].swapaxes(1, 2)
+    if mask is None:
+        return out
+    # Without a valid key the kernel averages all values.
+    any_key = _seen(mask, N) if causal else jnp.any(mask, axis=1, keepdims=True)
+    return jnp.where(any_key[:, :, None, None], out, 0)
+
+
+def _seen(mask: Bool[Array, "B S"], queries: int) -> Bool[Array, "B N"]:
+    """Whether there is a valid key among keys 0..i of query i."""
+    more = max(queries - mask.shape[1], 0)
+    return jax.lax.cummax(jnp.pad(mask, ((0, 0), (0, more))).astype(jnp.int32), axis=1)[
+        :, :queries
+    ].astype(bool)
+
+
+def _make_kernel(
+    heads: int, queries: int, keys: int, tiles: Tiles, causal: bool, interpret: bool
+) -> kernels.SplashAttentionKernel:
+    shape = (queries, keys)
+    mask = masks.CausalMask(shape) if causal else masks.FullMask(shape)
+    return kernels.make_splash_mha(
+        masks.MultiHeadMask([mask] * heads),
+        block_sizes=kernels.BlockSizes(
+            block_q=tiles.query,
+            block_kv=tiles.key,
+            block_kv_compute=tiles.key_compute,
+            block_q_dkv=tiles.query,
+            block_kv_dkv=tiles.key,
+            block_kv_dkv_compute=tiles.key_compute,
+            use_fused_bwd_kernel=True,
+        ),
+        head_shards=1,
+        q_seq_shards=1,
+        residual_checkpoint_name=ATTENTION_OUTPUT,
+        interpret=interpret,
+    )

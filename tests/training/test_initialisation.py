@@ -1,0 +1,68 @@
+"""Stages: a run that starts from the weights of another."""
+
+import jax
+import numpy as np
+import pytest
+
+from lidit_jax.errors import LiditError
+from lidit_jax.saved_model import load_model
+from lidit_jax.training.initialisation import start_from
+from lidit_jax.training.loop import train
+from lidit_jax.training.state import TrainState
+
+
+@pytest.fixture(scope="module")
+def averages(trained):
+    """The averaged weights that the tiny run ended with."""
+    return load_model(trained)[0]
+
+
+def fresh(params):
+    """A state at step 0 whose parameters are ones."""
+    ones = jax.tree.map(lambda leaf: jax.numpy.ones_like(leaf), params)
+    return TrainState(
+        step=jax.numpy.int32(0),
+        position=jax.numpy.int32(0),
+        key=jax.numpy.zeros(2, np.uint32),
+        params=ones,
+        ema_params=jax.tree.map(jax.numpy.copy, ones),
+        opt_state=(),
+    )
+
+
+def test_weights_and_averages_start_from_the_averages_of_the_stage_before(trained, averages):
+    state, missing = start_from(fresh(averages), str(trained))
+    assert missing == []
+    assert state.step == 0
+    for tree in (state.params, state.ema_params):
+        jax.tree.map(np.testing.assert_array_equal, tree, averages)
+    first, second = (jax.tree.leaves(tree)[0] for tree in (state.params, state.ema_params))
+    assert first.unsafe_buffer_pointer() != second.unsafe_buffer_pointer(), "both are donated"
+
+
+def test_what_the_source_lacks_stays_as_initialised(trained, averages):
+    """A fine-tune with a new part."""
+    state, missing = start_from(
+        fresh(averages | {"new_refiner": {"kernel": averages["output"]["linear"]["kernel"]}}),
+        str(trained / "checkpoints" / "4"),
+    )
+    assert missing == ["new_refiner/kernel"]
+    assert (state.params["new_refiner"]["kernel"] == 1).all()
+    assert not (state.params["output"]["linear"]["kernel"] == 1).all()
+
+
+def test_another_shape_is_refused_by_name(trained, averages):
+    other = averages | {"output": {"linear": {"kernel": np.zeros((3, 3), np.float32)}}}
+    other = jax.tree.map(jax.numpy.asarray, other)
+    with pytest.raises(LiditError, match=r"output/linear/kernel has shape \[32, 192\] there and"):
+        start_from(fresh(other), str(trained))
+
+
+def test_a_run_says_what_it_started_from_and_does_not_go_on_with_the_old_steps(
+    tiny_config, trained, tmp_path, capsys
+):
+    state = train(tiny_config(f"training.init_from={trained}", "training.steps=4"), tmp_path)
+    output = capsys.readouterr().out
+    assert "starting at step 0" in output
+    assert f"weights from {trained}; 0 parameters start afresh" in output.replace("\n", "")
+    assert state.step == 4
