@@ -19,7 +19,8 @@ def found() -> dict[str, Finding]:
 def test_report_names_versions_devices_and_mesh(found):
     assert f"jax {jax.__version__}" in found["packages"].value
     assert found["devices"].value == f"{jax.device_count()} x cpu (cpu)"
-    assert found["mesh"].value == f"data={jax.device_count()}, fsdp=1, tensor=1"
+    expected = f"replica=1, data={jax.device_count()}, fsdp=1, context=1, tensor=1"
+    assert found["mesh"].value == expected
     assert "cores" in found["host"].value
 
 
