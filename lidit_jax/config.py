@@ -87,6 +87,9 @@ class ModelConfig:
     blocks' inputs moved to the host's memory meanwhile."""
     scan_unroll: int = 1
     """Blocks unrolled in each iteration of the layer scan."""
+    attention: str = "auto"
+    """Kernel of the backbone's attentions: "reference", "splash" (TPU), "cudnn" (GPU), or "auto":
+    the best for the devices of the run. The refiners' few tokens always use "auto"."""
 
 
 @dataclass(frozen=True)

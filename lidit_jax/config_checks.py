@@ -16,6 +16,7 @@ from lidit_jax.errors import LiditError
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.position": ("conv", "rope", "sincos", "conv+rope", "conv+sincos"),
     "model.dtype": ("float32", "bfloat16"),
+    "model.attention": ("auto", "reference", "splash", "cudnn"),
     "model.refiner.feature_norm": ("rms", "none"),
     "model.refiner.pool": ("all", "prompt"),
     "diffusion.process": ("ddpm", "flow"),

@@ -60,7 +60,7 @@ def attention(
             f"config.model.attention='cudnn' takes 16-bit heads of 8, 16, ... 128 channels, not "
             f"{q.dtype} of {q.shape[-1]}: use 'auto'"
         )
-    chosen = chosen_kernel(kernel, device.platform, q, k.shape[1])
+    chosen = chosen_kernel(kernel, device, q, k.shape[1])
     if chosen == "splash":
         # The kernel's module takes a second to import, which no other platform should wait for.
         from lidit_jax.attention.splash import splash_attention
@@ -75,21 +75,21 @@ def attention(
             generation=generation_of(device.kind),
             interpret=device.platform != "tpu",
         )
-    if chosen in ("cudnn", "xla"):
-        return gpu_attention(q, k, v, mask, causal=causal, implementation=chosen)
+    if chosen == "cudnn":
+        return gpu_attention(q, k, v, mask, causal=causal)
     return reference_attention(q, k, v, mask, causal=causal)
 
 
 def chosen_kernel(
-    kernel: str, platform: str, q: jax.Array | jax.ShapeDtypeStruct, keys: int
+    kernel: str, device: Device, q: jax.Array | jax.ShapeDtypeStruct, keys: int
 ) -> str:
-    """ "splash", "cudnn", "xla" or "reference" for queries `q` [B, N, H, K] and S keys."""
+    """ "splash", "cudnn" or "reference" for queries `q` [B, N, H, K] and S keys."""
     if kernel != "auto":
         return kernel
-    if platform == "tpu":
+    if device.platform == "tpu":
         return "splash" if q.shape[1] * keys >= _WORTH_A_KERNEL else "reference"
-    if platform in ("gpu", "cuda", "rocm"):
-        return "cudnn" if platform != "rocm" and cudnn_takes(q.dtype, q.shape[-1]) else "xla"
+    if device.platform == "gpu" and "NVIDIA" in device.kind:
+        return "cudnn" if cudnn_takes(q.dtype, q.shape[-1]) else "reference"
     return "reference"
 
 

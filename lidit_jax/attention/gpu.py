@@ -24,31 +24,22 @@ def gpu_attention(
     causal: bool = False,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Float[Array, "B N H K"]:
-    """Equals `reference_attention`; see there for the arguments.
-
-    cuDNN's backward pass with a mask wants even lengths: N and S are padded by one where odd.
-    """
-    B, N, _, _ = q.shape
-    S = k.shape[1]
-    if mask is None and S % 2 and implementation == "cudnn" and not causal:
-        mask = jnp.ones((B, S), bool)
+    """Equals `reference_attention`; see there for the arguments."""
     if mask is None:
         out = jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation=implementation)
         return checkpoint_name(out, ATTENTION_OUTPUT)
-    allowed = mask[:, None, None, :]
+    N, S = q.shape[1], k.shape[1]
+    allowed = jnp.broadcast_to(mask[:, None, None, :], (q.shape[0], 1, N, S))
     if causal:
         allowed &= jnp.tril(jnp.ones((N, S), bool))
-    allowed = jnp.broadcast_to(allowed, (B, 1, N, S))
-    any_key = jnp.any(allowed, axis=-1)[:, 0, :, None, None]
-    # An even length, and nothing to divide by zero: empty rows see every key and are erased below.
-    open_rows = jnp.pad(
-        allowed | ~any_key[:, None, :, :, 0], ((0, 0), (0, 0), (0, N % 2), (0, S % 2))
-    )
-    pad = lambda x: jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0)))  # noqa: E731
-    out = jax.nn.dot_product_attention(
-        pad(q), pad(k), pad(v), mask=open_rows, implementation=implementation
-    )
-    return checkpoint_name(jnp.where(any_key, out[:, :N], 0), ATTENTION_OUTPUT)
+    # cuDNN's backward pass with a mask wants even lengths.
+    allowed = jnp.pad(allowed, ((0, 0), (0, 0), (0, N % 2), (0, S % 2)))
+    q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    # A row without a key sees all of them, so that nothing divides by zero, and is then erased.
+    seen = jnp.any(allowed, axis=-1, keepdims=True)
+    out = jax.nn.dot_product_attention(q, k, v, mask=allowed | ~seen, implementation=implementation)
+    out = jnp.where(seen.swapaxes(1, 2), out, 0)[:, :N]
+    return checkpoint_name(out, ATTENTION_OUTPUT)
 
 
 def cudnn_takes(dtype: jnp.dtype, head_width: int) -> bool:

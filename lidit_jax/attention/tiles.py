@@ -25,15 +25,12 @@ class Tiles:
     """Keys of one inner product; divides `key`."""
 
 
-_LARGEST = {
-    # generation: (tiles for 16-bit inputs, for 32-bit inputs), heads of up to 128 channels. They
-    # compile within the memory that a kernel is given without flags.
-    "v4": (Tiles(1024, 1024, 512), Tiles(512, 512, 512)),
-    "v5e": (Tiles(1024, 1024, 512), Tiles(512, 512, 512)),
-    "v5p": (Tiles(1024, 1024, 512), Tiles(512, 512, 512)),
-    "v6e": (Tiles(1024, 1024, 512), Tiles(512, 512, 512)),
-    "tpu7x": (Tiles(1024, 1024, 512), Tiles(512, 512, 512)),
-}
+_LARGEST = (Tiles(1024, 2048, 512), Tiles(512, 1024, 512))
+"""For 16-bit and for 32-bit inputs of up to 128 channels a head: forward and backward compile for
+v5e and v5p within the vector memory that a kernel is given without flags; queries of 2048 do not.
+Large tiles of keys matter twice: the backward kernel writes the queries' gradient once for each."""
+_LARGEST_BY_GENERATION = {"v6e": (Tiles(2048, 2048, 512), Tiles(512, 1024, 512))}
+"""Generations that fit more."""
 _WIDE_MATRIX_UNIT = {"v6e", "tpu7x"}
 """Generations that multiply 256 at a time; a multiple of 128 leaves them half idle."""
 
@@ -71,7 +68,7 @@ def choose_tiles(
       keys: tokens S on one device.
       item_bytes: size of one number of the inputs.
     """
-    largest = _LARGEST[generation][0 if item_bytes <= 2 else 1]
+    largest = _LARGEST_BY_GENERATION.get(generation, _LARGEST)[0 if item_bytes <= 2 else 1]
     # Memory goes with the head width, which the kernel pads to 128.
     shrink = math.ceil(head_width / LANES)
     step = 2 * LANES if generation in _WIDE_MATRIX_UNIT else LANES
@@ -90,5 +87,5 @@ def _cheapest(length: int, largest: int, step: int) -> int:
     """The tile with the least padding plus overhead."""
     if length <= step:
         return padded(length, LANES)
-    candidates = range(max(step, LANES), max(largest, step) + 1, step)
+    candidates = range(step, max(largest, step) + 1, step)
     return min(candidates, key=lambda tile: (padded(length, tile) * (1 + _OVERHEAD / tile), tile))

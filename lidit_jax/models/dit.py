@@ -1,5 +1,7 @@
 """The backbone's parts: patches, positions, blocks and the output layer (paper, section 3.4)."""
 
+import functools
+
 import einops
 import flax.linen as nn
 import jax
@@ -141,14 +143,18 @@ class DiTBlock(nn.Module):
         self.sow("intermediates", "gates", (gate_s, gate_c, gate_m))
 
         h = modulate(layer_norm(dtype, affine=False, name="self_norm")(x), scale_s, shift_s)
-        h = Attention(config.heads, config.qk_norm, dtype, tokens="tokens", name="self_attention")(
-            h, h, rotary=rotary
+        attention = functools.partial(
+            Attention,
+            config.heads,
+            config.qk_norm,
+            dtype,
+            tokens="tokens",
+            kernel=config.attention,
         )
+        h = attention(name="self_attention")(h, h, rotary=rotary)
         x = gated(x, gate_s, h)
         h = modulate(layer_norm(dtype, affine=False, name="cross_norm")(x), scale_c, shift_c)
-        h = Attention(config.heads, config.qk_norm, dtype, tokens="tokens", name="cross_attention")(
-            h, context, context_mask
-        )
+        h = attention(name="cross_attention")(h, context, context_mask)
         x = gated(x, gate_c, h)
         h = modulate(layer_norm(dtype, affine=False, name="mlp_norm")(x), scale_m, shift_m)
         h = Mlp(config.mlp_ratio * config.width, config.width, nn.gelu, dtype, name="mlp")(h)

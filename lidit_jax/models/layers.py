@@ -11,11 +11,9 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.attention import attention, attention_weights
-from lidit_jax.models.rematerialisation import ATTENTION_OUTPUT
 
 Axes = tuple[str | None, ...]
 NORM_EPSILON = 1e-6
@@ -86,6 +84,8 @@ class Attention(nn.Module):
     tokens: str | None = None
     """Logical name of the axis N of `x`, where its tokens may be split over devices; the keys are
     then gathered."""
+    kernel: str = "auto"
+    """One of `lidit_jax.attention.KERNELS`."""
 
     @nn.compact
     def __call__(
@@ -118,9 +118,16 @@ class Attention(nn.Module):
         if self.is_mutable_collection("intermediates"):
             weights = attention_weights(q, k, mask, causal=self.causal)
             self.sow("intermediates", "attention_weights", weights)
-        out = attention(q, k, v, mask, causal=self.causal).reshape(x.shape)
-        out = checkpoint_name(out, ATTENTION_OUTPUT)
-        return Dense(width, ("heads", "embed"), self.dtype, name="out")(out)
+        out = attention(
+            q,
+            k,
+            v,
+            mask,
+            causal=self.causal,
+            kernel=self.kernel,
+            split_queries=self.tokens is not None,
+        )
+        return Dense(width, ("heads", "embed"), self.dtype, name="out")(out.reshape(x.shape))
 
 
 class Modulation(nn.Module):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-ATTENTION_OUTPUT, BLOCK_INPUT = "attention_output", "block_input"
-"""Names that `jax.ad_checkpoint.checkpoint_name` gives to activations, for the policies."""
+from lidit_jax.attention.names import ATTENTION_OUTPUT
+
+BLOCK_INPUT = "block_input"
+"""Name that `jax.ad_checkpoint.checkpoint_name` gives to what enters a block, for the policies."""
 
 _POLICIES = jax.checkpoint_policies
 POLICIES = {
