@@ -30,6 +30,7 @@ def test_train_then_sample_then_export_then_sample_again(tiny_config, tmp_path):
         "loss.png",
         "metrics.jsonl",
         "parameters.txt",
+        "report.html",
         "tensorboard",
     }
 
