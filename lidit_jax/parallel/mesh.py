@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import jax
 from jax.experimental import mesh_utils
@@ -17,8 +18,8 @@ heads."""
 BATCH_AXES = ("replica", "data", "fsdp")
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh over all devices of all processes; its axes are `AXES`.
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over `devices`, or over all devices of all processes; its axes are `AXES`.
 
     They are `Auto`: under explicit axes, or under the old `with mesh:`, flax's logical constraints
     fail or silently vanish. Use it with `jax.set_mesh`.
@@ -29,7 +30,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
     """
     shown = {axis: getattr(config, axis) for axis in AXES}
     sizes = list(shown.values())
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else list(devices)
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise LiditError(f"config.mesh={shown}: sizes are positive, one may be -1")
     fixed = math.prod(size for size in sizes if size != -1)
@@ -43,7 +44,9 @@ def make_mesh(config: MeshConfig) -> Mesh:
     types = (AxisType.Auto,) * len(AXES)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices == 1:
-        return jax.make_mesh(tuple(sizes), AXES, axis_types=types)
+        # A mesh axis may be part of one of the torus's axes: 64 x 4 on a slice of 16 x 16.
+        arranged = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        return Mesh(arranged, AXES, axis_types=types)
     if sizes[0] != slices:
         raise LiditError(
             f"config.mesh.replica={sizes[0]}, but the devices are {slices} slices: set it to that"
