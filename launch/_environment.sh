@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by the scripts beside it: one virtual environment in the checkout, made once, kept current.
-# LIDIT_VENV names another place for it, LIDIT_PYTHON another interpreter.
+# LIDIT_VENV names another place for it, LIDIT_PYTHON another interpreter; LIDIT_PLATFORM is tpu, cuda
+# or cpu where the machine shall not be asked.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${LIDIT_VENV:-$root/.venv}
@@ -41,7 +42,7 @@ install_environment() {
       fail "$python cannot make virtual environments: sudo apt-get install python3-venv"
     "$python" -m venv "$venv"
   fi
-  stamp=$venv/.lidit-$kind
+  stamp=$venv/.lidit-$kind${LIDIT_PLATFORM:+-$LIDIT_PLATFORM}
   state=$(cat "$root/pyproject.toml" "$root/launch/_environment.sh" | sha256sum)
   if [[ -f $stamp && $(<"$stamp") == "$state" ]]; then
     say "packages are up to date in $venv"
@@ -59,11 +60,15 @@ install_environment() {
   say "packages installed"
 }
 
-# Prints the extras for this machine: nothing, [cuda], [test] or [cuda,test].
+# Prints the extras for this machine: nothing, [cuda], [tpu], [test] or [cuda,test].
 extras() {
-  local driver
+  local driver=''
   local -a names=()
-  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1) || true
+  case ${LIDIT_PLATFORM-} in
+    tpu) names+=(tpu) ;;
+    cpu) ;;
+    *) driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1) || true ;;
+  esac
   if [[ $driver =~ ^([0-9]+)\. ]]; then
     # CUDA 13 needs driver 580 or later.
     if ((BASH_REMATCH[1] >= 580)); then names+=(cuda); else names+=(cuda12); fi

@@ -1,0 +1,132 @@
+"""Running other programs: shown first, stopped cleanly, or only shown (`--dry-run`)."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+class LaunchError(Exception):
+    """A mistake or failure that the user can mend: one line that names it and the remedy."""
+
+
+class Commands:
+    """Runs programs and says which, or with `dry_run` only says it."""
+
+    def __init__(self, dry_run: bool = False):
+        """With `dry_run` every program counts as having succeeded, without output."""
+        self.dry_run = dry_run
+
+    def require(self, program: str, remedy: str) -> None:
+        """Refuses to go on without a program.
+
+        Raises:
+          LaunchError: when it is not on PATH.
+        """
+        if not self.dry_run and shutil.which(program) is None:
+            raise LaunchError(f"{program} is not installed: {remedy}")
+
+    def say(self, text: str) -> None:
+        """Prints a line about what happens."""
+        print(f"# {text}", flush=True)
+
+    def show(self, name: str, content: str) -> None:
+        """Prints a file that is handed to another program, when nothing runs."""
+        if self.dry_run:
+            print(f"# ---- {name}\n{content.rstrip()}\n# ----", flush=True)
+
+    def run(
+        self, *command: str, stdin: Path | None = None, quiet: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a program to its end and returns status, output and errors.
+
+        Ctrl-C does not reach it: a request to a cloud that is cut off may have been granted. The
+        interrupt is raised when the program has ended.
+        """
+        if not quiet or self.dry_run:
+            self._print(command, stdin)
+        if self.dry_run:
+            return subprocess.CompletedProcess(command, 0, "", "")
+        with contextlib.ExitStack() as stack:
+            source: BinaryIO | int = subprocess.DEVNULL
+            if stdin:
+                source = stack.enter_context(stdin.open("rb"))
+            process = _start(
+                command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            try:
+                out, errors = process.communicate()
+            except KeyboardInterrupt:
+                process.communicate()
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+    def stream(self, *command: str, stdin: Path | None = None) -> int:
+        """Runs a program whose output is shown as it comes; Ctrl-C ends it. Returns its status."""
+        self._print(command, stdin)
+        if self.dry_run:
+            return 0
+        with contextlib.ExitStack() as stack:
+            source: BinaryIO | int = subprocess.DEVNULL
+            if stdin:
+                source = stack.enter_context(stdin.open("rb"))
+            process = _start(command, stdin=source)
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                process.terminate()
+                process.wait()
+                raise
+
+    def pause(self, seconds: float) -> None:
+        """Waits, unless nothing runs."""
+        if not self.dry_run:
+            time.sleep(seconds)
+
+    def _print(self, command: Sequence[str], stdin: Path | None) -> None:
+        line = shlex.join(command) + (f" < {shlex.quote(str(stdin))}" if stdin else "")
+        print(line if self.dry_run else f"+ {line}", flush=True)
+
+
+def _start(command: Sequence[str], **streams: Any) -> subprocess.Popen:
+    """A process that the terminal's Ctrl-C does not reach."""
+    try:
+        return subprocess.Popen(command, start_new_session=True, **streams)
+    except FileNotFoundError:
+        raise LaunchError(f"{command[0]} is not installed here") from None
+
+
+@contextlib.contextmanager
+def one_interrupt() -> Iterator[None]:
+    """The first Ctrl-C, SIGTERM or hang-up is a KeyboardInterrupt; later ones change nothing.
+
+    So what was rented is given back even when the user is impatient.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        print("# stopping; what was started is taken down first", file=sys.stderr, flush=True)
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, of a program's errors."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no message"

@@ -1,0 +1,74 @@
+"""The commit that runs: exactly what HEAD holds, never files that are not committed."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from launcher.commands import LaunchError
+
+_SHORT = 12
+
+
+class Checkout:
+    """A git work tree without changes, whose HEAD is staged elsewhere."""
+
+    def __init__(self, root: Path):
+        """Looks at the work tree in `root`.
+
+        Raises:
+          LaunchError: when it is no git work tree, or holds anything that is not committed.
+        """
+        self.root = root
+        changes = self._git("status", "--porcelain").splitlines()
+        if changes:
+            names = ", ".join(line[3:] for line in changes[:3])
+            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+            raise LaunchError(
+                f"not committed: {names}{more}; the run starts from a commit, so that it can be "
+                "repeated: commit or stash them"
+            )
+        self.commit = self._git("rev-parse", "HEAD").strip()
+        self.short = self.commit[:_SHORT]
+
+    def check_recipe(self, config: str) -> None:
+        """Refuses a recipe that the commit lacks.
+
+        Args:
+          config: what `--config` names: a file, or a recipe's bare name.
+
+        Raises:
+          LaunchError: when it is a file outside of the work tree, or absent.
+        """
+        if not config.endswith(".py"):
+            return
+        if Path(config).is_absolute() or not (self.root / config).is_file():
+            raise LaunchError(
+                f"--config={config}: name a recipe by its path inside the repository, such as "
+                "configs/demo.py; other files do not exist where the run happens"
+            )
+
+    @contextmanager
+    def archive(self) -> Iterator[Path]:
+        """HEAD as a gzipped tar file, without `.git`; gone afterwards."""
+        with tempfile.TemporaryDirectory(prefix="lidit-") as folder:
+            target = Path(folder) / f"lidit-{self.short}.tar.gz"
+            self._git("archive", "--format=tar.gz", f"--output={target}", "HEAD")
+            yield target
+
+    def _git(self, *arguments: str) -> str:
+        try:
+            result = subprocess.run(
+                ("git", "-C", str(self.root), *arguments), capture_output=True, text=True
+            )
+        except FileNotFoundError:
+            raise LaunchError("git is not installed: sudo apt-get install git") from None
+        if result.returncode:
+            raise LaunchError(
+                f"git {arguments[0]} failed in {self.root} ({result.stderr.strip()[:200]}): start "
+                "from a git clone of the repository"
+            )
+        return result.stdout

@@ -1,0 +1,91 @@
+"""What is launched: the arguments of `lidit train`, a name, and where its files live."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from launcher.commands import Commands, LaunchError, last_line
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,37}[a-z0-9])?")
+_BUCKET_RUN = re.compile(r"gs://([a-z0-9][-_.a-z0-9]+)/(.+)")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `lidit train`."""
+
+    name: str
+    """Of the job, in the cloud or scheduler: letters, digits and hyphens."""
+    arguments: tuple[str, ...]
+    """Of `lidit`, beginning with "train", passed on as they are."""
+
+    @property
+    def config(self) -> str:
+        """The recipe."""
+        return _value(self.arguments, "--config")
+
+    @property
+    def workdir(self) -> str:
+        """Where the run lives."""
+        return _value(self.arguments, "--workdir")
+
+    def with_workdir(self, workdir: str) -> Job:
+        """The same run with the name that its folder has where it runs."""
+        replaced = [
+            f"--workdir={workdir}" if argument.startswith("--workdir=") else argument
+            for argument in self.arguments
+        ]
+        if "--workdir" in replaced:
+            replaced[replaced.index("--workdir") + 1] = workdir
+        return Job(self.name, tuple(replaced))
+
+
+def make_job(arguments: list[str], name: str | None) -> Job:
+    """The job that a command line asks for; its default name comes from the workdir.
+
+    Raises:
+      LaunchError: when `--config` or `--workdir` is absent, or the name cannot be used.
+    """
+    job = Job("unnamed", tuple(arguments))
+    _ = job.config
+    if name is None:
+        last = job.workdir.rstrip("/").rpartition("/")[2].lower()
+        name = "lidit-" + re.sub("[^a-z0-9]+", "-", last).strip("-")
+    if not _NAME.fullmatch(name):
+        raise LaunchError(
+            f"--name={name}: use up to 39 lower-case letters, digits and hyphens, a letter first"
+        )
+    return Job(name, job.arguments)
+
+
+def check_bucket(job: Job, commands: Commands) -> str:
+    """The bucket of a workdir that must outlive the machines, after looking whether it is there.
+
+    Raises:
+      LaunchError: when the workdir is not in a bucket, or the bucket cannot be seen.
+    """
+    found = _BUCKET_RUN.fullmatch(job.workdir)
+    if not found:
+        raise LaunchError(
+            f"--workdir={job.workdir} would be lost with the machines: name a folder in a bucket, "
+            "gs://BUCKET/runs/NAME"
+        )
+    bucket = found[1]
+    result = commands.run("gcloud", "storage", "buckets", "describe", f"gs://{bucket}")
+    if result.returncode:
+        raise LaunchError(
+            f"bucket gs://{bucket} cannot be read ({last_line(result.stderr)}): make it with "
+            f"`gcloud storage buckets create gs://{bucket} --location=REGION`, in the region of "
+            "the machines"
+        )
+    return bucket
+
+
+def _value(arguments: tuple[str, ...], option: str) -> str:
+    for index, argument in enumerate(arguments):
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+        if argument == option and index + 1 < len(arguments):
+            return arguments[index + 1]
+    raise LaunchError(f"lidit train needs {option}=…: see `lidit train --help`")

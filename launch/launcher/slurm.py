@@ -1,0 +1,145 @@
+"""Slurm: one batch script, with one process a node or one a GPU."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import shlex
+from pathlib import Path
+
+from launcher.commands import Commands, LaunchError, last_line
+from launcher.git_state import Checkout
+from launcher.job import Job
+
+_OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL")
+_SILENCE = 10
+_SCRIPT = """\
+#!/usr/bin/env bash
+#SBATCH --job-name={name}
+#SBATCH --nodes={nodes}
+#SBATCH --ntasks-per-node={tasks}
+#SBATCH --gpus-per-node={gpus}
+#SBATCH --time={time}
+#SBATCH --output={log}
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=TERM@120{extra}
+set -euo pipefail
+cd {folder}
+bash launch/setup_worker.sh --platform=cuda
+{devices}# JAX finds the other processes in Slurm's own variables.
+srun --kill-on-bad-exit=1 .venv/bin/lidit {arguments}
+"""
+
+
+def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: Commands) -> int:
+    """Submits the run and follows its log; Ctrl-C cancels it, `--detach` leaves it alone.
+
+    Slurm starts it again after a preemption or the loss of a node (`--requeue`), and the run goes
+    on from its last checkpoint. The commit lies beside the workdir, which all nodes must see.
+
+    Returns:
+      0 when the job has completed, 1 when not.
+
+    Raises:
+      LaunchError: when Slurm refuses the job.
+    """
+    checkout.check_recipe(job.config)
+    commands.require("sbatch", "log in to the cluster's login node and start this there")
+    workdir = Path(job.workdir).expanduser().absolute()
+    folder = workdir.parent / f"lidit-{checkout.short}"
+    log = workdir.with_name(f"{workdir.name}.log")
+    script = workdir.with_name(f"{workdir.name}.sbatch")
+    content = batch_script(job.with_workdir(str(workdir)), options, folder, log)
+    commands.show(script.name, content)
+    _stage(checkout, folder, commands)
+    if not commands.dry_run:
+        script.write_text(content)
+    identity, finished = "", False
+    try:
+        result = commands.run("sbatch", "--parsable", str(script))
+        if result.returncode:
+            raise LaunchError(f"sbatch refused the job: {last_line(result.stderr)}")
+        identity = result.stdout.strip().partition(";")[0]
+        if not options.detach:
+            status = _follow(identity, log, options.poll_seconds, commands)
+            finished = True
+            return status
+        commands.say(f"job {identity}; its log: {log}")
+        finished = True
+        return 0
+    finally:
+        if not finished:
+            _cancel(identity, job, commands)
+
+
+def batch_script(job: Job, options: argparse.Namespace, folder: Path, log: Path) -> str:
+    """The script for `sbatch`."""
+    extra = "".join(f"\n#SBATCH {line}" for line in options.sbatch)
+    by_gpu = options.process_per == "gpu"
+    devices = ""
+    if not by_gpu:
+        # JAX gives a process one GPU unless told otherwise.
+        every = ",".join(map(str, range(options.gpus_per_node)))
+        devices = f"export JAX_LOCAL_DEVICE_IDS={every}\n"
+    return _SCRIPT.format(
+        name=job.name,
+        nodes=options.nodes,
+        tasks=options.gpus_per_node if by_gpu else 1,
+        gpus=options.gpus_per_node,
+        time=options.time,
+        log=log,
+        extra=extra,
+        folder=shlex.quote(str(folder)),
+        devices=devices,
+        arguments=shlex.join(job.arguments),
+    )
+
+
+def _stage(checkout: Checkout, folder: Path, commands: Commands) -> None:
+    if folder.is_dir():
+        return
+    with checkout.archive() as archive:
+        for command in (
+            ("mkdir", "-p", str(folder)),
+            ("tar", "-xzf", str(archive), "-C", str(folder)),
+        ):
+            result = commands.run(*command)
+            if result.returncode:
+                raise LaunchError(f"cannot write {folder}: {last_line(result.stderr)}")
+
+
+def _follow(identity: str, log: Path, poll_seconds: float, commands: Commands) -> int:
+    """Shows what the job writes until Slurm says that it is over."""
+    shown = silent = 0
+    while True:
+        result = commands.run(
+            *("sacct", "--noheader", "--parsable2", "--allocations", "--format=State"),
+            f"--jobs={identity}",
+            quiet=True,
+        )
+        silent = silent + 1 if result.returncode else 0
+        if silent > _SILENCE:
+            raise LaunchError(f"sacct does not answer: {last_line(result.stderr)}")
+        state = result.stdout.strip().splitlines()[-1:] or [""]
+        if log.is_file():
+            with log.open(encoding="utf-8", errors="replace") as file:
+                file.seek(shown)
+                print(file.read(), end="", flush=True)
+                shown = file.tell()
+        if commands.dry_run or state[0].startswith(_OVER):
+            commands.say(f"job {identity}: {state[0] or 'COMPLETED'}")
+            return 0 if commands.dry_run or state[0] == "COMPLETED" else 1
+        commands.pause(poll_seconds)
+
+
+def _cancel(identity: str, job: Job, commands: Commands) -> None:
+    which = [identity] if identity else [f"--name={job.name}", f"--user={getpass.getuser()}"]
+    for _ in range(3):
+        result = commands.run("scancel", *which)
+        if not result.returncode:
+            return
+    raise LaunchError(
+        f"the job could not be cancelled ({last_line(result.stderr)}): run "
+        f"`{shlex.join(['scancel', *which])}`"
+    )

@@ -1,0 +1,102 @@
+"""TPU VMs from queued resources: asked for, set up, watched, asked for again, given back."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from launcher.accelerators import parse_accelerator
+from launcher.commands import Commands, LaunchError
+from launcher.git_state import Checkout
+from launcher.job import Job, check_bucket
+from launcher.queued_resource import PreemptedError, QueuedResource, Request
+
+_LOST_CONNECTIONS = 10
+
+
+def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: Commands) -> int:
+    """Trains on TPU VMs to the end; whatever happens, no machine is left behind.
+
+    Returns:
+      The exit status of `lidit train` on the first worker.
+
+    Raises:
+      LaunchError: for mistakes found before anything is created, and when the cloud refuses.
+    """
+    accelerator = parse_accelerator(options.accelerator)
+    if not options.zone:
+        raise LaunchError("which zone? --zone=us-east5-b, where the project has quota")
+    checkout.check_recipe(job.config)
+    commands.require("gcloud", "https://cloud.google.com/sdk/docs/install")
+    bucket = check_bucket(job, commands)
+    request = Request(
+        name=job.name,
+        zone=options.zone,
+        project=options.project,
+        accelerator=accelerator.name,
+        runtime=options.runtime or accelerator.generation.runtime,
+        slices=options.slices,
+        capacity=options.capacity,
+    )
+    resource = QueuedResource(request, commands, options.poll_seconds)
+    resource.check()
+    cache = options.compile_cache or f"gs://{bucket}/lidit-compile-cache"
+    for attempt in range(options.restarts + 1):
+        try:
+            # From here on something may exist, even when `create` fails.
+            try:
+                resource.create()
+                resource.wait_until_active()
+                _stage(resource, checkout, cache)
+                return _train(resource, job, checkout, cache, commands, options.poll_seconds)
+            finally:
+                resource.delete()
+        except PreemptedError:
+            left = options.restarts - attempt
+            commands.say(f"the machines were taken back; {left} more requests are allowed")
+    raise LaunchError(
+        f"the machines were taken back {options.restarts + 1} times: the same command goes on from "
+        "the last checkpoint; --restarts allows more"
+    )
+
+
+def _stage(resource: QueuedResource, checkout: Checkout, cache: str) -> None:
+    """Brings the commit to all workers and sets up its environment there."""
+    folder = _folder(checkout)
+    with checkout.archive() as archive:
+        resource.copy(archive)
+        unpack = f"mkdir -p {folder} && tar -xzf {archive.name} -C {folder}"
+        resource.everywhere(unpack)
+    setup = f"bash {folder}/launch/setup_worker.sh --platform=tpu --compile-cache={cache}"
+    resource.everywhere(setup)
+
+
+def _train(
+    resource: QueuedResource,
+    job: Job,
+    checkout: Checkout,
+    cache: str,
+    commands: Commands,
+    poll_seconds: float,
+) -> int:
+    """Starts the run, or finds it running, and follows it over lost connections."""
+    worker = f"bash {_folder(checkout)}/launch/worker.sh"
+    start = f"{worker} follow --compile-cache={cache} -- {shlex.join(job.arguments)}"
+    for _ in range(_LOST_CONNECTIONS):
+        if not resource.follow(start):
+            return 0
+        if not resource.is_active():
+            raise PreemptedError
+        status = resource.ask_first_worker(f"{worker} status")
+        if status and status.isdecimal():
+            return int(status) or 1  # 0: it was another worker that failed
+        commands.say("the connection was lost, the run goes on; connecting again")
+        commands.pause(poll_seconds)
+    raise LaunchError(
+        f"the workers of {job.name} could not be reached {_LOST_CONNECTIONS} times in a row: look "
+        "at the last lines above; the same command goes on from the last checkpoint"
+    )
+
+
+def _folder(checkout: Checkout) -> str:
+    return f"lidit-{checkout.short}"

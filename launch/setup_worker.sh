@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Makes one machine ready for `lidit train`: Python, the packages of pyproject.toml for its platform,
+# and compiled programs of earlier runs. Safe to run again, after a reboot too; what is there stays.
+#   bash launch/setup_worker.sh --platform=tpu|cuda|cpu [--compile-cache=gs://BUCKET/FOLDER]
+set -euo pipefail
+platform='' compile_cache=''
+for argument in "$@"; do
+  case $argument in
+    --platform=*) platform=${argument#*=} ;;
+    --compile-cache=*) compile_cache=${argument#*=} ;;
+    *) printf 'error: unknown argument %s\n' "$argument" >&2 && exit 2 ;;
+  esac
+done
+# shellcheck source=launch/_environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+case $platform in
+  tpu | cuda | cpu) export LIDIT_PLATFORM=$platform ;;
+  *) printf 'error: --platform=tpu, cuda or cpu, not "%s"\n' "$platform" >&2 && exit 2 ;;
+esac
+
+# The Python of a TPU VM's Ubuntu 22.04 is too old; uv brings one without touching the system.
+provide_python() {
+  if (find_python >/dev/null 2>&1); then return; fi
+  say "no Python 3.11 to 3.13 here: uv brings one"
+  python3 -m pip install --quiet --user "uv==0.9.7"
+  python3 -m uv python install --quiet 3.12
+  LIDIT_PYTHON=$(python3 -m uv python find 3.12)
+  export LIDIT_PYTHON
+}
+
+# Several processes of one node, or two calls at once, must not install over each other.
+exec 9>"$root/.setup.lock"
+flock 9
+provide_python
+# The versions that were tested together, also in a year.
+export PIP_CONSTRAINT=$root/launch/constraints.txt
+install_environment run
+if [[ -n $compile_cache ]]; then
+  say "compiled programs from $compile_cache"
+  local_cache=${LIDIT_CACHE:-$HOME/.cache/lidit}/xla
+  mkdir -p "$local_cache"
+  # A bucket that has none yet is no reason to stop.
+  gcloud storage rsync --recursive --no-clobber "$compile_cache" "$local_cache" >/dev/null 2>&1 ||
+    say "none there yet"
+fi
+say "ready"

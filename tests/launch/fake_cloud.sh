@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Stands in for gcloud, xpk, kubectl, docker, sbatch, sacct, scancel: writes down each call and keeps
+# a file for each thing that exists, in the folder $FAKE_CLOUD. FAKE_FAIL=N: call number N fails;
+# FAKE_INTERRUPT=N: during it the caller gets Ctrl-C. A create that fails has created nonetheless.
+set -u
+call="${0##*/} $*"
+printf '%s\n' "$call" >>"$FAKE_CLOUD/calls"
+number=$(wc -l <"$FAKE_CLOUD/calls")
+fails=$([[ $number == "${FAKE_FAIL-}" ]] && echo yes)
+if [[ $number == "${FAKE_INTERRUPT-}" ]]; then kill -INT "$PPID"; fi
+
+option() { grep -oE -- "--$1=[^ ]+" <<<"$call" | cut -d= -f2-; }
+refuse() { printf 'ERROR: %s\n' "$1" >&2 && exit "${2-1}"; }
+finish() { if [[ $fails ]]; then refuse 'the network went away'; fi && exit 0; }
+
+things=$FAKE_CLOUD/things
+case $call in
+  'gcloud storage buckets describe'*)
+    [[ $call != *gs://missing* ]] || refuse 'gs://missing not found: 404.' ;;
+  'gcloud compute tpus accelerator-types describe'*)
+    [[ $call != *--zone=nowhere* ]] || refuse 'NOT_FOUND: Location nowhere is not found' ;;
+  'gcloud compute tpus queued-resources create'*)
+    [[ $call != *--zone=poor* ]] || refuse "Quota limit 'TPUV6EPerProjectPerZone' has been exceeded."
+    echo WAITING_FOR_RESOURCES >"$things/$5" ;;
+  'gcloud compute tpus queued-resources describe'*)
+    [[ ! $fails ]] || finish
+    [[ -f $things/$5 ]] || refuse 'NOT_FOUND: no such queued resource'
+    cat "$things/$5"
+    if [[ $(<"$things/$5") == WAITING* ]]; then echo ACTIVE >"$things/$5"; fi ;;
+  'gcloud compute tpus queued-resources delete'*)
+    [[ ! $fails ]] || finish
+    [[ -f $things/$5 ]] || refuse 'NOT_FOUND: no such queued resource'
+    rm "$things/$5" ;;
+  'gcloud compute tpus queued-resources ssh'*'worker.sh follow'*)
+    if [[ -s $FAKE_CLOUD/preemptions ]]; then
+      sed -i 1d "$FAKE_CLOUD/preemptions"
+      echo SUSPENDED >"$things/$5"
+      exit 255
+    fi
+    echo 'step 8/8  loss 0.5'
+    exit "$([[ $fails ]] && echo 1 || echo "${FAKE_STATUS-0}")" ;;
+  'gcloud compute tpus queued-resources ssh'*'worker.sh status'*) echo "${FAKE_STATUS-0}" ;;
+  'xpk workload create'*) touch "$things/$(option workload)" ;;
+  'xpk workload delete'*) [[ $fails ]] || rm -f "$things/$(option workload)" ;;
+  'sbatch'*) touch "$things/17" && [[ $fails ]] || echo 17 ;;
+  'sacct'*) if [[ -f $things/17 ]]; then echo RUNNING && rm "$things/17"; else echo COMPLETED; fi ;;
+  'scancel'*) [[ $fails ]] || rm -f "$things/17" ;;
+esac
+finish

@@ -1,0 +1,98 @@
+"""TPU VMs: asked for, set up, lost, asked for again, given back, whatever goes wrong."""
+
+import shutil
+import subprocess
+
+import pytest
+
+PLACE = ("--on=tpu-vm", "--accelerator=v6e-16", "--zone=us-east5-b", "--poll-seconds=0.01")
+TRAIN = ("train", "--config=configs/demo.py", "--workdir=gs://bucket/runs/first")
+
+
+def _verbs(cloud) -> list[str]:
+    """The calls in short: create, describe, scp, ssh, delete."""
+    return [call.split()[4] for call in cloud.calls() if "queued-resources" in call]
+
+
+def test_a_preempted_run_is_asked_for_again_and_ends_with_nothing_left(cloud):
+    (cloud.folder / "preemptions").write_text("one\n")
+    assert cloud.launch(*PLACE, "--capacity=spot", *TRAIN) == 0
+    once = ["create", "describe", "describe", "scp", "ssh", "ssh", "ssh"]
+    assert _verbs(cloud) == ["describe", *once, "describe", "delete", *once, "delete"]
+    follow = [call for call in cloud.calls() if "worker.sh follow" in call]
+    assert len(follow) == 2
+    assert follow[0] == follow[1], "the same command resumes"
+    assert "--workdir=gs://bucket/runs/first" in follow[0]
+    assert cloud.left() == []
+
+
+def test_too_many_preemptions_end_the_launch(cloud):
+    (cloud.folder / "preemptions").write_text("one\ntwo\n")
+    assert cloud.launch(*PLACE, "--restarts=1", *TRAIN) == 2
+    assert "taken back 2 times" in cloud.errors
+    assert cloud.left() == []
+
+
+def test_the_status_of_training_is_the_status_of_the_launch(cloud):
+    assert cloud.launch(*PLACE, *TRAIN, FAKE_STATUS=7) == 7
+    assert cloud.left() == []
+
+
+@pytest.mark.parametrize("what", ["FAKE_FAIL", "FAKE_INTERRUPT"])
+def test_no_call_that_fails_or_is_interrupted_leaves_anything(cloud, what):
+    assert cloud.launch(*PLACE, *TRAIN) == 0
+    calls = cloud.calls()
+    for number, call in enumerate(calls, start=1):
+        cloud.forget()
+        status = cloud.launch(*PLACE, *TRAIN, **{what: number})
+        assert cloud.left() == [], f"left behind when this went wrong: {call}"
+        if what == "FAKE_INTERRUPT":
+            assert status == 130, call
+        else:
+            assert status in (0, 1, 2), f"{call}\n{cloud.errors}"
+        assert "Traceback" not in cloud.errors
+
+
+@pytest.mark.parametrize(
+    ("place", "train", "message"),
+    [
+        (("--zone=nowhere",), (), "zone nowhere does not offer v6e-16"),
+        ((), ("--workdir=gs://missing/run",), "bucket gs://missing cannot be read"),
+        ((), ("--workdir=runs/here",), "would be lost with the machines"),
+        (("--zone=poor",), (), "no quota for v6e-16 (on-demand) in poor: ERROR: Quota limit"),
+        (("--accelerator=v9-8",), (), "--accelerator=v9-8 is not known"),
+        (("--accelerator=tpu7x-8",), (), "use --on=gke"),
+        (("--name=Bad_Name",), (), "--name=Bad_Name"),
+        ((), ("--config=/elsewhere/x.py",), "name a recipe by its path inside the repository"),
+    ],
+)
+def test_mistakes_are_one_line_and_nothing_is_created(cloud, place, train, message):
+    given = {argument.partition("=")[0]: argument for argument in (*TRAIN[1:], *train)}
+    assert cloud.launch(*PLACE, *place, "train", *given.values()) == 2
+    assert message in cloud.errors
+    assert len(cloud.errors.splitlines()) == 1
+    assert cloud.left() == []
+
+
+def test_a_name_in_use_is_neither_taken_nor_deleted(cloud):
+    (cloud.folder / "things" / "lidit-first").write_text("ACTIVE\n")
+    assert cloud.launch(*PLACE, *TRAIN) == 2
+    assert "lidit-first exists already (ACTIVE)" in cloud.errors
+    assert cloud.left() == ["lidit-first"]
+
+
+def test_a_dirty_work_tree_is_refused_before_anything_else(cloud, tmp_path):
+    cloud.checkout = shutil.copytree(cloud.checkout, tmp_path / "dirty")
+    (cloud.checkout / "configs" / "mine.py").write_text("changed = True\n")
+    assert cloud.launch(*PLACE, *TRAIN) == 2
+    assert "not committed: configs/mine.py" in cloud.errors
+    assert cloud.calls() == []
+
+
+def test_what_is_staged_is_the_commit(cloud):
+    commit = subprocess.run(
+        ("git", "rev-parse", "HEAD"), cwd=cloud.checkout, capture_output=True, text=True
+    ).stdout
+    assert cloud.launch(*PLACE, *TRAIN) == 0
+    copies = [call for call in cloud.calls() if " scp " in call]
+    assert f"lidit-{commit[:12]}.tar.gz" in copies[0]
