@@ -1,0 +1,190 @@
+"""XLA's flags by accelerator, as data: which, why, and who uses them.
+
+    generation → flag → reason → source
+
+They come from projects that train on the hardware; none was measured by this project, and all of
+them must be set before JAX looks for devices. What the user has set in LIBTPU_INIT_ARGS or
+XLA_FLAGS wins, flag by flag; LIDIT_XLA_FLAGS=off leaves all of them out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_MAXTEXT = "https://github.com/AI-Hypercomputer/maxtext/tree/main/src/maxtext/configs/tpu"
+_AXLEARN = "https://github.com/apple/axlearn/blob/main/axlearn/common/compiler_options.py"
+_NVIDIA = "https://docs.nvidia.com/jax-toolbox/performance-profiling/gpu-performance"
+_JAX = "https://docs.jax.dev/en/latest/gpu_memory_allocation.html"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One flag, or one variable that is a setting of its own."""
+
+    name: str
+    """`--xla_…`, or the name of an environment variable."""
+    value: str
+    reason: str
+    source: str
+    variable: str = "LIBTPU_INIT_ARGS"
+    """Where the flag goes; equal to `name` for a variable of its own."""
+
+
+def _group(names: tuple[str, ...], reason: str, source: str) -> tuple[Setting, ...]:
+    return tuple(Setting(f"--{name}", "true", reason, source) for name in names)
+
+
+_OVERLAP_GATHER = _group(
+    (
+        "xla_tpu_enable_async_collective_fusion",
+        "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
+        "xla_tpu_enable_async_collective_fusion_multiple_steps",
+        "xla_tpu_overlap_compute_collective_tc",
+        "xla_enable_async_all_gather",
+    ),
+    "FSDP gathers weights while the block before computes",
+    _MAXTEXT,
+)
+_OVERLAP_DATA_PARALLEL = _group(
+    (
+        "xla_tpu_enable_data_parallel_all_reduce_opt",
+        "xla_tpu_data_parallel_opt_different_sized_ops",
+    ),
+    "gradients of the data axis are summed while the backward pass goes on",
+    _MAXTEXT,
+)
+
+GENERATIONS: dict[str, tuple[Setting, ...]] = {
+    "v4": (
+        Setting("--xla_enable_async_all_gather", "true", _OVERLAP_GATHER[0].reason, _MAXTEXT),
+        Setting(
+            "TPU_MEGACORE",
+            "MEGACORE_DENSE",
+            "both cores of a chip work as one",
+            _MAXTEXT,
+            "TPU_MEGACORE",
+        ),
+    ),
+    "v5e": (*_OVERLAP_DATA_PARALLEL, *_OVERLAP_GATHER),
+    "v5p": (
+        *_OVERLAP_GATHER,
+        *_OVERLAP_DATA_PARALLEL,
+        Setting(
+            "--xla_tpu_megacore_fusion_allow_ags",
+            "false",
+            "gathers stay outside of fusions, so that they can overlap",
+            _MAXTEXT,
+        ),
+        *_group(
+            ("xla_enable_async_collective_permute", "xla_tpu_enable_ag_backward_pipelining"),
+            "the backward pass prefetches the weights of the next block",
+            _MAXTEXT,
+        ),
+    ),
+    # Without the overlap of gathers: with it and the splash kernel, v6e has given NaN
+    # (https://github.com/AI-Hypercomputer/maxdiffusion/issues/429).
+    "v6e": (
+        *_OVERLAP_DATA_PARALLEL,
+        Setting(
+            "--xla_tpu_scoped_vmem_limit_kib",
+            "98304",
+            "larger fusions fit into v6e's 128 MiB of VMEM",
+            _MAXTEXT,
+        ),
+        Setting(
+            "--xla_jf_spmd_threshold_for_windowed_einsum_mib",
+            "1000000",
+            "no collective matrix products: on v6e they gain little",
+            _AXLEARN,
+        ),
+    ),
+    "gpu": (
+        Setting(
+            "--xla_gpu_enable_latency_hiding_scheduler",
+            "true",
+            "collectives overlap with computation",
+            _NVIDIA,
+            "XLA_FLAGS",
+        ),
+        Setting(
+            "XLA_PYTHON_CLIENT_MEM_FRACTION",
+            "0.9",
+            "JAX takes 75% of the GPU unless told otherwise; the rest stays for cuDNN and NCCL",
+            _JAX,
+            "XLA_PYTHON_CLIENT_MEM_FRACTION",
+        ),
+    ),
+}
+"""What is set for each generation. Command buffers (CUDA graphs) are left at XLA's default."""
+
+MULTISLICE: tuple[Setting, ...] = (
+    Setting(
+        "--megascale_grpc_premap_memory_bytes",
+        "17179869184",
+        "the default of 4 GiB can double the time of a step",
+        _AXLEARN,
+    ),
+    *_group(
+        ("megascale_error_reporter_abort_on_hang", "megascale_error_reporter_abort_on_error"),
+        "a slice that hangs ends the job, so that it starts again",
+        _AXLEARN,
+    ),
+)
+"""Set beside the generation's when a job has several slices."""
+
+
+def detect_generation(environment: MutableMapping[str, str]) -> str | None:
+    """The accelerator of this machine, before JAX has looked: "v4" … "v6e", "gpu", or None.
+
+    Found in LIDIT_ACCELERATOR (the launcher's) or TPU_ACCELERATOR_TYPE, else in `/dev/nvidia0`.
+    """
+    if environment.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return None
+    name = environment.get("LIDIT_ACCELERATOR") or environment.get("TPU_ACCELERATOR_TYPE") or ""
+    if found := re.match(r"v5litepod|v5e|v5p|v4|v6e", name):
+        return "v5e" if found[0] == "v5litepod" else found[0]
+    return "gpu" if Path("/dev/nvidia0").exists() else None
+
+
+def apply_flags(environment: MutableMapping[str, str] = os.environ) -> list[str]:
+    """Sets the flags of this machine's accelerator; call it before JAX looks for devices.
+
+    Returns:
+      One line for each setting, with its reason, or with the user's own value.
+    """
+    generation = detect_generation(environment)
+    if generation is None or environment.get("LIDIT_XLA_FLAGS") == "off":
+        return []
+    settings = GENERATIONS[generation]
+    slices = environment.get("LIDIT_SLICES") or environment.get("MEGASCALE_NUM_SLICES") or 1
+    if int(slices) > 1:
+        settings += MULTISLICE
+    lines = [f"XLA settings for {generation} (LIDIT_XLA_FLAGS=off leaves them out):"]
+    for setting in settings:
+        own = _set_by_user(setting, environment)
+        if own is None:
+            _set(setting, environment)
+            lines.append(f"  {setting.name}={setting.value}  {setting.reason}")
+        else:
+            lines.append(f"  {setting.name}={own}  set by the user")
+    return lines
+
+
+def _set_by_user(setting: Setting, environment: MutableMapping[str, str]) -> str | None:
+    given = environment.get(setting.variable)
+    if given is None or setting.variable == setting.name:
+        return given
+    found = re.search(rf"(?:^|\s){re.escape(setting.name)}(?:=(\S+))?(?=\s|$)", given)
+    return None if found is None else found[1] or "true"
+
+
+def _set(setting: Setting, environment: MutableMapping[str, str]) -> None:
+    if setting.variable == setting.name:
+        environment[setting.name] = setting.value
+        return
+    given = environment.get(setting.variable, "")
+    environment[setting.variable] = f"{given} {setting.name}={setting.value}".strip()
