@@ -19,7 +19,8 @@ checkpoint, with the same data order, also on another number of devices. Every f
 lidit_jax/config.py can be set as --config.FIELD=VALUE.
 
 On several hosts, start the same command on each: Slurm and TPU pods are recognised, any other
-launcher sets JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+launcher sets JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. In a checkout,
+launch/run.py does it: TPU VMs, GKE, Slurm, containers, or processes here.
 """
 
 _PREFIX = "--config."
@@ -67,11 +68,14 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def run(options: argparse.Namespace) -> int:
     """Checks recipe and workdir, then trains."""
-    from lidit_jax.parallel.distributed import join_processes
+    from lidit_jax.parallel.distributed import join_processes, say_once
+    from lidit_jax.parallel.xla_flags import apply_flags
     from lidit_jax.recipes import load_recipe
 
     config = load_recipe(options.config, options.overrides)
+    flags = apply_flags()
     join_processes()
+    say_once(flags)
     with writable_folder(options.workdir, "--workdir"):
         from lidit_jax.training.loop import train
 

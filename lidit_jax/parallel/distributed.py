@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
 
 import jax
 
@@ -36,7 +40,40 @@ def join_processes() -> None:
         raise LiditError(f"cannot join the other processes: {reason}") from error
 
 
+def say_once(lines: Iterable[str]) -> None:
+    """Prints lines on the first process of the job. Call it after `join_processes`."""
+    if jax.process_index() == 0:
+        for line in lines:
+            print(line, flush=True)
+
+
 def _has_companions() -> bool:
     """Whether a scheduler says that this process is one of several."""
-    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    return int(os.environ.get("SLURM_NTASKS", "1")) > 1 or len(hosts) > 1
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        return True
+    if "TPU_WORKER_HOSTNAMES" in os.environ:  # GKE
+        several_slices = int(os.environ.get("MEGASCALE_NUM_SLICES") or 1) > 1
+        return several_slices or "," in os.environ["TPU_WORKER_HOSTNAMES"]
+    return _pod_metadata_names_others()
+
+
+def _pod_metadata_names_others() -> bool:
+    """Whether this is a TPU VM whose metadata lists other workers, or other slices."""
+    if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*")):
+        return False
+    if os.environ.get("TPU_SKIP_MDS_QUERY"):
+        return False
+    workers = _tpu_metadata("worker-network-endpoints")
+    return "," in workers or "MEGASCALE_NUM_SLICES" in _tpu_metadata("tpu-env")
+
+
+def _tpu_metadata(name: str) -> str:
+    """An attribute of the virtual machine; empty where nobody answers."""
+    host = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")
+    url = f"http://{host}/computeMetadata/v1/instance/attributes/{name}"
+    request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.read().decode()
+    except (urllib.error.URLError, OSError):
+        return ""
