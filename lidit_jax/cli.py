@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from lidit_jax.commands import convert, doctor, evaluate, export, sample, train
+from lidit_jax.commands import convert, doctor, evaluate, export, plan, sample, train
 from lidit_jax.errors import LiditError
 from lidit_jax.paths import cache_dir
 
-_COMMANDS = (train, sample, evaluate, export, convert, doctor)
+_COMMANDS = (train, sample, evaluate, export, convert, plan, doctor)
 
 _EXAMPLES = """\
 start here:
@@ -28,6 +28,7 @@ start here:
   lidit eval scenes --checkpoint=runs/demo --out=runs/demo-scores
   lidit export --checkpoint=runs/demo --out=my-model          a small folder to share
   lidit convert to-torch runs/demo torch-model                a folder that needs no JAX
+  lidit plan --config=lidit_10b --topology=v5p:8x8x16         what a run on a pod would take
 
 Each command explains itself: lidit sample --help
 Exit status: 0 done, 1 the machine lacks something (doctor), 2 a mistake in what was asked.
@@ -91,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run(arguments: list[str]) -> int:
     overrides = []
-    if arguments[:1] == ["train"]:
+    if arguments[:1] in (["train"], ["plan"]):
         overrides, arguments = train.split_overrides(arguments)
     parser = build_parser()
     options = parser.parse_args(arguments, argparse.Namespace(overrides=overrides))
