@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lidit_jax.attention import attention, attention_weights
+from lidit_jax.attention import attention, attention_weights, device_in_use
 
 Axes = tuple[str | None, ...]
 NORM_EPSILON = 1e-6
@@ -41,10 +41,14 @@ class Dense(nn.Module):
             nn.with_logical_partitioning(nn.initializers.zeros, self.axes[-1:]),
             (self.features,),
         )
-        # One flat product: XLA:CPU's backward products of 3-D activations are twice as slow.
-        flat = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
+        rows = x.astype(self.dtype)
+        if device_in_use().platform == "cpu":
+            # XLA:CPU's backward products of 3-D activations are twice as slow. Elsewhere rows and
+            # tokens stay apart: both may be split, and XLA would gather one to join them.
+            rows = rows.reshape(-1, x.shape[-1])
         # The bias is added in float32, so that its gradient, a long sum, is one too.
-        return (flat + bias).astype(self.dtype).reshape(*x.shape[:-1], self.features)
+        out = (rows @ kernel.astype(self.dtype) + bias).astype(self.dtype)
+        return out.reshape(*x.shape[:-1], self.features)
 
 
 class Mlp(nn.Module):
