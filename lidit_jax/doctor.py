@@ -18,6 +18,11 @@ from lidit_jax.output import writable_folder
 from lidit_jax.paths import PACKAGED, cache_dir
 
 _SHOWN_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers")
+_ATTENTION = {
+    "splash": "splash (Pallas) for images, plain XLA for short texts",
+    "cudnn": "cuDNN flash attention in bfloat16, plain XLA in float32",
+    "reference": "plain XLA",
+}
 _GIB = 2**30
 _MIN_MEMORY = 4 * _GIB
 _MIN_DISK = 2 * _GIB
@@ -77,6 +82,7 @@ def _devices() -> Iterator[Finding]:
     """Devices, and the mesh and attention kernel that a run with the default recipe would use."""
     import jax
 
+    from lidit_jax.attention import attention_kernel
     from lidit_jax.config import MeshConfig
     from lidit_jax.parallel.mesh import make_mesh
 
@@ -102,7 +108,7 @@ def _devices() -> Iterator[Finding]:
         yield Finding("devices", "ok", value)
     mesh = make_mesh(MeshConfig())
     yield Finding("mesh", "ok", ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items()))
-    yield Finding("attention", "ok", "plain XLA, on every platform")
+    yield Finding("attention", "ok", _ATTENTION[attention_kernel(devices[0])])
 
 
 def _memory() -> Finding:
