@@ -117,6 +117,9 @@ def _prepare_environment() -> None:
 
     from absl import flags, logging
 
+    from lidit_jax.parallel.libtpu import prepare_libtpu
+
+    prepare_libtpu()
     logging.set_verbosity(logging.ERROR)
     # Grain's loader reads absl flags and fails where nobody has parsed them.
     flags.FLAGS.mark_as_parsed()

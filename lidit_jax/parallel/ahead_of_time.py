@@ -6,7 +6,6 @@ https://docs.jax.dev/en/latest/aot.html
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,24 +21,12 @@ from lidit_jax.diffusion.dropout import sample_keys
 from lidit_jax.errors import LiditError
 from lidit_jax.models.flops import TextStream
 from lidit_jax.models.lidit import LIDiT
+from lidit_jax.parallel.libtpu import prepare_libtpu
 from lidit_jax.parallel.mesh import batch_sharding, replicated
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
 from lidit_jax.training.optimizers import make_optimizer
 from lidit_jax.training.state import create_state
 from lidit_jax.training.step import make_train_step
-
-_ENVIRONMENT = {
-    # No metadata server answers outside the cloud, and nobody else holds a TPU here.
-    "TPU_SKIP_MDS_QUERY": "1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    "TPU_LOG_DIR": "disabled",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TPU_STDERR_LOG_LEVEL": "3",
-}
-"""What libtpu reads when it is loaded; the accelerator type only has to be a valid one."""
 
 
 def topology_devices(name: str, slices: int = 1) -> list[jax.Device]:
@@ -48,8 +35,7 @@ def topology_devices(name: str, slices: int = 1) -> list[jax.Device]:
     Raises:
       LiditError: when libtpu is not installed, or does not know the topology.
     """
-    for variable, value in _ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
+    prepare_libtpu()
     several = {"num_slices": slices} if slices > 1 else {}
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name, **several)
