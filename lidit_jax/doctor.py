@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from lidit_jax import cuda
 from lidit_jax.encoders import sources
 from lidit_jax.errors import LiditError
 from lidit_jax.output import writable_folder
@@ -97,18 +98,43 @@ def _devices() -> Iterator[Finding]:
     memory = (devices[0].memory_stats() or {}).get("bytes_limit") if kind != "cpu" else None
     if memory:
         value += f", {memory / _GIB:.0f} GiB each"
-    if kind == "cpu" and shutil.which("nvidia-smi"):
+    driver = cuda.driver_version()
+    if kind == "cpu" and driver:
         yield Finding(
             "devices",
             "warning",
             f"{value}; an NVIDIA GPU stands idle",
-            "pip install 'lidit-jax[cuda]'; cuda12 for drivers before 580",
+            f"pip install 'lidit-jax[{cuda.extra_for(driver)}]'",
         )
     else:
         yield Finding("devices", "ok", value)
+    if driver:
+        yield from _cuda(driver)
     mesh = make_mesh(MeshConfig())
     yield Finding("mesh", "ok", ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items()))
     yield Finding("attention", "ok", _ATTENTION[attention_kernel(devices[0])])
+
+
+def _cuda(driver: str) -> Iterator[Finding]:
+    """Driver, JAX's plugin for it, and cuDNN, of a machine with an NVIDIA GPU."""
+    extra = cuda.extra_for(driver)
+    remedy = f"pip install 'lidit-jax[{extra}]'"
+    plugin = cuda.plugin()
+    if plugin is None:
+        yield Finding("cuda", "warning", f"driver {driver}, no CUDA plugin of JAX", remedy)
+        return
+    value = f"driver {driver}, {plugin.name} {plugin.version}"
+    if plugin.version != metadata.version("jaxlib"):
+        value += f", but jaxlib {metadata.version('jaxlib')}"
+        yield Finding("cuda", "warning", value, remedy)
+    elif plugin.needs_newer_than(driver):
+        yield Finding("cuda", "warning", f"{value} needs driver 580 or later", remedy)
+    else:
+        yield Finding("cuda", "ok", value)
+    if plugin.cudnn:
+        yield Finding("cudnn", "ok", f"cuDNN {plugin.cudnn}")
+    else:
+        yield Finding("cudnn", "warning", "cuDNN is not installed from a package", remedy)
 
 
 def _memory() -> Finding:
