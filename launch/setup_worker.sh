@@ -2,12 +2,14 @@
 # Makes one machine ready for `lidit train`: Python, the packages of pyproject.toml for its platform,
 # and compiled programs of earlier runs. Safe to run again, after a reboot too; what is there stays.
 #   bash launch/setup_worker.sh --platform=tpu|cuda|cpu [--compile-cache=gs://BUCKET/FOLDER]
+#        [--bucket=BUCKET]       mounted as /gcs/BUCKET with Cloud Storage FUSE
 set -euo pipefail
-platform='' compile_cache=''
+platform='' compile_cache='' bucket=''
 for argument in "$@"; do
   case $argument in
     --platform=*) platform=${argument#*=} ;;
     --compile-cache=*) compile_cache=${argument#*=} ;;
+    --bucket=*) bucket=${argument#*=} ;;
     *) printf 'error: unknown argument %s\n' "$argument" >&2 && exit 2 ;;
   esac
 done
@@ -28,6 +30,27 @@ provide_python() {
   export LIDIT_PYTHON
 }
 
+# https://cloud.google.com/storage/docs/cloud-storage-fuse/install
+install_gcsfuse() {
+  local key=/usr/share/keyrings/cloud.google.asc base=https://packages.cloud.google.com/apt
+  say "installing Cloud Storage FUSE"
+  curl -fsSL "$base/doc/apt-key.gpg" | sudo tee "$key" >/dev/null
+  echo "deb [signed-by=$key] $base gcsfuse-$(lsb_release -cs) main" |
+    sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+  # Unattended upgrades hold apt's lock for minutes after a machine's start.
+  sudo apt-get -qq -o DPkg::Lock::Timeout=600 update
+  sudo apt-get -qq -o DPkg::Lock::Timeout=600 install -y gcsfuse >/dev/null
+}
+
+mount_bucket() {
+  local folder=/gcs/$bucket
+  if mountpoint -q "$folder"; then return; fi
+  command -v gcsfuse >/dev/null || install_gcsfuse
+  sudo install -d -o "$(id -u)" "$folder"
+  gcsfuse --implicit-dirs "$bucket" "$folder" >/dev/null
+  say "gs://$bucket is $folder"
+}
+
 # Several processes of one node, or two calls at once, must not install over each other.
 exec 9>"$root/.setup.lock"
 flock 9
@@ -35,6 +58,7 @@ provide_python
 # The versions that were tested together, also in a year.
 export PIP_CONSTRAINT=$root/launch/constraints.txt
 install_environment run
+if [[ -n $bucket ]]; then mount_bucket; fi
 if [[ -n $compile_cache ]]; then
   say "compiled programs from $compile_cache"
   local_cache=${LIDIT_CACHE:-$HOME/.cache/lidit}/xla

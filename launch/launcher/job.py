@@ -40,6 +40,10 @@ class Job:
             replaced[replaced.index("--workdir") + 1] = workdir
         return Job(self.name, tuple(replaced))
 
+    def with_mounted_bucket(self) -> Job:
+        """The same run where `gs://BUCKET` is mounted as `/gcs/BUCKET` (Cloud Storage FUSE)."""
+        return self.with_workdir("/gcs/" + self.workdir.removeprefix("gs://"))
+
 
 def make_job(arguments: list[str], name: str | None) -> Job:
     """The job that a command line asks for; its default name comes from the workdir.
@@ -76,8 +80,9 @@ def check_bucket(job: Job, commands: Commands) -> str:
     if result.returncode:
         raise LaunchError(
             f"bucket gs://{bucket} cannot be read ({last_line(result.stderr)}): make it with "
-            f"`gcloud storage buckets create gs://{bucket} --location=REGION`, in the region of "
-            "the machines"
+            f"`gcloud storage buckets create gs://{bucket} --location=REGION "
+            "--uniform-bucket-level-access --enable-hierarchical-namespace`, in the region of the "
+            "machines"
         )
     return bucket
 

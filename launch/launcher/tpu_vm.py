@@ -47,8 +47,12 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
             try:
                 resource.create()
                 resource.wait_until_active()
-                _stage(resource, checkout, cache)
-                return _train(resource, job, checkout, cache, commands, options.poll_seconds)
+                _stage(resource, checkout, bucket, cache)
+                training = shlex.join(job.with_mounted_bucket().arguments)
+                variables = f"LIDIT_ACCELERATOR={accelerator.name} LIDIT_SLICES={options.slices}"
+                worker = f"{variables} bash {_folder(checkout)}/launch/worker.sh"
+                start = f"{worker} follow --compile-cache={cache} -- {training}"
+                return _train(resource, start, f"{worker} status", commands, options.poll_seconds)
             finally:
                 resource.delete()
         except PreemptedError:
@@ -60,40 +64,41 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
     )
 
 
-def _stage(resource: QueuedResource, checkout: Checkout, cache: str) -> None:
+def _stage(resource: QueuedResource, checkout: Checkout, bucket: str, cache: str) -> None:
     """Brings the commit to all workers and sets up its environment there."""
     folder = _folder(checkout)
     with checkout.archive() as archive:
         resource.copy(archive)
         unpack = f"mkdir -p {folder} && tar -xzf {archive.name} -C {folder}"
         resource.everywhere(unpack)
-    setup = f"bash {folder}/launch/setup_worker.sh --platform=tpu --compile-cache={cache}"
-    resource.everywhere(setup)
+    setup = f"bash {folder}/launch/setup_worker.sh --platform=tpu --bucket={bucket}"
+    resource.everywhere(f"{setup} --compile-cache={cache}")
 
 
 def _train(
-    resource: QueuedResource,
-    job: Job,
-    checkout: Checkout,
-    cache: str,
-    commands: Commands,
-    poll_seconds: float,
+    resource: QueuedResource, start: str, ask: str, commands: Commands, poll_seconds: float
 ) -> int:
-    """Starts the run, or finds it running, and follows it over lost connections."""
-    worker = f"bash {_folder(checkout)}/launch/worker.sh"
-    start = f"{worker} follow --compile-cache={cache} -- {shlex.join(job.arguments)}"
+    """Starts the run, or finds it running, and follows it over lost connections.
+
+    Args:
+      resource: the machines.
+      start: starts or follows, on every worker.
+      ask: prints how the run of a worker stands.
+      commands: says what happens.
+      poll_seconds: between two connections.
+    """
     for _ in range(_LOST_CONNECTIONS):
         if not resource.follow(start):
             return 0
         if not resource.is_active():
             raise PreemptedError
-        status = resource.ask_first_worker(f"{worker} status")
+        status = resource.ask_first_worker(ask)
         if status and status.isdecimal():
             return int(status) or 1  # 0: it was another worker that failed
         commands.say("the connection was lost, the run goes on; connecting again")
         commands.pause(poll_seconds)
     raise LaunchError(
-        f"the workers of {job.name} could not be reached {_LOST_CONNECTIONS} times in a row: look "
+        f"the workers could not be reached {_LOST_CONNECTIONS} times in a row: look "
         "at the last lines above; the same command goes on from the last checkpoint"
     )
 

@@ -66,12 +66,27 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
     return overrides, rest
 
 
+def refuse_url(workdir: Path) -> None:
+    """Refuses `gs://…`, which would become a folder named "gs:" (`Path` drops a slash).
+
+    Raises:
+      LiditError: names the mounted folder to use instead.
+    """
+    scheme, _, rest = str(workdir).partition(":/")
+    if rest and scheme.isalnum():
+        raise LiditError(
+            f"--workdir={scheme}://{rest}: buckets are used through a mounted folder, such as "
+            f"--workdir=/gcs/{rest} after `gcsfuse BUCKET /gcs/BUCKET`; launch/run.py does both"
+        )
+
+
 def run(options: argparse.Namespace) -> int:
     """Checks recipe and workdir, then trains."""
     from lidit_jax.parallel.distributed import join_processes, say_once
     from lidit_jax.parallel.xla_flags import apply_flags
     from lidit_jax.recipes import load_recipe
 
+    refuse_url(options.workdir)
     config = load_recipe(options.config, options.overrides)
     flags = apply_flags()
     join_processes()

@@ -1,0 +1,67 @@
+"""`--on=local`: real processes that find each other and train one model."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.faults.kill_and_resume import RECIPE
+
+
+def _launch(repository, *arguments, **variables) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "launch/run.py", "--on=local", *arguments],
+        cwd=repository,
+        env=os.environ | {name: str(value) for name, value in variables.items()},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+def test_two_processes_train_one_model(repository, tiny_encoders, tmp_path):
+    result = _launch(
+        *(repository, "--processes=2", "train", f"--config={RECIPE}"),
+        *(f"--workdir={tmp_path / 'run'}", f"--config.encoders.sources=('{tiny_encoders[0]}',)"),
+        *(f"--config.data.cache_dir={tmp_path / 'data'}", "--config.training.steps=2"),
+        *("--config.model.depth=1", "--config.sampling.steps=1", "--config.sampling.guidance=1.0"),
+        *("--config.data.train_records=16", "--config.data.validation_records=8"),
+        LIDIT_VENV=sys.prefix,
+        XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.count("starting at step 0") == 1, "only process 0 is heard"
+    records = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert [record["step"] for record in records if "loss" in record] == [1, 2]
+
+
+def test_the_process_that_fails_is_heard_and_ends_the_job(repository, tmp_path):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "python"
+    program.write_text(
+        "#!/usr/bin/env bash\n"
+        "[[ $JAX_PROCESS_ID == 0 ]] && exec sleep 60\n"
+        "echo 'no such chip'; exit 3\n"
+    )
+    program.chmod(0o755)
+    train = ("train", "--config=demo", "--workdir=x")
+    result = _launch(repository, "--processes=2", *train, LIDIT_VENV=tmp_path)
+    assert result.returncode == 3
+    assert "process 1 ended with status 3\nno such chip" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "what to run?"),
+        (("train", "--workdir=x"), "needs --config"),
+        (("train", "--config=demo"), "needs --workdir"),
+    ],
+)
+def test_mistakes_are_one_line(repository, arguments, message):
+    result = _launch(repository, *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1

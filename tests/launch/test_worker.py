@@ -1,0 +1,84 @@
+"""What runs on a worker: scripts that can be started again at any moment."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def worker(repository, tmp_path):
+    """`launch/worker.sh` beside a `lidit` that takes a second and then ends as told."""
+    (tmp_path / "launch").mkdir()
+    shutil.copy(repository / "launch" / "worker.sh", tmp_path / "launch")
+    lidit = tmp_path / ".venv" / "bin" / "lidit"
+    lidit.parent.mkdir(parents=True)
+    lidit.write_text('#!/usr/bin/env bash\necho "started $*"\nsleep 1\nexit "${2#--status=}"\n')
+    lidit.chmod(0o755)
+
+    def call(*arguments: str, **options) -> subprocess.CompletedProcess:
+        script = str(Path("launch") / "worker.sh")
+        return subprocess.run(
+            ["bash", script, *arguments], cwd=tmp_path, capture_output=True, text=True, **options
+        )
+
+    return call
+
+
+def test_the_run_is_shown_and_its_status_returned(worker):
+    result = worker("follow", "--", "train", "--status=3")
+    assert result.returncode == 3
+    assert result.stdout == "started train --status=3\n"
+    assert worker("status").stdout == "3\n"
+
+
+def test_a_lost_connection_finds_the_same_run_again(worker):
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker("follow", "--", "train", "--status=0", timeout=0.5)
+    assert worker("status").stdout == "running\n"
+    result = worker("follow", "--", "train", "--status=0")
+    assert result.returncode == 0
+    assert result.stdout.count("started") == 1
+    assert worker("follow", "--", "train", "--status=0").stdout.count("started") == 1
+
+
+def test_a_run_that_failed_is_started_again(worker):
+    worker("follow", "--", "train", "--status=3")
+    assert worker("follow", "--", "train", "--status=3").stdout.count("started") == 2
+
+
+def test_set_up_twice_installs_once(repository, tmp_path):
+    """With a pip that only writes down what it was asked for."""
+    shutil.copytree(repository / "launch", tmp_path / "launch")
+    shutil.copy(repository / "pyproject.toml", tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/usr/bin/env bash\necho "$PIP_CONSTRAINT $*" >>"$0.calls"\n')
+    python.chmod(0o755)
+    for _ in range(2):
+        subprocess.run(
+            ["bash", "launch/setup_worker.sh", "--platform=tpu"],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+        )
+    installs = [line for line in _lines(python) if " install " in line]
+    assert len(installs) == 2, "packages, then the encoders' weights"
+    assert f"--editable {tmp_path}[tpu]" in installs[0]
+    assert installs[0].startswith(f"{tmp_path}/launch/constraints.txt ")
+
+
+def test_set_up_refuses_an_unknown_platform(repository):
+    result = subprocess.run(
+        ["bash", "launch/setup_worker.sh", "--platform=abacus"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert "--platform=tpu, cuda or cpu" in result.stderr
+
+
+def _lines(python: Path) -> list[str]:
+    return python.with_name("python.calls").read_text().splitlines()
