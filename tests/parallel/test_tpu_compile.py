@@ -1,0 +1,133 @@
+"""A small training step compiled for TPU slices that are not here, and what its program must be.
+
+Unoptimised programs guard against regressions: they say what is computed and sent, not how fast.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lidit_jax.parallel.collectives import find_collectives
+from lidit_jax.parallel.mesh import AXES
+
+pytest.importorskip("libtpu", reason="libtpu is not installed: pip install 'jax[tpu]' (Linux)")
+
+MESHES = {
+    "v5e:2x4": {"data": 1, "fsdp": 4, "tensor": 2},
+    "v5p:2x2x2": {"data": 1, "fsdp": 2, "tensor": 2, "context": 2},
+}
+MIB = 2**20
+CEILING = {"v5e:2x4": 232 * MIB, "v5p:2x2x2": 310 * MIB}
+"""Arguments and temporaries of one chip, in bytes: measured, and a quarter more."""
+
+# In a process of its own: other tests ask for exact float32 products, which are not bfloat16's.
+COMPILE = """
+import json, sys
+from lidit_jax.config import Config, MeshConfig, ModelConfig, TrainingConfig
+from lidit_jax.models.flops import TextStream
+from lidit_jax.parallel.ahead_of_time import lower_train_step, topology_devices
+from lidit_jax.parallel.mesh import make_mesh
+
+topology, sizes, folder = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+model = ModelConfig(width=256, depth=3, heads=4, remat="attention")
+config = Config(
+    model=model, training=TrainingConfig(batch_size=16), mesh=MeshConfig(**sizes)
+)
+mesh = make_mesh(config.mesh, topology_devices(topology))
+streams = [TextStream(512, 96, 32), TextStream(384, 96, 32)]
+lowered = lower_train_step(config, mesh, (64, 64, 16), streams)
+open(f"{folder}/lowered", "w").write(lowered.as_text())
+compiled = lowered.compile()
+open(f"{folder}/compiled", "w").write(compiled.as_text())
+memory = compiled.memory_analysis()
+open(f"{folder}/bytes", "w").write(
+    str(memory.argument_size_in_bytes + memory.temp_size_in_bytes)
+)
+"""
+
+
+@dataclass(frozen=True)
+class LogicalMesh:
+    """The two things that reading a program needs to know of its mesh."""
+
+    devices: object
+    axis_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    topology: str
+    lowered: str
+    compiled: str
+    bytes: int
+
+    @property
+    def collectives(self):
+        sizes = [MESHES[self.topology].get(axis, 1) for axis in AXES]
+        return find_collectives(self.compiled, LogicalMesh(np.zeros(sizes), AXES))
+
+
+@pytest.fixture(scope="module", params=MESHES)
+def program(request, tmp_path_factory, repository):
+    folder: Path = tmp_path_factory.mktemp("program")
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_OPTIMIZATION_LEVEL": "O0"}
+    arguments = [request.param, json.dumps(MESHES[request.param]), str(folder)]
+    subprocess.run(
+        [sys.executable, "-c", COMPILE, *arguments], env=environment, cwd=repository, check=True
+    )
+    texts = {name: (folder / name).read_text() for name in ("lowered", "compiled", "bytes")}
+    return Program(request.param, texts["lowered"], texts["compiled"], int(texts["bytes"]))
+
+
+def test_both_attentions_of_a_block_are_pallas_kernels_forward_and_backward(program):
+    """And the forward kernels run once: their results are kept for the backward pass."""
+    calls = [line for line in program.compiled.splitlines() if '"tpu_custom_call"' in line]
+    kernels = [re.search(r"%(splash_mha_\w+)", line)[1] for line in calls]
+    assert sorted(kernels) == [
+        "splash_mha_dkv_no_residuals",
+        "splash_mha_dkv_segmented_no_residuals",
+        "splash_mha_fwd_residuals",
+        "splash_mha_fwd_segmented_residuals",
+    ]
+
+
+def test_only_the_output_layer_multiplies_in_float32(program):
+    """Forward, and its two gradients; 64 numbers a patch."""
+    exact = re.findall(
+        r"stablehlo\.dot_general .*?: \(tensor<([\dx]*)xf32>, tensor<([\dx]*)xf32>\)",
+        program.lowered,
+    )
+    # Of higher rank are only the row sums that the splash kernel's backward pass begins with.
+    matrices = [pair for pair in exact if all(shape.count("x") <= 2 for shape in pair)]
+    assert len(matrices) == 3
+    assert all(any(shape.endswith("x64") for shape in pair) for pair in matrices)
+
+
+def test_weights_of_blocks_are_gathered_inside_the_layer_loop_only(program):
+    gathers = [c for c in program.collectives if c.kind == "all-gather" and "/blocks/" in c.source]
+    assert [c for c in gathers if c.axes == {"fsdp"}]
+    assert all(c.in_loop for c in gathers)
+
+
+def test_each_axis_carries_what_it_should_in_the_layer_loop(program):
+    """Weights over fsdp, partial sums over tensor, keys and values over context; nothing of any
+    size over several axes at once."""
+    large = [c for c in program.collectives if c.in_loop and c.size >= MIB // 16 and c.axes]
+    split = {axis for axis, size in MESHES[program.topology].items() if size > 1}
+    assert {axis for c in large for axis in c.axes} == split
+    by_kind = {(c.kind, *sorted(c.axes)) for c in large}
+    assert {("all-gather", "fsdp"), ("all-reduce", "tensor")} <= by_kind
+    assert ("all-reduce", "fsdp", "tensor") not in by_kind
+    if "context" in split:
+        assert ("all-gather", "context") in by_kind
+
+
+def test_memory_stays_below_its_ceiling(program):
+    assert program.bytes < CEILING[program.topology]
