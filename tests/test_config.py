@@ -55,7 +55,7 @@ def test_overrides_take_the_type_of_their_field():
 MISTAKES = {
     "model.widht=8": "config.model has no field 'widht': did you mean 'width'?",
     "modle.width=8": "config has no field 'modle': did you mean 'model'?",
-    "model.zzz=8": "config.model has no field 'zzz': it has 'depth', ",
+    "model.zzz=8": "config.model has no field 'zzz': it has 'attention', 'depth', ",
     "model.width.x=8": "config.model.width has no field 'x'",
     "model=8": "config.model is a group of fields: set one of ",
     "seed": "--config.seed: write --config.seed=VALUE",
@@ -67,6 +67,7 @@ MISTAKES = {
     "encoders.layers=(-1,)": "config.encoders.layers has 1 entries for 2 encoders",
     "encoders.sources=()": "config.encoders.sources is empty: name at least one",
     "model.position=left": "config.model.position='left': choose one of 'conv', 'rope', ",
+    "model.attention=fast": "config.model.attention='fast': choose one of 'auto', 'reference', ",
     "training.task=paint": "config.training.task='paint': choose one of 'lidit', 'vae'",
     "model.depth=0": "config.model.depth=0: must be greater than 0",
     "optimizer.learning_rate=1e999": "config.optimizer.learning_rate=inf: must be greater than 0, ",
