@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from lidit_jax.config import SamplingConfig
@@ -174,7 +175,7 @@ class Generator:
                 f"the network's prediction is not finite at sampling step {int(nonfinite_step)}: "
                 "the weights are damaged or training diverged"
             )
-        images = np.asarray(images)
+        images = _on_host(images)
         if start is not None and start.mask is not None:
             images = np.where(start.mask[..., None], images, start.images)
         return images
@@ -291,3 +292,10 @@ def _any_pixel(mask: Bool[Array, "B H W"], down: int) -> Bool[Array, "B h w 1"]:
     b, height, width = mask.shape
     blocks = jnp.reshape(mask, (b, height // down, down, width // down, down))
     return jnp.any(blocks, axis=(2, 4))[..., None]
+
+
+def _on_host(array: jax.Array) -> np.ndarray:
+    """The whole array on every process, also where XLA has left it spread over all of them."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
