@@ -22,7 +22,7 @@ def test_a_preempted_run_is_asked_for_again_and_ends_with_nothing_left(cloud):
     follow = [call for call in cloud.calls() if "worker.sh follow" in call]
     assert len(follow) == 2
     assert follow[0] == follow[1], "the same command resumes"
-    assert "--workdir=gs://bucket/runs/first" in follow[0]
+    assert "--workdir=/gcs/bucket/runs/first" in follow[0], "the mounted bucket"
     assert cloud.left() == []
 
 
