@@ -112,7 +112,8 @@ def test_split_weights_are_gathered_where_they_are_used_and_activations_never_ar
     """No gather exceeds the largest weight of one layer."""
     found = collectives(compiled("fsdp")[2])
     assert max(found["all-gather"]) <= 3 * 3 * 32 * 32, "the ResBlock's convolution"
-    assert not {"all-to-all", "collective-permute"} & set(found)
+    sideways = found.get("all-to-all", []) + found.get("collective-permute", [])
+    assert max(sideways, default=0) <= 32, "times and masks, a few numbers a row"
 
 
 def test_split_images_gather_keys_and_values_of_self_attention():
