@@ -11,6 +11,7 @@ status 0 when they are.
 import argparse
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -59,12 +60,15 @@ class Run:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        lines = []
+        lines, stopped = [], False
         for line in process.stdout:
             lines.append(line)
-            if stop and line.startswith(f"step {at_step}/"):
+            # A stop may have come some steps late: the next one's step can lie behind already.
+            shown = re.match(r"step (\d+)/", line)
+            if stop and not stopped and shown and int(shown[1]) >= at_step:
                 time.sleep(pause)
                 process.send_signal(stop)
+                stopped = True
         output, status = "".join(lines), process.wait()
         expected = -signal.SIGKILL if stop == signal.SIGKILL else 0
         if status != expected:
@@ -111,8 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     stops = [signal.SIGKILL] * options.kills + [signal.SIGTERM] * options.terms
     rng.shuffle(stops)
-    # Each stop lies beyond the one before, wherever the run goes on from.
-    moments = sorted(rng.sample(range(1, options.steps - 1), len(stops)))
+    # Each stop lies beyond the one before, wherever the run goes on from, and far from the end: a
+    # busy machine may deliver a signal some steps late.
+    moments = sorted(rng.sample(range(1, max(options.steps // 2, len(stops) + 1)), len(stops)))
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         undisturbed = Run(Path(folder), "undisturbed", options.steps, options.devices)
@@ -120,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         step_seconds = (time.perf_counter() - started) / options.steps
         disturbed = Run(Path(folder), "disturbed", options.steps, options.devices)
         for stop, step in zip(stops, moments, strict=True):
-            disturbed.start(stop, step, pause=rng.uniform(0, min(step_seconds, 0.2)))
+            disturbed.start(stop, step, pause=rng.uniform(0, min(step_seconds, 0.05)))
             print(f"{stop.name} after step {step} of {options.steps}", flush=True)
         print(disturbed.start().strip().splitlines()[0])
         expected = saved_arrays(undisturbed.workdir, options.steps)

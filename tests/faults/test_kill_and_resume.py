@@ -6,7 +6,7 @@ from tests.faults.kill_and_resume import main, unequal
 
 
 def test_a_run_that_is_killed_and_terminated_ends_as_if_nothing_had_happened(capsys):
-    assert main(["--kills=3", "--terms=1", "--steps=16", "--seed=1"]) == 0
+    assert main(["--kills=3", "--terms=1", "--steps=30", "--seed=1"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("SIGKILL after step") == 3
     assert shown.count("SIGTERM after step") == 1
