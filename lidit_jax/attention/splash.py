@@ -20,8 +20,8 @@ from jaxtyping import Array, Bool, Float
 
 from lidit_jax.attention.names import ATTENTION_OUTPUT
 from lidit_jax.attention.tiles import LANES, Tiles, choose_tiles, padded
+from lidit_jax.parallel.mesh import BATCH_AXES
 
-_BATCH_AXES = ("replica", "data", "fsdp")
 _NARROW = 64
 """The one head width below 128 that the kernel takes as it is."""
 
@@ -56,7 +56,7 @@ def splash_attention(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return local(q, k, v, mask)
-    rows = _dividing(mesh, _BATCH_AXES, q.shape[0])
+    rows = _dividing(mesh, BATCH_AXES, q.shape[0])
     heads = _dividing(mesh, ("tensor",), q.shape[2])
     tokens = _dividing(mesh, ("context",), q.shape[1]) if split_queries and not causal else None
     queries, keys = (PartitionSpec(rows, n, heads, None) for n in (tokens, None))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lidit_jax.parallel.devices import tpu_generation
+
 LANES = 128
 """Every tile is a multiple of the width of a vector register."""
 _OVERHEAD = 51
@@ -40,20 +42,7 @@ def generation_of(device_kind: str) -> str:
 
     The unknown get the smallest memory's tiles: slow, but they fit.
     """
-    kind = device_kind.lower().removeprefix("tpu").strip()
-    for generation, spellings in _SPELLINGS.items():
-        if kind in spellings:
-            return generation
-    return "v5e"
-
-
-_SPELLINGS = {
-    "v4": ("v4",),
-    "v5e": ("v5 lite", "v5e"),
-    "v5p": ("v5", "v5p"),
-    "v6e": ("v6 lite", "v6e"),
-    "tpu7x": ("7x", "v7x", "v7"),
-}
+    return tpu_generation(device_kind) or "v5e"
 
 
 def choose_tiles(

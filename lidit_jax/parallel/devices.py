@@ -1,30 +1,32 @@
-"""What a device can do at best, for the share of it that a run uses."""
+"""Which generation a device is, and what it can do at best."""
 
 from __future__ import annotations
 
 import jax
 
-# Dense bfloat16 products without sparsity, operations a second of one JAX device, by the beginning
-# of `device_kind`. TPU: https://cloud.google.com/tpu/docs (v4 and v5p: a chip is one device; v7:
-# two). NVIDIA: data sheets of the SXM modules.
-_PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "TPU7x": 1153.5e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
+from lidit_jax.parallel.topologies import GENERATIONS
+
+_SPELLINGS = {
+    "v4": ("v4",),
+    "v5e": ("v5 lite", "v5e"),
+    "v5p": ("v5", "v5p"),
+    "v6e": ("v6 lite", "v6e"),
+    "tpu7x": ("7x", "v7x", "v7"),
 }
+_DEVICES_PER_CHIP = {"tpu7x": 2}
+# Dense bfloat16 products a second without sparsity; NVIDIA's data sheets of the SXM modules.
+_GPU_FLOPS = {"NVIDIA A100": 312e12, "NVIDIA H100": 989e12, "NVIDIA H200": 989e12}
+
+
+def tpu_generation(device_kind: str) -> str | None:
+    """ "v5e", "v5p", ... of a device kind as JAX spells it ("TPU v5 lite"); None if unknown."""
+    kind = device_kind.lower().removeprefix("tpu").strip()
+    return next((name for name, spellings in _SPELLINGS.items() if kind in spellings), None)
 
 
 def peak_flops(device: jax.Device) -> float | None:
     """bfloat16 operations a second of one device; None for kinds without a published figure."""
-    for kind, flops in _PEAK_FLOPS.items():
-        if device.device_kind.startswith(kind):
-            return flops
-    return None
+    if generation := tpu_generation(device.device_kind):
+        return GENERATIONS[generation].flops / _DEVICES_PER_CHIP.get(generation, 1)
+    found = (f for kind, f in _GPU_FLOPS.items() if device.device_kind.startswith(kind))
+    return next(found, None)

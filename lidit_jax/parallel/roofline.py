@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lidit_jax.parallel.topologies import Topology, parse_topology
+from lidit_jax.parallel.topologies import GENERATIONS, Topology, parse_topology
 
 MATMUL_EFFICIENCY = 0.86
 """Share of the peak that large matrix products reach."""
@@ -169,7 +169,7 @@ def published_runs() -> list[PublishedRun]:
             update_bytes=28.0,
         )
         split = Split(fsdp=chips // tensor, tensor=tensor)
-        seconds = counted / (mfu * chips * 459e12)
+        seconds = counted / (mfu * chips * GENERATIONS["v5p"].flops)
         runs.append(PublishedRun(f"MaxText {billions}B", f"v5p:{side}", split, work, seconds))
     return runs
 
