@@ -190,6 +190,12 @@ class DataConfig:
     """Held-out scenes for the validation loss."""
     language: str = "en"
     """Captions of the scenes: "en", "zh" or "both"."""
+    text_features: str = "cached"
+    """When the frozen encoders read the captions: "cached", all of them before training; "online",
+    during training, whenever a caption is used."""
+    encode_steps: int = 1
+    """Steps whose captions are encoded in one call, "online". A large encoder that is split over
+    devices then gathers its weights that much less often."""
     cache_dir: str = ""
     """Where prepared features and latents live; empty: `~/.cache/lidit`."""
 
@@ -251,6 +257,16 @@ class TrainingConfig:
     """Updates in a row that may be left out because they were not finite, before the run stops."""
     watchdog_minutes: float = 0.0
     """Dump the stacks of all threads when a step takes longer; 0 for never."""
+    barrier_minutes: float = 0.0
+    """Stop when another process is this much later at the start of the steps, or at the end of the
+    run; 0 waits without asking."""
+    profile_from: int = 0
+    """Trace steps from this one on into `profile/` of the workdir; 0 for none. A file `profile-now`
+    in the workdir, or SIGUSR1, asks for it at any time."""
+    profile_steps: int = 5
+    """Steps of a trace."""
+    tracker: str = ""
+    """Also send the metrics to "wandb" or "trackio", where that is installed."""
     prompts: tuple[str, ...] = (
         "a red circle",
         "a blue square and a yellow triangle",
@@ -274,6 +290,9 @@ class SamplingConfig:
     """Shift of flow times in sampling; 0 for that of training."""
     eta: float = 0.0
     """Share of fresh noise in "ddim"."""
+    cache_interval: int = 1
+    """Evaluations of the network from one computed in full to the next; those between reuse most of
+    it and cost a fraction. 1 computes every one in full."""
     guidance: float = 5.0
     """Guidance scale; 1 switches it off and halves the work."""
     guidance_method: str = "cfg"

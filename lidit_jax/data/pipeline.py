@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from lidit_jax.data.caption_tokens import CaptionTokens
 from lidit_jax.data.latents import ImageSource
 from lidit_jax.data.text_features import TextFeatures
 
@@ -28,7 +29,7 @@ class ImageRecords:
 
 
 class LatentRecords:
-    """Normalised latents with the text features of their captions: what LI-DiT trains on."""
+    """Normalised latents with their captions, encoded or tokenised: what LI-DiT trains on."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class LatentRecords:
         mean: Float[np.ndarray, " C"],
         deviation: Float[np.ndarray, " C"],
         caption_ids: Sequence[int],
-        streams: Sequence[TextFeatures],
+        streams: Sequence[TextFeatures] | Sequence[CaptionTokens],
     ):
         self._latents, self._mean, self._deviation = latents, mean, deviation
         self._caption_ids, self._streams = caption_ids, streams
@@ -45,19 +46,27 @@ class LatentRecords:
         return len(self._caption_ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """`{"latent": float32 [h, w, C], "features": K of [S_k, D_k], "masks", "index"}`."""
+        """`{"latent": float32 [h, w, C], "features": K of [S_k, D_k], "masks", "index"}`.
+
+        Tokenised captions have "ids" in the place of "features": K of int32 [S_k].
+        """
         latent = (self._latents[index].astype(np.float32) - self._mean) / self._deviation
         pairs = [stream[self._caption_ids[index]] for stream in self._streams]
         return {
             "latent": latent.astype(np.float32),
-            "features": tuple(features for features, _ in pairs),
+            self._streams[0].name: tuple(values for values, _ in pairs),
             "masks": tuple(mask for _, mask in pairs),
             "index": np.int32(index),
         }
 
 
 def training_batches(
-    records: Any, batch_size: int, seed: int, position: int, threads: int = 2
+    records: Any,
+    batch_size: int,
+    seed: int,
+    position: int,
+    threads: int = 2,
+    share: tuple[int, int] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Endless shuffled batches of this process, beginning with batch number `position`.
 
@@ -70,11 +79,12 @@ def training_batches(
       seed: decides the order.
       position: batches already consumed.
       threads: readers that prefetch.
+      share: number of a process, and how many there are; None for this one.
     """
-    processes = jax.process_count()
+    process, processes = share or (jax.process_index(), jax.process_count())
     dataset = grain.MapDataset.source(records).seed(seed).shuffle().repeat(None)
     # Process p takes records p, p + P, …: together they hold the same records at any P.
-    dataset = dataset[jax.process_index() :: processes]
+    dataset = dataset[process::processes]
     dataset = dataset.batch(batch_size // processes, drop_remainder=True)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)
     iterator = iter(dataset.to_iter_dataset(options))

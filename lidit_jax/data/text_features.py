@@ -7,6 +7,7 @@ a causal encoder the instruction's features are the same for every prompt and st
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import ml_dtypes
@@ -26,6 +27,9 @@ _LENGTH_STEP = 8
 class TextFeatures:
     """One stream's features of a list of captions."""
 
+    name: ClassVar[str] = "features"
+    """What a record calls these values."""
+
     tokens: Float[np.ndarray, "T D"]
     """Tokens of all captions end to end; a causal stream leaves out the instruction."""
     offsets: Int[np.ndarray, " n+1"]
@@ -38,6 +42,11 @@ class TextFeatures:
     """Tokens of the longest caption, instruction included, rounded up: S."""
     truncated: int
     """Captions that were cut to the longest prompt."""
+
+    @property
+    def width(self) -> int:
+        """Width D of the features."""
+        return self.tokens.shape[1]
 
     def __getitem__(self, caption: int) -> tuple[Float[np.ndarray, "S D"], Bool[np.ndarray, " S"]]:
         """The features and mask of one caption, padded on the right."""
@@ -127,9 +136,14 @@ def prepare_text_features(
         offsets=offsets,
         prefix=np.load(target / "prefix.npy").view(ml_dtypes.bfloat16),
         crop=batch.crop,
-        length=_round_up(int(counts.max()), _LENGTH_STEP),
+        length=padded_length(batch.mask),
         truncated=batch.truncated,
     )
+
+
+def padded_length(masks: Bool[np.ndarray, "n S"]) -> int:
+    """Tokens to which training pads every caption: those of the longest, rounded up."""
+    return _round_up(int(masks.sum(axis=1).max()), _LENGTH_STEP)
 
 
 def _round_up(value: int, step: int) -> int:

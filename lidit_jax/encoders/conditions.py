@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax import encoders
 from lidit_jax.config import EncoderConfig
+from lidit_jax.encoders.decoder import PrefixCache
 from lidit_jax.encoders.prompt import PromptFormat
 from lidit_jax.encoders.text_encoder import TextEncoder
 from lidit_jax.errors import LiditError
@@ -25,6 +26,15 @@ class TextConditions(NamedTuple):
 
     features: tuple[Float[Array, "B S_k D_k"], ...]
     masks: tuple[Bool[Array, "B S_k"], ...]
+
+
+class FrozenStream(NamedTuple):
+    """The arrays of one stream's encoder: an argument of every program that encodes captions."""
+
+    params: Any
+    """Its weights."""
+    instruction: PrefixCache | None
+    """What a causal encoder has read of the constant instruction."""
 
 
 class PromptEncoders:
@@ -47,6 +57,34 @@ class PromptEncoders:
             stream.prefix_cache(stream.params, self.prompt_format, layer)
             for stream, layer in zip(self.streams, self.layers, strict=True)
         ]
+
+    @property
+    def frozen(self) -> tuple[FrozenStream, ...]:
+        """The arrays behind `features`, split over the mesh as they were loaded."""
+        return tuple(
+            FrozenStream(stream.params, instruction)
+            for stream, instruction in zip(self.streams, self._instructions, strict=True)
+        )
+
+    def features(
+        self,
+        frozen: Sequence[FrozenStream],
+        ids: Sequence[Int32[Array, "B S_k"]],
+        masks: Sequence[Bool[Array, "B S_k"]],
+    ) -> tuple[Float[Array, "B S_k D_k"], ...]:
+        """Features of tokenised prompts; pure, to be a part of a compiled program.
+
+        Args:
+          frozen: see the property of that name.
+          ids: tokens of each stream, instruction first, padded on the right.
+          masks: valid tokens of each.
+        """
+        return tuple(
+            stream.features(arrays.params, tokens, mask, layer, arrays.instruction)
+            for stream, layer, arrays, tokens, mask in zip(
+                self.streams, self.layers, frozen, ids, masks, strict=True
+            )
+        )
 
     @property
     def description(self) -> list[dict[str, Any]]:

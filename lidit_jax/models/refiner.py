@@ -26,6 +26,10 @@ from lidit_jax.models.layers import (
     rms_norm,
 )
 
+GATE_MAGNITUDES = "gate_magnitudes"
+"""Collection where each block leaves the mean size of its gates, asked for as `mutable`. Unlike
+`intermediates` it costs nothing: no attention weights come with it."""
+
 
 class RefinedStream(NamedTuple):
     """What a linguistic refiner makes of one LLM's features."""
@@ -56,7 +60,7 @@ class LinguisticBlock(nn.Module):
         gate_attention = gate_mlp = jnp.ones((), self.dtype)
         if self.config.gate:
             gate_attention, gate_mlp = Modulation(2, self.dtype, name="gate")(condition)
-            self.sow("intermediates", "gates", (gate_attention, gate_mlp))
+            _leave_gates(self, gate_attention, gate_mlp)
         h = layer_norm(self.dtype, affine=True, name="attention_norm")(x)
         h = Attention(
             self.heads, False, self.dtype, causal=self.config.causal, name="self_attention"
@@ -139,7 +143,7 @@ class CollaborativeBlock(nn.Module):
         """Args: this stream, the other streams joined, their mask, this stream's condition."""
         vectors = Modulation(6, self.dtype, name="modulation")(condition)
         scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = vectors
-        self.sow("intermediates", "gates", (gate_a, gate_m))
+        _leave_gates(self, gate_a, gate_m)
         h = modulate(
             layer_norm(self.dtype, affine=False, name="attention_norm")(x), scale_a, shift_a
         )
@@ -191,3 +195,9 @@ class CollaborativeRefiner(nn.Module):
                 )
             streams = updated
         return streams
+
+
+def _leave_gates(block: nn.Module, *gates: Float[Array, "B 1 D"]) -> None:
+    """The gates for whoever asks for `intermediates`, their mean size in `GATE_MAGNITUDES`."""
+    block.sow("intermediates", "gates", gates)
+    block.sow(GATE_MAGNITUDES, "mean", jnp.mean(jnp.abs(jnp.stack(gates))))

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lidit_jax.config import Config
@@ -29,6 +30,16 @@ class AutoencoderTask:
         self.frozen: Any = {}
         self.metadata: dict[str, Any] = {}
         self.training_flops = None
+
+    def frozen_shardings(self, mesh: Mesh) -> Any:
+        """There is nothing frozen."""
+        del mesh
+        return {}
+
+    def encode(self, frozen: Any, batch: Batch) -> Batch:
+        """The batch as it is."""
+        del frozen
+        return batch
 
     def init(self, key: jax.Array) -> Any:
         """Fresh parameters."""

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 from clu.metrics import Average
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from lidit_jax.config import Config
-from lidit_jax.data.cache import content_key
+from lidit_jax.data.captions import encoded_captions, read_captions, tokenized_captions
 from lidit_jax.data.latents import ImageSource, channel_statistics, prepare_latents
 from lidit_jax.data.pipeline import LatentRecords
 from lidit_jax.data.sources import open_source
-from lidit_jax.data.text_features import prepare_text_features
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.dropout import drop_captions, sample_keys
-from lidit_jax.encoders.conditions import PromptEncoders, pad_conditions
+from lidit_jax.encoders.conditions import (
+    FrozenStream,
+    PromptEncoders,
+    TextConditions,
+    pad_conditions,
+)
 from lidit_jax.errors import LiditError
 from lidit_jax.generation import Generator
 from lidit_jax.models.flops import TextStream, forward_flops
 from lidit_jax.models.image_codec import ImageCodec, load_codec
 from lidit_jax.models.lidit import LIDiT
-from lidit_jax.output import atomic_file
-from lidit_jax.parallel.mesh import make_mesh
+from lidit_jax.models.refiner import GATE_MAGNITUDES
+from lidit_jax.parallel.mesh import make_mesh, replicated
 from lidit_jax.paths import cache_dir
 from lidit_jax.progress import progress_bar
 from lidit_jax.training.step import Batch, Metrics
@@ -35,11 +40,21 @@ from lidit_jax.training.step import Batch, Metrics
 _VALIDATION_TIMES = 8
 
 
-class LIDiTTask:
-    """The diffusion loss on prepared latents and text features.
+class Frozen(NamedTuple):
+    """What every step reads and nothing changes."""
 
-    The encoders and the autoencoder are frozen, so both run once over the data before training;
-    the steps read their outputs from disk.
+    null: TextConditions
+    """The empty prompt with its instruction: what a dropped caption becomes."""
+    encoders: tuple[FrozenStream, ...] = ()
+    """The text encoders, where they run during training."""
+
+
+class LIDiTTask:
+    """The diffusion loss on latents and text features.
+
+    The encoders and the autoencoder are frozen, so they run once over the data before training, and
+    the steps read their outputs from disk. With `config.data.text_features="online"` captions are
+    only tokenised before, and the encoders run during training.
     """
 
     def __init__(self, config: Config):
@@ -57,27 +72,14 @@ class LIDiTTask:
         latents = {
             split: _latents(source, codec, folder, split) for split, source in sources.items()
         }
-        captions = {split: _captions(source, folder) for split, source in sources.items()}
+        captions = {split: read_captions(source, folder) for split, source in sources.items()}
         unique = sorted({text for texts in captions.values() for text in texts})
         caption_id = {text: i for i, text in enumerate(unique)}
-        streams = []
-        for stream, layer in zip(encoders.streams, encoders.layers, strict=True):
-            with progress_bar(f"encoding captions with {stream.name}") as progress:
-                streams.append(
-                    prepare_text_features(
-                        stream,
-                        unique,
-                        encoders.prompt_format,
-                        layer,
-                        encoders.max_prompt_tokens,
-                        folder,
-                        progress,
-                    )
-                )
-            if cut := streams[-1].truncated:
-                print(
-                    f"{cut} captions exceed config.encoders.max_prompt_tokens: their ends are cut"
-                )
+        online = config.data.text_features == "online"
+        if online:
+            streams = tokenized_captions(encoders, unique)
+        else:
+            streams = encoded_captions(encoders, unique, folder)
         mean, deviation = channel_statistics(latents["train"])
         self.training_records, self.validation_records = (
             LatentRecords(
@@ -91,7 +93,11 @@ class LIDiTTask:
         )
         self._crop = tuple(stream.crop for stream in streams)
         null, _ = encoders.encode([""])
-        self.frozen = pad_conditions(null, [stream.length for stream in streams])
+        self.frozen = Frozen(
+            pad_conditions(null, [stream.length for stream in streams]),
+            encoders.frozen if online else (),
+        )
+        self._features = encoders.features if online else None
         self.metadata = {
             "encoders": encoders.description,
             "crop": list(self._crop),
@@ -103,20 +109,50 @@ class LIDiTTask:
             config.model,
             rows * columns // config.model.patch**2,
             channels,
-            [TextStream(s.tokens.shape[1], s.length, s.crop) for s in streams],
+            [TextStream(s.width, s.length, s.crop) for s in streams],
         ).training
         self._generator = Generator(self._model, self._process, codec, mean, deviation, self._crop)
 
+    def frozen_shardings(self, mesh: Mesh) -> Frozen:
+        """Weights of encoders stay split as they were loaded; all else is on every device."""
+        whole = replicated(mesh)
+
+        def kept(leaf: jax.Array) -> NamedSharding:
+            return leaf.sharding if isinstance(leaf.sharding, NamedSharding) else whole
+
+        return Frozen(
+            jax.tree.map(lambda _: whole, self.frozen.null),
+            tuple(
+                FrozenStream(
+                    jax.tree.map(kept, stream.params),
+                    jax.tree.map(lambda _: whole, stream.instruction),
+                )
+                for stream in self.frozen.encoders
+            ),
+        )
+
     def init(self, key: jax.Array) -> Any:
         """Fresh parameters."""
-        record = self.training_records[0]
-        sample = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], record)
+        record = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], self.training_records[0])
+        shapes = jax.eval_shape(self.encode, self.frozen, record)
+        sample = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return self._model.init(
             key, sample["latent"], jnp.zeros(1), sample["features"], sample["masks"], self._crop
         )["params"]
 
+    def encode(self, frozen: Frozen, batch: Batch) -> Batch:
+        """The batch with features in the place of token ids, if it has any; pure.
+
+        They are rounded to bfloat16, like features from disk.
+        """
+        if "ids" not in batch:
+            return batch
+        rest = {name: value for name, value in batch.items() if name != "ids"}
+        features = self._features(frozen.encoders, batch["ids"], batch["masks"])
+        return rest | {"features": jax.tree.map(lambda f: f.astype(jnp.bfloat16), features)}
+
     def loss(
-        self, params: Any, frozen: Any, batch: Batch, key: jax.Array
+        self, params: Any, frozen: Frozen, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """Diffusion loss at one random time a sample, with caption dropout.
 
@@ -132,14 +168,20 @@ class LIDiTTask:
             sample_keys(dropout_key, index),
             batch["features"],
             batch["masks"],
-            frozen.features,
-            frozen.masks,
+            frozen.null.features,
+            frozen.null.masks,
             self._config.diffusion.caption_dropout,
         )
-        losses = self._losses(params, x0, noise, t, features, masks)
-        return jnp.mean(losses), _losses_by_time(losses, self._process.model_time(t))
+        prediction, left = self._model.apply(
+            {"params": params},
+            *self._inputs(x0, noise, t, features, masks),
+            mutable=[GATE_MAGNITUDES],
+        )
+        losses = self._process.loss(prediction, x0, noise, t)
+        by_time = _losses_by_time(losses, self._process.model_time(t))
+        return jnp.mean(losses), by_time | _gate_magnitudes(left)
 
-    def validation_losses(self, params: Any, frozen: Any, batch: Batch) -> Float[Array, " B"]:
+    def validation_losses(self, params: Any, frozen: Frozen, batch: Batch) -> Float[Array, " B"]:
         """The loss of each sample at one of eight fixed times, with fixed noise and no dropout."""
         del frozen
         x0, index = batch["latent"], batch["index"]
@@ -147,35 +189,28 @@ class LIDiTTask:
         t = times[index % _VALIDATION_TIMES]
         draw_noise = lambda key: jax.random.normal(key, x0.shape[1:])  # noqa: E731
         noise = jax.vmap(draw_noise)(sample_keys(jax.random.key(0), index))
-        return self._losses(params, x0, noise, t, batch["features"], batch["masks"])
+        inputs = self._inputs(x0, noise, t, batch["features"], batch["masks"])
+        return self._process.loss(self._model.apply({"params": params}, *inputs), x0, noise, t)
 
-    def sample_images(self, params: Any, frozen: Any) -> tuple[np.ndarray, list[str]]:
+    def sample_images(self, params: Any, frozen: Frozen) -> tuple[np.ndarray, list[str]]:
         """The fixed prompts, at the configuration's sampling settings and fixed seeds."""
         sampling, size = self._config.sampling, self._config.data.image_size
         prompts = list(self._config.training.prompts)
         images = self._generator(
             params,
             self._prompts,
-            frozen,
+            frozen.null,
             seeds=range(len(prompts)),
             size=(size, size),
             settings=sampling,
         )
         return images, prompts
 
-    def _losses(
-        self, params: Any, x0: Any, noise: Any, t: Any, features: Any, masks: Any
-    ) -> Float[Array, " B"]:
+    def _inputs(self, x0: Any, noise: Any, t: Any, features: Any, masks: Any) -> tuple[Any, ...]:
+        """What the network is called with."""
         process = self._process
-        prediction = self._model.apply(
-            {"params": params},
-            process.add_noise(x0, noise, t),
-            process.model_time(t),
-            features,
-            masks,
-            self._crop,
-        )
-        return process.loss(prediction, x0, noise, t)
+        x_t = process.add_noise(x0, noise, t)
+        return x_t, process.model_time(t), features, masks, self._crop
 
 
 def _losses_by_time(
@@ -192,6 +227,12 @@ def _losses_by_time(
     }
 
 
+def _gate_magnitudes(left: dict[str, Any]) -> dict[str, Array]:
+    """Mean size of the gates of each refiner block and stream: 0 until it takes part."""
+    blocks = flax.traverse_util.flatten_dict(left.get(GATE_MAGNITUDES, {}))
+    return {"/".join(("gates", *path[:-1])): value for path, (value,) in blocks.items()}
+
+
 def _check_size(config: Config, codec: ImageCodec) -> None:
     size, unit = config.data.image_size, codec.downsample * config.model.patch
     if size % unit:
@@ -204,15 +245,3 @@ def _check_size(config: Config, codec: ImageCodec) -> None:
 def _latents(source: ImageSource, codec: ImageCodec, folder: Path, split: str) -> np.ndarray:
     with progress_bar(f"encoding {split} images") as progress:
         return prepare_latents(source, codec, folder, progress)
-
-
-def _captions(source: ImageSource, folder: Path) -> list[str]:
-    """All captions of a source, kept on disk because making them takes a while."""
-    file = folder / f"{content_key('captions', {'source': repr(source)})}.json"
-    if file.is_file():
-        return json.loads(file.read_text())
-    captions = [source.caption(i) for i in range(len(source))]
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(file) as handle:
-        handle.write(json.dumps(captions).encode())
-    return captions

@@ -16,7 +16,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 
 from lidit_jax.config import Config
-from lidit_jax.data.pipeline import evaluation_batches, training_batches
+from lidit_jax.data.pipeline import evaluation_batches
 from lidit_jax.output import atomic_file
 from lidit_jax.parallel.mesh import (
     BATCH_AXES,
@@ -27,6 +27,7 @@ from lidit_jax.parallel.mesh import (
 )
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
 from lidit_jax.training.checkpoint import Checkpoints
+from lidit_jax.training.feed import Feed
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
 from lidit_jax.training.initialisation import start_from
 from lidit_jax.training.optimizers import make_optimizer
@@ -73,7 +74,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
     with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
         shapes = shapes_on(mesh, jax.eval_shape(create))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    frozen = jax.device_put(task.frozen, replicated(mesh))
+    frozen = jax.device_put(task.frozen, task.frozen_shardings(mesh))
     metadata = {"config": json.loads(config.to_json())} | task.metadata
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES), stop_signal() as stop:
@@ -91,30 +92,28 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         if not first_step and training.init_from:
             log.say(f"weights from {training.init_from}; {len(fresh)} parameters start afresh")
 
-        step_fn = make_train_step(task.loss, optimizer, config)
+        step_fn = make_train_step(task.loss, optimizer, config, task.encode)
         train_step = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
         validate = jax.jit(functools.partial(_valid_sum, task))
-        batches = training_batches(
-            task.training_records, training.batch_size, config.seed, int(state.position)
-        )
-        to_devices = functools.partial(_to_devices, sharding=batch_sharding(mesh))
+        feed = Feed(task, frozen, batch_sharding(mesh))
+        batches = feed.training(task.training_records, config, int(state.position))
         skipped = SkippedUpdates(training.stop_after_skipped)
         watchdog = cleanup.enter_context(Watchdog(training.watchdog_minutes))
 
         for step in range(first_step + 1, training.steps + 1):
             watchdog.step()
             with log.waiting_for_data():
-                batch = next(batches)
-            state, metrics = train_step(state, frozen, to_devices(batch))
+                records, batch = next(batches)
+            state, metrics = train_step(state, frozen, batch)
             log.accumulate(metrics)
-            skipped.watch(step, metrics["applied"].total, batch["index"])
+            skipped.watch(step, metrics["applied"].total, records)
             stopping = stop(step)
             last = step == training.steps or stopping
             if step % training.log_every == 0 or last:
                 log.flush(step)
             losses = None
             if not stopping and (step % training.eval_every == 0 or last):
-                losses = _validation_losses(task, validate, state, frozen, to_devices, mesh)
+                losses = _validation_losses(task, validate, state, frozen, feed, mesh)
                 log.scalars(step, losses)
             if step % training.checkpoint_every == 0 or last:
                 checkpoints.save(step, state, metadata, losses)
@@ -132,7 +131,7 @@ def _valid_sum(task: Task, params: Any, frozen: Any, batch: Any) -> jax.Array:
 
 
 def _validation_losses(
-    task: Task, validate: Any, state: TrainState, frozen: Any, to_devices: Any, mesh: Mesh
+    task: Task, validate: Any, state: TrainState, frozen: Any, feed: Feed, mesh: Mesh
 ) -> dict[str, float]:
     """Mean validation loss of the raw and of the averaged weights over all held-out records."""
     records = len(task.validation_records)
@@ -140,15 +139,10 @@ def _validation_losses(
     batch_size = -(-min(records, _VALIDATION_BATCH) // shards) * shards
     sums = {"validation_loss": 0.0, "validation_loss_ema": 0.0}
     for batch in evaluation_batches(task.validation_records, batch_size):
-        batch = to_devices(batch)
+        (batch,) = feed.encoded([batch])
         sums["validation_loss"] += validate(state.params, frozen, batch)
         sums["validation_loss_ema"] += validate(state.ema_params, frozen, batch)
     return {name: float(value) / records for name, value in sums.items()}
-
-
-def _to_devices(batch: Any, sharding: jax.sharding.Sharding) -> Any:
-    """This process's part of a batch as global arrays."""
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
 
 
 def _describe(state: TrainState, config: Config, workdir: Path) -> None:

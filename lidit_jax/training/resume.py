@@ -18,6 +18,7 @@ _MAY_CHANGE += ("vae.tile", "training.prompts", "mesh", "sampling", "data.cache_
 _MAY_CHANGE += ("training.keep_every", "training.keep_best", "training.watchdog_minutes")
 _MAY_CHANGE += ("training.stop_after_skipped", "training.accumulation", "training.init_from")
 _MAY_CHANGE += ("model.remat", "model.scan_unroll", "optimizer.schedule", "optimizer.decay_steps")
+_MAY_CHANGE += ("data.text_features", "data.encode_steps")
 
 
 def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) -> None:

@@ -17,10 +17,14 @@ Batch = dict[str, Any]
 Metrics = dict[str, Any]
 """Averages to log, by name; a scalar stands for the average of one value."""
 LossFunction = Callable[[Any, Any, Batch, jax.Array], tuple[jax.Array, Metrics]]
+EncodeFunction = Callable[[Any, Batch], Batch]
 
 
 def make_train_step(
-    loss: LossFunction, optimizer: optax.GradientTransformation, config: Config
+    loss: LossFunction,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    encode: EncodeFunction = lambda frozen, batch: batch,
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, Average]]]:
     """The pure update `(state, frozen, batch) -> (state, metrics)`; the caller compiles it.
 
@@ -32,6 +36,8 @@ def make_train_step(
       loss: `(params, frozen, batch, key) -> (scalar, metrics)`, the mean over the batch.
       optimizer: see `make_optimizer`.
       config: the run's configuration.
+      encode: `(frozen, batch) -> batch`, what frozen models add to the batch: once for all of its
+        parts, and outside of the gradient.
     """
     training = config.training
     schedule = learning_rate(config.optimizer, training.steps)
@@ -39,6 +45,7 @@ def make_train_step(
     def train_step(
         state: TrainState, frozen: Any, batch: Batch
     ) -> tuple[TrainState, dict[str, Average]]:
+        batch = encode(frozen, batch)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         (value, metrics), grads = accumulated_gradient(loss, training.accumulation)(
             state.params, frozen, batch, key

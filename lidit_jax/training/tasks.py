@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lidit_jax.config import Config
@@ -25,6 +26,12 @@ class Task(Protocol):
     """What a checkpoint must remember beside the configuration."""
     training_flops: float | None
     """Operations of forward and backward pass of one sample, frozen models apart, if counted."""
+
+    def frozen_shardings(self, mesh: Mesh) -> Any:
+        """Where `frozen` belongs on the mesh: a tree like it."""
+
+    def encode(self, frozen: Any, batch: Batch) -> Batch:
+        """What frozen encoders add to a batch, outside of every gradient."""
 
     def init(self, key: jax.Array) -> Any:
         """Fresh (boxed) parameters."""

@@ -47,7 +47,7 @@ def jax_step(config: Config, streams: list[Stream], null: dict[str, Any]) -> tup
     from lidit_jax.diffusion import process as processes
     from lidit_jax.encoders.conditions import TextConditions
     from lidit_jax.models import LIDiT
-    from lidit_jax.training.lidit_task import LIDiTTask
+    from lidit_jax.training.lidit_task import Frozen, LIDiTTask
     from lidit_jax.training.optimizers import make_optimizer
     from lidit_jax.training.state import create_state
     from lidit_jax.training.step import make_train_step
@@ -61,7 +61,7 @@ def jax_step(config: Config, streams: list[Stream], null: dict[str, Any]) -> tup
             self._crop = tuple(stream.crop for stream in streams)
             batch = make_batch(config, streams, 1)
             self.training_records = [jax.tree.map(lambda leaf: leaf[0], batch)]
-            self.frozen = TextConditions(null["features"], null["masks"])
+            self.frozen = Frozen(TextConditions(null["features"], null["masks"]))
 
     task, optimizer = SyntheticTask(), make_optimizer(config)
     state = jax.jit(lambda: nn.unbox(create_state(task.init, optimizer, config)))()

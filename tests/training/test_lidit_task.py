@@ -45,9 +45,10 @@ def loss(task, params):
 class Recorder:
     """Stands in for the network: remembers its inputs and predicts zeros."""
 
-    def apply(self, variables, x_t, t, features, masks, crop):
+    def apply(self, variables, x_t, t, features, masks, crop, mutable=()):
         self.x_t, self.t, self.features, self.masks, self.crop = x_t, t, features, masks, crop
-        return jnp.zeros_like(x_t)
+        prediction = jnp.zeros_like(x_t)
+        return (prediction, {}) if mutable else prediction
 
 
 @pytest.fixture

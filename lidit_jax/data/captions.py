@@ -1,0 +1,79 @@
+"""The captions of a run: read from its sources, then encoded or only tokenised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lidit_jax.data.cache import content_key
+from lidit_jax.data.caption_tokens import CaptionTokens, tokenize_captions
+from lidit_jax.data.latents import ImageSource
+from lidit_jax.data.text_features import TextFeatures, prepare_text_features
+from lidit_jax.encoders.conditions import PromptEncoders
+from lidit_jax.output import atomic_file
+from lidit_jax.progress import progress_bar
+
+
+def read_captions(source: ImageSource, folder: Path) -> list[str]:
+    """All captions of a source, kept under `folder` because making them takes a while."""
+    file = folder / f"{content_key('captions', {'source': repr(source)})}.json"
+    if file.is_file():
+        return json.loads(file.read_text())
+    captions = [source.caption(i) for i in range(len(source))]
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(file) as handle:
+        handle.write(json.dumps(captions).encode())
+    return captions
+
+
+def encoded_captions(
+    encoders: PromptEncoders, captions: Sequence[str], folder: Path
+) -> list[TextFeatures]:
+    """Features of every stream, computed now or found under `folder`.
+
+    Args:
+      encoders: one a stream.
+      captions: without repetitions; a caption's place is its id.
+      folder: parent of all prepared data.
+    """
+    streams = []
+    for stream, layer in zip(encoders.streams, encoders.layers, strict=True):
+        with progress_bar(f"encoding captions with {stream.name}") as progress:
+            streams.append(
+                prepare_text_features(
+                    stream,
+                    captions,
+                    encoders.prompt_format,
+                    layer,
+                    encoders.max_prompt_tokens,
+                    folder,
+                    progress,
+                )
+            )
+    _tell_cuts(streams)
+    return streams
+
+
+def tokenized_captions(encoders: PromptEncoders, captions: Sequence[str]) -> list[CaptionTokens]:
+    """Tokens of every stream, to be encoded while training.
+
+    Args:
+      encoders: one a stream.
+      captions: without repetitions; a caption's place is its id.
+    """
+    streams = [
+        tokenize_captions(stream, captions, encoders.prompt_format, encoders.max_prompt_tokens)
+        for stream in encoders.streams
+    ]
+    _tell_cuts(streams)
+    return streams
+
+
+def _tell_cuts(streams: Sequence[TextFeatures | CaptionTokens]) -> None:
+    for stream in streams:
+        if stream.truncated:
+            print(
+                f"{stream.truncated} captions exceed config.encoders.max_prompt_tokens: their ends "
+                "are cut"
+            )

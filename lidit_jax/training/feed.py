@@ -1,0 +1,89 @@
+"""Batches on their devices, with the features of their captions."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Sharding
+
+from lidit_jax.config import Config
+from lidit_jax.data.pipeline import training_batches
+from lidit_jax.training.step import Batch, EncodeFunction
+from lidit_jax.training.tasks import Task
+
+
+class Feed:
+    """Puts this process's part of a batch on its devices, and runs frozen encoders on it."""
+
+    def __init__(self, task: Task, frozen: Any, sharding: Sharding):
+        """Binds the task's encoders.
+
+        Args:
+          task: reads the batches.
+          frozen: its frozen arrays, where they belong on the mesh.
+          sharding: of arrays whose first axis is the batch.
+        """
+        self._frozen, self._sharding = frozen, sharding
+        together = functools.partial(_encode_together, task.encode)
+        self._encode = jax.jit(together, out_shardings=sharding)
+
+    def put(self, batch: Batch) -> Batch:
+        """The batch as global arrays, as it is."""
+        place = functools.partial(jax.make_array_from_process_local_data, self._sharding)
+        return jax.tree.map(place, batch)
+
+    def encoded(self, batches: Sequence[Batch]) -> list[Batch]:
+        """The batches as global arrays, with the captions of all of them encoded in one call."""
+        placed = [self.put(batch) for batch in batches]
+        if "ids" not in placed[0]:
+            return placed
+        captions = [{name: batch.pop(name) for name in ("ids", "masks")} for batch in placed]
+        features = self._encode(self._frozen, captions)
+        return [batch | more for batch, more in zip(placed, features, strict=True)]
+
+    def training(
+        self, records: Any, config: Config, position: int
+    ) -> Iterator[tuple[np.ndarray, Batch]]:
+        """Endless batches, each with the indices of the records that this process gave to it.
+
+        Captions of `config.data.encode_steps` batches are encoded in one call; those of a single
+        one are left to the step's own program. The groups begin at multiples of that number, so
+        that a run that was interrupted goes on to the bit.
+
+        Args:
+          records: random access to training samples.
+          config: the run's configuration.
+          position: batches already consumed.
+        """
+        several = config.data.encode_steps
+        begin = position - position % several
+        batches = training_batches(records, config.training.batch_size, config.seed, begin)
+        while True:
+            group = list(itertools.islice(batches, several))
+            placed = self.encoded(group) if several > 1 else [self.put(group[0])]
+            for batch, ready in list(zip(group, placed, strict=True))[max(position - begin, 0) :]:
+                yield batch["index"], ready
+            begin += several
+
+
+def _encode_together(
+    encode: EncodeFunction, frozen: Any, parts: Sequence[Batch]
+) -> list[dict[str, Any]]:
+    """`encode` of n batches at once: a large call reads the weights once for all of them."""
+    n = len(parts)
+
+    def join(*leaves: jax.Array) -> jax.Array:
+        # Rows of one place in all batches lie side by side, so that they stay on their device.
+        return jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:])
+
+    def part(leaf: jax.Array, i: int) -> jax.Array:
+        return leaf.reshape(-1, n, *leaf.shape[1:])[:, i]
+
+    whole = encode(frozen, jax.tree.map(join, *parts))
+    return [jax.tree.map(functools.partial(part, i=i), whole) for i in range(n)]
