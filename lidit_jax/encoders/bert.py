@@ -17,6 +17,7 @@ from lidit_jax.encoders.blocks import (
     attention,
     blocks_below,
     linear,
+    look_up,
     positions_of,
     scan_blocks,
     wide,
@@ -97,7 +98,7 @@ class Bert:
     def _embed(
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
     ) -> Float[Array, "B S D"]:
-        x = params["embedding"][ids] + params["token_type"][0]
+        x = look_up(params["embedding"], ids) + params["token_type"][0]
         x = x + params["position"][positions_of(mask)]
         return self._norm(x, params, "embedding_norm")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
@@ -98,6 +99,22 @@ def positions_of(mask: Bool[Array, "B S"]) -> Int32[Array, "B S"]:
     return jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
 
 
+def split_by_rows(x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+    """Tells XLA that devices share the rows: it then gathers a block's weights, never activations.
+
+    Outside of a mesh it says nothing.
+    """
+    return nn.with_logical_constraint(x, ("batch", None, None))
+
+
+def look_up(table: Float[Array, "V D"], ids: Int32[Array, "B S"]) -> Float[Array, "B S D"]:
+    """`table[ids]`. On a mesh each device reads its own channels of the table for the rows of its
+    neighbours too, and the results change places: the table, which may be large, stays where it is.
+    """
+    ids = nn.with_logical_constraint(ids, ("copies", None))
+    return split_by_rows(nn.with_logical_constraint(table[ids], ("copies", None, "embed")))
+
+
 def layer_at(layers: dict[str, Array], index: Array) -> dict[str, Array]:
     """The parameters of one block out of the stacked ones.
 
@@ -120,7 +137,7 @@ def scan_blocks(
     """Runs the first `blocks` blocks; returns the last output, or [blocks, B, S, D] of all."""
 
     def step(x: Array, index: Array) -> tuple[Array, Array | None]:
-        x = block(layer_at(layers, index), x)
+        x = split_by_rows(block(layer_at(layers, index), x))
         return x, x if keep_all else None
 
     last, states = jax.lax.scan(step, x, jnp.arange(blocks))

@@ -21,8 +21,10 @@ from lidit_jax.encoders.blocks import (
     blocks_below,
     layer_at,
     linear,
+    look_up,
     positions_of,
     rms_norm,
+    split_by_rows,
 )
 from lidit_jax.encoders.rope import Rope, rotate, rotation
 
@@ -170,12 +172,13 @@ class Decoder:
         def step(x: Array, index: Array) -> tuple[Array, Any]:
             before = None if prefix is None else (prefix.keys[index], prefix.values[index])
             x, kv = self._block(layer_at(params["layers"], index), x, view_of(index), before)
+            x = split_by_rows(x)
             return x, collect(x, kv)
 
         return jax.lax.scan(step, self._embed(params, ids[:, start:]), jnp.arange(blocks))
 
     def _embed(self, params: Params, ids: Int32[Array, "B S"]) -> Float[Array, "B S D"]:
-        x = params["embedding"][ids]
+        x = look_up(params["embedding"], ids)
         # Rounded to the model's type first, as the models were trained.
         return x * jnp.asarray(self.embedding_scale, x.dtype)
 

@@ -15,7 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
-from lidit_jax.encoders.blocks import attention, blocks_below, linear, rms_norm, scan_blocks
+from lidit_jax.encoders.blocks import (
+    attention,
+    blocks_below,
+    linear,
+    look_up,
+    rms_norm,
+    scan_blocks,
+)
 
 Params = dict[str, Any]
 
@@ -107,7 +114,7 @@ class T5:
             bias = (layer if self.bias_in_every_block else params)["relative_bias"]
             return self._block(layer, x, mask, jnp.moveaxis(bias[bucket], -1, 0))
 
-        x = params["embedding"][ids]
+        x = look_up(params["embedding"], ids)
         return scan_blocks(block, params["layers"], x, blocks, keep_all=keep_all)
 
     def _block(

@@ -11,6 +11,7 @@ from lidit_jax.parallel.mesh import BATCH_AXES
 
 LOGICAL_AXIS_RULES = (
     ("batch", BATCH_AXES),
+    ("copies", ("replica", "data")),
     ("tokens", "context"),
     ("embed", "fsdp"),
     ("features", None),

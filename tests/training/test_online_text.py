@@ -1,0 +1,160 @@
+"""Encoders that run during training: the features of the disk, from weights that nothing trains."""
+
+import json
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from lidit_jax.data import captions
+from lidit_jax.data.pipeline import training_batches
+from lidit_jax.parallel.collectives import find_collectives
+from lidit_jax.parallel.mesh import batch_sharding, make_mesh
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
+from lidit_jax.training.feed import Feed
+from lidit_jax.training.lidit_task import LIDiTTask
+from lidit_jax.training.loop import train
+from tests.models.conftest import randomised
+from tests.training.test_resume import losses
+
+KEY = jax.random.key(7)
+ONLINE = ("data.text_features=online", "mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")
+
+
+@pytest.fixture(scope="module")
+def cached(tiny_config):
+    return LIDiTTask(tiny_config())
+
+
+@pytest.fixture(scope="module")
+def online(tiny_config):
+    """It never encodes the captions beforehand."""
+
+    def refuse(*arguments):
+        raise AssertionError("captions were encoded before training")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(captions, "prepare_text_features", refuse)
+        return LIDiTTask(tiny_config(*ONLINE))
+
+
+@pytest.fixture(scope="module")
+def params(cached):
+    return randomised(nn.unbox(jax.jit(cached.init)(jax.random.key(0))))
+
+
+def first_batch(task):
+    return next(training_batches(task.training_records, 16, seed=0, position=0))
+
+
+@pytest.fixture(scope="module")
+def expected(cached, params):
+    """The loss on one device, from features of the disk."""
+    value, _ = jax.jit(cached.loss)(params, cached.frozen, first_batch(cached), KEY)
+    return float(value)
+
+
+def loss_of(task):
+    return lambda params, frozen, batch: task.loss(params, frozen, task.encode(frozen, batch), KEY)[
+        0
+    ]
+
+
+def test_features_are_those_of_the_disk(cached, online):
+    batch, stored = first_batch(online), first_batch(cached)
+    features = jax.jit(online.encode)(online.frozen, batch)["features"]
+    for ours, theirs, mask, ids in zip(
+        features, stored["features"], stored["masks"], batch["ids"], strict=True
+    ):
+        assert ours.dtype == theirs.dtype
+        assert ours.shape[:2] == ids.shape
+        np.testing.assert_allclose(
+            np.asarray(ours, np.float32)[mask], theirs.astype(np.float32)[mask], rtol=2**-7
+        )
+
+
+def test_one_device_and_a_mesh_that_splits_the_encoders_give_the_loss_of_the_disk(
+    online, params, expected, tiny_config
+):
+    alone = jax.device_put((params, online.frozen), jax.devices()[0])
+    batch = first_batch(online)
+    assert float(jax.jit(loss_of(online))(*alone, batch)) == pytest.approx(expected, rel=1e-5)
+
+    mesh = make_mesh(tiny_config(*ONLINE).mesh)
+    frozen = jax.device_put(online.frozen, online.frozen_shardings(mesh))
+    for stream in frozen.encoders:
+        q = stream.params["layers"]["q"]
+        assert q.sharding.shard_shape(q.shape) == (4, 8, 8), "of [4, 16, 16]"
+    with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+        shapes = shapes_on(mesh, jax.eval_shape(online.init, KEY))
+    split = jax.tree.map(lambda leaf, shape: jax.device_put(leaf, shape.sharding), params, shapes)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+        rows = jax.device_put(batch, batch_sharding(mesh))
+        program = jax.jit(loss_of(online)).lower(split, frozen, rows).compile()
+        assert float(program(split, frozen, rows)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_are_gathered_block_by_block_and_activations_never(online, tiny_config):
+    """Of the vocabulary only the found rows move: the table is the largest of all arrays."""
+    mesh = make_mesh(tiny_config(*ONLINE).mesh)
+    frozen = jax.device_put(online.frozen, online.frozen_shardings(mesh))
+    batch = jax.device_put(first_batch(online), batch_sharding(mesh))
+    with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+        program = jax.jit(online.encode, out_shardings=batch_sharding(mesh))
+        compiled = program.lower(frozen, batch).compile()
+    found = find_collectives(compiled.as_text(), mesh)
+    in_blocks, outside = (
+        {(c.kind, *sorted(c.axes)) for c in found if c.in_loop == inside}
+        for inside in (True, False)
+    )
+    assert in_blocks == {("all-gather", "fsdp"), ("all-reduce", "tensor")}
+    assert outside == {("all-gather", "fsdp"), ("all-to-all", "fsdp")}
+    gathers = {
+        inside: [c.size for c in found if c.kind == "all-gather" and c.in_loop == inside]
+        for inside in (True, False)
+    }
+    assert max(gathers[True]) <= 4 * 16 * 32 / 2, "a weight of a block, split over tensor"
+    assert max(gathers[False]) == 4 * 8 * online.training_records[0]["ids"][1].size, "token ids"
+
+
+def test_weights_are_an_argument_and_no_constant(online):
+    jaxpr = jax.make_jaxpr(online.encode)(online.frozen, first_batch(online))
+    assert sum(np.size(constant) for constant in jaxpr.consts) < 100
+
+
+def test_several_steps_are_encoded_at_once_and_a_resumed_run_meets_the_same_features(
+    online, tiny_config
+):
+    config = tiny_config(*ONLINE, "data.encode_steps=2")
+    mesh = make_mesh(config.mesh)
+    frozen = jax.device_put(online.frozen, online.frozen_shardings(mesh))
+    feed = Feed(online, frozen, batch_sharding(mesh))
+    from_start = feed.training(online.training_records, config, 0)
+    batches = [next(from_start) for _ in range(4)]
+    resumed = feed.training(online.training_records, config, 3)
+    for records, batch in batches[3:]:
+        again, same = next(resumed)
+        np.testing.assert_array_equal(again, records)
+        jax.tree.map(np.testing.assert_array_equal, same, batch)
+    alone = jax.jit(online.encode)(frozen, feed.put(first_batch(online)))
+    for ours, theirs in zip(batches[0][1]["features"], alone["features"], strict=True):
+        np.testing.assert_allclose(
+            np.asarray(ours, np.float32), np.asarray(theirs, np.float32), rtol=2**-7, atol=1e-5
+        )
+
+
+def test_a_run_learns_what_it_learns_from_the_disk_and_saves_no_encoder(
+    tiny_config, trained, tmp_path
+):
+    config = tiny_config("data.text_features=online", "data.encode_steps=3", "training.steps=4")
+    train(config, tmp_path)
+    first = {step: loss for step, loss in losses(trained).items() if step <= 4}
+    assert losses(tmp_path) == pytest.approx(first, rel=1e-5)
+    before = losses(trained, "validation_loss")[4]
+    assert losses(tmp_path, "validation_loss")[4] == pytest.approx(before, rel=1e-5)
+    saved, expected = (
+        json.loads((run / "checkpoints" / "4" / "state" / "_METADATA").read_text())
+        for run in (tmp_path, trained)
+    )
+    assert saved["tree_metadata"].keys() == expected["tree_metadata"].keys()
