@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from lidit_jax.errors import LiditError
+from lidit_jax.paths import in_bucket
 
 
 @contextmanager
@@ -18,6 +20,7 @@ def writable_folder(folder: Path, option: str) -> Iterator[Path]:
     """Makes `folder` and proves that files can be written there, before any model loads.
 
     If the body fails, the folders made here are taken away again unless there are files in them.
+    A bucket has no folders to make or take away, and is never made itself.
 
     Args:
       folder: Where the files will go; missing parents are made too.
@@ -26,6 +29,10 @@ def writable_folder(folder: Path, option: str) -> Iterator[Path]:
     Raises:
       LiditError: when the folder cannot be made or written to.
     """
+    if in_bucket(folder):
+        _prove_writable(folder, option)
+        yield folder
+        return
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +53,18 @@ def writable_folder(folder: Path, option: str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears at `path` only once it is complete: written beside it, then renamed."""
+    """A file that appears at `path` only once it is complete.
+
+    On a disk it is written beside its name and renamed; in a bucket it is uploaded when the body
+    has ended, and an upload that is cut off leaves nothing.
+    """
+    if in_bucket(path):
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            with path.open("wb") as remote:
+                shutil.copyfileobj(file, remote)
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
@@ -58,6 +76,21 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _prove_writable(folder: Path, option: str) -> None:
+    """Writes an object below `folder` and deletes it."""
+    probe = folder / f".lidit-{uuid.uuid4().hex}"
+    try:
+        probe.write_bytes(b"x")
+        probe.unlink()
+    # Each store's client has errors of its own; whatever it was, nothing can be written there.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise LiditError(
+            f"{option}: cannot write to {folder} ({reason}): does the bucket exist, and do your "
+            "credentials let you write to it?"
+        ) from error
 
 
 def _umask() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lidit_jax.config import Config
 from lidit_jax.errors import LiditError
-from lidit_jax.paths import PACKAGED
+from lidit_jax.paths import PACKAGED, to_path
 from lidit_jax.recipes import config_from_json
 from lidit_jax.training.checkpoint import Checkpoints
 from lidit_jax.weights.bundle import is_bundle, load_bundle
@@ -16,7 +16,7 @@ from lidit_jax.weights.bundle import is_bundle, load_bundle
 
 def model_folder(checkpoint: str | Path) -> Path:
     """The folder that "demo", or a path, names."""
-    return PACKAGED / "demo" if str(checkpoint) == "demo" else Path(checkpoint).expanduser()
+    return PACKAGED / "demo" if str(checkpoint) == "demo" else to_path(checkpoint).expanduser()
 
 
 def load_model(

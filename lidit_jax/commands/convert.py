@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from lidit_jax.commands.arguments import CHECKPOINT_HELP, add_command
 from lidit_jax.errors import LiditError
 from lidit_jax.output import writable_folder
+from lidit_jax.paths import local_path
 
 _EXAMPLES = """\
   lidit convert to-torch demo torch-demo                then, without JAX:
@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         _to_torch,
     )
     to_torch.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT_HELP)
-    to_torch.add_argument("out", type=Path, metavar="OUT", help="the new folder")
+    to_torch.add_argument("out", type=local_path, metavar="OUT", help="the new folder")
     to_torch.add_argument(
         "--raw", action="store_true", help="the raw weights instead of their moving average"
     )
@@ -65,8 +65,8 @@ def add_parser(subparsers: Any) -> None:
         _EXAMPLES,
         _back,
     )
-    from_torch.add_argument("folder", type=Path, metavar="OUT", help="written by to-torch")
-    from_torch.add_argument("bundle", type=Path, metavar="BUNDLE", help="the new folder")
+    from_torch.add_argument("folder", type=local_path, metavar="OUT", help="written by to-torch")
+    from_torch.add_argument("bundle", type=local_path, metavar="BUNDLE", help="the new folder")
     from_hf = add_command(
         directions,
         "from-hf",
@@ -75,8 +75,8 @@ def add_parser(subparsers: Any) -> None:
         _from_hf,
     )
     from_hf.add_argument("part", choices=("hunyuan-refiner",), help="what to import")
-    from_hf.add_argument("path", type=Path, metavar="PATH", help="the transformer's folder")
-    from_hf.add_argument("out", type=Path, metavar="OUT", help="the new folder")
+    from_hf.add_argument("path", type=local_path, metavar="PATH", help="the transformer's folder")
+    from_hf.add_argument("out", type=local_path, metavar="OUT", help="the new folder")
 
 
 def _to_torch(options: argparse.Namespace) -> int:

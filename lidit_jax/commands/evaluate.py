@@ -15,6 +15,7 @@ from lidit_jax.commands.arguments import (
 )
 from lidit_jax.errors import LiditError
 from lidit_jax.output import writable_folder
+from lidit_jax.paths import to_path
 
 _EXAMPLES = """\
   lidit eval scenes --checkpoint=demo
@@ -45,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
     scenes.add_argument("--checkpoint", required=True, metavar="PATH|NAME", help=CHECKPOINT_HELP)
     scenes.add_argument(
         "--out",
-        type=Path,
+        type=to_path,
         default=Path("runs/scenes"),
         metavar="DIR",
         help="where scores.json and hits_and_misses.png go (default: %(default)s)",
@@ -82,7 +83,7 @@ def _add_samplers(benchmarks: Any) -> None:
     add("--checkpoint", required=True, metavar="PATH|NAME", help=CHECKPOINT_HELP)
     add(
         "--out",
-        type=Path,
+        type=to_path,
         default=Path("runs/samplers"),
         metavar="DIR",
         help="where samplers.json and samplers.md go (default: %(default)s)",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from pathlib import Path
 from typing import Any
 
 from lidit_jax.commands.arguments import add_command
 from lidit_jax.output import writable_folder
+from lidit_jax.paths import to_path
+from lidit_jax.staging import written_here
 
 _EXAMPLES = """\
   lidit export --checkpoint=runs/demo --out=my-model
@@ -26,9 +27,13 @@ def add_parser(subparsers: Any) -> None:
         subparsers, "export", "write the weights of a run as a folder to share", _EXAMPLES, run
     )
     parser.add_argument(
-        "--checkpoint", required=True, type=Path, metavar="DIR", help='a workdir of "lidit train"'
+        "--checkpoint",
+        required=True,
+        type=to_path,
+        metavar="DIR",
+        help='a workdir of "lidit train"',
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the new folder")
+    parser.add_argument("--out", required=True, type=to_path, metavar="DIR", help="the new folder")
     parser.add_argument(
         "--raw", action="store_true", help="the raw weights instead of their moving average"
     )
@@ -36,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Loads the newest checkpoint and writes the folder."""
-    with writable_folder(options.out, "--out"):
+    with writable_folder(options.out, "--out"), written_here(options.out) as out:
         from lidit_jax.models import diffusers_vae
         from lidit_jax.models.image_codec import build_autoencoder, files_of, locate
         from lidit_jax.saved_model import load_workdir
@@ -44,15 +49,15 @@ def run(options: argparse.Namespace) -> int:
 
         params, config, metadata = load_workdir(options.checkpoint, raw=options.raw)
         if config.training.task == "lidit" and config.vae.source != "pixels":
-            source, target = locate(config.vae.source), options.out / "vae"
+            source, target = locate(config.vae.source), out / "vae"
             if source.resolve() != target.resolve():
                 target.mkdir(parents=True, exist_ok=True)
                 for file in files_of(source):
                     shutil.copy2(file, target)
         if config.training.task == "vae" and config.vae.architecture == "kl":
-            diffusers_vae.save(options.out, build_autoencoder(config.vae), params)
+            diffusers_vae.save(out, build_autoencoder(config.vae), params)
         else:
-            save_bundle(options.out, params, config, metadata)
-    size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file())
+            save_bundle(out, params, config, metadata)
+        size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     print(f"{options.out}: {size / 1e6:.1f} MB, step {metadata['step']}")
     return 0

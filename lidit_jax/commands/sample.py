@@ -25,6 +25,7 @@ from lidit_jax.commands.sample_inputs import (
 )
 from lidit_jax.errors import LiditError
 from lidit_jax.output import writable_folder
+from lidit_jax.paths import to_path
 
 if TYPE_CHECKING:
     from lidit_jax.image_record import ImageRecord
@@ -81,7 +82,7 @@ def add_parser(subparsers: Any) -> None:
     add("--raw", action="store_true", help="the raw weights instead of their moving average")
     add("--prompt", action="append", default=[], metavar="TEXT", help="what to see; repeatable")
     add("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line")
-    add("--out", required=True, type=Path, metavar="FILE|DIR", help="a .png file, or a folder")
+    add("--out", required=True, type=to_path, metavar="FILE|DIR", help="a .png file, or a folder")
     add("--grid", action="store_true", help="one captioned picture of all images")
     add("--again", type=Path, metavar="PNG", help="draw this image once more, from its own record")
     add("--size", type=image_size, metavar="PX|WxH", help="side, or width x height, in pixels")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from lidit_jax.commands.arguments import add_command
 from lidit_jax.errors import LiditError
 from lidit_jax.output import writable_folder
+from lidit_jax.paths import to_path
 
 _EXAMPLES = """\
   lidit train --config=configs/demo.py --workdir=runs/demo
@@ -35,7 +35,11 @@ def add_parser(subparsers: Any) -> None:
         "--config", required=True, metavar="RECIPE", help="a recipe: configs/NAME.py, or its name"
     )
     parser.add_argument(
-        "--workdir", required=True, type=Path, metavar="DIR", help="where the run lives"
+        "--workdir",
+        required=True,
+        type=to_path,
+        metavar="DIR",
+        help="where the run lives: a folder, gs://BUCKET/… or s3://BUCKET/…",
     )
     parser.add_argument(
         "--config.FIELD",
@@ -66,27 +70,12 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
     return overrides, rest
 
 
-def refuse_url(workdir: Path) -> None:
-    """Refuses `gs://…`, which would become a folder named "gs:" (`Path` drops a slash).
-
-    Raises:
-      LiditError: names the mounted folder to use instead.
-    """
-    scheme, _, rest = str(workdir).partition(":/")
-    if rest and scheme.isalnum():
-        raise LiditError(
-            f"--workdir={scheme}://{rest}: buckets are used through a mounted folder, such as "
-            f"--workdir=/gcs/{rest} after `gcsfuse BUCKET /gcs/BUCKET`; launch/run.py does both"
-        )
-
-
 def run(options: argparse.Namespace) -> int:
     """Checks recipe and workdir, then trains."""
     from lidit_jax.parallel.distributed import join_processes, say_once
     from lidit_jax.parallel.xla_flags import apply_flags
     from lidit_jax.recipes import load_recipe
 
-    refuse_url(options.workdir)
     config = load_recipe(options.config, options.overrides)
     flags = apply_flags()
     join_processes()

@@ -3,12 +3,17 @@
 A folder is filled as `KEY.partial` in chunks, each recorded in `progress.json` once it is on disk,
 and renamed to `KEY` at the end. Whoever finds `KEY` can trust it; whoever finds `KEY.partial` goes
 on where it stopped, or waits while another process is at it.
+
+Training maps these arrays into memory, so they lie on this machine. Where the cache is a bucket,
+`KEY` is fetched from there, or filled here and then put there for the other hosts and later runs;
+its last object, `complete.json`, makes it count.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +22,11 @@ from typing import Any
 import numpy as np
 
 from lidit_jax.errors import LiditError
+from lidit_jax.output import writable_folder
+from lidit_jax.paths import cache_dir, in_bucket
+from lidit_jax.staging import upload_folder
+
+_COMPLETE = "complete.json"
 
 
 def content_key(kind: str, description: dict[str, Any]) -> str:
@@ -33,11 +43,11 @@ def fill(
     chunk: int,
     write: Callable[[dict[str, np.ndarray], int, int], None],
     progress: Callable[[int, int], None],
-) -> None:
+) -> Path:
     """Fills `folder` with arrays on disk, chunk by chunk; does nothing when it is complete.
 
     Args:
-      folder: where the data goes; its parent is created.
+      folder: where the data goes; its parent is created. It may lie in a bucket.
       description: written beside the data, for people.
       arrays: name -> (shape, type) of each `NAME.npy`.
       total: items to compute.
@@ -45,12 +55,24 @@ def fill(
       write: `write(arrays, start, stop)` computes those items into the memory-mapped arrays.
       progress: told (items done, total) at the start and after each chunk.
 
+    Returns:
+      The folder of this machine that holds the data.
+
     Raises:
       LiditError: when the folder cannot be written.
     """
+    if in_bucket(folder):
+        with writable_folder(folder.parent, "config.data.cache_dir"):
+            local = cache_dir() / "data" / folder.name
+            if not local.is_dir() and (folder / _COMPLETE).exists():
+                _download(folder, local)
+            fill(local, description, arrays, total, chunk, write, progress)
+            if not (folder / _COMPLETE).exists():
+                _upload(local, folder)
+        return local
     if folder.is_dir():
         progress(total, total)
-        return
+        return folder
     partial = folder.with_name(f"{folder.name}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +87,33 @@ def fill(
             f"cannot write prepared data to {folder.parent}: {error.strerror or error}; "
             "set config.data.cache_dir to a folder with free space"
         ) from error
+    return folder
+
+
+def _download(folder: Path, local: Path) -> None:
+    """Brings complete data here; it appears once all of it has come."""
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(local):
+        if local.is_dir():
+            return
+        partial = local.with_name(f"{local.name}.download")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for name, size in json.loads((folder / _COMPLETE).read_bytes()).items():
+            with (folder / name).open("rb") as source, (partial / name).open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+            if (partial / name).stat().st_size != size:
+                raise LiditError(
+                    f"{folder / name} is not complete: delete {folder} and start again"
+                )
+        os.replace(partial, local)
+
+
+def _upload(local: Path, folder: Path) -> None:
+    """Puts complete data into the bucket; two hosts that do it at once write the same."""
+    upload_folder(local, folder)
+    sizes = {file.name: file.stat().st_size for file in local.iterdir()}
+    (folder / _COMPLETE).write_bytes(json.dumps(sizes).encode())
 
 
 def _fill_partial(

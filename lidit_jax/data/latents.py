@@ -60,7 +60,7 @@ def prepare_latents(
 
     total = len(source)
     arrays = {"latents": ((total, *latent_shape), np.dtype(np.float16))}
-    fill(target, description, arrays, total, _CHUNK, write, progress)
+    target = fill(target, description, arrays, total, _CHUNK, write, progress)
     return np.load(target / "latents.npy", mmap_mode="r")
 
 

@@ -119,7 +119,7 @@ def prepare_text_features(
 
     target = folder / content_key("text", description)
     width = encoder.width
-    fill(
+    target = fill(
         target,
         description,
         {

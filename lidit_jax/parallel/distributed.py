@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+import json
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
+from typing import Any
 
 import jax
+import numpy as np
 
 from lidit_jax.errors import LiditError
 
@@ -45,6 +49,61 @@ def say_once(lines: Iterable[str]) -> None:
     if jax.process_index() == 0:
         for line in lines:
             print(line, flush=True)
+
+
+def any_process(mine: bool) -> bool:
+    """Whether it is true on any process; all must ask."""
+    if jax.process_count() == 1:
+        return mine
+    from jax.experimental.multihost_utils import process_allgather
+
+    return bool(np.any(process_allgather(np.asarray(mine))))
+
+
+def from_all(mine: Any) -> list[Any]:
+    """What each process gives, by its number; all must call it.
+
+    Args:
+      mine: anything that JSON can hold. Where all give the same, only its digest travels.
+    """
+    if jax.process_count() == 1:
+        return [mine]
+    from jax.experimental.multihost_utils import process_allgather
+
+    text = json.dumps(mine, sort_keys=True).encode()
+    digests = process_allgather(np.frombuffer(hashlib.sha256(text).digest(), np.uint8))
+    if np.all(digests == digests[0]):
+        return [mine] * jax.process_count()
+    lengths = process_allgather(np.asarray(len(text))).tolist()
+    padded = np.zeros(max(lengths), np.uint8)
+    padded[: len(text)] = np.frombuffer(text, np.uint8)
+    rows = process_allgather(padded)
+    return [json.loads(row[:n].tobytes()) for row, n in zip(rows, lengths, strict=True)]
+
+
+def meet(place: str, minutes: float) -> None:
+    """Waits until all processes are at the same place of the program.
+
+    Args:
+      place: names it in the message; used once.
+      minutes: how long to wait; 0 does not wait at all.
+
+    Raises:
+      LiditError: when some do not come in time.
+    """
+    if jax.process_count() == 1 or not minutes:
+        return
+    from orbax.checkpoint.multihost import get_barrier_sync_fn
+
+    try:
+        get_barrier_sync_fn()(key=f"lidit: {place}", timeout_ms=round(60_000 * minutes))
+    except RuntimeError as error:  # how the runtime reports a time-out
+        reason = str(error).partition("\n")[0][:300]
+        raise LiditError(
+            f"not all processes came to {place!r} within {minutes:g} minutes ({reason}): look at "
+            "the last lines of those that are missing; the same command goes on from the last "
+            "checkpoint"
+        ) from error
 
 
 def _has_companions() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,46 +15,54 @@ from orbax.checkpoint import checkpoint_managers as managers
 from lidit_jax.config import TrainingConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.migrations import FORMAT, migrate
+from lidit_jax.paths import in_bucket
+from lidit_jax.training.checksums import checksums
 from lidit_jax.training.state import TrainState
+
+_CHECKSUMS = "checksums"
 
 
 class Checkpoints:
     """The checkpoints of one workdir, saved in the background.
 
-    A checkpoint is complete or absent: Orbax writes it beside its name and renames it. The metadata
-    (format number, configuration, encoders) is part of the same item as the state.
+    A checkpoint is complete or absent: on a disk Orbax writes it beside its name and renames it, in
+    a bucket it writes a last object that makes it count. The metadata (format number,
+    configuration, encoders, a checksum of each array) is part of the same item as the state.
+
+    A save that fails, as on a full disk, is told, and takes nothing from the checkpoints before it.
+    One process alone goes on and saves again the next time; of several all stop, because they
+    cannot be sure that they saw the same. A failed save that is the last one is an error.
     """
 
     def __init__(self, workdir: Path, keep: TrainingConfig | None = None):
         """Opens `workdir/checkpoints`.
 
         Args:
-          workdir: of the run.
+          workdir: of the run; a folder, or in a bucket.
           keep: says which checkpoints stay; without it nothing can be written.
         """
-        self.folder = (workdir / "checkpoints").absolute()
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=_preservation(keep) if keep else None,
-                # Makes Orbax write the losses down, for the policy after a resume.
-                best_fn=_best_loss if keep and keep.keep_best else None,
-                best_mode="min",
-                create=keep is not None,
-                read_only=keep is None,
-                enable_async_checkpointing=keep is not None,
-            ),
-        )
+        folder = workdir / "checkpoints"
+        self.folder = folder if in_bucket(folder) else folder.absolute()
+        self._keep = keep
+        self._saving: int | None = None
+        self._failure = ""
+        self._manager = self._open()
 
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            # What ends the run is the news; that a save failed too is only told.
+            with contextlib.suppress(LiditError):
+                self.check(wait=True)
+            self._manager.close()
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, the newest last."""
-        return sorted(self._manager.all_steps())
+        return sorted(set(self._manager.all_steps()) - {self._saving})
 
     def save(
         self,
@@ -69,17 +78,43 @@ class Checkpoints:
           state: all of it.
           metadata: the run's configuration, encoders and the like.
           losses: of the validation at this step, by which the best checkpoint is kept.
+
+        Raises:
+          LiditError: when a save of several processes has failed.
         """
+        self.check(wait=True)
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            metrics=losses,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                metadata=ocp.args.JsonSave({"format": FORMAT} | metadata),
-            ),
-        )
+        self._saving = step
+        described = {"format": FORMAT, _CHECKSUMS: checksums(state)} | metadata
+        try:
+            self._manager.save(
+                step,
+                metrics=losses,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    metadata=ocp.args.JsonSave(described),
+                ),
+            )
+        except Exception as error:  # a disk, a bucket, another process: whatever it was
+            self._failed(error)
+
+    def check(self, wait: bool = False) -> None:
+        """Tells of a save that has failed, and makes room for the next.
+
+        Args:
+          wait: until the save that goes on has ended.
+
+        Raises:
+          LiditError: when it was one of several processes.
+        """
+        if self._saving is None or (self._manager.is_saving_in_progress() and not wait):
+            return
+        try:
+            self._manager.wait_until_finished()
+            self._saving, self._failure = None, ""
+        except Exception as error:
+            self._failed(error)
 
     def restore(self, step: int, shapes: TrainState) -> TrainState:
         """The state of a step, placed as `shapes` (with shardings) asks.
@@ -87,11 +122,12 @@ class Checkpoints:
         Raises:
           LiditError: when the checkpoint is damaged or belongs to another model.
         """
-        self.metadata(step)
+        expected = self._described(step).get(_CHECKSUMS)
         try:
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
             )
+            _compare(checksums(restored["state"]), expected)
         except (ValueError, KeyError, OSError, TypeError) as error:
             raise self._unreadable(step, error) from error
         return restored["state"]
@@ -104,6 +140,7 @@ class Checkpoints:
           name: of the part of the state.
           shardings: where to put the arrays; what it lacks goes to the host's first device.
         """
+        expected = self._described(step).get(_CHECKSUMS)
         path = self.folder / str(step) / "state"
         try:
             with ocp.PyTreeCheckpointer() as checkpointer:
@@ -127,6 +164,8 @@ class Checkpoints:
                         partial_restore=True,
                     ),
                 )
+            read = {f".{name}{k}": value for k, value in checksums(restored[name]).items()}
+            _compare(read, expected)
         except (ValueError, KeyError, OSError, TypeError) as error:
             raise self._unreadable(step, error) from error
         return restored[name]
@@ -137,6 +176,42 @@ class Checkpoints:
         Raises:
           LiditError: when it cannot be read, or comes from a newer version.
         """
+        described = self._described(step)
+        described.pop(_CHECKSUMS, None)
+        return described
+
+    def wait(self) -> None:
+        """Returns when all saves are on disk. Raises `LiditError` when the last one has failed."""
+        last = self._saving
+        self.check(wait=True)
+        if last is not None and self._failure:
+            raise LiditError(f"{self._failure}, and run the same command to go on from there")
+
+    def close(self) -> None:
+        """Waits for saves and lets go of the folder. Raises as `wait` does."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _open(self) -> ocp.CheckpointManager:
+        keep = self._keep
+        return ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=_preservation(keep) if keep else None,
+                # Makes Orbax write the losses down, for the policy after a resume.
+                best_fn=_best_loss if keep and keep.keep_best else None,
+                best_mode="min",
+                create=keep is not None,
+                read_only=keep is None,
+                # What a save that was cut off has left takes room that the next one needs.
+                cleanup_tmp_directories=keep is not None,
+                enable_async_checkpointing=keep is not None,
+            ),
+        )
+
+    def _described(self, step: int) -> dict[str, Any]:
         try:
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
@@ -145,22 +220,43 @@ class Checkpoints:
         except (ValueError, KeyError, OSError, TypeError) as error:
             raise self._unreadable(step, error) from error
 
-    def wait(self) -> None:
-        """Returns when all saves are on disk."""
-        self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Waits for saves and lets go of the folder."""
-        self._manager.close()
+    def _failed(self, error: Exception) -> None:
+        """Says which save failed and what is intact; the manager forgets it and starts anew."""
+        step, self._saving = self._saving, None
+        with contextlib.suppress(Exception):  # it may say the same once more
+            self._manager.close()
+        text = f"the checkpoint of step {step} could not be written ({_reason(error)})"
+        room = f"make room in {self.folder}"
+        if jax.process_count() > 1:
+            raise LiditError(f"{text}; those before it are intact: {room}, and start again")
+        self._manager = self._open()
+        steps = self._manager.all_steps()
+        intact = f"that of step {max(steps)} is intact" if steps else "there is none before it"
+        self._failure = f"{text}; {intact}: {room}"
+        print(self._failure, flush=True)
 
     def _unreadable(self, step: int, error: Exception) -> LiditError:
-        reason = (
-            json.dumps(str(error).splitlines()[0][:200]) if str(error) else type(error).__name__
-        )
         return LiditError(
-            f"cannot restore checkpoint {self.folder / str(step)}: {reason}; delete that folder to "
-            "go on from the one before"
+            f"cannot restore checkpoint {self.folder / str(step)}: {_reason(error)}; delete that "
+            "folder to go on from the one before"
         )
+
+
+def _compare(read: dict[str, int], expected: dict[str, int] | None) -> None:
+    """Raises `ValueError` for arrays that are not what was saved; older checkpoints cannot tell."""
+    if expected is None:
+        return
+    changed = [name for name, value in read.items() if expected.get(name) != value]
+    if changed:
+        raise ValueError(
+            f"{changed[0]} and {len(changed) - 1} more of {len(read)} arrays are not as they were "
+            "saved"
+        )
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return json.dumps(text.splitlines()[0][:200]) if text else type(error).__name__
 
 
 def _preservation(keep: TrainingConfig) -> managers.PreservationPolicy:

@@ -33,7 +33,7 @@ from lidit_jax.models.image_codec import ImageCodec, load_codec
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.models.refiner import GATE_MAGNITUDES
 from lidit_jax.parallel.mesh import make_mesh, replicated
-from lidit_jax.paths import cache_dir
+from lidit_jax.paths import cache_dir, to_path
 from lidit_jax.progress import progress_bar
 from lidit_jax.training.step import Batch, Metrics
 
@@ -66,7 +66,7 @@ class LIDiTTask:
         encoders = PromptEncoders(config.encoders, make_mesh(config.mesh))
         # Before the captions, which may take hours: one of these prompts may be too long.
         self._prompts, _ = encoders.encode(config.training.prompts)
-        folder = Path(config.data.cache_dir) if config.data.cache_dir else cache_dir() / "data"
+        folder = to_path(config.data.cache_dir) if config.data.cache_dir else cache_dir() / "data"
 
         sources = {split: open_source(config, split) for split in ("train", "heldout")}
         latents = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import math
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jax.sharding import Mesh
 from lidit_jax.config import Config
 from lidit_jax.data.pipeline import evaluation_batches
 from lidit_jax.output import atomic_file
+from lidit_jax.parallel.distributed import meet
 from lidit_jax.parallel.mesh import (
     BATCH_AXES,
     batch_sharding,
@@ -26,11 +28,13 @@ from lidit_jax.parallel.mesh import (
     replicated,
 )
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
+from lidit_jax.training.agreement import refuse_other_data, refuse_other_programs
 from lidit_jax.training.checkpoint import Checkpoints
 from lidit_jax.training.feed import Feed
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
 from lidit_jax.training.initialisation import start_from
 from lidit_jax.training.optimizers import make_optimizer
+from lidit_jax.training.profiling import Profiler
 from lidit_jax.training.resume import refuse_another_run, refuse_other_models
 from lidit_jax.training.run_log import RunLog
 from lidit_jax.training.state import TrainState, create_state
@@ -48,7 +52,8 @@ def train(config: Config, workdir: Path) -> TrainState:
 
     Raises:
       LiditError: when the workdir holds another run, the mesh does not divide the model or the
-        batch, or many updates in a row were not finite.
+        batch, the hosts do not agree, many updates in a row were not finite, or the last checkpoint
+        could not be written.
     """
     with ExitStack() as cleanup:
         return _train(config, workdir, cleanup)
@@ -56,7 +61,8 @@ def train(config: Config, workdir: Path) -> TrainState:
 
 def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
     """`train`; what it opens is closed by `cleanup`, whatever happens."""
-    training = config.training
+    training, begun = config.training, time.time()
+    refuse_other_programs(config, workdir)
     mesh = make_mesh(config.mesh)
     check_divisions(config, mesh)
     checkpoints = cleanup.enter_context(Checkpoints(workdir, training))
@@ -84,10 +90,10 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
             state = jax.jit(lambda: nn.unbox(create()), out_shardings=shardings)()
             if training.init_from:
                 state, fresh = start_from(state, training.init_from)
+        refuse_other_data(config, task, int(state.position))
         _describe(state, config, workdir)
-        log = cleanup.enter_context(
-            RunLog(workdir, training.steps, training.batch_size, first_step, task.training_flops)
-        )
+        sizes = (training.steps, training.batch_size, first_step, task.training_flops)
+        log = cleanup.enter_context(RunLog(workdir, *sizes, begun, config))
         log.say(f"{'resuming' if first_step else 'starting'} at step {first_step} in {workdir}")
         if not first_step and training.init_from:
             log.say(f"weights from {training.init_from}; {len(fresh)} parameters start afresh")
@@ -99,30 +105,40 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         batches = feed.training(task.training_records, config, int(state.position))
         skipped = SkippedUpdates(training.stop_after_skipped)
         watchdog = cleanup.enter_context(Watchdog(training.watchdog_minutes))
+        profiler = cleanup.enter_context(Profiler(workdir, training, log.say))
+        meet("the first step", training.barrier_minutes)
 
         for step in range(first_step + 1, training.steps + 1):
             watchdog.step()
+            profiler.step(step, state)
             with log.waiting_for_data():
                 records, batch = next(batches)
-            state, metrics = train_step(state, frozen, batch)
+            # The first call compiles the step before it returns.
+            with log.aside() if step == first_step + 1 else nullcontext():
+                state, metrics = train_step(state, frozen, batch)
             log.accumulate(metrics)
             skipped.watch(step, metrics["applied"].total, records)
             stopping = stop(step)
             last = step == training.steps or stopping
             if step % training.log_every == 0 or last:
                 log.flush(step)
+                checkpoints.check()
             losses = None
             if not stopping and (step % training.eval_every == 0 or last):
-                losses = _validation_losses(task, validate, state, frozen, feed, mesh)
+                with log.aside():
+                    losses = _validation_losses(task, validate, state, frozen, feed, mesh)
                 log.scalars(step, losses)
             if step % training.checkpoint_every == 0 or last:
-                checkpoints.save(step, state, metadata, losses)
+                with log.aside():
+                    checkpoints.save(step, state, metadata, losses)
             if stopping:
                 log.say(f"stopped at step {step}; run the same command to go on")
                 break
             if step % training.image_every == 0 or last:
-                log.images(step, *task.sample_images(state.ema_params, frozen))
+                with log.aside():
+                    log.images(step, *task.sample_images(state.ema_params, frozen))
         skipped.drain()
+        meet("the end of the run", training.barrier_minutes)
     return state
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lidit_jax.output import atomic_file
+from lidit_jax.training.metric_files import RECORDS, read_records
+from lidit_jax.training.resume import flat_fields
 
 _PLOTTED = ("loss", "validation_loss", "validation_loss_ema")
 _SHOWN = {
@@ -20,6 +22,8 @@ _SHOWN = {
     "images_per_second": ("images/s", "{:.1f}"),
     "step_seconds": ("seconds a step", "{:.3f}"),
     "data_wait_share": ("share of time waiting for data", "{:.1%}"),
+    "goodput": ("goodput: share of all time in steps that count", "{:.1%}"),
+    "device_memory_gib": ("largest use of a device's memory, GiB", "{:.2f}"),
     "tflops_per_second_per_device": ("TFLOP/s a device, frozen models apart", "{:.3f}"),
     "model_flops_utilisation": ("model FLOPs utilisation", "{:.1%}"),
     "gradient_norm": ("gradient norm", "{:.3f}"),
@@ -31,7 +35,7 @@ _STYLE += "td,th{padding:.1em 1em .1em 0;text-align:left}img{max-width:100%}"
 
 def write_report(workdir: Path) -> None:
     """Writes `loss.png` and `report.html`, which needs no other file; nothing without records."""
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    records = read_records(workdir / RECORDS)
     if not plot_losses(records, workdir / "loss.png"):
         return
     last: dict[str, float] = {}
@@ -46,7 +50,7 @@ def write_report(workdir: Path) -> None:
     parts.append(_picture(workdir / "loss.png"))
     parts += [_picture(grid) for grid in sorted((workdir / "images").glob("*.png"))[-1:]]
     if (workdir / "config.json").is_file():
-        settings = _flat(json.loads((workdir / "config.json").read_text()))
+        settings = flat_fields(json.loads((workdir / "config.json").read_bytes())).items()
         parts.append(f"<details><summary>Configuration</summary>{_table(settings)}</details>")
     page = f"<!doctype html><meta charset=utf-8><title>Run</title><style>{_STYLE}</style>"
     with atomic_file(workdir / "report.html") as file:
@@ -91,11 +95,3 @@ def _table(rows: Iterable[tuple[str, Any]]) -> str:
 def _picture(file: Path) -> str:
     data = base64.b64encode(file.read_bytes()).decode()
     return f'<p><img alt="{html.escape(file.name)}" src="data:image/png;base64,{data}"></p>'
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        nested = isinstance(value, dict)
-        rows += _flat(value, f"{prefix}{name}.") if nested else [(f"{prefix}{name}", value)]
-    return rows

@@ -19,12 +19,14 @@ _MAY_CHANGE += ("training.keep_every", "training.keep_best", "training.watchdog_
 _MAY_CHANGE += ("training.stop_after_skipped", "training.accumulation", "training.init_from")
 _MAY_CHANGE += ("model.remat", "model.scan_unroll", "optimizer.schedule", "optimizer.decay_steps")
 _MAY_CHANGE += ("data.text_features", "data.encode_steps")
+_MAY_CHANGE += ("training.barrier_minutes", "training.profile", "training.tracker")
 
 
 def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) -> None:
     """Refuses to go on with a configuration that would make it another run."""
     saved = config_from_json(json.dumps(metadata["config"]))
-    before, now = _flat(json.loads(saved.to_json())), _flat(json.loads(config.to_json()))
+    before = flat_fields(json.loads(saved.to_json()))
+    now = flat_fields(json.loads(config.to_json()))
     for name, value in now.items():
         if before[name] != value and not name.startswith(_MAY_CHANGE):
             raise LiditError(
@@ -43,9 +45,10 @@ def refuse_other_models(task: Task, metadata: dict[str, Any], workdir: Path) -> 
             )
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_fields(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of a nested configuration by their full names, such as "model.depth"."""
     flat = {}
     for name, value in values.items():
-        nested = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+        nested = flat_fields(value, f"{prefix}{name}.") if isinstance(value, dict) else None
         flat.update(nested if nested is not None else {f"{prefix}{name}": value})
     return flat

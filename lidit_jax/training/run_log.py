@@ -1,10 +1,8 @@
-"""What one sees of a run: progress, `metrics.jsonl`, TensorBoard, a loss curve, image grids."""
+"""What one sees of a run: progress, metrics in files and trackers, a report, image grids."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +16,16 @@ from jaxtyping import UInt8
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lidit_jax.config import Config
 from lidit_jax.evaluation.images import captioned_grid
 from lidit_jax.output import atomic_file
 from lidit_jax.parallel.devices import peak_flops
+from lidit_jax.training.goodput import Goodput
+from lidit_jax.training.metric_files import MetricFiles
 from lidit_jax.training.report import write_report
+from lidit_jax.training.tracker import Tracker, check_installed
+
+_GIB = 2**30
 
 
 class RunLog:
@@ -38,29 +42,37 @@ class RunLog:
         batch_size: int,
         first_step: int,
         sample_flops: float | None = None,
+        begun: float | None = None,
+        config: Config | None = None,
     ):
         """Opens the log of a run.
 
         Args:
-          workdir: of the run.
+          workdir: of the run; a folder, or in a bucket.
           total_steps: at which it will end.
           batch_size: images a step, of all processes together.
           first_step: steps done before.
           sample_flops: operations of training on one image; without it no use of the devices.
+          begun: when this start of the run began, in seconds since 1970; None for now.
+          config: for the tracker that it may name.
+
+        Raises:
+          LiditError: when that tracker is not installed.
         """
         self._active = jax.process_index() == 0
         self._workdir, self._total, self._batch_size = workdir, total_steps, batch_size
-        self._mark, self._waited = (time.perf_counter(), first_step), 0.0
+        self._mark, self._waited, self._aside = (time.perf_counter(), first_step), 0.0, 0.0
         self._sample_flops, self._peak = sample_flops, peak_flops(jax.devices()[0])
         self._averages: dict[str, Average] = {}
+        tracker = config.training.tracker if config else ""
+        check_installed(tracker)
         if not self._active:
             return
-        from tensorboardX import SummaryWriter
-
-        self._writer = SummaryWriter(str(workdir / "tensorboard"))
-        records = workdir / "metrics.jsonl"
-        _drop_torn_line(records)
-        self._records = records.open("a", encoding="utf-8")
+        self._files = MetricFiles(workdir)
+        begun = time.time() if begun is None else begun
+        self._goodput = Goodput(self._files.earlier, first_step, begun)
+        self._files.note(first_step, {"started": begun})
+        self._tracker = Tracker(tracker, workdir, config) if tracker else None
         self.console = Console()
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -87,8 +99,16 @@ class RunLog:
     def waiting_for_data(self) -> Iterator[None]:
         """Counts the time until the next batch is there."""
         begin = time.perf_counter()
-        yield
+        with self.aside():
+            yield
         self._waited += time.perf_counter() - begin
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Counts time that is not spent on steps: compiling, validation, pictures, checkpoints."""
+        begin = time.perf_counter()
+        yield
+        self._aside += time.perf_counter() - begin
 
     def flush(self, step: int) -> dict[str, float]:
         """Writes and returns the averages since the last flush, with speed and time left."""
@@ -100,12 +120,18 @@ class RunLog:
         values["step_seconds"] = (now - then) / max(step - first, 1)
         values["images_per_second"] = self._batch_size / values["step_seconds"]
         values["data_wait_share"] = self._waited / max(now - then, 1e-9)
-        self._waited = 0.0
+        values["productive_seconds"] = max(now - then - self._aside, 0.0)
+        values["steps"] = step - first
+        self._waited = self._aside = 0.0
         if self._sample_flops:
             device_flops = values["images_per_second"] * self._sample_flops / jax.device_count()
             values["tflops_per_second_per_device"] = device_flops / 1e12
             if self._peak:
                 values["model_flops_utilisation"] = device_flops / self._peak
+        values |= _device_memory()
+        if self._active:
+            self._goodput.add(values["productive_seconds"])
+            values["goodput"] = self._goodput.share(time.time())
         self.scalars(step, values)
         if self._active:
             left = (self._total - step) * values["step_seconds"]
@@ -118,13 +144,13 @@ class RunLog:
         return values
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Writes numbers to `metrics.jsonl` and TensorBoard."""
+        """Writes numbers to `metrics.jsonl`, TensorBoard and the tracker."""
         if not self._active:
             return
-        self._records.write(json.dumps({"step": step} | values) + "\n")
-        self._records.flush()
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        self._files.write(step, values)
+        self._files.flush()
+        if self._tracker:
+            self._tracker.write(step, values)
 
     def images(
         self, step: int, images: UInt8[np.ndarray, "B H W 3"], captions: Sequence[str]
@@ -132,12 +158,12 @@ class RunLog:
         """Writes `images/step_NNNNNN.png` and the same to TensorBoard."""
         if not self._active:
             return
-        folder = self._workdir / "images"
-        folder.mkdir(exist_ok=True)
         grid = captioned_grid(images, captions, columns=min(len(images), 8))
-        with atomic_file(folder / f"step_{step:06d}.png") as file:
-            grid.save(file, format="PNG")
-        self._writer.add_image("samples", np.asarray(grid), step, dataformats="HWC")
+        self._files.image(step, np.asarray(grid))
+        file = self._workdir / "images" / f"step_{step:06d}.png"
+        file.parent.mkdir(exist_ok=True)
+        with self._files.tolerated(), atomic_file(file) as stream:
+            grid.save(stream, format="PNG")
 
     def say(self, text: str) -> None:
         """Prints a line above the progress bar."""
@@ -149,9 +175,11 @@ class RunLog:
         if not self._active:
             return
         self._progress.stop()
-        self._records.close()
-        self._writer.close()
-        write_report(self._workdir)
+        self._files.close()
+        if self._tracker:
+            self._tracker.close()
+        with self._files.tolerated():
+            write_report(self._workdir)
 
 
 @jax.jit
@@ -159,13 +187,11 @@ def _merge(total: dict[str, Average], step: dict[str, Average]) -> dict[str, Ave
     return jax.tree.map(jnp.add, total, step)
 
 
-def _drop_torn_line(records: Path) -> None:
-    """Takes away what a full disk or a power cut has left of a last line."""
-    if records.is_file():
-        content = records.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(records, whole)
+def _device_memory() -> dict[str, float]:
+    """The largest use of this process's devices so far, where they tell."""
+    used = [(device.memory_stats() or {}) for device in jax.local_devices()]
+    peaks = [stats["peak_bytes_in_use"] for stats in used if "peak_bytes_in_use" in stats]
+    return {"device_memory_gib": max(peaks) / _GIB} if peaks else {}
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,8 @@
 """Checkpoints: complete or absent, versioned, and clear about damage."""
 
+import contextlib
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -94,12 +96,19 @@ def largest_file(folder):
     )
 
 
+def swap_arrays(step, other):
+    """Whole and readable, but not what was saved."""
+    shutil.rmtree(step / "state")
+    shutil.copytree(other / "state", step / "state")
+
+
 DAMAGE = {
     "arrays truncated": lambda step: largest_file(step / "state" / "d").write_bytes(b"x"),
     "state lost": lambda step: shutil.rmtree(step / "state"),
     "tree truncated": lambda step: (step / "state" / "_METADATA").write_text("{"),
     "metadata truncated": lambda step: next((step / "metadata").rglob("metadata")).write_text("{"),
     "metadata lost": lambda step: shutil.rmtree(step / "metadata"),
+    "arrays of another step": lambda step: swap_arrays(step, step.with_name("3")),
 }
 
 
@@ -118,8 +127,9 @@ def test_damage_is_named_with_the_way_out(damage, workdir):
         assert checkpoints.restore(checkpoints.steps()[-1], SHAPES).step == 3
 
 
-def test_weights_of_a_damaged_checkpoint_are_refused_too(workdir):
-    DAMAGE["arrays truncated"](workdir / "checkpoints" / "4")
+@pytest.mark.parametrize("damage", ["arrays truncated", "arrays of another step"])
+def test_weights_of_a_damaged_checkpoint_are_refused_too(damage, workdir):
+    DAMAGE[damage](workdir / "checkpoints" / "4")
     with (
         Checkpoints(workdir) as checkpoints,
         pytest.raises(LiditError, match=r"cannot restore checkpoint .*; delete that folder"),
@@ -183,3 +193,60 @@ def test_the_best_and_every_third_are_kept_beside_the_newest(tmp_path):
                 )
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [2, 3, 6, 8]
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file may grow beyond 20 kB, as if nothing were left."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def large(value):
+    """A state whose arrays do not compress to 20 kB."""
+    kernel = jax.random.normal(jax.random.key(value), (256, 128))
+    return state(value).replace(params={"layer": {"kernel": kernel}})
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_saving(tmp_path, capsys):
+    with Checkpoints(tmp_path, KEEP) as checkpoints:
+        checkpoints.save(1, large(1), {})
+        checkpoints.wait()
+        with full_disk():
+            checkpoints.save(2, large(2), {})
+            checkpoints.check(wait=True)
+        told = capsys.readouterr().out
+        assert told.startswith("the checkpoint of step 2 could not be written (")
+        assert "; that of step 1 is intact: make room in" in told
+        assert checkpoints.steps() == [1]
+        checkpoints.save(3, large(3), {})
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"1", "3"}, "no rest"
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 3):
+            restored = checkpoints.restore_weights(step, "params")
+            jax.tree.map(np.testing.assert_array_equal, restored, large(step).params)
+
+
+def test_a_full_disk_at_the_end_is_an_error(tmp_path):
+    checkpoints = Checkpoints(tmp_path, KEEP)
+    checkpoints.save(1, large(1), {})
+    checkpoints.wait()
+    with full_disk():
+        checkpoints.save(2, large(2), {})
+        with pytest.raises(LiditError, match=r"step 2 could not be written .* step 1 is intact"):
+            checkpoints.close()
+
+
+def test_an_error_of_the_run_is_not_hidden_by_one_of_its_checkpoint(tmp_path, capsys):
+    def run():
+        with full_disk(), Checkpoints(tmp_path, KEEP) as checkpoints:
+            checkpoints.save(1, large(1), {})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run()
+    assert "step 1 could not be written" in capsys.readouterr().out

@@ -1,6 +1,8 @@
 """What a run leaves to look at, also after it was cut off in the middle of a line."""
 
 import json
+import resource
+import struct
 import time
 
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from clu.metrics import Average
 from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
 from lidit_jax.training import run_log
 from lidit_jax.training.run_log import RunLog
@@ -18,13 +21,25 @@ def log(workdir, first_step=0):
     return RunLog(workdir, total_steps=10, batch_size=4, first_step=first_step)
 
 
+def load(file):
+    """The events of a TensorBoard file: length, its checksum, content, its checksum."""
+    data, events = file.read_bytes(), []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        events.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    return events
+
+
 def average(loss, count=1):
     """What one step reports."""
     return {"loss": Average(total=jnp.float32(loss * count), count=jnp.float32(count))}
 
 
 def records(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    """What was written but the times of the starts."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if "started" not in line]
 
 
 def test_averages_speed_and_curve(tmp_path, capsys):
@@ -41,7 +56,11 @@ def test_averages_speed_and_curve(tmp_path, capsys):
     assert [record["step"] for record in records(tmp_path)] == [2, 3, 3]
     assert records(tmp_path)[2] == {"step": 3, "validation_loss": 0.7}
     assert Image.open(tmp_path / "loss.png").width > 300
-    assert list((tmp_path / "tensorboard").iterdir())
+    events = next((tmp_path / "tensorboard").iterdir())
+    written = [event for event in load(events) if event.summary.value]
+    tags = {value.tag: value.simple_value for event in written for value in event.summary.value}
+    assert tags["validation_loss"] == pytest.approx(0.7)
+    assert written[-1].step == 3
 
 
 def test_images_carry_their_step_and_captions(tmp_path):
@@ -109,3 +128,34 @@ def test_the_report_shows_settings_curve_and_newest_grid(tmp_path):
     assert "model.width" in page
     assert ">64<" in page
     assert "1.5" in page
+
+
+def test_goodput_goes_on_over_restarts(tmp_path):
+    for first_step in (0, 5):
+        with log(tmp_path, first_step) as run:
+            run.accumulate(average(0.5))
+            time.sleep(0.02)
+            with run.aside():
+                time.sleep(0.02)
+            values = run.flush(first_step + 5)
+    productive = [record["productive_seconds"] for record in records(tmp_path)]
+    assert all(0.02 <= seconds < 0.04 + 0.5 for seconds in productive)
+    begun = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["started"]
+    share = sum(productive) / (time.time() - begun)
+    assert values["goodput"] == pytest.approx(share, rel=0.5)
+    assert "goodput" in (tmp_path / "report.html").read_text()
+
+
+def test_a_full_disk_costs_lines_and_not_the_run(tmp_path, capsys):
+    """No file may grow beyond 600 bytes, until somebody makes room."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with log(tmp_path) as run:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))
+            for step in range(1, 40):
+                run.scalars(step, {"loss": 1.0 / step})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        run.scalars(40, {"loss": 0.1})
+    assert capsys.readouterr().out.count("the log cannot be written (File too large)") == 1
+    assert [record["step"] for record in records(tmp_path)] == list(range(1, 41)), "kept for later"

@@ -1,0 +1,112 @@
+"""Before several hosts train one model, they find out that they mean the same one."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import lidit_jax
+from lidit_jax.config import Config
+from lidit_jax.data.pipeline import training_batches
+from lidit_jax.errors import LiditError
+from lidit_jax.migrations import FORMAT
+from lidit_jax.parallel.distributed import from_all
+from lidit_jax.training.resume import flat_fields
+from lidit_jax.training.tasks import Task
+
+_MAY_DIFFER = "config.data.cache_dir"
+"""Each host may keep its prepared data where it has room."""
+
+
+class _Indices:
+    """Records that are nothing but their number: the plan of the data without the data."""
+
+    def __init__(self, count: int):
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> np.int64:
+        return np.int64(index)
+
+
+def refuse_other_programs(config: Config, workdir: Path) -> None:
+    """Refuses to start when processes differ in configuration, workdir, code or packages.
+
+    All processes call it, and all raise. Nothing has been read or written before.
+
+    Raises:
+      LiditError: names the first difference, and the process that has it.
+    """
+    facts = {f"config.{name}": value for name, value in _fields(config)}
+    facts |= {"--workdir": str(workdir), "checkpoint format": FORMAT, "code": _code()}
+    facts |= {name: metadata.version(name) for name in ("lidit-jax", "jax", "jaxlib")}
+    facts.pop(_MAY_DIFFER)
+    _refuse_difference(facts, "start the same command from the same commit on every host")
+
+
+def refuse_other_data(config: Config, task: Task, position: int) -> None:
+    """Refuses to start when processes hold other data, or would train on the same records.
+
+    Args:
+      config: of the run.
+      task: with the data of this process.
+      position: batches already consumed.
+
+    Raises:
+      LiditError: names the difference.
+    """
+    records = len(task.training_records)
+    facts = {
+        "training records": records,
+        "validation records": len(task.validation_records),
+        "frozen models and data": hashlib.sha256(
+            json.dumps(task.metadata, sort_keys=True).encode()
+        ).hexdigest()[:16],
+    }
+    _refuse_difference(facts, "give every host the same data and the same files of frozen models")
+    if jax.process_count() == 1:
+        return
+    batches = functools.partial(
+        training_batches, _Indices(records), config.training.batch_size, config.seed, position
+    )
+    plan = sorted(next(batches(share=(0, 1))).tolist())
+    shares = from_all(sorted(next(batches()).tolist()))
+    if sorted(index for share in shares for index in share) != plan:
+        raise LiditError(
+            f"the processes' records of batch {position} are not its {len(plan)} records, each "
+            "once: give every process another number, and all the same count "
+            "(JAX_PROCESS_ID, JAX_NUM_PROCESSES)"
+        )
+
+
+def _refuse_difference(facts: dict[str, Any], remedy: str) -> None:
+    first, *others = from_all(facts)
+    for number, theirs in enumerate(others, start=1):
+        for name, value in first.items():
+            if theirs[name] != value:
+                raise LiditError(
+                    f"process {number} has {name}={theirs[name]!r}, process 0 has {value!r}: "
+                    f"{remedy}"
+                )
+
+
+def _code() -> str:
+    """A digest of this package's source."""
+    root, digest = Path(lidit_jax.__file__).parent, hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _fields(config: Config) -> Iterable[tuple[str, Any]]:
+    return flat_fields(json.loads(config.to_json())).items()

@@ -1,0 +1,53 @@
+"""A number for each array that changes with any bit of it, and not with where its parts lie."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_GOLDEN = np.uint32(0x9E3779B1)
+
+
+def checksums(tree: Any) -> dict[str, int]:
+    """A 32-bit checksum for each array of a tree, by its name in the tree.
+
+    Each element's bits are mixed with its place and summed, modulo 2^32, where the array lies: on
+    any mesh and any number of processes the result is the same, and no array is gathered. It finds
+    damage by accident, of which it overlooks one in four billion; it is no signature.
+
+    Args:
+      tree: of arrays of at most 32 bits an element.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    sums = np.asarray(_sums([leaf for _, leaf in leaves]))
+    names = (jax.tree_util.keystr(path) for path, _ in leaves)
+    return {name: int(value) for name, value in zip(names, sums, strict=True)}
+
+
+@jax.jit
+def _sums(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.stack([_checksum(leaf) for leaf in leaves])
+
+
+def _checksum(leaf: jax.Array) -> jax.Array:
+    if leaf.dtype == jnp.bool_:
+        leaf = leaf.astype(jnp.uint8)
+    width = leaf.dtype.itemsize * 8
+    bits = jax.lax.bitcast_convert_type(leaf, f"uint{width}").astype(jnp.uint32)
+    # The place in the whole array, wherever its parts lie; it may wrap around in huge ones.
+    place = jnp.zeros(leaf.shape, jnp.uint32)
+    for axis in range(leaf.ndim):
+        stride = np.uint32(math.prod(leaf.shape[axis + 1 :]) % 2**32)
+        place += jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * stride
+    return jnp.sum(_mixed(bits + _mixed(place * _GOLDEN + np.uint32(1))), dtype=jnp.uint32)
+
+
+def _mixed(value: jax.Array) -> jax.Array:
+    """Spreads each bit over all 32: the last steps of MurmurHash3 (Appleby, public domain)."""
+    value = (value ^ (value >> 16)) * np.uint32(0x85EBCA6B)
+    value = (value ^ (value >> 13)) * np.uint32(0xC2B2AE35)
+    return value ^ (value >> 16)

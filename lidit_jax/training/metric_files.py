@@ -1,0 +1,106 @@
+"""`metrics.jsonl` and TensorBoard's files: written as they come, and worth no run when they cannot.
+
+TensorBoard's format is written here event by event. tensorboardX's `SummaryWriter` leaves that to a
+thread, which a full disk ends, after which the run would wait for it for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+
+from lidit_jax.paths import in_bucket
+from lidit_jax.staging import Staging
+
+RECORDS = "metrics.jsonl"
+
+
+class MetricFiles:
+    """The files of one run; several starts append to the same ones."""
+
+    def __init__(self, workdir: Path):
+        """Opens them, after bringing what earlier starts wrote from the bucket, if it is one."""
+        self._staging = Staging(workdir)
+        self._staging.fetch(RECORDS)
+        records = self._staging.folder / RECORDS
+        _drop_torn_line(records)
+        self.earlier: list[dict[str, Any]] = read_records(records) if records.is_file() else []
+        """What earlier starts wrote."""
+        self._records = records.open("a", encoding="utf-8")
+        folder = self._staging.folder / "tensorboard"
+        folder.mkdir(exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+        # A bucket's client has errors of its own.
+        self._errors = Exception if in_bucket(workdir) else OSError
+        self._complained = False
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """One line of `metrics.jsonl`; what TensorBoard can plot goes there too."""
+
+        self.note(step, values)
+        with self.tolerated():
+            for name, value in values.items():
+                self._add(summary.scalar(name, value), step)
+
+    def note(self, step: int, values: dict[str, Any]) -> None:
+        """One line of `metrics.jsonl` that is no curve."""
+        with self.tolerated():
+            self._records.write(json.dumps({"step": step} | values) + "\n")
+            self._records.flush()
+
+    def image(self, step: int, image: UInt8[np.ndarray, "H W 3"]) -> None:
+        """A picture for TensorBoard."""
+        with self.tolerated():
+            self._add(summary.image("samples", image, dataformats="HWC"), step)
+
+    def flush(self) -> None:
+        """Lets others see what was written so far."""
+        with self.tolerated():
+            self._events.flush()
+        self._staging.upload()
+
+    def close(self) -> None:
+        """Writes the rest and lets go of the files."""
+        for file in (self._events, self._records):
+            with self.tolerated():
+                file.close()
+        self._staging.close()
+
+    @contextmanager
+    def tolerated(self) -> Iterator[None]:
+        """Says once that nothing can be written; what is buffered is written when it can be."""
+        try:
+            yield
+        except self._errors as error:
+            if not self._complained:
+                reason = getattr(error, "strerror", None) or error
+                print(f"the log cannot be written ({reason}); the run goes on", flush=True)
+            self._complained = True
+
+    def _add(self, content: Any, step: int) -> None:
+        self._events.write_event(Event(summary=content, step=step, wall_time=time.time()))
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`."""
+    return [json.loads(line) for line in file.read_bytes().decode().splitlines()]
+
+
+def _drop_torn_line(records: Path) -> None:
+    """Takes away what a full disk or a power cut has left of a last line."""
+    if records.is_file():
+        content = records.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(records, whole)

@@ -1,0 +1,86 @@
+"""A profile of some steps, when the configuration or somebody asks for it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lidit_jax.config import TrainingConfig
+from lidit_jax.parallel.distributed import any_process
+from lidit_jax.staging import written_here
+
+REQUEST = "profile-now"
+"""The file in the workdir that asks for a profile; SIGUSR1 to any process does too."""
+
+
+class Profiler:
+    """Traces `training.profile_steps` steps on all hosts into `workdir/profile`.
+
+    They begin at step `training.profile_from`, or soon after a request: once in `log_every` steps
+    the processes tell each other of requests, so that all of them trace the same steps.
+    """
+
+    def __init__(self, workdir: Path, training: TrainingConfig, say: Callable[[str], None]):
+        """Nothing is traced yet.
+
+        Args:
+          workdir: of the run.
+          training: says when, and how many steps.
+          say: prints a line.
+        """
+        self._workdir, self._training, self._say = workdir, training, say
+        self._asked = threading.Event()
+        self._last = 0
+        self._trace = ExitStack()
+
+    def __enter__(self) -> Profiler:
+        self._previous = None
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGUSR1, lambda *_: self._asked.set())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._trace.close()
+        if self._previous is not None:
+            signal.signal(signal.SIGUSR1, self._previous)
+
+    def step(self, step: int, state: Any) -> None:
+        """Begins or ends a trace where it is due; call it before each step.
+
+        Args:
+          step: that comes next.
+          state: after the step before; its arrays are waited for when a trace ends.
+        """
+        training = self._training
+        if self._last and step > self._last:
+            jax.block_until_ready(state)
+            self._trace.close()
+            self._say(f"profiled up to step {self._last}: {self._workdir / 'profile'}")
+            self._last = 0
+        due = step == training.profile_from
+        if step % training.log_every == 1 % training.log_every and self._is_asked():
+            due = True
+        if due and not self._last:
+            self._last = step + training.profile_steps - 1
+            self._say(f"profiling steps {step} to {self._last}")
+            self._begin()
+
+    def _begin(self) -> None:
+        folder = self._trace.enter_context(written_here(self._workdir / "profile"))
+        self._trace.enter_context(jax.profiler.trace(str(folder)))
+
+    def _is_asked(self) -> bool:
+        """Whether a signal came to any process, or the file is there; takes the request away."""
+        request = self._workdir / REQUEST
+        if jax.process_index() == 0 and request.exists():
+            request.unlink()
+            self._asked.set()
+        asked = any_process(self._asked.is_set())
+        self._asked.clear()
+        return asked

@@ -1,0 +1,144 @@
+"""Runs, prepared data and outputs in a bucket.
+
+The store is a stand-in on this machine (`tests/fake_gcs.py`); the clients are the real ones: Orbax
+with TensorStore's driver for Google Cloud Storage, and gcsfs behind etils' paths.
+"""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from etils.epath.backend import fsspec_backend
+from fsspec.config import conf
+
+from lidit_jax.cli import main
+from lidit_jax.data.cache import fill
+from lidit_jax.errors import LiditError
+from lidit_jax.output import atomic_file, writable_folder
+from lidit_jax.paths import to_path
+from lidit_jax.saved_model import load_model
+from lidit_jax.staging import Staging
+from lidit_jax.training.checkpoint import Checkpoints
+from lidit_jax.training.loop import train
+from tests import fake_gcs
+from tests.training.test_checkpoint import KEEP, SHAPES, state
+
+
+@pytest.fixture(scope="module")
+def store():
+    """An empty bucket named "bucket"."""
+    store = fake_gcs.Store("bucket")
+    with fake_gcs.serve(store) as address, pytest.MonkeyPatch.context() as patch:
+        for name, value in fake_gcs.variables(address).items():
+            patch.setenv(name, value)
+        patch.setitem(conf, "gcs", {"token": "anon"})
+        fsspec_backend._get_filesystem.cache_clear()
+        yield store
+    fsspec_backend._get_filesystem.cache_clear()
+
+
+def test_an_object_appears_whole_or_not_at_all(store):
+    folder = to_path("gs://bucket/output")
+    with writable_folder(folder, "--out"), atomic_file(folder / "a.txt") as file:
+        file.write(b"first")
+        assert store.names("bucket", "output") == []
+    assert store.read("bucket", "output/a.txt") == b"first"
+    broken_off = atomic_file(folder / "b.txt")
+    broken_off.__enter__().write(b"half")
+    assert not broken_off.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+    assert store.names("bucket", "output") == ["output/a.txt"]
+
+
+def test_a_missing_bucket_is_one_line_and_is_not_made(store, capsys):
+    assert main(["train", "--config=demo", "--workdir=gs://missing/run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lidit: error: --workdir: cannot write to gs://missing/run (")
+    assert error.endswith("does the bucket exist, and do your credentials let you write to it?\n")
+    assert list(store.buckets) == ["bucket"]
+
+
+def test_checkpoints_count_once_their_last_object_is_there(store):
+    workdir = to_path("gs://bucket/checkpoints-only")
+    with Checkpoints(workdir, KEEP) as checkpoints:
+        for step in range(1, 4):
+            checkpoints.save(step, state(step), {"config": {"seed": step}})
+    with Checkpoints(workdir) as checkpoints:
+        assert checkpoints.steps() == [2, 3]
+        assert checkpoints.metadata(3)["config"] == {"seed": 3}
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(3, SHAPES), state(3))
+    (workdir / "checkpoints" / "3" / "commit_success.txt").unlink()
+    with Checkpoints(workdir) as checkpoints:
+        assert checkpoints.steps() == [2]
+    with Checkpoints(workdir, KEEP) as checkpoints:
+        checkpoints.save(3, state(7), {})
+    with Checkpoints(workdir) as checkpoints:
+        assert checkpoints.restore(3, SHAPES).step == 7
+
+
+def test_what_grows_is_copied_again_and_a_store_that_refuses_costs_no_run(store, capsys):
+    with Staging(to_path("gs://bucket/growing")) as staging:
+        for text in ("a\n", "b\n"):
+            with (staging.folder / "log").open("a") as file:
+                file.write(text)
+        store.refuses = "growing/"
+        staging._copy()
+        assert "gs://bucket/growing does not take log" in capsys.readouterr().out
+        store.refuses = ""
+    assert store.read("bucket", "growing/log") == b"a\nb\n"
+    again = Staging(to_path("gs://bucket/growing"))
+    again.fetch("log")
+    again.fetch("never-written")
+    assert [file.read_text() for file in again.folder.iterdir()] == ["a\nb\n"]
+    again.close()
+
+
+def test_prepared_data_is_computed_once_for_all_machines(store, tmp_path, monkeypatch):
+    calls = []
+
+    def write(arrays, start, stop):
+        calls.append((start, stop))
+        arrays["x"][start:stop] = np.arange(start, stop)
+
+    def prepare(machine):
+        monkeypatch.setenv("LIDIT_CACHE", str(tmp_path / machine))
+        shapes = {"x": ((6,), np.dtype(np.int32))}
+        target = to_path("gs://bucket/data/squares-1")
+        folder = fill(target, {}, shapes, 6, 3, write, lambda *_: None)
+        return np.load(folder / "x.npy", mmap_mode="r").tolist()
+
+    assert prepare("first") == prepare("second") == list(range(6))
+    assert calls == [(0, 3), (3, 6)]
+    store.buckets["bucket"]["data/squares-1/x.npy"] = (99, b"cut off")
+    with pytest.raises(LiditError, match=r"data/squares-1/x.npy is not complete: delete"):
+        prepare("third")
+
+
+def test_a_run_is_trained_resumed_and_exported_there(store, tiny_config, capsys):
+    workdir = to_path("gs://bucket/runs/first")
+    small = ("model.depth=1", "training.image_every=4", "sampling.steps=1", "sampling.guidance=1.0")
+    train(tiny_config("training.steps=4", *small), workdir)
+    state = train(tiny_config("training.steps=6", *small), workdir)
+    assert state.step == 6
+    assert "resuming at step 4 in gs://bucket/runs/first" in capsys.readouterr().out
+    names = {name.removeprefix("runs/first/") for name in store.names("bucket", "runs/first/")}
+    assert {"config.json", "parameters.txt", "loss.png", "report.html", "metrics.jsonl"} <= names
+    assert "images/step_000006.png" in names
+    assert sum(name.startswith("tensorboard/events") for name in names) == 2, "one a start"
+    lines = store.read("bucket", "runs/first/metrics.jsonl").decode().splitlines()
+    steps = [record["step"] for record in map(json.loads, lines) if "loss" in record]
+    assert steps == [1, 2, 3, 4, 5, 6], "both starts"
+    page = store.read("bucket", "runs/first/report.html").decode()
+    assert page.count("data:image/png;base64,") == 2
+
+    for source in ("gs://bucket/runs/first", "gs://bucket/runs/first/checkpoints/6"):
+        params, _, metadata = load_model(source)
+        assert metadata["step"] == 6
+    jax.tree.map(np.testing.assert_array_equal, params, state.ema_params)
+    assert main(["export", f"--checkpoint={source}", "--out=gs://bucket/exported"]) == 0
+    assert store.names("bucket", "exported/") == [
+        "exported/config.json",
+        "exported/model.safetensors",
+    ]
+    exported, _, _ = load_model("gs://bucket/exported")
+    assert jax.tree.structure(exported) == jax.tree.structure(params)
