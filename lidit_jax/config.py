@@ -235,6 +235,9 @@ class TrainingConfig:
     batch_size: int = 2048
     accumulation: int = 1
     """Equal parts in which a batch is worked off, one after the other, to save memory."""
+    matmul: str = ""
+    """Matrix products of the backbone's blocks, forward and backward: "" in `model.dtype`, or
+    quantised to "int8" or "fp8" (e4m3, gradients e5m2). Validation and sampling stay exact."""
     ema_decay: float = 0.9999
     """Decay of the averaged weights that sampling uses (ours)."""
     log_every: int = 50

@@ -35,6 +35,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.schedule": ("constant", "cosine", "warmup_stable_decay"),
     "optimizer.momentum_dtype": ("float32", "bfloat16"),
     "training.task": ("lidit", "vae"),
+    "training.matmul": ("", "int8", "fp8"),
     "training.tracker": ("", "wandb", "trackio"),
 }
 _POSITIVE = (

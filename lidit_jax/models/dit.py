@@ -125,6 +125,8 @@ class DiTBlock(nn.Module):
 
     config: ModelConfig
     dtype: jnp.dtype
+    matmul: str = ""
+    """See `Dense`."""
 
     @nn.compact
     def __call__(
@@ -150,6 +152,7 @@ class DiTBlock(nn.Module):
             dtype,
             tokens="tokens",
             kernel=config.attention,
+            matmul=self.matmul,
         )
         h = attention(name="self_attention")(h, h, rotary=rotary)
         x = gated(x, gate_s, h)
@@ -157,7 +160,8 @@ class DiTBlock(nn.Module):
         h = attention(name="cross_attention")(h, context, context_mask)
         x = gated(x, gate_c, h)
         h = modulate(layer_norm(dtype, affine=False, name="mlp_norm")(x), scale_m, shift_m)
-        h = Mlp(config.mlp_ratio * config.width, config.width, nn.gelu, dtype, name="mlp")(h)
+        hidden = config.mlp_ratio * config.width
+        h = Mlp(hidden, config.width, nn.gelu, dtype, matmul=self.matmul, name="mlp")(h)
         return nn.with_logical_constraint(gated(x, gate_m, h), ("batch", "tokens", None)), None
 
 

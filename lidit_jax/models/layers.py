@@ -5,6 +5,7 @@ axes; compute happens in `dtype`. Parameter paths are stable and named for what 
 (`…/self_attention/query/kernel`), so that LoRA and weight tables can address them.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.attention import attention, attention_weights, device_in_use
+from lidit_jax.models.quantised import quantised_product
 
 Axes = tuple[str | None, ...]
 NORM_EPSILON = 1e-6
@@ -27,6 +29,8 @@ class Dense(nn.Module):
     """Logical names of the kernel's two axes."""
     dtype: jnp.dtype
     kernel_init: Callable = nn.initializers.xavier_uniform()
+    matmul: str = ""
+    """"int8" or "fp8" for a quantised product, with operands and gradients of that type."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
@@ -41,13 +45,15 @@ class Dense(nn.Module):
             nn.with_logical_partitioning(nn.initializers.zeros, self.axes[-1:]),
             (self.features,),
         )
-        rows = x.astype(self.dtype)
-        if device_in_use().platform == "cpu":
+        rows, product = x.astype(self.dtype), jnp.matmul
+        if self.matmul:
+            product = quantised_product(self.matmul)
+        elif device_in_use().platform == "cpu":
             # XLA:CPU's backward products of 3-D activations are twice as slow. Elsewhere rows and
             # tokens stay apart: both may be split, and XLA would gather one to join them.
             rows = rows.reshape(-1, x.shape[-1])
         # The bias is added in float32, so that its gradient, a long sum, is one too.
-        out = (rows @ kernel.astype(self.dtype) + bias).astype(self.dtype)
+        out = (product(rows, kernel.astype(self.dtype)) + bias).astype(self.dtype)
         return out.reshape(*x.shape[:-1], self.features)
 
 
@@ -58,12 +64,15 @@ class Mlp(nn.Module):
     features: int
     activation: Callable
     dtype: jnp.dtype
+    matmul: str = ""
+    """See `Dense`."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
         """Returns `up -> activation -> down`."""
-        h = self.activation(Dense(self.hidden, ("embed", "mlp"), self.dtype, name="up")(x))
-        return Dense(self.features, ("mlp", "embed"), self.dtype, name="down")(h)
+        dense = functools.partial(Dense, dtype=self.dtype, matmul=self.matmul)
+        h = self.activation(dense(self.hidden, ("embed", "mlp"), name="up")(x))
+        return dense(self.features, ("mlp", "embed"), name="down")(h)
 
 
 def layer_norm(dtype: jnp.dtype, *, affine: bool, name: str) -> nn.LayerNorm:
@@ -90,6 +99,8 @@ class Attention(nn.Module):
     then gathered."""
     kernel: str = "auto"
     """One of `lidit_jax.attention.KERNELS`."""
+    matmul: str = ""
+    """See `Dense`."""
 
     @nn.compact
     def __call__(
@@ -104,9 +115,10 @@ class Attention(nn.Module):
         Asked for `intermediates`, it also returns the weights `attention_weights` [B, H, N, S].
         """
         width = x.shape[-1]
+        dense = functools.partial(Dense, width, dtype=self.dtype, matmul=self.matmul)
 
         def heads(tokens: Array, name: str) -> Array:
-            projected = Dense(width, ("embed", "heads"), self.dtype, name=name)(tokens)
+            projected = dense(("embed", "heads"), name=name)(tokens)
             return projected.reshape(*tokens.shape[:-1], self.heads, width // self.heads)
 
         q, k, v = heads(x, "query"), heads(context, "key"), heads(context, "value")
@@ -131,7 +143,7 @@ class Attention(nn.Module):
             kernel=self.kernel,
             split_queries=self.tokens is not None,
         )
-        return Dense(width, ("heads", "embed"), self.dtype, name="out")(out.reshape(x.shape))
+        return dense(("heads", "embed"), name="out")(out.reshape(x.shape))
 
 
 class Modulation(nn.Module):

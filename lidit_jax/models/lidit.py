@@ -29,6 +29,8 @@ class LIDiT(nn.Module):
     """
 
     config: ModelConfig
+    matmul: str = ""
+    """Of the blocks: see `Dense`."""
 
     @nn.compact
     def __call__(
@@ -95,6 +97,7 @@ class LIDiT(nn.Module):
             unroll=config.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, _ = blocks(config, dtype, name="blocks")(x, context, context_mask, condition, rotary)
+        around = (context, context_mask, condition, rotary)
+        x, _ = blocks(config, dtype, self.matmul, name="blocks")(x, *around)
         out = OutputLayer(patch * patch * x_t.shape[-1], dtype, name="output")(x, condition)
         return unpatchify(out, patch, grid)

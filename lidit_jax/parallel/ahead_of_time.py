@@ -60,7 +60,8 @@ def lower_train_step(
       latent: rows, columns and channels of an image's latent.
       streams: the text.
     """
-    model, process = LIDiT(config.model), processes.from_config(config.diffusion)
+    model = LIDiT(config.model, config.training.matmul)
+    process = processes.from_config(config.diffusion)
     crop = tuple(stream.crop for stream in streams)
 
     def rows(count: int) -> dict[str, Any]:

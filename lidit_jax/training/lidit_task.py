@@ -61,6 +61,7 @@ class LIDiTTask:
         self._config = config
         self._process = processes.from_config(config.diffusion)
         self._model = LIDiT(config.model)
+        self._training_model = LIDiT(config.model, config.training.matmul)
         codec = load_codec(config.vae)
         _check_size(config, codec)
         encoders = PromptEncoders(config.encoders, make_mesh(config.mesh))
@@ -172,7 +173,7 @@ class LIDiTTask:
             frozen.null.masks,
             self._config.diffusion.caption_dropout,
         )
-        prediction, left = self._model.apply(
+        prediction, left = self._training_model.apply(
             {"params": params},
             *self._inputs(x0, noise, t, features, masks),
             mutable=[GATE_MAGNITUDES],
