@@ -30,7 +30,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("scenes", "folder"),
     "data.language": ("en", "zh", "both"),
     "data.text_features": ("cached", "online"),
-    "model.remat": ("none", "full", "dots", "attention", "offload"),
+    "model.remat": ("none", "full", "dots", "branches", "attention", "offload"),
     "optimizer.name": ("adamw", "adafactor", "muon"),
     "optimizer.schedule": ("constant", "cosine", "warmup_stable_decay"),
     "optimizer.momentum_dtype": ("float32", "bfloat16"),

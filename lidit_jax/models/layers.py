@@ -119,7 +119,10 @@ class Attention(nn.Module):
 
         def heads(tokens: Array, name: str) -> Array:
             projected = dense(("embed", "heads"), name=name)(tokens)
-            return projected.reshape(*tokens.shape[:-1], self.heads, width // self.heads)
+            projected = projected.reshape(*tokens.shape[:-1], self.heads, width // self.heads)
+            # Split tokens are projected where they are, and only then gathered as keys and values.
+            axis = self.tokens if tokens is x else None
+            return nn.with_logical_constraint(projected, ("batch", axis, "heads", None))
 
         q, k, v = heads(x, "query"), heads(context, "key"), heads(context, "value")
         if self.qk_norm:
@@ -143,7 +146,8 @@ class Attention(nn.Module):
             kernel=self.kernel,
             split_queries=self.tokens is not None,
         )
-        return dense(("heads", "embed"), name="out")(out.reshape(x.shape))
+        out = dense(("heads", "embed"), name="out")(out.reshape(x.shape))
+        return nn.with_logical_constraint(out, ("batch", self.tokens, None))
 
 
 class Modulation(nn.Module):

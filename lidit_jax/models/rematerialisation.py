@@ -9,11 +9,18 @@ from lidit_jax.attention.names import ATTENTION_OUTPUT
 
 BLOCK_INPUT = "block_input"
 """Name that `jax.ad_checkpoint.checkpoint_name` gives to what enters a block, for the policies."""
+BRANCH_OUTPUT = "branch_output"
+"""What an attention or FFN gives, before its gate: its last product is not run again when kept."""
 
 _POLICIES = jax.checkpoint_policies
 POLICIES = {
     "full": _POLICIES.nothing_saveable,
-    "dots": _POLICIES.dots_saveable,
+    "dots": _POLICIES.save_from_both_policies(
+        # The kernel's products are none of XLA's, so its result is kept by name.
+        _POLICIES.dots_saveable,
+        _POLICIES.save_only_these_names(ATTENTION_OUTPUT),
+    ),
+    "branches": _POLICIES.save_only_these_names(ATTENTION_OUTPUT, BRANCH_OUTPUT),
     "attention": _POLICIES.save_only_these_names(ATTENTION_OUTPUT),
     "offload": _POLICIES.save_and_offload_only_these_names(
         names_which_can_be_saved=[],

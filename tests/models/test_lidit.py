@@ -161,7 +161,7 @@ def test_the_layer_scan_equals_unrolled_and_recomputed_layers(model, params, inp
     expected = apply(model, params, inputs)
     for changes in (
         {"scan_unroll": 2},
-        *({"remat": name} for name in ("full", "dots", "attention")),
+        *({"remat": name} for name in ("full", "dots", "branches", "attention")),
     ):
         out = apply(LIDiT(small_config(**changes)), params, inputs)
         np.testing.assert_allclose(out, expected, atol=1e-6)
