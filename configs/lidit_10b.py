@@ -1,15 +1,46 @@
-"""LI-DiT-10B as the paper first trains it (section 5.1, table 7): 512 px, batch 4096, > 1M steps.
+"""LI-DiT-10B as the paper trains it (section 5.1, table 7): 512 px, then 1024 px, batch 4096.
 
-Command:  lidit train --config=configs/lidit_10b.py --workdir=DIR --config.data.path=IMAGES \\
-              --config.vae.source=VAE --config.encoders.sources="('LLAMA', 'QWEN')"
-Hardware: not run here; the paper does not name its own.
+Command:  lidit train --config=configs/lidit_10b.py:v5p:8x8x16 --workdir=runs/lidit-10b-512px \\
+              --config.data.path=IMAGES --config.vae.source=VAE \\
+              --config.encoders.sources="('LLAMA', 'QWEN')"
+          and then the same with :1024px,v5p:8x8x16 and another workdir: it starts from the averaged
+          weights of the first (`training.init_from`).
+Hardware: not run here; the paper does not name its own. docs/plans.md predicts step time, memory
+          and chip-hours for every topology below; GPU nodes: lidit plan --topology=h100:8x32.
 Expected: T2I-CompBench colour 83.78, shape 68.03, texture 78.50; GenEval 0.76; DPG-Bench 84.60
           (the paper's table 1, after fine-tuning at 1024 px, with its own data of 1B images).
 
-See lidit_1b.py about the encoders. 2816 = 256 * 11: shard the width over at most 256 devices.
+Choices behind the colon, in any order: `1024px` for the second stage (its 100,000 steps are ours),
+a topology of the table, `2slices` or `4slices` of it, `head128` for 22 heads of 128 channels
+instead of 44 of 64 (the same parameters, faster on TPUs), `bf16moments` for half-size first
+moments, `online` to encode captions while training. XLA's flags follow the chips
+(`lidit_jax/parallel/xla_flags.py`). See lidit_1b.py about the encoders. 2816 = 256 * 11: the width
+divides over at most 256 devices.
 """
 
+from lidit_jax.recipe_choices import Choices, Placement
 from lidit_jax.recipes import default_config
+
+CHOICES = Choices(
+    variants={
+        "1024px": {
+            "data.image_size": 1024,
+            "training.init_from": "runs/lidit-10b-512px",
+            "training.steps": 100_000,
+        },
+        "head128": {"model.heads": 22},
+        "bf16moments": {"optimizer.momentum_dtype": "bfloat16"},
+        "online": {"data.text_features": "online", "data.encode_steps": 4},
+    },
+    placements={
+        "v5e:16x16": {512: Placement(256, "dots", 2), 1024: Placement(256, "branches", 1)},
+        "v5p:4x8x8": {512: Placement(256, "dots", 8), 1024: Placement(256, "dots", 2)},
+        "v5p:8x8x16": {512: Placement(256, "dots", 4), 1024: Placement(256, "dots", 2)},
+        "v6e:16x16": {512: Placement(256, "dots", 4), 1024: Placement(256, "dots", 1)},
+        # 128 chips, which JAX sees as 256 devices of 94.75 GiB each.
+        "tpu7x:4x4x8": {512: Placement(256, "dots", 8), 1024: Placement(256, "dots", 2)},
+    },
+)
 
 
 def get_config():
@@ -18,6 +49,7 @@ def get_config():
         "xtuner/llava-llama-3-8b-v1_1-transformers",
         "llava-hf/llava-interleave-qwen-7b-hf",
     )
+    config.encoders.dtype = "bfloat16"
     config.data.source = "folder"
     config.data.image_size = 512
     config.model.width = 2816

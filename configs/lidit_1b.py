@@ -1,16 +1,39 @@
 """LI-DiT-1B as the paper trains it (section 5.1, table 7): 256 px, batch 2048, 500k steps.
 
-Command:  lidit train --config=configs/lidit_1b.py --workdir=DIR --config.data.path=IMAGES \\
-              --config.vae.source=VAE --config.encoders.sources="('LLAMA', 'QWEN')"
-Hardware: not run here; the paper does not name its own.
+Command:  lidit train --config=configs/lidit_1b.py:v5e:16x16 --workdir=DIR \\
+              --config.data.path=IMAGES --config.vae.source=VAE \\
+              --config.encoders.sources="('LLAMA', 'QWEN')"
+Hardware: not run here; the paper does not name its own. docs/plans.md predicts step time, memory
+          and chip-hours for every topology below; GPU nodes: lidit plan --topology=h100:8x4.
 Expected: T2I-CompBench colour 74.08, shape 59.34, texture 69.59; GenEval 0.60; DPG-Bench 81.65
           (the paper's table 1, with its own data of 30M images, LLMs and autoencoder).
+
+Choices behind the colon, in any order: a topology of the table, `2slices` or `4slices` of it,
+`head128` for heads of 128 channels instead of 72 (the same parameters, faster on TPUs), `online` to
+encode captions while training instead of reading 49 TB of features. XLA's flags follow the chips
+(`lidit_jax/parallel/xla_flags.py`). 1152 = 128 * 9: the width divides over at most 128 devices.
 
 The encoders named below are public stand-ins for the paper's LLaMA3-8B and Qwen1.5-7B, which its
 authors tuned on images and did not release.
 """
 
+from lidit_jax.recipe_choices import Choices, Placement
 from lidit_jax.recipes import default_config
+
+CHOICES = Choices(
+    variants={
+        "head128": {"model.heads": 9},
+        "online": {"data.text_features": "online", "data.encode_steps": 8},
+    },
+    placements={
+        "v5e:16x16": {256: Placement(fsdp=128, remat="dots", at_once=8)},
+        "v5p:4x8x8": {256: Placement(fsdp=128, remat="dots", at_once=8)},
+        "v5p:8x8x16": {256: Placement(fsdp=128, remat="dots", at_once=2)},
+        "v6e:16x16": {256: Placement(fsdp=128, remat="dots", at_once=8)},
+        # 64 chips, which JAX sees as 128 devices of 94.75 GiB each.
+        "tpu7x:4x4x4": {256: Placement(fsdp=128, remat="dots", at_once=16)},
+    },
+)
 
 
 def get_config():
@@ -19,6 +42,7 @@ def get_config():
         "xtuner/llava-llama-3-8b-v1_1-transformers",
         "llava-hf/llava-interleave-qwen-7b-hf",
     )
+    config.encoders.dtype = "bfloat16"
     config.data.source = "folder"
     config.data.image_size = 256
     config.model.width = 1152

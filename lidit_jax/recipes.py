@@ -20,6 +20,7 @@ import ml_collections
 from lidit_jax.config import Config
 from lidit_jax.config_checks import check
 from lidit_jax.errors import LiditError
+from lidit_jax.recipe_choices import Choices
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -51,10 +52,14 @@ def freeze(config: ml_collections.ConfigDict) -> Config:
 def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
     """Loads `configs/NAME.py` (or a packaged recipe by name) and applies `a.b=value` overrides.
 
+    "NAME:WORD,WORD" also applies choices of the recipe (`lidit_jax.recipe_choices`).
+
     Raises:
-      LiditError: when the recipe or a field does not exist, or a value has the wrong type.
+      LiditError: when the recipe, a choice or a field does not exist, or a value has the wrong
+        type.
     """
-    config = _run_recipe(find_recipe(recipe))
+    name, _, words = recipe.partition(":")
+    config = _run_recipe(find_recipe(name), words)
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals:
@@ -78,12 +83,25 @@ def find_recipe(recipe: str) -> Path:
     raise LiditError(f"no recipe {recipe!r}: give a file, or one of {_quoted(known)}")
 
 
-def _run_recipe(path: Path) -> ml_collections.ConfigDict:
+def recipe_choices(recipe: str) -> Choices:
+    """The words that may stand behind a recipe's colon; none for most recipes."""
+    path = find_recipe(recipe)
+    return getattr(_run(path), "CHOICES", Choices({}))
+
+
+def _run(path: Path) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(f"lidit_recipe_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _run_recipe(path: Path, words: str) -> ml_collections.ConfigDict:
     try:
-        spec.loader.exec_module(module)
+        module = _run(path)
         config = module.get_config() if hasattr(module, "get_config") else None
+        if words and isinstance(config, ml_collections.ConfigDict):
+            config = getattr(module, "CHOICES", Choices({})).apply(config, words)
     except LiditError:
         raise
     except Exception as error:  # a recipe is the user's program: it may raise anything

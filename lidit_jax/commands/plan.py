@@ -1,4 +1,4 @@
-"""`lidit plan`: what a run would need on a TPU pod, how fast it could be, and its cost."""
+"""`lidit plan`: what a run needs on TPU slices or GPU nodes, how fast it could be, its cost."""
 
 from __future__ import annotations
 
@@ -6,35 +6,43 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lidit_jax.commands.arguments import add_command, positive_int
+from lidit_jax.errors import LiditError
+
+if TYPE_CHECKING:
+    from lidit_jax.config import Config
+    from lidit_jax.parallel.plan import Plan
 
 _EXAMPLES = """\
-  lidit plan --config=configs/lidit_10b.py --topology=v5p:8x8x16
+  lidit plan --config=configs/lidit_10b.py:1024px --topology=v5p:8x8x16 --search
+  lidit plan --config=lidit_10b:v5e:16x16,2slices --topology=v5e:16x16 --slices=2
   lidit plan --config=lidit_1b --topology=v5e:16x16 --mesh=fsdp=64,tensor=2 --json=plan.json
-  lidit plan --config=lidit_10b --topology=v5p:8x8x16 --search --price-per-chip-hour=4.20
+  lidit plan --config=lidit_10b --topology=h100:8x32 --search --price-per-chip-hour=2.50
   lidit plan --config=lidit_1b --topology=v5e:4x4 --config.training.batch_size=64 --compile
+  lidit plan --all-recipes --out=docs
 
-Memory, time and cost are predicted by formula on any machine; published runs are predicted beside
-them, and their errors printed. --compile asks the TPU compiler too, which needs
-pip install 'lidit-jax[tpu]' and Linux, but no TPU.
+Memory, time and cost are predicted by formula on any machine; how far the formula is off on
+published steps that its constants do not know is printed with every prediction. --compile asks the
+TPU compiler too, which needs pip install 'lidit-jax[tpu]' and Linux, but no TPU. GPUs have the
+formula alone.
 """
 
 
 def add_parser(subparsers: Any) -> None:
     """Adds `lidit plan`."""
-    summary = "predict memory, time and cost of a run on a TPU pod"
+    summary = "predict memory, time and cost of a run on TPUs or GPUs"
     parser = add_command(subparsers, "plan", summary, _EXAMPLES, run)
-    parser.add_argument("--config", required=True, metavar="RECIPE", help="see lidit train")
+    parser.add_argument("--config", metavar="RECIPE", help="see lidit train")
     parser.add_argument(
-        "--topology", required=True, metavar="NAME", help="a TPU slice, such as v5p:8x8x16"
+        "--topology", metavar="NAME", help="v5p:8x8x16 for a TPU slice, h100:8x4 for 4 nodes of 8"
     )
     parser.add_argument(
         "--slices", type=positive_int, default=1, metavar="N", help="slices joined by network"
     )
     parser.add_argument(
-        "--mesh", metavar="AXIS=SIZE,...", help="default: all chips over fsdp; data takes the rest"
+        "--mesh", metavar="AXIS=SIZE,...", help="default: the recipe's, else all devices over fsdp"
     )
     parser.add_argument(
         "--search", action="store_true", help="try meshes, remat policies and parts of the batch"
@@ -53,6 +61,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the memory by owner")
+    parser.add_argument(
+        "--all-recipes", action="store_true", help="plan every recipe on all of its topologies"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="of --all-recipes")
     parser.add_argument("--config.FIELD", metavar="VALUE", help="override a field of the recipe")
 
 
@@ -62,26 +74,19 @@ def run(options: argparse.Namespace) -> int:
 
     # Nothing here runs on an accelerator, and looking for one takes seconds.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from lidit_jax.parallel import plan as plans
-    from lidit_jax.parallel.plan_report import draw, print_plan, print_ranking, report
-    from lidit_jax.parallel.topologies import parse_topology
-    from lidit_jax.recipes import load_recipe
+    if options.all_recipes:
+        return _write_recipe_plans(options.out)
+    if not options.config or not options.topology:
+        raise LiditError("lidit plan needs --config and --topology (see: lidit plan --help)")
+    from lidit_jax.parallel.plan_report import draw, print_plan, report
 
-    config = load_recipe(options.config, options.overrides)
-    topology = parse_topology(options.topology, options.slices)
-    if options.search:
-        ranked = plans.search(config, topology, online=options.online)
-        print_ranking(ranked[:10])
-        chosen = ranked[0]
-        model = dataclasses.replace(config.model, remat=chosen.remat)
-        training = dataclasses.replace(config.training, accumulation=chosen.split.parts)
-        config = dataclasses.replace(config, model=model, training=training)
-    else:
-        mesh = options.mesh or plans.default_mesh(config, topology)
-        split = plans.parse_mesh(mesh, config, topology)
-        chosen = plans.plan(config, topology, split, online=options.online)
-    compiled = _compile(config, chosen) if options.compile else None
-    facts = report(chosen, options.images, options.price_per_chip_hour, compiled)
+    config, chosen, nearest = _plan(options)
+    compiled = None
+    if options.compile:
+        from lidit_jax.parallel.compiled_plan import compile_plan
+
+        compiled = compile_plan(config, chosen)
+    facts = report(chosen, options.images, options.price_per_chip_hour, compiled, nearest)
     print_plan(chosen, facts)
     if options.json:
         options.json.write_text(json.dumps(facts, indent=2) + "\n")
@@ -90,21 +95,42 @@ def run(options: argparse.Namespace) -> int:
     return 0 if chosen.free >= 0 else 1
 
 
-def _compile(config: Any, plan: Any) -> float:
-    """Bytes a chip by the compiler, arguments and temporaries."""
-    from lidit_jax.config import MeshConfig
-    from lidit_jax.parallel.ahead_of_time import lower_train_step, topology_devices
-    from lidit_jax.parallel.mesh import AXES, make_mesh
-    from lidit_jax.parallel.plan import image_tokens
+def _plan(options: argparse.Namespace) -> tuple[Config, Plan, Plan | None]:
+    """The run with its plan, and the nearest one that fits where it does not."""
+    from lidit_jax.parallel.plan import plan
+    from lidit_jax.parallel.plan_mesh import parse_mesh, recipe_mesh
+    from lidit_jax.parallel.plan_report import print_ranking
+    from lidit_jax.parallel.plan_search import nearest_that_fits, search
+    from lidit_jax.parallel.topologies import parse_topology
+    from lidit_jax.recipes import load_recipe
 
-    one_slice = dataclasses.replace(plan.topology, slices=1)
-    devices = topology_devices(one_slice.name, plan.topology.slices)
-    sizes = {axis: getattr(plan.split, axis) for axis in AXES}
-    # A chip of some generations is several devices; the copies of the model take them.
-    sizes["data"] *= len(devices) // plan.topology.chips
-    side = round(image_tokens(config) ** 0.5) * config.model.patch
-    latent = (side, side, config.vae.channels)
-    mesh = make_mesh(MeshConfig(**sizes), devices)
-    lowered = lower_train_step(config, mesh, latent, plan.text.streams)
-    memory = lowered.compile().memory_analysis()
-    return float(memory.argument_size_in_bytes + memory.temp_size_in_bytes)
+    config = load_recipe(options.config, options.overrides)
+    if options.online:
+        data = dataclasses.replace(config.data, text_features="online")
+        config = dataclasses.replace(config, data=data)
+    topology = parse_topology(options.topology, options.slices)
+    if options.search:
+        ranked = search(config, topology)
+        print_ranking(ranked[:10])
+        chosen = ranked[0]
+    else:
+        split = (
+            parse_mesh(options.mesh, config, topology)
+            if options.mesh
+            else recipe_mesh(config, topology)
+        )
+        chosen = plan(config, topology, split)
+    nearest = None if chosen.free >= 0 else nearest_that_fits(config, chosen)
+    model = dataclasses.replace(config.model, remat=chosen.remat)
+    training = dataclasses.replace(config.training, accumulation=chosen.split.parts)
+    return dataclasses.replace(config, model=model, training=training), chosen, nearest
+
+
+def _write_recipe_plans(folder: Path | None) -> int:
+    if folder is None or not folder.is_dir():
+        raise LiditError(f"--out={folder}: --all-recipes writes into a folder that exists")
+    from lidit_jax.parallel.recipe_plans import write_recipe_plans
+
+    for file in write_recipe_plans(folder):
+        print(file)
+    return 0

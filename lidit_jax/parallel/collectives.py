@@ -4,71 +4,149 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from jax.sharding import Mesh
 
-_KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
-_ITEM_BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s8": 1, "u8": 1, "pred": 1}
+from lidit_jax.parallel.hlo import Computation, Instruction, Program, parse_program
+from lidit_jax.parallel.hlo_cost import executions
+
+_KINDS = (
+    *("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"),
+    "ragged-all-to-all",
+)
+_NAMED_GROUPS = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\]"
+    r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? ?\{([^}]*)\}"
+)
+_COMPUTES = ("fusion", "dot", "convolution", "custom-call", "while")
 
 
 @dataclass(frozen=True)
 class Collective:
-    """One operation in the text; a scanned layer's stands for as many as there are layers."""
+    """One operation in the text."""
 
     kind: str
     axes: frozenset[str]
     """Mesh axes along which the devices of a group differ; empty where the text names none."""
-    size: int
+    size: float
     """Bytes of the result on one device."""
+    times: float
+    """How often it runs in one execution of the program."""
+    overlaps: bool
+    """Whether other work is scheduled between its start and its end."""
     in_loop: bool
     """Whether it runs inside a `while`, such as the scan over layers."""
     source: str
     """Name of the operation that asked for it, from the traced program."""
 
 
-def find_collectives(program: str, mesh: Mesh) -> list[Collective]:
-    """All collectives in a compiled program's text (`compiled.as_text()`)."""
-    found, calls, bodies, inside = [], defaultdict(set), set(), ""
-    for line in program.splitlines():
-        if start := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):
-            inside = start[1]
-            continue
-        bodies.update(re.findall(r"body=%?([\w.\-]+)", line))
-        calls[inside].update(
-            re.findall(r"(?:calls|to_apply|body|called_computations=\{)=?%?([\w.\-]+)", line)
-        )
-        if operation := re.search(rf" = (.*?) ({_KINDS})(?:-start)?\(", line):
-            source = re.search(r'op_name="([^"]*)"', line)
-            found.append((inside, operation, line, source[1] if source else ""))
-    looped = _reachable(bodies, calls)
-    return [
-        Collective(op[2], _axes(line, mesh), _bytes(op[1]), where in looped, source)
-        for where, op, line, source in found
-    ]
+@dataclass(frozen=True)
+class Traffic:
+    """All collectives of one kind over the same axes, in one execution of the program."""
+
+    kind: str
+    axes: tuple[str, ...]
+    times: float
+    bytes: float
+    overlapping_bytes: float
 
 
-def _reachable(start: set[str], calls: dict[str, set[str]]) -> set[str]:
+def find_collectives(program: str | Program, mesh: Mesh) -> list[Collective]:
+    """All collectives in a compiled program (`compiled.as_text()`)."""
+    program = parse_program(program) if isinstance(program, str) else program
+    times, loops, _ = executions(program)
+    looped = _reachable(set(loops), program)
+    wrapped = _overlapping_wrappers(program)
+    found = []
+    for name, computation in program.computations.items():
+        for instruction in computation.instructions.values():
+            kind = instruction.opcode.removesuffix("-start")
+            if kind not in _KINDS or not times[name] or _alone(instruction):
+                continue
+            done = _end(instruction, computation)
+            found.append(
+                Collective(
+                    kind,
+                    _axes(instruction.attributes, mesh),
+                    sum(array.bytes for array in (done or instruction).arrays),
+                    times[name],
+                    name in wrapped or _overlaps(instruction, done, computation),
+                    name in looped,
+                    instruction.source,
+                )
+            )
+    return found
+
+
+def traffic(collectives: Iterable[Collective]) -> list[Traffic]:
+    """Sums by kind and axes, the largest first."""
+    sums: dict[tuple, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    for one in collectives:
+        entry = sums[one.kind, tuple(sorted(one.axes))]
+        entry[0] += one.times
+        entry[1] += one.times * one.size
+        entry[2] += one.times * one.size * one.overlaps
+    rows = [Traffic(*key, *values) for key, values in sums.items()]
+    return sorted(rows, key=lambda row: -row.bytes)
+
+
+def _end(start: Instruction, inside: Computation) -> Instruction | None:
+    """The instruction that waits for an asynchronous one; None for one that waits itself."""
+    if not start.opcode.endswith("-start"):
+        return None
+    ends = (i for i in inside.instructions.values() if i.opcode.endswith("-done"))
+    return next((i for i in ends if start.name in i.operands), None)
+
+
+def _overlaps(start: Instruction, done: Instruction | None, inside: Computation) -> bool:
+    if done is None:
+        return False
+    names = list(inside.instructions)
+    between = names[names.index(start.name) + 1 : names.index(done.name)]
+    return any(inside.instructions[name].opcode in _COMPUTES for name in between)
+
+
+def _overlapping_wrappers(program: Program) -> set[str]:
+    """Computations that an `async-start` runs while its own computation goes on."""
+    wrapped = set()
+    for computation in program.computations.values():
+        for instruction in computation.instructions.values():
+            if instruction.opcode == "async-start" and _overlaps(
+                instruction, _end(instruction, computation), computation
+            ):
+                wrapped.update(instruction.called)
+    return _reachable(wrapped, program)
+
+
+def _reachable(start: set[str], program: Program) -> set[str]:
     reached, waiting = set(), list(start)
     while waiting:
         name = waiting.pop()
         if name not in reached:
             reached.add(name)
-            waiting.extend(calls[name])
+            instructions = program.computations[name].instructions.values()
+            waiting.extend(called for i in instructions for called in i.called)
     return reached
 
 
-def _bytes(shapes: str) -> int:
-    return sum(
-        _ITEM_BYTES.get(kind, 4) * int(np.prod([int(n) for n in sizes.split(",") if n]))
-        for kind, sizes in re.findall(r"(\w+)\[([\d,]*)\]", shapes)
-    )
+def _alone(collective: Instruction) -> bool:
+    """Whether its groups have one device each, so that nothing is sent."""
+    members = _first_group(collective.attributes)
+    return members is not None and members.size == 1
 
 
-def _axes(line: str, mesh: Mesh) -> frozenset[str]:
-    """The axes of the first group: all groups of one operation are alike."""
-    members = _first_group(line)
+def _axes(attributes: str, mesh: Mesh) -> frozenset[str]:
+    """The axes of the first group: all groups of one operation are alike. Of a permutation, those
+    along which anything moves."""
+    if pairs := re.search(r"source_target_pairs=\{(.*?)\}\}", attributes):
+        ends = [[int(n) for n in pair] for pair in re.findall(r"(\d+),(\d+)", pairs[1])]
+        places = np.array(np.unravel_index(np.array(ends), mesh.devices.shape))
+        moved = (places[:, :, 0] != places[:, :, 1]).any(axis=1)
+        return frozenset(name for name, m in zip(mesh.axis_names, moved, strict=True) if m)
+    members = _first_group(attributes)
     if members is None:
         return frozenset()
     places = np.unravel_index(members, mesh.devices.shape)
@@ -89,9 +167,14 @@ def _first_group(line: str) -> np.ndarray | None:
         if counted[4]:
             numbers = numbers.transpose([int(n) for n in counted[4].split(",")])
         return numbers.reshape(int(counted[1]), int(counted[2]))[0]
-    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", line):
+    if named := _NAMED_GROUPS.search(line):
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
-        numbers = np.arange(np.prod(list(sizes.values()))).reshape(list(sizes.values()))
-        chosen = re.findall(r"'(\w+)'", named[2])
+        numbers = np.arange(np.prod(list(sizes.values())))
+        if named[2]:
+            numbers = numbers.reshape([int(n) for n in named[2].split(",")])
+        if named[3]:
+            numbers = numbers.transpose([int(n) for n in named[3].split(",")])
+        numbers = numbers.reshape(list(sizes.values()))
+        chosen = re.findall(r"'(\w+)'", named[4])
         return numbers[tuple(slice(None) if n in chosen else 0 for n in sizes)].ravel()
     return None

@@ -13,7 +13,6 @@ _SPELLINGS = {
     "v6e": ("v6 lite", "v6e"),
     "tpu7x": ("7x", "v7x", "v7"),
 }
-_DEVICES_PER_CHIP = {"tpu7x": 2}
 # Dense bfloat16 products a second without sparsity; NVIDIA's data sheets of the SXM modules.
 _GPU_FLOPS = {"NVIDIA A100": 312e12, "NVIDIA H100": 989e12, "NVIDIA H200": 989e12}
 
@@ -27,6 +26,6 @@ def tpu_generation(device_kind: str) -> str | None:
 def peak_flops(device: jax.Device) -> float | None:
     """bfloat16 operations a second of one device; None for kinds without a published figure."""
     if generation := tpu_generation(device.device_kind):
-        return GENERATIONS[generation].flops / _DEVICES_PER_CHIP.get(generation, 1)
+        return GENERATIONS[generation].flops
     found = (f for kind, f in _GPU_FLOPS.items() if device.device_kind.startswith(kind))
     return next(found, None)

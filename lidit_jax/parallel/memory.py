@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
-from lidit_jax.config import Config
+from lidit_jax.config import Config, ModelConfig
 from lidit_jax.models.flops import TextStream
 from lidit_jax.parallel.roofline import Split
 
@@ -47,7 +49,7 @@ def estimate_memory(
     split: Split,
     tokens: int,
     streams: Sequence[TextStream],
-    encoder_parameters: float = 0.0,
+    encoder_bytes: float = 0.0,
 ) -> Memory:
     """The memory of one chip.
 
@@ -56,7 +58,7 @@ def estimate_memory(
       split: the mesh.
       tokens: image tokens N.
       streams: the text.
-      encoder_parameters: of the frozen language models, in bfloat16; 0 with cached features.
+      encoder_bytes: of the frozen language models; 0 with cached features.
     """
     model, optimizer = config.model, config.optimizer
     shards = split.fsdp * split.tensor
@@ -80,7 +82,7 @@ def estimate_memory(
         working=_BRANCH_TENSORS * stream
         + ffn
         + _REFINER_TENSORS * (model.refiner.blocks + 1) * text,
-        encoders=encoder_parameters * _HALF / shards,
+        encoders=encoder_bytes / shards,
     )
 
 
@@ -93,30 +95,47 @@ def _kept(remat: str, stream: float, split: Split, mlp_ratio: int) -> float:
         "offload": 0.05 * stream,
         "full": stream,
         "attention": stream + attended,
+        "branches": 4 * stream + attended,
         "dots": stream + products,
         "none": stream + products + (12 + 2 * mlp_ratio / split.tensor) * stream,
     }[remat]
 
 
-@functools.cache
 def parameter_count(config: Config, streams: tuple[TextStream, ...]) -> int:
     """Parameters of the trained model, refiners included, by tracing its initialisation."""
+    # One block tells of all; the policy changes none of them.
+    model = dataclasses.replace(config.model, depth=1, remat="none")
+    counted = _traced_count(model, config.vae.channels, streams)
+    return counted.total + (config.model.depth - 1) * counted.block
+
+
+class _Counted(NamedTuple):
+    total: int
+    block: int
+
+
+@functools.cache
+def _traced_count(model: ModelConfig, channels: int, streams: tuple[TextStream, ...]) -> _Counted:
     import jax
     import jax.numpy as jnp
 
     from lidit_jax.models.lidit import LIDiT
 
-    side = config.model.patch
+    side = model.patch
     shape = jax.ShapeDtypeStruct
     inputs = (
-        shape((1, side, side, config.vae.channels), jnp.float32),
+        shape((1, side, side, channels), jnp.float32),
         shape((1,), jnp.float32),
         tuple(shape((1, s.tokens, s.width), jnp.float32) for s in streams),
         tuple(shape((1, s.tokens), jnp.bool_) for s in streams),
     )
-    init = functools.partial(LIDiT(config.model).init, crop=tuple(s.crop for s in streams))
+    init = functools.partial(LIDiT(model).init, crop=tuple(s.crop for s in streams))
     parameters = jax.eval_shape(init, jax.random.key(0), *inputs)["params"]
-    return sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    total, block = (
+        sum(leaf.size for leaf in jax.tree.leaves(part))
+        for part in (parameters, parameters["blocks"])
+    )
+    return _Counted(total, block)
 
 
 def block_parameters(config: Config) -> float:

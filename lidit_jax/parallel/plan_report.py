@@ -6,27 +6,37 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lidit_jax.parallel.calibration import held_out, summary
+from lidit_jax.parallel.compiled_plan import CompiledPlan
 from lidit_jax.parallel.plan import Plan
-from lidit_jax.parallel.roofline import validation
 
 _GIB = 2**30
 _TERMS = {
-    "mxu": "matrix products and attention",
+    "products": "matrix products",
+    "attention": "attention kernels",
     "hbm": "optimizer and element-wise work",
-    "ici_activations": "activations over tensor and context (half of it hidden)",
+    "ici_activations": "activations over tensor and context",
     "ici_weights": "weights and gradients within a slice (hidden behind the above)",
     "dcn": "gradients between slices",
 }
+_NO_GPU_CHECK = "no published step on GPUs was compared; the constants come from TPUs"
 
 
-def report(plan: Plan, images: int, price: float, compiled: float | None = None) -> dict[str, Any]:
+def report(
+    plan: Plan,
+    images: int,
+    price: float,
+    compiled: CompiledPlan | None = None,
+    nearest: Plan | None = None,
+) -> dict[str, Any]:
     """All figures, in bytes, seconds, operations and units of the price.
 
     Args:
       plan: the plan.
       images: training images, for the storage of cached text features.
       price: of a chip for an hour.
-      compiled: bytes a chip by the TPU compiler, where it was asked.
+      compiled: what the TPU compiler says, where it was asked.
+      nearest: the plan that fits, where this one does not.
     """
     memory = plan.memory
     return {
@@ -35,14 +45,14 @@ def report(plan: Plan, images: int, price: float, compiled: float | None = None)
         "mesh": asdict(plan.split),
         "remat": plan.remat,
         "parameters": plan.parameters,
-        "memory_bytes_a_chip": asdict(memory) | {"total": memory.total},
-        "compiled_bytes_a_chip": compiled,
-        "hbm_bytes_a_chip": plan.topology.generation.memory,
+        "memory_bytes_a_device": asdict(memory) | {"total": memory.total},
+        "hbm_bytes_a_device": plan.topology.generation.memory,
         "fits": plan.free >= 0,
+        "nearest_that_fits": nearest and describe(nearest),
         "model_flops_a_step": plan.model_flops,
         "prediction": {
             "seconds_a_step": plan.seconds,
-            "mfu": plan.prediction.mfu * plan.prediction.step / plan.seconds,
+            "mfu": plan.mfu,
             "terms": {name: getattr(plan.prediction, name) for name in _TERMS}
             | {"encoding": plan.encoding_seconds},
             "images_a_second": plan.batch / plan.seconds,
@@ -53,14 +63,40 @@ def report(plan: Plan, images: int, price: float, compiled: float | None = None)
         "text": {
             "online": plan.text.online,
             "encoding_flops_a_step": plan.batch * plan.text.encoding_flops,
+            "weight_gather_seconds": plan.gathering_seconds,
             "cached_bytes_a_sample": plan.text.bytes_a_caption,
             "cached_bytes": images * plan.text.bytes_a_caption,
         },
-        "published_runs": [
-            {"name": name, "seconds": seconds, "error": error}
-            for name, seconds, error in validation()
+        "compiled": compiled and _compiled(compiled, plan),
+        "held_out_errors": _NO_GPU_CHECK
+        if plan.topology.generation.is_gpu
+        else [
+            {
+                "family": one.run.family,
+                "name": f"{one.run.name} on {one.run.topology.name}",
+                "seconds": one.run.seconds,
+                "error_without_run": one.without_run,
+                "error_without_family": one.without_family,
+            }
+            for one in held_out()
         ],
     }
+
+
+def _compiled(compiled: CompiledPlan, plan: Plan) -> dict[str, Any]:
+    model = plan.model_flops / plan.topology.devices
+    return asdict(compiled) | {
+        "total": compiled.total,
+        "model_over_compiled": model / compiled.flops,
+    }
+
+
+def describe(plan: Plan) -> str:
+    """Topology, mesh, policy and parts, in a line."""
+    sizes = {axis: size for axis, size in asdict(plan.split).items() if axis != "parts"}
+    mesh = ",".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1)
+    parts = f", accumulation {plan.split.parts}" if plan.split.parts > 1 else ""
+    return f"{plan.topology.name}, {mesh or 'one device'}, remat {plan.remat}{parts}"
 
 
 def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
@@ -69,20 +105,22 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    split = ", ".join(f"{axis}={size}" for axis, size in facts["mesh"].items() if size > 1)
-    table.add_row("pod", f"{facts['topology']}, {facts['chips']} chips; {split or 'one chip'}")
+    table.add_row("plan", describe(plan))
     parameters = facts["parameters"] / 1e9
-    table.add_row("model", f"{parameters:.2f} B parameters, batch {plan.batch}, remat {plan.remat}")
-    for owner, size in facts["memory_bytes_a_chip"].items():
-        table.add_row(f"  {owner}", f"{size / _GIB:8.2f} GiB a chip")
-    if facts["compiled_bytes_a_chip"]:
-        table.add_row("  compiler's total", f"{facts['compiled_bytes_a_chip'] / _GIB:8.2f} GiB")
-    table.add_row("fits", _fits(plan))
+    table.add_row("model", f"{parameters:.2f} B parameters, batch {plan.batch}")
+    for owner, size in facts["memory_bytes_a_device"].items():
+        table.add_row(f"  {owner}", f"{size / _GIB:8.2f} GiB a device")
+    table.add_row("fits", _fits(plan, facts))
     predicted = facts["prediction"]
     for name, meaning in _TERMS.items():
         table.add_row(f"  {name}", f"{predicted['terms'][name]:8.3f} s  {meaning}")
     if plan.text.online:
-        table.add_row("  encoding", f"{plan.encoding_seconds:8.3f} s  captions by frozen LLMs")
+        gather = facts["text"]["weight_gather_seconds"]
+        meaning = (
+            f"captions by frozen LLMs; their weights take {gather:.2f} s to gather, every "
+            f"{plan.text.steps_a_call} steps"
+        )
+        table.add_row("  encoding", f"{plan.encoding_seconds:8.3f} s  {meaning}")
     table.add_row(
         "predicted step",
         f"{plan.seconds:.3f} s, MFU {predicted['mfu']:.1%} of {plan.model_flops:.3g} operations, "
@@ -102,9 +140,44 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         f"{text['cached_bytes_a_sample'] / 1e6:.2f} MB a sample, {text['cached_bytes'] / 1e12:.1f} "
         f"TB ({'online' if text['online'] else 'cached'} here)",
     )
-    errors = ", ".join(f"{r['name']} {r['error']:+.0%}" for r in facts["published_runs"])
-    table.add_row("error of the prediction", f"on published v5p runs: {errors}")
+    if facts["compiled"]:
+        _add_compiled(table, facts["compiled"])
+    table.add_row("error of the prediction", held_out_line(gpu=plan.topology.generation.is_gpu))
     Console().print(table)
+
+
+def held_out_line(*, gpu: bool) -> str:
+    """How far off the roofline is where its constants know nothing of the chips and the model."""
+    if gpu:
+        return f"unknown: {_NO_GPU_CHECK}"
+    rows = [f"{family} {largest:.0%} ({count})" for family, count, _, _, largest in summary()]
+    return "largest on published steps held out by family: " + ", ".join(rows)
+
+
+def _add_compiled(table: Any, compiled: dict[str, Any]) -> None:
+    table.add_row(
+        "compiled",
+        f"{compiled['total'] / _GIB:.2f} GiB a device "
+        f"({compiled['arguments'] / _GIB:.2f} arguments, "
+        f"{compiled['temporaries'] / _GIB:.2f} temporaries), in {compiled['seconds']:.0f} s, "
+        f"{compiled['program_bytes'] / 1e6:.1f} MB of text",
+    )
+    table.add_row(
+        "  operations",
+        f"{compiled['flops']:.3g} a device and step, model/compiled "
+        f"{compiled['model_over_compiled']:.2f}; {compiled['hbm_bytes'] / _GIB:.1f} GiB of HBM",
+    )
+    for row in compiled["collectives"]:
+        if row["bytes"] >= 1e6:
+            axes = " x ".join(row["axes"]) or "groups not named"
+            share = row["overlapping_bytes"] / row["bytes"]
+            table.add_row(
+                f"  {row['kind']}",
+                f"{row['bytes'] / _GIB:8.3f} GiB over {axes}, {row['times']:.0f} a step, "
+                f"{share:.0%} beside other work",
+            )
+    for name in compiled["uncounted"]:
+        table.add_row("  not counted", name)
 
 
 def print_ranking(plans: list[Plan]) -> None:
@@ -123,13 +196,13 @@ def print_ranking(plans: list[Plan]) -> None:
             plan.remat,
             f"{plan.free / _GIB:.1f}",
             f"{plan.seconds:.3f}",
-            f"{plan.prediction.mfu:.1%}",
+            f"{plan.mfu:.1%}",
         )
     Console().print(table)
 
 
 def draw(plan: Plan, file: Path) -> None:
-    """A bar of a chip's memory, by owner, as a PNG."""
+    """A bar of a device's memory, by owner, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 2.2), layout="constrained")
@@ -142,16 +215,15 @@ def draw(plan: Plan, file: Path) -> None:
     limit = plan.topology.generation.memory / _GIB
     axes.axvline(limit, color="black", linestyle="--", label=f"HBM {limit:.1f}")
     axes.set_yticks([])
-    axes.set_xlabel(f"GiB a chip on {plan.topology.name}")
+    axes.set_xlabel(f"GiB a device on {plan.topology.name}")
     axes.legend(ncols=4, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.35))
     figure.savefig(file, dpi=150)
 
 
-def _fits(plan: Plan) -> str:
+def _fits(plan: Plan, facts: dict[str, Any]) -> str:
     size = plan.topology.generation.memory
     if plan.free >= 0:
         return f"yes, {plan.free / _GIB:.1f} GiB ({plan.free / size:.0%}) of the HBM stay free"
-    return (
-        f"no, {-plan.free / _GIB:.1f} GiB too much a chip: more chips over fsdp, a stronger "
-        "config.model.remat or more config.training.accumulation (try --search)"
-    )
+    nearest = facts["nearest_that_fits"]
+    remedy = f"the nearest that fits: {nearest}" if nearest else "no larger slice is built"
+    return f"no, {-plan.free / _GIB:.1f} GiB too much a device; {remedy}"

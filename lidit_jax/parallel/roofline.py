@@ -1,37 +1,59 @@
 """How long a training step should take: a prediction from operations, bytes and a chip's speeds.
 
-One fixed set of constants stands for everything that is not counted. They were chosen by hand with
-the published runs of `PUBLISHED` in view, so these runs check consistency, not foresight; their
-errors are printed beside every prediction.
+Two constants are fitted to published steps by `calibration.fit`; the others were set by hand before
+any fit and are the same for all chips. `calibration` says how far off the predictions are on steps
+that the fit has not seen, and `lidit plan` prints it beside every prediction.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from lidit_jax.parallel.topologies import GENERATIONS, Topology, parse_topology
+from lidit_jax.parallel.topologies import Topology
 
-MATMUL_EFFICIENCY = 0.86
-"""Share of the peak that large matrix products reach."""
-ATTENTION_EFFICIENCY = 0.5
-"""The same for the attention kernel, whose softmax waits for the vector unit."""
-MEMORY_EFFICIENCY = 0.8
-"""Share of the HBM's bandwidth that element-wise work reaches."""
-EXPOSED = 0.5
-"""Share of the activations' collectives (tensor, context) that computation does not hide."""
-ELEMENTWISE_TENSORS = 30
-"""Activations [tokens, width] that a block reads and writes outside its matrix products."""
+
+@dataclass(frozen=True)
+class Constants:
+    """What stands for everything that is not counted."""
+
+    matmul: float
+    """Fitted: share of the sustained peak that the matrix products of a step reach."""
+    exposed: float
+    """Fitted: share of the activations' collectives (tensor, context) that computing leaves
+    unhidden."""
+    attention: float = 0.5
+    """The same as `matmul` for the attention kernel, whose softmax waits for the vector unit."""
+    memory: float = 0.8
+    """Share of the HBM's bandwidth that element-wise work reaches."""
+    elementwise: float = 30.0
+    """Activations [tokens, width] that a block reads and writes outside its matrix products."""
+
+
+CONSTANTS = Constants(matmul=0.759, exposed=0.0)
+"""`calibration.fit` of all published runs."""
 KERNEL_BACKWARD = 2.5
 """Products of the attention's backward kernel over those of its forward kernel: five to two."""
 
+
+class Recomputed(NamedTuple):
+    """What the backward pass runs again, as shares of a forward pass."""
+
+    products: float
+    attention: float
+    """The attention kernels."""
+
+
 RECOMPUTED = {
-    # policy: forward passes run again of (matrix products, attention kernels)
-    "none": (0.0, 0.0),
-    "dots": (0.0, 1.0),
-    "attention": (1.0, 0.0),
-    "full": (1.0, 1.0),
-    "offload": (1.0, 1.0),
+    "none": Recomputed(0.0, 0.0),
+    "dots": Recomputed(0.0, 0.0),
+    # Queries, keys and values, the other queries, and the first half of the FFN: 8 of 14 d^2.
+    "branches": Recomputed(8 / 14, 0.0),
+    "attention": Recomputed(1.0, 0.0),
+    "full": Recomputed(1.0, 1.0),
+    "offload": Recomputed(1.0, 1.0),
 }
+"""By the names of `config.model.remat`."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +87,7 @@ class Work:
     layers: int
     tokens: float
     width: int
-    remat: str
+    recomputed: Recomputed
     head_width: int = 128
     """Channels K of a head; narrower ones leave a part of the matrix unit idle."""
     sums: int = 3
@@ -78,7 +100,10 @@ class Work:
 class Prediction:
     """Seconds a step, by what they are spent on."""
 
-    mxu: float
+    products: float
+    """Matrix products."""
+    attention: float
+    """Attention kernels."""
     hbm: float
     ici_activations: float
     """Collectives over tensor and context, hidden or not."""
@@ -89,129 +114,72 @@ class Prediction:
     mfu: float
 
 
-def predict(work: Work, topology: Topology, split: Split) -> Prediction:
-    """The step's time: products, element-wise work and exposed collectives one after the other;
-    weights travel meanwhile, and cost time only where they take longer."""
-    chip = topology.generation
-    chips = topology.chips
-    again_dense, again_attention = RECOMPUTED[work.remat]
-    dense = work.dense * (3 + again_dense) / (chips * chip.flops * MATMUL_EFFICIENCY)
+@dataclass(frozen=True)
+class Terms:
+    """The parts of a step, each at full speed; `at` slows them down by the constants."""
+
+    products: float
+    attention: float
+    update: float
+    """Seconds of HBM for the optimizer."""
+    activation: float
+    """Seconds of HBM for one activation [tokens, width] in every block, recomputation included."""
+    ici_activations: float
+    ici_weights: float
+    dcn: float
+    ideal: float
+    """Seconds for the counted operations at the peak."""
+
+    def at(self, constants: Constants) -> Prediction:
+        """Products, element-wise work and exposed collectives one after the other; weights travel
+        meanwhile, and cost time only where they take longer."""
+        products = self.products / constants.matmul
+        attention = self.attention / constants.attention
+        hbm = (self.update + self.activation * constants.elementwise) / constants.memory
+        mxu = products + attention
+        step = max(mxu + hbm + constants.exposed * self.ici_activations, self.ici_weights)
+        # Half of the products' time, the backward pass, hides what travels between slices.
+        step += max(0.0, self.dcn - mxu / 2)
+        sent = self.ici_activations, self.ici_weights, self.dcn
+        return Prediction(products, attention, hbm, *sent, step, self.ideal / step)
+
+
+def predict(
+    work: Work, topology: Topology, split: Split, constants: Constants = CONSTANTS
+) -> Prediction:
+    """The time of a step."""
+    return terms(work, topology, split).at(constants)
+
+
+def terms(work: Work, topology: Topology, split: Split) -> Terms:
+    """What a step consists of."""
+    chip, again = topology.generation, work.recomputed
+    peak = topology.devices * chip.flops
+    sustained = peak * chip.sustained
     idle = -(-work.head_width // chip.matrix_side) * chip.matrix_side / work.head_width
-    attention = idle * work.attention * (1 + KERNEL_BACKWARD + again_attention)
-    mxu = dense + attention / (chips * chip.flops * ATTENTION_EFFICIENCY)
-
     held = work.parameters / (split.fsdp * split.tensor)
-    local = work.tokens / (split.rows * split.context)
-    activation = 2.0 * local * work.width
-    elementwise = work.layers * activation * ELEMENTWISE_TENSORS * (1 + again_dense / 3)
-    moved = held * work.update_bytes + elementwise
-    hbm = moved / (chip.bandwidth * MEMORY_EFFICIENCY)
+    activation = 2.0 * work.tokens / (split.rows * split.context) * work.width
 
-    passes = 2 + again_dense
+    passes = 2 + again.products
     summed = 2 * work.sums * passes * _share(split.tensor) * activation
     keys = 2 * (passes + 1) * _share(split.context) * activation * split.context / split.tensor
-    one_axis = topology.axis_bandwidth(1)
-    ici_activations = work.layers * (summed + keys) / one_axis
 
-    free = chip.axes - sum(size > 1 for size in (split.tensor, split.context))
-    wide = topology.axis_bandwidth(max(free, 1))
     weights = 2.0 * work.parameters / split.tensor
     gathered = 3 * weights * _share(split.fsdp) * split.parts
     copied = 2 * 4.0 * held * _share(split.data)
-    ici_weights = (gathered + copied) / wide
-    dcn = 2 * 4.0 * held * _share(split.replica) / chip.network
-
-    step = max(mxu + hbm + EXPOSED * ici_activations, ici_weights) + max(0.0, dcn - mxu / 2)
-    mfu = work.counted / (step * chips * chip.flops)
-    return Prediction(mxu, hbm, ici_activations, ici_weights, dcn, step, mfu)
+    used = sum(size > 1 for size in (split.tensor, split.context))
+    return Terms(
+        products=work.dense * (3 + again.products) / sustained,
+        attention=idle * work.attention * (1 + KERNEL_BACKWARD + again.attention) / sustained,
+        update=held * work.update_bytes / chip.bandwidth,
+        activation=work.layers * activation * (1 + again.products / 3) / chip.bandwidth,
+        ici_activations=work.layers * (summed + keys) / topology.fast_bandwidth,
+        ici_weights=(gathered + copied) / topology.wide_bandwidth(used),
+        dcn=2 * 4.0 * held * _share(split.replica) / chip.network,
+        ideal=work.counted / peak,
+    )
 
 
 def _share(devices: int) -> float:
     """What of a whole crosses the links, in a ring of so many devices."""
     return (devices - 1) / devices
-
-
-@dataclass(frozen=True)
-class PublishedRun:
-    """A measured step of another project."""
-
-    name: str
-    topology: str
-    split: Split
-    work: Work
-    seconds: float
-
-
-def published_runs() -> list[PublishedRun]:
-    """MaxDiffusion's Flux (its README, full recomputation assumed) and MaxText's v5p rows.
-
-    Of MaxText the settings are `MaxText/configs/v5p/*.sh`; its table gives MFU, with the whole
-    square of causal attention counted, from which the seconds follow.
-    """
-    runs = [_flux()]
-    for billions, width, hidden, heads, layers, rows, chips, tensor, remat, mfu in _MAXTEXT:
-        side = {64: "4x4x4", 128: "4x4x8", 512: "8x8x8"}[chips]
-        tokens = rows * chips * 2048.0
-        attended = heads * 128
-        parameters = layers * (3 * width * hidden + 4 * width * attended) + 32_000 * width
-        square = 4.0 * layers * tokens * 2048 * attended
-        counted = 6 * parameters * tokens + 3 * square
-        work = Work(
-            2 * parameters * tokens,
-            square / 2,
-            counted,
-            parameters,
-            layers,
-            tokens,
-            width,
-            remat,
-            sums=2,
-            update_bytes=28.0,
-        )
-        split = Split(fsdp=chips // tensor, tensor=tensor)
-        seconds = counted / (mfu * chips * GENERATIONS["v5p"].flops)
-        runs.append(PublishedRun(f"MaxText {billions}B", f"v5p:{side}", split, work, seconds))
-    return runs
-
-
-_MAXTEXT = (
-    # parameters, width, FFN, heads, layers, rows a chip, chips, tensor, recomputation, MFU
-    (32, 8192, 28672, 64, 32, 7, 64, 4, "none", 0.715),
-    (64, 8192, 28672, 64, 64, 3, 64, 4, "none", 0.703),
-    (128, 8192, 57344, 128, 64, 1, 128, 8, "none", 0.687),
-    (256, 16384, 57344, 128, 64, 1, 512, 8, "none", 0.671),
-    (512, 16384, 57344, 128, 128, 2, 512, 8, "full", 0.640),
-)
-
-
-def _flux() -> PublishedRun:
-    """Flux-dev, 1024 px, batch 8 on four chips: 1.769 s; 2.23e14 operations a sample."""
-    tokens, width, layers, batch = 4608, 3072, 57, 8
-    square = 4.0 * layers * tokens**2 * width * batch
-    counted = 2.23e14 * batch
-    dense = counted / 3 - square
-    work = Work(
-        dense,
-        square,
-        counted,
-        11.9e9,
-        layers,
-        tokens * batch,
-        width,
-        "full",
-        sums=2,
-        update_bytes=28.0,
-    )
-    return PublishedRun("MaxDiffusion Flux", "v5p:2x2x1", Split(fsdp=4), work, 1.769)
-
-
-def validation() -> list[tuple[str, float, float]]:
-    """(name, published seconds, predicted over published minus 1) of every published run."""
-    return [
-        (
-            run.name,
-            run.seconds,
-            predict(run.work, parse_topology(run.topology), run.split).step / run.seconds - 1,
-        )
-        for run in published_runs()
-    ]

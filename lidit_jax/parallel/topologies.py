@@ -1,7 +1,7 @@
-"""TPU slices by name, and what one of their chips can do.
+"""TPU slices and GPU nodes by name, and what one of their devices can do.
 
-Figures: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and
-https://jax-ml.github.io/scaling-book (links and data-centre network).
+Figures: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm,
+https://jax-ml.github.io/scaling-book (links and data-centre network), and NVIDIA's data sheets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Generation:
-    """One chip, its links, and the shapes of its slices."""
+    """One device as JAX sees it (mostly a chip), its links, and the shapes of its slices."""
 
     name: str
     flops: float
@@ -27,15 +27,24 @@ class Generation:
     bandwidth: float
     """Bytes a second of HBM."""
     link: float
-    """Bytes a second of one ICI link in one direction; two links along each axis of the torus."""
+    """Bytes a second of one ICI link in one direction, two links along each axis of the torus; of
+    a GPU, everything that leaves it over NVLink."""
     axes: int
-    """Axes of the torus: 2 or 3."""
+    """Axes of the torus: 2 or 3; 0 for GPUs, which are all joined within a node."""
     network: float
-    """Bytes a second to other slices, a chip's share of its host's network."""
+    """Bytes a second to other slices or nodes, a device's share of its host's network."""
     largest: int
     """Chips of the largest slice."""
     matrix_side: int = 128
     """Rows and columns of the matrix unit."""
+    sustained: float = 1.0
+    """Share of the peak that large products can hold at all: GPUs lower their clock."""
+    devices_a_chip: int = 1
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether these are nodes of GPUs."""
+        return self.axes == 0
 
 
 GENERATIONS = {
@@ -45,20 +54,29 @@ GENERATIONS = {
         Generation("v5e", 197e12, 15.75 * GIB, 0.82e12, 45e9, 2, 3.125e9, 256),
         Generation("v5p", 459e12, 95.74 * GIB, 2.765e12, 90e9, 3, 6.25e9, 8960),
         Generation("v6e", 918e12, 31.25 * GIB, 1.64e12, 90e9, 2, 12.5e9, 256, 256),
-        # A chip of this generation is two devices to JAX; these are the chip's figures.
-        Generation("tpu7x", 2307e12, 189.5 * GIB, 7.4e12, 90e9, 3, 12.5e9, 9216, 256),
+        # A chip of this generation is two devices, which share its links.
+        Generation(
+            *("tpu7x", 1153.5e12, 94.75 * GIB, 3.7e12, 45e9, 3, 6.25e9, 9216, 256),
+            devices_a_chip=2,
+        ),
+        # Nine tenths of the memory (`xla_flags`), one 400 Gb/s adapter a GPU, and the 80% of the
+        # peak that the best product reaches (github.com/stas00/ml-engineering, MAMF table).
+        Generation("h100", 989e12, 71.6 * GIB, 3.35e12, 450e9, 0, 50e9, 4096, 16, 0.8),
+        Generation("h200", 989e12, 126.3 * GIB, 4.8e12, 450e9, 0, 50e9, 4096, 16, 0.8),
     )
 }
 _FLAT_SHAPES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 _SMALL_SIDES = ((1, 1, 1), (1, 2, 1), (2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
+_GPUS_A_NODE = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
 class Topology:
-    """One or several equal slices."""
+    """One or several equal slices, or nodes of GPUs."""
 
     generation: Generation
     shape: tuple[int, ...]
+    """Sides of a slice; GPUs a node and nodes."""
     slices: int = 1
 
     @property
@@ -67,17 +85,35 @@ class Topology:
         return math.prod(self.shape) * self.slices
 
     @property
+    def devices(self) -> int:
+        """Devices of all slices, as JAX counts them."""
+        return self.chips * self.generation.devices_a_chip
+
+    @property
     def name(self) -> str:
         """Such as "v5p:4x4x8", as libtpu spells it; "2 x v5p:4x4x8" for two slices."""
         one = f"{self.generation.name}:{'x'.join(map(str, self.shape))}"
         return one if self.slices == 1 else f"{self.slices} x {one}"
 
-    def axis_bandwidth(self, torus_axes: int) -> float:
-        """Bytes a second that leave a chip along so many axes of the torus, in both directions.
+    @property
+    def fast_bandwidth(self) -> float:
+        """Bytes a second that leave a device along one axis of the torus, in both directions;
+        within a node of GPUs."""
+        return self.generation.link if self.generation.is_gpu else self._torus_bandwidth(1)
 
-        A side of fewer than four chips has no wrap-around link, so rings run at half the speed.
-        """
-        sides = sorted(self.shape, reverse=True)[:torus_axes]
+    def wide_bandwidth(self, used: int) -> float:
+        """The same over all chips of a slice, less the torus axes that are in use otherwise; over
+        all nodes of GPUs."""
+        chip = self.generation
+        if not chip.is_gpu:
+            return self._torus_bandwidth(max(chip.axes - used, 1))
+        # What enters a node is shared among its adapters, and then travels by NVLink.
+        return chip.link if self.shape[1] == 1 else min(chip.link, chip.network * self.shape[0])
+
+    def _torus_bandwidth(self, axes: int) -> float:
+        """A side of fewer than four chips has no wrap-around link, so its ring has half the
+        speed."""
+        sides = sorted(self.shape, reverse=True)[:axes]
         rates = (2.0 if self._wraps(side) else 1.0 for side in sides if side > 1)
         return max(sum(rates), 1.0) * self.generation.link
 
@@ -86,7 +122,7 @@ class Topology:
 
 
 def parse_topology(text: str, slices: int = 1) -> Topology:
-    """The topology named "v5p:8x8x16".
+    """The topology named "v5p:8x8x16", or "h100:8x4" for four nodes of eight GPUs.
 
     Raises:
       LiditError: for an unknown generation or a shape that is not built; names the nearest.
@@ -95,13 +131,16 @@ def parse_topology(text: str, slices: int = 1) -> Topology:
     generation = GENERATIONS.get(name)
     if generation is None:
         raise LiditError(
-            f"--topology={text}: unknown TPU {name!r}, know {', '.join(GENERATIONS)} "
-            "(write v5p:4x4x8, the sides of the slice and not its number of cores)"
+            f"--topology={text}: unknown chip {name!r}, know {', '.join(GENERATIONS)} "
+            "(write v5p:4x4x8, the sides of the slice and not its number of cores, or h100:8x4 "
+            "for 4 nodes of 8 GPUs)"
         )
     try:
         shape = tuple(int(side) for side in sides.split("x"))
     except ValueError:
         shape = ()
+    if generation.is_gpu:
+        return _gpu_nodes(text, generation, shape, slices)
     known = _shapes(generation)
     if tuple(sorted(shape)) not in {tuple(sorted(s)) for s in known}:
         chips = max(math.prod(shape), 1)
@@ -113,9 +152,34 @@ def parse_topology(text: str, slices: int = 1) -> Topology:
     return Topology(generation, shape, slices)
 
 
+def _gpu_nodes(text: str, generation: Generation, shape: tuple[int, ...], slices: int) -> Topology:
+    if slices > 1:
+        raise LiditError(f"--slices={slices}: GPUs have nodes: write {generation.name}:8xNODES")
+    if len(shape) != 2 or shape[0] not in _GPUS_A_NODE or shape[1] < 1:
+        raise LiditError(
+            f"--topology={text}: write {generation.name}:GPUSxNODES with "
+            f"{', '.join(map(str, _GPUS_A_NODE))} GPUs a node, such as {generation.name}:8x4"
+        )
+    return Topology(generation, shape)
+
+
 def _shapes(generation: Generation) -> list[tuple[int, ...]]:
     if generation.axes == 2:
         return list(_FLAT_SHAPES)
     cubes = itertools.combinations_with_replacement(range(4, 29, 4), 3)
     large = [sides for sides in cubes if math.prod(sides) <= generation.largest]
     return [*_SMALL_SIDES, *large]
+
+
+def larger_topologies(topology: Topology) -> list[Topology]:
+    """Those of the same generation with more chips, in powers of two, the smallest first."""
+    chip, chips = topology.generation, math.prod(topology.shape)
+    if chip.is_gpu:
+        gpus, nodes = topology.shape
+        shapes = [(gpus, nodes * 2**i) for i in range(1, 8)]
+    else:
+        by_size: dict[int, tuple[int, ...]] = {}
+        for shape in sorted(_shapes(chip), key=max):
+            by_size.setdefault(math.prod(shape), shape)
+        shapes = [by_size[n] for n in sorted(by_size) if n > chips and n & (n - 1) == 0]
+    return [Topology(chip, shape, topology.slices) for shape in shapes]

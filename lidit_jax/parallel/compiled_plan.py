@@ -1,0 +1,99 @@
+"""What the TPU compiler says of a plan: memory, operations, bytes, collectives, program size."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+from lidit_jax.config import Config, MeshConfig
+from lidit_jax.errors import LiditError
+from lidit_jax.parallel.ahead_of_time import lower_train_step, topology_devices
+from lidit_jax.parallel.collectives import Traffic, find_collectives, traffic
+from lidit_jax.parallel.hlo import parse_program
+from lidit_jax.parallel.hlo_cost import program_cost
+from lidit_jax.parallel.mesh import AXES, make_mesh
+from lidit_jax.parallel.plan import Plan
+from lidit_jax.parallel.plan_mesh import image_tokens
+from lidit_jax.parallel.xla_flags import GENERATIONS
+
+
+@dataclass(frozen=True)
+class CompiledPlan:
+    """Figures of one device's program."""
+
+    arguments: float
+    """Bytes of weights, averages, moments and batch."""
+    temporaries: float
+    flops: float
+    """Of a step: products and splash kernels, recomputation and padding included."""
+    hbm_bytes: float
+    """Read and written in a step."""
+    collectives: tuple[Traffic, ...]
+    uncounted: tuple[str, ...]
+    """Loops and kernels whose work the text does not tell."""
+    seconds: float
+    """That compiling took here."""
+    program_bytes: int
+    """Of the program's text."""
+
+    @property
+    def total(self) -> float:
+        """Bytes a device: arguments and temporaries."""
+        return self.arguments + self.temporaries
+
+
+def compile_plan(config: Config, plan: Plan) -> CompiledPlan:
+    """Compiles the training step for the plan's topology, with the flags of its generation.
+
+    Args:
+      config: the run, with the plan's policy and parts.
+      plan: its topology, mesh and text.
+
+    Raises:
+      LiditError: for GPUs, without libtpu, and where the compiler refuses the program, such as one
+        that needs more memory than a chip has.
+    """
+    topology = plan.topology
+    if topology.generation.is_gpu:
+        raise LiditError(
+            f"--compile: there is no compiler for {topology.name} without such a GPU: its plans "
+            "are by formula"
+        )
+    devices = topology_devices(dataclasses.replace(topology, slices=1).name, topology.slices)
+    each = len(devices) // topology.devices
+    sizes = {axis: getattr(plan.split, axis) for axis in AXES}
+    # A v4 chip is two devices unless its cores are joined; the copies of the model take them.
+    sizes["data"] *= each
+    mesh = make_mesh(MeshConfig(**sizes), devices)
+    side = round(image_tokens(config) ** 0.5) * config.model.patch
+    lowered = lower_train_step(config, mesh, (side, side, config.vae.channels), plan.text.streams)
+    start = time.perf_counter()
+    try:
+        compiled = lowered.compile(compiler_options=_options(topology.generation.name))
+    except Exception as error:  # the plugin raises whatever it likes
+        reason = " ".join(str(error).split())[:300]
+        raise LiditError(f"the TPU compiler refuses this plan: {reason}") from error
+    seconds = time.perf_counter() - start
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    program = parse_program(text)
+    cost = program_cost(program)
+    return CompiledPlan(
+        arguments=float(memory.argument_size_in_bytes * each),
+        temporaries=float(memory.temp_size_in_bytes * each),
+        flops=cost.flops * each,
+        hbm_bytes=cost.bytes * each,
+        collectives=tuple(traffic(find_collectives(program, mesh))),
+        uncounted=cost.unknown,
+        seconds=seconds,
+        program_bytes=len(text),
+    )
+
+
+def _options(generation: str) -> dict[str, str]:
+    """The flags that `lidit train` sets on these chips, as the compiler's options."""
+    return {
+        setting.name.removeprefix("--"): setting.value
+        for setting in GENERATIONS.get(generation, ())
+        if setting.name.startswith("--xla")
+    }

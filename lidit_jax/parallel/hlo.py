@@ -1,0 +1,148 @@
+"""A compiled program's text (`compiled.as_text()`), read into instructions.
+
+The grammar is XLA's HLO text: https://openxla.org/xla/hlo_to_stablehlo (its printer has no other
+specification than its parser). Only what counting needs is kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from dataclasses import dataclass, field
+
+_ITEM_BYTES = {
+    **{"pred": 1, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s4": 0.5, "u4": 0.5},
+    **{"bf16": 2, "f16": 2, "s16": 2, "u16": 2},
+    **{"s64": 8, "u64": 8, "f64": 8, "c64": 8},
+}
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
+    r"|(?:branch_computations|called_computations)=\{([^}]*)\}"
+)
+_ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
+
+
+@dataclass(frozen=True)
+class ArrayType:
+    """One array of a result's type."""
+
+    dtype: str
+    sizes: tuple[int, ...]
+    in_hbm: bool = True
+    """False for what the compiler keeps in a core's own memory (a layout with `S(1)` and so on)."""
+
+    @property
+    def bytes(self) -> float:
+        """Its size, without padding."""
+        return math.prod(self.sizes) * _ITEM_BYTES.get(self.dtype, 4)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of a computation."""
+
+    name: str
+    opcode: str
+    type_text: str
+    operands: tuple[str, ...]
+    """Names, in the same computation."""
+    argument: str
+    """The text between the parentheses: a constant's value, a parameter's number."""
+    attributes: str
+    root: bool
+
+    @functools.cached_property
+    def arrays(self) -> tuple[ArrayType, ...]:
+        """The arrays of its result."""
+        return tuple(
+            ArrayType(
+                kind,
+                tuple(int(n) for n in sizes.split(",") if n),
+                in_hbm="S(" not in (layout or ""),
+            )
+            for kind, sizes, layout in _ARRAY.findall(self.type_text)
+        )
+
+    @functools.cached_property
+    def called(self) -> tuple[str, ...]:
+        """Computations that it names, in order."""
+        names = []
+        for one, several in _CALLED.findall(self.attributes):
+            names += [one] if one else re.findall(r"%?([\w.\-]+)", several)
+        return tuple(names)
+
+    def named(self, attribute: str) -> str | None:
+        """The computation behind one attribute, such as `body`."""
+        found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)
+        return found and found[1]
+
+    @property
+    def source(self) -> str:
+        """The traced operation that asked for it."""
+        found = re.search(r'op_name="([^"]*)"', self.attributes)
+        return found[1] if found else ""
+
+
+@dataclass
+class Computation:
+    """Instructions in the order of the text: in a scheduled program, the order they run in."""
+
+    name: str
+    instructions: dict[str, Instruction] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Instruction:
+        """Its result."""
+        return next(i for i in self.instructions.values() if i.root)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Computations by name; a called one stands before its callers."""
+
+    computations: dict[str, Computation]
+    entry: str
+
+
+def parse_program(text: str) -> Program:
+    """Reads a program.
+
+    Raises:
+      ValueError: when the text has no entry computation.
+    """
+    computations: dict[str, Computation] = {}
+    current, entry = None, None
+    for line in text.splitlines():
+        if current is None:
+            if start := _COMPUTATION.match(line):
+                current = computations[start[2]] = Computation(start[2])
+                entry = start[2] if start[1] else entry
+        elif line == "}":
+            current = None
+        elif found := _INSTRUCTION.match(line):
+            argument, attributes = _split_at_closing(found[5])
+            current.instructions[found[2]] = Instruction(
+                name=found[2],
+                opcode=found[4],
+                type_text=found[3],
+                operands=tuple(re.findall(r"%([\w.\-]+)", argument)),
+                argument=argument,
+                attributes=attributes,
+                root=bool(found[1]),
+            )
+    if entry is None:
+        raise ValueError("no ENTRY computation: this is not the text of a compiled program")
+    return Program(computations, entry)
+
+
+def _split_at_closing(text: str) -> tuple[str, str]:
+    """What stands before and behind the parenthesis that closes an operand list."""
+    depth = 1
+    for place, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return text[:place], text[place + 1 :]
+    return text, ""

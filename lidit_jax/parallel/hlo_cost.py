@@ -1,0 +1,230 @@
+"""Operations and bytes of a compiled program, with every loop counted as often as it runs.
+
+`compiled.cost_analysis()` counts the body of a loop once and a Pallas kernel as nothing. Here:
+
+- a matrix product or convolution counts two operations for each multiply-add, padding and dilation
+  left out, as XLA's own HloCostAnalysis does;
+- a splash kernel counts the products that it runs on the lengths and head widths it is given,
+  padding included: two forward, and five in the fused backward kernel, which computes the scores
+  again (a training step needs four). A causal kernel is counted whole;
+- element-wise work counts as bytes only: what each instruction reads and writes in HBM. A fusion
+  that slices an operand reads the slice, and an update in place writes the update.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from lidit_jax.parallel.hlo import ArrayType, Computation, Instruction, Program
+
+_KERNEL_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 5, "splash_mha_dq": 3}
+"""Products [N, K] x [K, S] of each kernel; dkv is the fused one, which also computes dq."""
+_FREE = {
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"),
+    *("call", "after-all", "partition-id", "replica-id", "iota", "async-start", "async-done"),
+    *("copy-start", "opt-barrier", "all-gather-done", "all-reduce-done", "send-done", "recv-done"),
+    *("collective-permute-done", "async-update"),
+}
+"""Opcodes that move nothing themselves."""
+
+
+@dataclass(frozen=True)
+class ProgramCost:
+    """What one device runs in one execution."""
+
+    products: float
+    """Operations of matrix products and convolutions."""
+    kernels: float
+    """Operations of splash kernels."""
+    bytes: float
+    """Read and written in HBM."""
+    loops: dict[str, int]
+    """Times that each loop runs, by the name of its body."""
+    unknown: tuple[str, ...]
+    """Loops whose number of turns the text does not tell (counted once), and kernels of other
+    origin (counted as nothing)."""
+
+    @property
+    def flops(self) -> float:
+        """Products and kernels."""
+        return self.products + self.kernels
+
+
+def program_cost(program: Program) -> ProgramCost:
+    """Counts one device's program."""
+    times, loops, unknown = executions(program)
+    fused = _fused(program)
+    products = kernels = moved = 0.0
+    for name, computation in program.computations.items():
+        for instruction in computation.instructions.values():
+            if instruction.opcode in ("dot", "convolution"):
+                products += times[name] * _product_flops(instruction, computation)
+            elif instruction.opcode == "custom-call" and "tpu_custom_call" in (
+                instruction.attributes
+            ):
+                flops = _kernel_flops(instruction, computation)
+                if flops is None:
+                    unknown.append(f"kernel {instruction.name}")
+                kernels += times[name] * (flops or 0.0)
+            if name not in fused:
+                moved += times[name] * _bytes(instruction, computation, program)
+    return ProgramCost(products, kernels, moved, loops, tuple(unknown))
+
+
+def executions(program: Program) -> tuple[dict[str, float], dict[str, int], list[str]]:
+    """How often each computation runs: in all, the turns of each loop, and unknown loops.
+
+    Both branches of a condition count as run.
+    """
+    times: dict[str, float] = defaultdict(float, {program.entry: 1.0})
+    loops, unknown = {}, []
+    # Callers stand behind what they call, so going backwards every count is complete when used.
+    for name in reversed(program.computations):
+        for instruction in program.computations[name].instructions.values():
+            turns = 1
+            if instruction.opcode == "while":
+                known = trip_count(instruction, program.computations[name], program)
+                turns = 1 if known is None else known
+                body = instruction.named("body")
+                loops[body] = turns
+                if known is None:
+                    unknown.append(f"loop {body}")
+            for called in instruction.called:
+                times[called] += times[name] * turns
+    return times, loops, unknown
+
+
+def trip_count(loop: Instruction, inside: Computation, program: Program) -> int | None:
+    """Turns of a counted loop: XLA's own note, else read from "counter < constant"."""
+    if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes):
+        return int(noted[1])
+    condition = program.computations[loop.named("condition")]
+    compare = next((i for i in condition.instructions.values() if i.opcode == "compare"), None)
+    if compare is None or "direction=LT" not in compare.attributes:
+        return None
+    start = inside.instructions.get(loop.operands[0])
+
+    def value(name: str) -> int | None:
+        found = condition.instructions[name]
+        if found.opcode == "get-tuple-element" and start is not None and start.opcode == "tuple":
+            place = int(re.search(r"index=(\d+)", found.attributes)[1])
+            found = inside.instructions[start.operands[place]]
+        return int(found.argument) if found.opcode == "constant" else None
+
+    first, last = (value(name) for name in compare.operands)
+    # JAX's own loops count from 0 by 1; the compiler may hide the 0 behind a copy.
+    return None if last is None else last - (first or 0)
+
+
+def _product_flops(product: Instruction, inside: Computation) -> float:
+    out = math.prod(product.arrays[0].sizes)
+    left, right = (_array(name, inside).sizes for name in product.operands[:2])
+    if product.opcode == "dot":
+        summed = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", product.attributes)[1]
+        return 2.0 * out * math.prod(left[int(n)] for n in summed.split(",") if n)
+    return 2.0 * _convolution_products(product, left, right)
+
+
+def _convolution_products(
+    convolution: Instruction, left: tuple[int, ...], right: tuple[int, ...]
+) -> float:
+    """Multiply-adds of a convolution whose padding and holes cost nothing."""
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", convolution.attributes)
+    of_left, of_right, of_out = labels.groups()
+    out = convolution.arrays[0].sizes
+    count = right[of_right.index("i")] * out[of_out.index("f")] * out[of_out.index("b")]
+    window = re.search(r"window=\{([^}]*)\}", convolution.attributes)
+    window = dict(part.split("=") for part in window[1].split()) if window else {}
+    for axis in (letter for letter in of_out if letter.isdigit()):
+        place = int(axis)
+
+        def setting(name: str, default: str, place: int = place) -> str:
+            return window[name].split("x")[place] if name in window else default
+
+        low = int(setting("pad", "0_0").split("_")[0])
+        stride, dilation = int(setting("stride", "1")), int(setting("rhs_dilate", "1"))
+        holes, size = int(setting("lhs_dilate", "1")), left[of_left.index(axis)]
+        starts = np.arange(out[of_out.index(axis)])[:, None] * stride - low
+        places = starts + np.arange(right[of_right.index(axis)]) * dilation
+        count *= np.count_nonzero((places >= 0) & (places % holes == 0) & (places // holes < size))
+    return float(count)
+
+
+def _kernel_flops(kernel: Instruction, inside: Computation) -> float | None:
+    """Of a splash kernel: q [..., H, N, K] and k [..., H, S, K] are its first large operands."""
+    found = next((n for name, n in _KERNEL_PRODUCTS.items() if name in kernel.name), None)
+    if found is None:
+        noted = re.search(r'"flops":"?(\d+)', kernel.attributes)
+        return float(noted[1]) if noted else None
+    operands = (_array(name, inside) for name in kernel.operands)
+    floats = [a.sizes for a in operands if a.dtype in ("bf16", "f32") and len(a.sizes) >= 3]
+    queries, keys = floats[0], floats[1]
+    return 2.0 * found * math.prod(queries) * keys[-2]
+
+
+def _bytes(instruction: Instruction, inside: Computation, program: Program) -> float:
+    """HBM traffic of an instruction that stands outside of fusions."""
+    if instruction.opcode in _FREE:
+        return 0.0
+    read = [_array(name, inside) for name in instruction.operands if name in inside.instructions]
+    if instruction.opcode == "fusion":
+        body = program.computations[instruction.called[0]]
+        return _fusion_bytes(instruction, body, read)
+    written = _hbm(instruction.arrays)
+    if instruction.opcode in ("dynamic-slice", "gather", "slice"):
+        return 2 * written
+    if instruction.opcode == "dynamic-update-slice":
+        return 2 * _hbm(read[1:2])
+    return written + _hbm(read)
+
+
+def _fusion_bytes(fusion: Instruction, body: Computation, operands: list[ArrayType]) -> float:
+    total = 0.0
+    readers: dict[str, list[Instruction]] = defaultdict(list)
+    for inner in body.instructions.values():
+        for name in inner.operands:
+            readers[name].append(inner)
+    updates = [i for i in body.instructions.values() if i.opcode == "dynamic-update-slice"]
+    for inner in body.instructions.values():
+        if inner.opcode != "parameter":
+            continue
+        number = int(inner.argument)
+        if number >= len(operands) or not operands[number].in_hbm:
+            continue
+        users = readers[inner.name]
+        if users and all(user.opcode in ("dynamic-slice", "gather", "slice") for user in users):
+            total += sum(user.arrays[0].bytes for user in users)
+        elif users and all(
+            user.opcode == "dynamic-update-slice" and user.operands[0] == inner.name
+            for user in users
+        ):
+            continue
+        else:
+            total += operands[number].bytes
+    in_place = sum(body.instructions[u.operands[1]].arrays[0].bytes for u in updates)
+    return total + (in_place if updates else _hbm(fusion.arrays))
+
+
+def _array(name: str, inside: Computation) -> ArrayType:
+    arrays = inside.instructions[name].arrays
+    return arrays[0] if arrays else ArrayType("token", (0,))
+
+
+def _hbm(arrays: list[ArrayType] | tuple[ArrayType, ...]) -> float:
+    return sum(array.bytes for array in arrays if array.in_hbm)
+
+
+def _fused(program: Program) -> set[str]:
+    """Computations that run inside another instruction: fusions, and the sums of reductions."""
+    return {
+        called
+        for computation in program.computations.values()
+        for instruction in computation.instructions.values()
+        if instruction.opcode not in ("while", "conditional", "call", "async-start")
+        for called in instruction.called
+    }

@@ -1,0 +1,100 @@
+"""The mesh of a plan: from a text, from a recipe, or by default; and whether it divides the run."""
+
+from __future__ import annotations
+
+import math
+
+from lidit_jax.config import Config
+from lidit_jax.errors import LiditError
+from lidit_jax.parallel.mesh import AXES, nearest_divisors
+from lidit_jax.parallel.roofline import Split
+from lidit_jax.parallel.topologies import Topology
+
+
+def parse_mesh(text: str, config: Config, topology: Topology) -> Split:
+    """The split "fsdp=64,tensor=2"; `data` takes the devices left, `replica` the slices.
+
+    Raises:
+      LiditError: for an unknown axis, a size that is no number, or one that does not fit.
+    """
+    sizes = {"replica": topology.slices}
+    for part in filter(None, text.split(",")):
+        axis, _, size = part.partition("=")
+        if axis not in AXES or not size.isdigit() or int(size) == 0:
+            raise LiditError(f"--mesh={text}: write AXIS=SIZE with an axis of {', '.join(AXES)}")
+        sizes[axis] = int(size)
+    return _filled(sizes, f"--mesh={text}", config, topology)
+
+
+def recipe_mesh(config: Config, topology: Topology) -> Split:
+    """The mesh of the recipe, where it splits anything; else all of a slice over fsdp, as far
+    as the width divides. `replica` is the number of slices.
+
+    Raises:
+      LiditError: when the recipe's mesh does not fit the topology.
+    """
+    mesh = config.mesh
+    if mesh.fsdp == mesh.tensor == mesh.context == 1:
+        devices = topology.devices // topology.slices
+        return parse_mesh(f"fsdp={math.gcd(config.model.width, devices)}", config, topology)
+    sizes = {axis: getattr(mesh, axis) for axis in AXES if getattr(mesh, axis) != -1}
+    sizes["replica"] = topology.slices
+    shown = ",".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1)
+    return _filled(sizes, f"config.mesh={shown}", config, topology)
+
+
+def _filled(sizes: dict[str, int], given: str, config: Config, topology: Topology) -> Split:
+    used = math.prod(size for axis, size in sizes.items() if axis != "data")
+    if topology.devices % used:
+        below = max(n for n in range(1, used + 1) if topology.devices % n == 0)
+        raise LiditError(
+            f"{given}: {used} does not divide the {topology.devices} devices of "
+            f"{topology.name}, the nearest that does is {below}"
+        )
+    sizes.setdefault("data", topology.devices // used)
+    return Split(**sizes, parts=config.training.accumulation)
+
+
+def image_tokens(config: Config) -> int:
+    """Tokens N of a training image."""
+    downsample = 1 if config.vae.source == "pixels" and config.data.source == "scenes" else 8
+    return (config.data.image_size // (downsample * config.model.patch)) ** 2
+
+
+def check_split(config: Config, topology: Topology, split: Split) -> None:
+    """Refuses a mesh that does not divide what it splits.
+
+    Raises:
+      LiditError: names what it must divide, and the nearest sizes that do.
+    """
+    sizes = [getattr(split, axis) for axis in AXES]
+    if math.prod(sizes) != topology.devices:
+        raise LiditError(
+            f"--mesh: {' x '.join(map(str, sizes))} are not the {topology.devices} devices of "
+            f"{topology.name}"
+        )
+    chip, fast = topology.generation, split.tensor * split.context
+    if chip.is_gpu and topology.shape[0] % fast:
+        raise LiditError(
+            f"--mesh: tensor x context={fast} must stay within a node: a divisor of the "
+            f"{topology.shape[0]} GPUs of {topology.name}"
+        )
+    batch, unit = config.training.batch_size, split.rows * split.parts
+    if batch % unit:
+        nearest = max(round(batch / unit), 1) * unit
+        raise LiditError(
+            f"config.training.batch_size={batch} does not divide over {split.rows} devices and "
+            f"{split.parts} parts: the nearest that does is {nearest}"
+        )
+    for axis, name, whole in (
+        ("tensor", "config.model.heads", config.model.heads),
+        ("fsdp", "config.model.width", config.model.width),
+        ("context", "the tokens of an image", image_tokens(config)),
+    ):
+        size = getattr(split, axis)
+        if whole % size:
+            near = " and ".join(map(str, nearest_divisors(whole, size)))
+            raise LiditError(
+                f"--mesh: {axis}={size} does not divide {name}={whole}: the nearest that do are "
+                f"{near}"
+            )

@@ -1,0 +1,87 @@
+"""Which meshes, policies and parts of a batch fit, and which of them are fast."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+from lidit_jax.config import Config
+from lidit_jax.errors import LiditError
+from lidit_jax.parallel.plan import Plan, plan
+from lidit_jax.parallel.plan_mesh import image_tokens
+from lidit_jax.parallel.roofline import RECOMPUTED, Split
+from lidit_jax.parallel.topologies import Topology, larger_topologies
+
+FREE = 0.1
+"""Share of the HBM that a plan found by searching leaves free."""
+_PARTS = (1, 2, 4, 8, 16)
+_LARGEST_FAST_AXIS = 16
+
+
+def search(config: Config, topology: Topology) -> list[Plan]:
+    """All meshes, policies and numbers of parts that fit with a tenth of the memory free, fastest
+    first; where none does, all of them, the smallest first.
+
+    Raises:
+      LiditError: when no mesh divides the batch.
+    """
+    found = list(_candidates(config, topology))
+    if not found:
+        raise LiditError(
+            f"no mesh of {topology.name} divides config.training.batch_size="
+            f"{config.training.batch_size}: take a multiple of a power of two"
+        )
+    fitting = [p for p in found if p.free >= FREE * topology.generation.memory]
+    if fitting:
+        return sorted(fitting, key=_preference)
+    return sorted(found, key=lambda p: p.memory.total)
+
+
+def _preference(plan: Plan) -> tuple[float, ...]:
+    """Of equally fast ones, first the one that sends less, then the one with more memory free."""
+    sent = plan.prediction.ici_activations + plan.prediction.ici_weights
+    return round(plan.seconds, 3), round(sent, 3), -plan.free
+
+
+def nearest_that_fits(config: Config, refused: Plan) -> Plan | None:
+    """The plan with the fewest changes of mesh, policy and parts, and among these the fastest; on
+    the next larger topology where nothing else helps. None when no built one is large enough."""
+
+    def changes(other: Plan) -> int:
+        kept = dataclasses.replace(other.split, parts=refused.split.parts) == refused.split
+        same = (kept, other.split.parts == refused.split.parts, other.remat == refused.remat)
+        return same.count(False)
+
+    fitting = [p for p in _candidates(config, refused.topology) if p.free >= 0]
+    if fitting:
+        return min(fitting, key=lambda p: (changes(p), *_preference(p)))
+    for topology in larger_topologies(refused.topology):
+        fitting = [p for p in _candidates(config, topology) if p.free >= 0]
+        if fitting:
+            return min(fitting, key=_preference)
+    return None
+
+
+def _candidates(config: Config, topology: Topology) -> Iterator[Plan]:
+    for remat in RECOMPUTED:
+        changed = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat))
+        for split in _splits(config, topology):
+            yield plan(changed, topology, split)
+
+
+def _splits(config: Config, topology: Topology) -> Iterator[Split]:
+    tokens, heads, width = image_tokens(config), config.model.heads, config.model.width
+    devices = topology.devices // topology.slices
+    fast = topology.shape[0] if topology.generation.is_gpu else _LARGEST_FAST_AXIS
+    powers = [2**i for i in range(int(math.log2(devices)) + 1)]
+    for tensor in (n for n in powers if n <= fast and heads % n == 0):
+        for context in (n for n in powers if n * tensor <= fast and tokens % n == 0):
+            for fsdp in (n for n in powers if width % n == 0):
+                data, rest = divmod(devices, tensor * context * fsdp)
+                rows = topology.slices * data * fsdp
+                if rest or not data:
+                    continue
+                for parts in _PARTS:
+                    if config.training.batch_size % (rows * parts) == 0:
+                        yield Split(topology.slices, data, fsdp, context, tensor, parts)

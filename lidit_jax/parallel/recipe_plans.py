@@ -1,0 +1,228 @@
+"""Plans of all recipes on all of their topologies, as one page: `docs/plans.md`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lidit_jax.parallel import weak_scaling
+from lidit_jax.parallel.calibration import summary
+from lidit_jax.parallel.plan import Plan, plan
+from lidit_jax.parallel.plan_mesh import recipe_mesh
+from lidit_jax.parallel.plan_report import describe
+from lidit_jax.parallel.plan_search import search
+from lidit_jax.parallel.roofline import CONSTANTS
+from lidit_jax.parallel.topologies import parse_topology
+from lidit_jax.recipe_choices import SLICES
+from lidit_jax.recipes import load_recipe, recipe_choices
+
+_GIB = 2**30
+_STAGES = (("lidit_1b", ""), ("lidit_10b", ""), ("lidit_10b", "1024px"))
+_GPU_NODES = {"lidit_1b": ("h100:8x8", "h200:8x8"), "lidit_10b": ("h100:8x32", "h200:8x32")}
+_SEARCHED = ("v5p:8x8x16", "v6e:16x16", "v5e:16x16")
+_HEADS = ("", "head128")
+COMPILED = "plans_compiled.json"
+"""What `lidit plan --compile --json` said of single recipes at full optimisation, by title."""
+
+_INTRODUCTION = f"""# Plans of the recipes
+
+Written by `lidit plan --all-recipes --out=docs`: predictions by formula, none measured. Cost =
+chip-hours x your price of a chip for an hour. MFU counts operations as they are, without
+recomputation and without the frozen encoders.
+
+The roofline has two fitted constants (matrix products reach {CONSTANTS.matmul:.1%} of the peak;
+{CONSTANTS.exposed:.0%} of the activations' collectives are not hidden) and three set by hand. The
+fit minimises squared logarithms over the published steps below; each error is that of constants
+fitted *without* the step, or without its whole family. The form of the formula was written with the
+v5p rows in view; the rows of v4, v5e and v6e came after it, and changed only the two constants.
+"""
+_RECIPES = """## Every recipe on its topologies
+
+`lidit train --config=configs/RECIPE.py:CHOICES`. Memory is that of one device (half a chip on
+tpu7x), with the share of its HBM that stays free.
+"""
+_NARROW_HEADS = """## What narrow heads cost
+
+The matrix unit is 128 wide (256 on v6e and tpu7x): heads of 72 or 64 channels leave half or three
+quarters of it idle in both products of attention. The same parameters and operations:
+"""
+_SEARCH = """## The best of a search
+
+`lidit plan --config=lidit_10b:1024px --topology=... --search`: all meshes, policies and parts of
+the batch that leave a tenth of the HBM free, the fastest first.
+"""
+_TEXT = """## Captions: cached, or encoded while training
+
+Two LLMs of 8 and 7 billion parameters in bfloat16, 100 tokens a caption, split over all devices.
+`online` gathers their weights once for the captions of several steps.
+"""
+_GPUS = """## GPU nodes, by formula alone
+
+No compiler and no published step was compared: the constants come from TPUs, the clock that power
+allows from the best product measured (80% of the data sheet's peak).
+"""
+_COMPILATION = """## Compiled at full optimisation
+
+By libtpu on a machine without a TPU, with the flags of the generation: memory of a device beside
+the formula's; operations of the model over those of the program, where recomputation, padding and
+the backward kernel's second look at the scores count; and what is sent.
+"""
+
+
+def write_recipe_plans(folder: Path) -> list[Path]:
+    """Writes `plans.md` and `weak_scaling.png` into a folder; the compiler's figures in it are read
+    from the `plans_compiled.json` beside them, where it is there."""
+    page, picture = folder / "plans.md", folder / "weak_scaling.png"
+    rows = weak_scaling.measure()
+    sections = [_introduction(), _recipes(), _head_widths(), _searches(), _text(), _gpus()]
+    compiled = folder / COMPILED
+    if compiled.is_file():
+        sections.append(_compiled(json.loads(compiled.read_text())))
+    sections.append(weak_scaling.section(rows, picture.name))
+    page.write_text("\n\n".join(sections) + "\n")
+    weak_scaling.draw(rows, picture)
+    return [page, picture]
+
+
+def table(heads: str, rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; its heads stand in one text, divided by bars."""
+    count = heads.count("|") + 1
+    lines = [f"| {heads} |", "|---" * count + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _introduction() -> str:
+    rows = [
+        (family, str(count), f"{median:.0%}", f"{alone:.0%}", f"{together:.0%}")
+        for family, count, median, alone, together in summary()
+    ]
+    heads = "published steps | rows | median error, row held out | largest | family held out"
+    return f"{_INTRODUCTION}\n{table(heads, rows)}"
+
+
+def _recipes() -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for recipe, stage in _STAGES:
+            for name in recipe_choices(recipe).placements:
+                for word, slices in {"": 1, **SLICES}.items():
+                    words = _joined(stage, name, word)
+                    found = _plan(recipe, words, name, slices)
+                    layout = describe(found).partition(", ")[2]
+                    yield (
+                        recipe,
+                        f"`{words}`",
+                        f"{found.topology.chips:,}",
+                        layout,
+                        *_cells(found),
+                    )
+
+    heads = "recipe | choices | chips | layout | GiB (free) | s a step | MFU | days | chip-hours"
+    return f"{_RECIPES}\n{table(heads, rows())}"
+
+
+def _head_widths() -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for recipe, stage in _STAGES:
+            for name in recipe_choices(recipe).placements:
+                cells = [_title(recipe, stage), name]
+                for heads in _HEADS:
+                    words = _joined(stage, heads, name)
+                    model = load_recipe(f"{recipe}:{words}").model
+                    found = _plan(recipe, words, name)
+                    shape = f"{model.heads} x {model.width // model.heads}"
+                    cells += [shape, f"{found.seconds:.2f}", f"{found.mfu:.1%}"]
+                yield tuple(cells)
+
+    heads = "recipe | topology | paper's heads | s a step | MFU | `head128` | s a step | MFU"
+    return f"{_NARROW_HEADS}\n{table(heads, rows())}"
+
+
+def _searches() -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for heads in _HEADS:
+            words = _joined("1024px", heads)
+            for name in _SEARCHED:
+                best = search(load_recipe(f"lidit_10b:{words}"), parse_topology(name))[0]
+                yield (f"`{words}`", describe(best), *_cells(best))
+
+    heads = "choices | plan | GiB (free) | s a step | MFU | days | chip-hours"
+    return f"{_SEARCH}\n{table(heads, rows())}"
+
+
+def _text() -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for recipe, stage in _STAGES:
+            for name in ("v5e:16x16", "v5p:8x8x16"):
+                cached = _plan(recipe, _joined(stage, name), name)
+                online = _plan(recipe, _joined(stage, name, "online"), name)
+                yield (
+                    _title(recipe, stage),
+                    name,
+                    f"{cached.seconds:.2f}",
+                    f"{30e6 * cached.text.bytes_a_caption / 1e12:.0f} TB",
+                    f"{online.seconds:.2f}",
+                    f"{online.memory.encoders / _GIB:.2f}",
+                )
+
+    heads = (
+        "recipe | topology | s a step, cached | features of 30 M captions | s a step, online | "
+        "LLMs' GiB a device"
+    )
+    return f"{_TEXT}\n{table(heads, rows())}"
+
+
+def _gpus() -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for recipe, stage in _STAGES:
+            for name in _GPU_NODES[recipe]:
+                best = search(load_recipe(f"{recipe}:{stage}"), parse_topology(name))[0]
+                yield (_title(recipe, stage), describe(best), *_cells(best))
+
+    heads = "recipe | plan | GiB (free) | s a step | MFU | days | GPU-hours"
+    return f"{_GPUS}\n{table(heads, rows())}"
+
+
+def _compiled(entries: dict[str, dict]) -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for title, facts in entries.items():
+            compiled = facts["compiled"]
+            sent = sum(row["bytes"] for row in compiled["collectives"]) / _GIB
+            hidden = sum(row["overlapping_bytes"] for row in compiled["collectives"]) / _GIB
+            yield (
+                title,
+                f"{compiled['total'] / _GIB:.1f}",
+                f"{facts['memory_bytes_a_device']['total'] / _GIB:.1f}",
+                f"{compiled['model_over_compiled']:.2f}",
+                f"{hidden:.1f} of {sent:.1f} GiB",
+                f"{compiled['seconds']:.0f}",
+            )
+
+    heads = (
+        "plan | compiler GiB | formula GiB | model/compiled | sent beside other work | s to compile"
+    )
+    return f"{_COMPILATION}\n{table(heads, rows())}"
+
+
+def _plan(recipe: str, words: str, name: str, slices: int = 1) -> Plan:
+    config, topology = load_recipe(f"{recipe}:{words}"), parse_topology(name, slices)
+    return plan(config, topology, recipe_mesh(config, topology))
+
+
+def _cells(found: Plan) -> tuple[str, ...]:
+    share = found.free / found.topology.generation.memory
+    return (
+        f"{found.memory.total / _GIB:.1f} ({share:.0%})",
+        f"{found.seconds:.2f}",
+        f"{found.mfu:.1%}",
+        f"{found.seconds * found.steps / 86_400:.1f}",
+        f"{found.chip_hours:,.0f}",
+    )
+
+
+def _joined(*words: str) -> str:
+    return ",".join(filter(None, words))
+
+
+def _title(recipe: str, stage: str) -> str:
+    return f"{recipe}:{stage}" if stage else recipe

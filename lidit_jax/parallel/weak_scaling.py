@@ -1,0 +1,124 @@
+"""Weak scaling on paper: the same images a chip on 64 to 4,096 chips."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from lidit_jax.config import Config
+from lidit_jax.parallel.plan import Plan, plan
+from lidit_jax.parallel.plan_mesh import recipe_mesh
+from lidit_jax.parallel.roofline import Split
+from lidit_jax.parallel.topologies import parse_topology
+from lidit_jax.recipes import load_recipe
+
+_RECIPE = "lidit_10b:1024px,head128,v5p:8x8x16"
+_TOPOLOGIES = ("v5p:4x4x4", "v5p:4x8x8", "v5p:8x8x16", "v5p:16x16x16")
+_IMAGES_A_CHIP = 4
+_BATCH = 4096
+"""The paper's, for the strong scaling beside it."""
+_GIB = 2**30
+_INTRODUCTION = f"""## Weak scaling on paper
+
+`{_RECIPE}` with {_IMAGES_A_CHIP} images a chip; "strong" keeps the paper's batch of {_BATCH:,}.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of chips."""
+
+    weak: Plan
+    """Four images a chip."""
+    strong: Plan
+    """The paper's batch; its chips run out of images at 4,096."""
+    gathered: float
+    """Bytes that a chip receives a step over fsdp."""
+    summed: float
+    """Bytes of gradients that a chip sends a step over data."""
+
+
+def measure() -> list[Row]:
+    """The plans, with the recipe's layout on each topology."""
+    config, rows = load_recipe(_RECIPE), []
+    for name in _TOPOLOGIES:
+        chips = parse_topology(name).chips
+        weak = _planned(config, name, _IMAGES_A_CHIP * chips)
+        held = weak.parameters / weak.split.fsdp
+        rows.append(
+            Row(
+                weak,
+                _planned(config, name, _BATCH),
+                gathered=3 * 2.0 * weak.parameters * weak.split.parts * _share(weak.split.fsdp),
+                summed=2 * 4.0 * held * _share(weak.split.data),
+            )
+        )
+    return rows
+
+
+def _planned(config: Config, name: str, batch: int) -> Plan:
+    topology = parse_topology(name)
+    fsdp = min(config.mesh.fsdp, topology.devices)
+    mesh = dataclasses.replace(config.mesh, fsdp=fsdp)
+    split: Split = recipe_mesh(dataclasses.replace(config, mesh=mesh), topology)
+    at_once = _IMAGES_A_CHIP // config.training.accumulation
+    parts = max(batch // (split.rows * at_once), 1)
+    training = dataclasses.replace(config.training, batch_size=batch, accumulation=parts)
+    changed = dataclasses.replace(config, mesh=mesh, training=training)
+    return plan(changed, topology, dataclasses.replace(split, parts=parts))
+
+
+def _share(devices: int) -> float:
+    return (devices - 1) / devices
+
+
+def section(rows: list[Row], picture: str) -> str:
+    """The table, as Markdown."""
+    heads = (
+        "| chips | batch | mesh | GiB a chip | GiB gathered a step | GiB of gradients over data | "
+        "s a step | MFU | strong: parts | s a step | MFU |"
+    )
+    lines = [f"{_INTRODUCTION}\n![MFU by number of chips]({picture})\n", heads, "|---" * 11 + "|"]
+    for row in rows:
+        weak, strong = row.weak, row.strong
+        cells = (
+            f"{weak.topology.chips:,}",
+            f"{weak.batch:,}",
+            f"data {weak.split.data} x fsdp {weak.split.fsdp}",
+            f"{weak.memory.total / _GIB:.1f}",
+            f"{row.gathered / _GIB:.1f}",
+            f"{row.summed / _GIB:.2f}",
+            f"{weak.seconds:.2f}",
+            f"{weak.mfu:.1%}",
+            f"{strong.split.parts}",
+            f"{strong.seconds:.2f}",
+            f"{strong.mfu:.1%}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(rows: list[Row], file: Path) -> None:
+    """Predicted MFU, and memory of a chip, by number of chips."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    chips = [row.weak.topology.chips for row in rows]
+    for label, plans in (
+        (f"{_IMAGES_A_CHIP} images a chip", [row.weak for row in rows]),
+        (f"batch {_BATCH:,}", [row.strong for row in rows]),
+    ):
+        left.plot(chips, [100 * one.mfu for one in plans], marker="o", label=label)
+        right.plot(chips, [one.memory.total / _GIB for one in plans], marker="o", label=label)
+    left.set_ylabel("predicted MFU, %")
+    left.set_ylim(0, 100)
+    right.set_ylabel("GiB a chip")
+    right.set_ylim(0)
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(chips, [f"{n:,}" for n in chips])
+        axes.set_xlabel("v5p chips")
+    left.legend()
+    figure.savefig(file, dpi=150)

@@ -1,0 +1,79 @@
+"""What a recipe offers beside itself: `--config=configs/lidit_10b.py:1024px,v5p:8x8x16,2slices`.
+
+A recipe is a page of overrides. Its choices are words behind the colon, each a few overrides more:
+a stage, a variant of the model, where it runs, and the number of slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_collections
+
+from lidit_jax.errors import LiditError
+from lidit_jax.parallel.topologies import parse_topology
+
+SLICES = {"2slices": 2, "4slices": 4}
+"""Slices joined by the data-centre network: copies of the model."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a run is laid out on one topology, for one image size."""
+
+    fsdp: int
+    """Devices of a slice that share the weights; the others hold copies."""
+    remat: str
+    at_once: int
+    """Images that a device works on at a time; the batch is accumulated from such parts."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The words of one recipe."""
+
+    variants: Mapping[str, Mapping[str, Any]]
+    """Fields to override, by word."""
+    placements: Mapping[str, Mapping[int, Placement]] = field(default_factory=dict)
+    """By topology and image size."""
+
+    def apply(self, config: ml_collections.ConfigDict, words: str) -> ml_collections.ConfigDict:
+        """The recipe with the words of a choice, such as "1024px,v5p:8x8x16".
+
+        Raises:
+          LiditError: for a word that the recipe does not have; names those that it has.
+        """
+        chosen = [word for word in words.split(",") if word]
+        known = [*self.variants, *self.placements, *SLICES]
+        if unknown := [word for word in chosen if word not in known]:
+            raise LiditError(f"this recipe has no choice {unknown[0]!r}, only {', '.join(known)}")
+        slices = 1
+        for word in chosen:
+            slices = SLICES.get(word, slices)
+            for path, value in self.variants.get(word, {}).items():
+                _set(config, path, value)
+        for word in chosen:
+            if word in self.placements:
+                self._place(config, word, slices)
+        return config
+
+    def _place(self, config: ml_collections.ConfigDict, topology: str, slices: int) -> None:
+        size = config.data.image_size
+        placement = self.placements[topology].get(size)
+        if placement is None:
+            sizes = ", ".join(f"{side}px" for side in self.placements[topology])
+            raise LiditError(f"this recipe has no layout of {size} px on {topology}, only {sizes}")
+        config.mesh.replica = slices
+        config.mesh.fsdp = placement.fsdp
+        config.model.remat = placement.remat
+        at_once = parse_topology(topology, slices).devices * placement.at_once
+        config.training.accumulation = max(config.training.batch_size // at_once, 1)
+
+
+def _set(config: ml_collections.ConfigDict, path: str, value: Any) -> None:
+    *groups, name = path.split(".")
+    for group in groups:
+        config = config[group]
+    config[name] = value

@@ -1,0 +1,83 @@
+"""Collectives as a compiled program's text has them: axes, how often, and beside what."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from lidit_jax.parallel.collectives import find_collectives, traffic
+
+MESH = SimpleNamespace(devices=np.zeros((2, 4)), axis_names=("data", "tensor"))
+PROGRAM = """\
+HloModule step, is_scheduled=true
+
+%fused (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %e = f32[8]{0} exponential(%p)
+}
+
+%body (t: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %t = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %one = s32[] constant(1)
+  %next = s32[] add(%i, %one)
+  %x = f32[8]{0} get-tuple-element(%t), index=1
+  %hidden = (f32[8]{0}, f32[32]{0}) all-gather-start(%x), replica_groups=[2,4]<=[8], dimensions={0}
+  %work = f32[8]{0} fusion(%x), kind=kLoop, calls=%fused
+  %gathered = f32[32]{0} all-gather-done(%hidden)
+  %bare = (f32[8]{0}, f32[8]{0}) collective-permute-start(%work), \
+source_target_pairs={{0,4},{1,1},{4,0}}
+  %moved = f32[8]{0} collective-permute-done(%bare)
+  ROOT %u = (s32[], f32[8]{0}) tuple(%next, %moved)
+}
+
+%condition (t: (s32[], f32[8])) -> pred[] {
+  %t = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %n = s32[] constant(5)
+  ROOT %less = pred[] compare(%i, %n), direction=LT
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %zero = s32[] constant(0)
+  %start = (s32[], f32[8]{0}) tuple(%zero, %x)
+  %loop = (s32[], f32[8]{0}) while(%start), condition=%condition, body=%body
+  %y = f32[8]{0} get-tuple-element(%loop), index=1
+  %nothing = f32[8]{0} all-reduce(%y), replica_groups={{0},{1},{2},{3},{4},{5},{6},{7}}, \
+to_apply=%fused
+  ROOT %all = f32[8]{0} all-reduce(%nothing), replica_groups=mesh['a'=2,'b'=4] {'a','b'}, \
+to_apply=%fused, metadata={op_name="loss/sum"}
+}
+"""
+
+
+def test_collectives_know_their_axes_turns_and_company():
+    found = {one.kind: one for one in find_collectives(PROGRAM, MESH)}
+    gather = found["all-gather"]
+    assert gather.axes == {"tensor"}
+    assert (gather.times, gather.size, gather.in_loop, gather.overlaps) == (5, 128, True, True)
+    permute = found["collective-permute"]
+    assert permute.axes == {"data"}
+    assert not permute.overlaps, "nothing is scheduled between its start and its end"
+    total = found["all-reduce"]
+    assert total.axes == {"data", "tensor"}
+    assert (total.times, total.in_loop, total.source) == (1, False, "loss/sum")
+    assert len(found) == 3, "groups of one device send nothing"
+
+
+def test_traffic_adds_what_is_alike_the_largest_first():
+    rows = traffic(find_collectives(PROGRAM, MESH))
+    assert [(row.kind, row.axes, row.bytes) for row in rows] == [
+        ("all-gather", ("tensor",), 5 * 128),
+        ("collective-permute", ("data",), 5 * 32),
+        ("all-reduce", ("data", "tensor"), 32),
+    ]
+    assert [row.overlapping_bytes for row in rows] == [5 * 128, 0, 0]
+
+
+def test_groups_of_a_mesh_in_another_order_are_found():
+    """The names are the partitioner's own; the devices behind them stand in another order."""
+    order = "replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}"
+    text = PROGRAM.replace("replica_groups=mesh['a'=2,'b'=4] {'a','b'}", order)
+    total = next(c for c in find_collectives(text, MESH) if c.kind == "all-reduce")
+    assert total.axes == {"data"}
