@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from lidit_jax.commands import convert, doctor, evaluate, export, plan, sample, train
+from lidit_jax.commands import convert, doctor, evaluate, export, plan, sample, train, tune
 from lidit_jax.errors import LiditError
 from lidit_jax.paths import cache_dir
 
-_COMMANDS = (train, sample, evaluate, export, convert, plan, doctor)
+_COMMANDS = (train, sample, evaluate, export, convert, plan, tune, doctor)
 
 _EXAMPLES = """\
 start here:

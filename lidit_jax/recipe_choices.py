@@ -43,7 +43,8 @@ class Choices:
         """The recipe with the words of a choice, such as "1024px,v5p:8x8x16".
 
         Raises:
-          LiditError: for a word that the recipe does not have; names those that it has.
+          LiditError: for a word that the recipe does not have, which names those that it has, and
+            for more devices than images.
         """
         chosen = [word for word in words.split(",") if word]
         known = [*self.variants, *self.placements, *SLICES]
@@ -65,11 +66,16 @@ class Choices:
         if placement is None:
             sizes = ", ".join(f"{side}px" for side in self.placements[topology])
             raise LiditError(f"this recipe has no layout of {size} px on {topology}, only {sizes}")
+        devices, batch = parse_topology(topology, slices).devices, config.training.batch_size
+        if devices > batch:
+            raise LiditError(
+                f"{slices} slices of {topology} are {devices} devices, more than the {batch} images"
+                " of this recipe's batch: take fewer slices"
+            )
         config.mesh.replica = slices
         config.mesh.fsdp = placement.fsdp
         config.model.remat = placement.remat
-        at_once = parse_topology(topology, slices).devices * placement.at_once
-        config.training.accumulation = max(config.training.batch_size // at_once, 1)
+        config.training.accumulation = max(batch // (devices * placement.at_once), 1)
 
 
 def _set(config: ml_collections.ConfigDict, path: str, value: Any) -> None:

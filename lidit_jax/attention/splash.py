@@ -36,6 +36,7 @@ def splash_attention(
     split_queries: bool = False,
     generation: str = "v5e",
     interpret: bool = False,
+    tiles: Tiles | None = None,
 ) -> Float[Array, "B N H K"]:
     """Equals `reference_attention`, rows without a valid key included.
 
@@ -49,9 +50,10 @@ def splash_attention(
         `causal`, where a part would have to know its place.
       generation: of the TPU, for the tiles.
       interpret: run the kernel in plain JAX, for tests without a TPU.
+      tiles: instead of those chosen for the lengths on one device.
     """
     local = functools.partial(
-        _on_one_device, causal=causal, generation=generation, interpret=interpret
+        _on_one_device, causal=causal, generation=generation, interpret=interpret, tiles=tiles
     )
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -86,10 +88,11 @@ def _on_one_device(
     causal: bool,
     generation: str,
     interpret: bool,
+    tiles: Tiles | None,
 ) -> Float[Array, "B N H K"]:
     B, N, H, K = q.shape
     S = k.shape[1]
-    tiles = choose_tiles(generation, K, N, S, q.dtype.itemsize)
+    tiles = tiles or choose_tiles(generation, K, N, S, q.dtype.itemsize)
     width = _NARROW if K <= _NARROW else padded(K, LANES)
     padded_n, padded_s = padded(N, tiles.query), padded(S, tiles.key)
 

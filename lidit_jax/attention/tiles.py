@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lidit_jax.attention.tuned import Shape, tuned_tiles
 from lidit_jax.parallel.devices import tpu_generation
 
 LANES = 128
@@ -48,7 +49,7 @@ def generation_of(device_kind: str) -> str:
 def choose_tiles(
     generation: str, head_width: int, queries: int, keys: int, item_bytes: int
 ) -> Tiles:
-    """The tiles for N queries and S keys.
+    """The tiles for N queries and S keys: tuned ones, where `lidit tune` has found some.
 
     Args:
       generation: as `generation_of` names it.
@@ -57,6 +58,9 @@ def choose_tiles(
       keys: tokens S on one device.
       item_bytes: size of one number of the inputs.
     """
+    tuned = tuned_tiles(Shape(generation, head_width, queries, keys)) if item_bytes <= 2 else None
+    if tuned:
+        return Tiles(*tuned)
     largest = _LARGEST_BY_GENERATION.get(generation, _LARGEST)[0 if item_bytes <= 2 else 1]
     # Memory goes with the head width, which the kernel pads to 128.
     shrink = math.ceil(head_width / LANES)

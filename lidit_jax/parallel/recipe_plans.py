@@ -106,6 +106,9 @@ def _recipes() -> str:
         for recipe, stage in _STAGES:
             for name in recipe_choices(recipe).placements:
                 for word, slices in {"": 1, **SLICES}.items():
+                    batch = load_recipe(recipe).training.batch_size
+                    if parse_topology(name, slices).devices > batch:
+                        continue
                     words = _joined(stage, name, word)
                     found = _plan(recipe, words, name, slices)
                     layout = describe(found).partition(", ")[2]

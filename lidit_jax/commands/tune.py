@@ -1,0 +1,109 @@
+"""`lidit tune`: searches tile sizes for the attention kernel, and remembers the best."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.commands.arguments import add_command, positive_int
+from lidit_jax.errors import LiditError
+
+_EXAMPLES = """\
+  lidit tune attention                                    on a TPU: by time, for the 1B recipe
+  lidit tune attention --head-width=64 --queries=4096     10B at 1024 px
+  lidit tune attention --generation=v5p --head-width=64   without a TPU: by the compiler's schedule
+
+The best tiles are kept in the cache ($LIDIT_CACHE, else ~/.cache/lidit) and used from then on for
+attention of exactly these sizes. Without a TPU it needs pip install 'lidit-jax[tpu]' and Linux, and
+some seconds for each candidate. GPUs have nothing to tune: cuDNN chooses its own tiles.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `lidit tune`."""
+    parser = add_command(
+        subparsers, "tune", "search tile sizes for the attention kernel", _EXAMPLES, run
+    )
+    parser.add_argument("what", choices=("attention",), help="what to tune")
+    parser.add_argument(
+        "--generation", metavar="NAME", help="compile for v4, v5e, v5p, v6e or tpu7x, not this TPU"
+    )
+    parser.add_argument("--head-width", type=positive_int, default=72, metavar="K")
+    parser.add_argument(
+        "--queries", type=positive_int, default=4096, metavar="N", help="tokens on one device"
+    )
+    parser.add_argument(
+        "--keys", type=positive_int, metavar="S", help="default: the same, self-attention"
+    )
+    parser.add_argument(
+        "--tiles",
+        action="append",
+        metavar="N,S,S",
+        help="compare these (queries, keys, keys a product), repeatable; default: about twenty",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all costs as JSON")
+    parser.add_argument("--no-keep", action="store_true", help="only look, remember nothing")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints costs as they are known, and keeps the best tiles."""
+    if options.generation:
+        import os
+
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    import jax
+
+    from lidit_jax.attention.tuned import Shape, keep_tiles
+    from lidit_jax.attention.tuning import SMALLEST_SLICE, candidates, rank
+    from lidit_jax.parallel.devices import tpu_generation
+
+    device = jax.devices()[0]
+    on_device = not options.generation
+    generation = options.generation or tpu_generation(device.device_kind)
+    if on_device and device.platform != "tpu":
+        raise LiditError(
+            f"lidit tune: this machine has no TPU but {device.device_kind}: name one with "
+            f"--generation ({', '.join(SMALLEST_SLICE)}) to rank tiles by the compiler's schedule"
+        )
+    if generation not in SMALLEST_SLICE:
+        raise LiditError(f"--generation={generation}: know {', '.join(SMALLEST_SLICE)}")
+    shape = Shape(generation, options.head_width, options.queries, options.keys or options.queries)
+    tiles = [_tiles(text) for text in options.tiles or ()] or candidates(shape)
+    unit = "us a head" if on_device else "cycles a head"
+    print(f"{shape.key}, forward and backward, by {'time' if on_device else 'schedule'}")
+    ranked = []
+    for found in rank(shape, tiles, on_device=on_device):
+        one = found.tiles
+        known = found.cost < float("inf")
+        cost = found.cost * (1e6 if on_device else 1)
+        shown = f"{cost:12,.0f} {unit}" if known else "        does not compile"
+        print(f"  queries {one.query:5d}  keys {one.key:5d} by {one.key_compute:5d}  {shown}")
+        ranked.append(found)
+    ranked.sort(key=lambda found: found.cost)
+    if options.json:
+        rows = [dataclasses.asdict(found) for found in ranked]
+        options.json.write_text(json.dumps({"shape": shape.key, "tiles": rows}, indent=2) + "\n")
+    best = ranked[0]
+    if best.cost == float("inf"):
+        raise LiditError("none of these tiles fit into the core's memory: try smaller --tiles")
+    print(f"best: queries {best.tiles.query}, keys {best.tiles.key} by {best.tiles.key_compute}")
+    if not options.no_keep:
+        print(f"kept in {keep_tiles(shape, dataclasses.astuple(best.tiles))}")
+    return 0
+
+
+def _tiles(text: str) -> Any:
+    from lidit_jax.attention.tiles import LANES, Tiles
+
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.isdigit() for part in parts):
+        raise LiditError(f"--tiles={text}: write queries, keys, keys a product: 1024,2048,512")
+    tiles = Tiles(*map(int, parts))
+    if any(n % LANES or not n for n in dataclasses.astuple(tiles)) or tiles.key % tiles.key_compute:
+        raise LiditError(
+            f"--tiles={text}: multiples of {LANES}, of which the third divides the second"
+        )
+    return tiles

@@ -1,0 +1,86 @@
+"""Tiles are ranked by the compiler's schedule, and the best are used from then on."""
+
+import json
+
+import pytest
+
+from lidit_jax.attention.tiles import LANES, Tiles, choose_tiles
+from lidit_jax.attention.tuned import Shape, keep_tiles, tuned_tiles
+from lidit_jax.attention.tuning import candidates, kernel_cycles, scheduled_bundles
+from lidit_jax.cli import main
+
+SHAPE = Shape("v5e", 128, 4096, 4096)
+BUNDLES = """\
+LB: loop body
+     0   :  { %s1 = smov 0 }
+   0x8 LB: > { first of a row }
+  0x28 PF: > { a tile's work }
+  0x29   : > { ... }
+ 0x400 PF: > { last of a row }
+ 0x47f   :  { end }
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIDIT_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_the_largest_region_of_a_schedule_is_the_work_of_a_tile():
+    assert scheduled_bundles(BUNDLES) == (0x400 - 0x28, 0x480 - (0x400 - 0x28))
+
+
+def test_a_tile_takes_its_bundles_or_its_products_whichever_is_more():
+    """Four rows of two tiles; 2 x 2 x 1024 x 2048 x 128 operations at 2**17 a cycle are 8192."""
+    forward = kernel_cycles(SHAPE, Tiles(1024, 2048, 512), "splash_mha_fwd", BUNDLES)
+    assert forward == 4 * 2 * (8192 + 500) + 4 * (0x480 - 0x3D8)
+    narrow = Shape("v5e", 64, 4096, 4096)
+    assert kernel_cycles(narrow, Tiles(1024, 2048, 512), "splash_mha_fwd", BUNDLES) == forward
+
+
+@pytest.mark.parametrize("lengths", [(4096, 4096), (4096, 200), (1100, 1100), (64, 64)])
+def test_candidates_are_tiles_that_the_kernel_takes_and_that_pad_little(lengths):
+    found = candidates(Shape("v6e", 64, *lengths))
+    assert found
+    assert len(set(found)) == len(found)
+    for one in found:
+        assert one.key % one.key_compute == 0
+        assert not any(n % LANES for n in (one.query, one.key, one.key_compute))
+
+
+def test_tuned_tiles_are_used_for_exactly_their_sizes(cache):
+    usual = choose_tiles("v5e", 128, 4096, 4096, 2)
+    keep_tiles(Shape("v5e", 128, 2048, 2048), (512, 512, 256))
+    file = keep_tiles(SHAPE, (256, 512, 256))
+    assert file.parent == cache
+    assert len(json.loads(file.read_text())) == 2
+    assert choose_tiles("v5e", 128, 4096, 4096, 2) == Tiles(256, 512, 256) != usual
+    assert choose_tiles("v5e", 128, 4096, 4096, 4) != Tiles(256, 512, 256), "tuned for 16 bits"
+    assert choose_tiles("v5p", 128, 4096, 4096, 2) == usual
+    assert tuned_tiles(Shape("v5e", 64, 4096, 4096)) is None
+
+
+def test_the_command_compiles_where_there_is_no_tpu(cache, capsys):
+    pytest.importorskip("libtpu", reason="libtpu is not installed: pip install 'jax[tpu]' (Linux)")
+    arguments = ["tune", "attention", "--generation=v5e", "--head-width=64", "--queries=256"]
+    file = cache / "costs.json"
+    assert main([*arguments, "--tiles=256,256,256", f"--json={file}"]) == 0
+    assert "best: queries 256, keys 256 by 256" in capsys.readouterr().out
+    (only,) = json.loads(file.read_text())["tiles"]
+    assert only["cycles"] > 7 * 2 * 256 * 256 * 128 / 2**17, "never faster than the products"
+    assert tuned_tiles(Shape("v5e", 64, 256, 256)) == (256, 256, 256)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "this machine has no TPU but cpu: name one with --generation (v4, v5e, v5p"),
+        (["--generation=v9"], "--generation=v9: know v4, v5e, v5p, v6e, tpu7x"),
+        (["--generation=v5e", "--tiles=1024"], "write queries, keys, keys a product"),
+        (["--generation=v5e", "--tiles=100,200,100"], "multiples of 128, of which the third"),
+    ],
+)
+def test_mistakes_are_named(arguments, message, capsys):
+    assert main(["tune", "attention", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,55 @@
+"""Words behind a recipe's colon: stages, variants, topologies and slices."""
+
+import pytest
+
+from lidit_jax.errors import LiditError
+from lidit_jax.parallel.plan_mesh import check_split, recipe_mesh
+from lidit_jax.parallel.topologies import parse_topology
+from lidit_jax.recipe_choices import SLICES
+from lidit_jax.recipes import load_recipe, recipe_choices
+
+RECIPES = {"lidit_1b": (256,), "lidit_10b": (512, 1024)}
+
+
+def test_words_override_fields_in_any_order():
+    config = load_recipe("lidit_10b:2slices,v5p:8x8x16,head128,1024px", ["optimizer.beta2=0.95"])
+    assert config.data.image_size == 1024
+    assert config.training.init_from, "the second stage starts from the first"
+    assert config.model.width // config.model.heads == 128
+    assert (config.mesh.replica, config.mesh.fsdp, config.mesh.data) == (2, 256, -1)
+    assert config.optimizer.beta2 == 0.95
+    assert load_recipe("lidit_10b:") == load_recipe("lidit_10b")
+    assert load_recipe("configs/lidit_1b.py:online").data.text_features == "online"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_layout_divides_its_topology_on_one_two_and_four_slices(recipe):
+    choices = recipe_choices(recipe)
+    assert {"v5e:16x16", "v5p:4x8x8", "v5p:8x8x16", "v6e:16x16"} < set(choices.placements)
+    assert any(name.startswith("tpu7x") for name in choices.placements)
+    for name, sizes in choices.placements.items():
+        assert tuple(sizes) == RECIPES[recipe]
+        for size in sizes:
+            for word, slices in {"": 1, **SLICES}.items():
+                stage = "1024px" if size == 1024 else ""
+                topology = parse_topology(name, slices)
+                if topology.devices > load_recipe(recipe).training.batch_size:
+                    continue
+                config = load_recipe(f"{recipe}:{stage},{name},{word}")
+                check_split(config, topology, recipe_mesh(config, topology))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("lidit_10b:v5p:9x9x9", "no choice 'v5p:9x9x9', only 1024px, head128"),
+        ("lidit_1b:1024px", "no choice '1024px', only head128, online, v5e:16x16"),
+        ("lidit_1b:v5p:8x8x16,4slices", "4096 devices, more than the 2048 images of this recipe"),
+        ("demo:head128", "no choice 'head128', only 2slices, 4slices"),
+        ("nothing:head128", "no recipe 'nothing'"),
+    ],
+)
+def test_unknown_words_name_those_that_exist(recipe, message):
+    with pytest.raises(LiditError) as refusal:
+        load_recipe(recipe)
+    assert message in str(refusal.value)
