@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Sourced by the scripts beside it: one virtual environment in the checkout, made once, kept current.
 # LIDIT_VENV names another place for it, LIDIT_PYTHON another interpreter; LIDIT_PLATFORM is tpu, cuda
-# or cpu where the machine shall not be asked.
+# or cpu where the machine shall not be asked; LIDIT_STORE is gcs or s3 for runs in such buckets.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${LIDIT_VENV:-$root/.venv}
@@ -42,7 +42,7 @@ install_environment() {
       fail "$python cannot make virtual environments: sudo apt-get install python3-venv"
     "$python" -m venv "$venv"
   fi
-  stamp=$venv/.lidit-$kind${LIDIT_PLATFORM:+-$LIDIT_PLATFORM}
+  stamp=$venv/.lidit-$kind${LIDIT_PLATFORM:+-$LIDIT_PLATFORM}${LIDIT_STORE:+-$LIDIT_STORE}
   state=$(cat "$root/pyproject.toml" "$root/launch/_environment.sh" | sha256sum)
   if [[ -f $stamp && $(<"$stamp") == "$state" ]]; then
     say "packages are up to date in $venv"
@@ -60,7 +60,7 @@ install_environment() {
   say "packages installed"
 }
 
-# Prints the extras for this machine: nothing, [cuda], [tpu], [test] or [cuda,test].
+# Prints the extras for this machine: nothing, [cuda], [tpu,gcs], [test], [cuda,test] and the like.
 extras() {
   local driver=''
   local -a names=()
@@ -73,6 +73,7 @@ extras() {
     # CUDA 13 needs driver 580 or later.
     if ((BASH_REMATCH[1] >= 580)); then names+=(cuda); else names+=(cuda12); fi
   fi
+  if [[ -n ${LIDIT_STORE-} ]]; then names+=("$LIDIT_STORE"); fi
   if [[ $1 == test ]]; then names+=(test); fi
   if ((${#names[@]})); then (IFS=, && printf '[%s]' "${names[*]}"); fi
 }

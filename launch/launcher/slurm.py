@@ -26,7 +26,7 @@ _SCRIPT = """\
 #SBATCH --signal=TERM@120{extra}
 set -euo pipefail
 cd {folder}
-bash launch/setup_worker.sh --platform=cuda
+bash launch/setup_worker.sh --platform=cuda{store}
 {devices}# JAX finds the other processes in Slurm's own variables.
 srun --kill-on-bad-exit=1 .venv/bin/lidit {arguments}
 """
@@ -36,7 +36,8 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
     """Submits the run and follows its log; Ctrl-C cancels it, `--detach` leaves it alone.
 
     Slurm starts it again after a preemption or the loss of a node (`--requeue`), and the run goes
-    on from its last checkpoint. The commit lies beside the workdir, which all nodes must see.
+    on from its last checkpoint. The commit lies beside the workdir, which all nodes must see, or
+    beside the checkout when the workdir is in a bucket.
 
     Returns:
       0 when the job has completed, 1 when not.
@@ -46,11 +47,15 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
     """
     checkout.check_recipe(job.config)
     commands.require("sbatch", "log in to the cluster's login node and start this there")
-    workdir = Path(job.workdir).expanduser().absolute()
-    folder = workdir.parent / f"lidit-{checkout.short}"
-    log = workdir.with_name(f"{workdir.name}.log")
-    script = workdir.with_name(f"{workdir.name}.sbatch")
-    content = batch_script(job.with_workdir(str(workdir)), options, folder, log)
+    place, name = checkout.root.parent, job.name
+    if not job.store:
+        workdir = Path(job.workdir).expanduser().absolute()
+        place, name = workdir.parent, workdir.name
+        job = job.with_workdir(str(workdir))
+    folder = place / f"lidit-{checkout.short}"
+    log = place / f"{name}.log"
+    script = place / f"{name}.sbatch"
+    content = batch_script(job, options, folder, log)
     commands.show(script.name, content)
     _stage(checkout, folder, commands)
     if not commands.dry_run:
@@ -92,6 +97,7 @@ def batch_script(job: Job, options: argparse.Namespace, folder: Path, log: Path)
         extra=extra,
         folder=shlex.quote(str(folder)),
         devices=devices,
+        store=f" --store={job.store}" if job.store else "",
         arguments=shlex.join(job.arguments),
     )
 

@@ -47,8 +47,8 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
             try:
                 resource.create()
                 resource.wait_until_active()
-                _stage(resource, checkout, bucket, cache)
-                training = shlex.join(job.with_mounted_bucket().arguments)
+                _stage(resource, checkout, job, cache)
+                training = shlex.join(job.arguments)
                 variables = f"LIDIT_ACCELERATOR={accelerator.name} LIDIT_SLICES={options.slices}"
                 worker = f"{variables} bash {_folder(checkout)}/launch/worker.sh"
                 start = f"{worker} follow --compile-cache={cache} -- {training}"
@@ -64,15 +64,16 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
     )
 
 
-def _stage(resource: QueuedResource, checkout: Checkout, bucket: str, cache: str) -> None:
+def _stage(resource: QueuedResource, checkout: Checkout, job: Job, cache: str) -> None:
     """Brings the commit to all workers and sets up its environment there."""
     folder = _folder(checkout)
     with checkout.archive() as archive:
         resource.copy(archive)
         unpack = f"mkdir -p {folder} && tar -xzf {archive.name} -C {folder}"
         resource.everywhere(unpack)
-    setup = f"bash {folder}/launch/setup_worker.sh --platform=tpu --bucket={bucket}"
-    resource.everywhere(f"{setup} --compile-cache={cache}")
+    setup = f"bash {folder}/launch/setup_worker.sh --platform=tpu --store={job.store}"
+    mounts = "".join(f" --mount={bucket}" for bucket in job.mounts)
+    resource.everywhere(f"{setup}{mounts} --compile-cache={cache}")
 
 
 def _train(

@@ -37,7 +37,9 @@ CASES = {
         *("--on=slurm", "--nodes=2", "--gpus-per-node=4", "--process-per=node"),
         *("--dry-run", *SHARED),
     ),
+    "slurm_bucket": (*("--on=slurm", "--dry-run", *TRAIN, "--workdir=s3://bucket/runs/first"),),
     "docker": ("--on=docker", "--dry-run", *SHARED),
+    "docker_bucket": ("--on=docker", "--dry-run", *BUCKET),
     "local": ("--on=local", "--processes=2", "--dry-run", *SHARED),
 }
 
@@ -59,6 +61,7 @@ def _without_what_changes(output: str, checkout: Path) -> str:
     ).stdout.strip()
     for pattern, name in (
         (commit, "COMMIT"),
+        (re.escape(str(checkout.parent)), "FOLDER"),
         (r"/\S*/lidit-\w{8}/", "TEMPORARY/"),
         (r"localhost:\d+", "localhost:PORT"),
         (r"\S+/bin/python[\d.]*", "PYTHON"),

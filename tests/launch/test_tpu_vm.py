@@ -22,7 +22,7 @@ def test_a_preempted_run_is_asked_for_again_and_ends_with_nothing_left(cloud):
     follow = [call for call in cloud.calls() if "worker.sh follow" in call]
     assert len(follow) == 2
     assert follow[0] == follow[1], "the same command resumes"
-    assert "--workdir=/gcs/bucket/runs/first" in follow[0], "the mounted bucket"
+    assert "--workdir=gs://bucket/runs/first" in follow[0]
     assert cloud.left() == []
 
 
@@ -87,6 +87,13 @@ def test_a_dirty_work_tree_is_refused_before_anything_else(cloud, tmp_path):
     assert cloud.launch(*PLACE, *TRAIN) == 2
     assert "not committed: configs/mine.py" in cloud.errors
     assert cloud.calls() == []
+
+
+def test_a_bucket_that_is_named_as_a_folder_is_mounted(cloud):
+    data = "--config.data.path=/gcs/pictures/cats"
+    assert cloud.launch(*PLACE, *TRAIN, data) == 0
+    setup = next(call for call in cloud.calls() if "setup_worker.sh" in call)
+    assert "setup_worker.sh --platform=tpu --store=gcs --mount=pictures --compile-cache" in setup
 
 
 def test_what_is_staged_is_the_commit(cloud):

@@ -58,14 +58,14 @@ def test_set_up_twice_installs_once(repository, tmp_path):
     python.chmod(0o755)
     for _ in range(2):
         subprocess.run(
-            ["bash", "launch/setup_worker.sh", "--platform=tpu"],
+            ["bash", "launch/setup_worker.sh", "--platform=tpu", "--store=gcs"],
             cwd=tmp_path,
             check=True,
             capture_output=True,
         )
     installs = [line for line in _lines(python) if " install " in line]
     assert len(installs) == 2, "packages, then the encoders' weights"
-    assert f"--editable {tmp_path}[tpu]" in installs[0]
+    assert f"--editable {tmp_path}[tpu,gcs]" in installs[0]
     assert installs[0].startswith(f"{tmp_path}/launch/constraints.txt ")
 
 
