@@ -26,9 +26,19 @@ class Plugin:
 
 def driver_version() -> str | None:
     """Version of the NVIDIA driver, or None where no GPU answers."""
+    return _ask_driver("driver_version")
+
+
+def compute_capability() -> tuple[int, int] | None:
+    """Of the first GPU: (9, 0) for Hopper, (10, 0) for a B200; None where no GPU answers."""
+    major, _, minor = (_ask_driver("compute_cap") or "").partition(".")
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+
+
+def _ask_driver(field: str) -> str | None:
     if shutil.which("nvidia-smi") is None:
         return None
-    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    query = ("nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader")
     try:
         result = subprocess.run(query, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -24,6 +24,8 @@ _ATTENTION = {
     "cudnn": "cuDNN flash attention in bfloat16, plain XLA in float32",
     "reference": "plain XLA",
 }
+_CUDNN_TOLERANCE = 0.05
+"""Of outputs and gradients in bfloat16, which keeps 8 bits."""
 _GIB = 2**30
 _MIN_MEMORY = 4 * _GIB
 _MIN_DISK = 2 * _GIB
@@ -112,7 +114,26 @@ def _devices() -> Iterator[Finding]:
         yield from _cuda(driver)
     mesh = make_mesh(MeshConfig())
     yield Finding("mesh", "ok", ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items()))
-    yield Finding("attention", "ok", _ATTENTION[attention_kernel(devices[0])])
+    yield _attention(attention_kernel(devices[0]))
+
+
+def _attention(kernel: str) -> Finding:
+    """The kernel by name; cuDNN's is tried, which depends on the driver, the GPU and its version."""
+    value = _ATTENTION[kernel]
+    if kernel != "cudnn":
+        return Finding("attention", "ok", value)
+    from lidit_jax.attention.gpu import cudnn_difference
+
+    remedy = "train with --config.model.attention=reference, and update driver and cuDNN"
+    try:
+        difference = cudnn_difference()
+    except Exception as error:  # a kernel that does not exist, a library that does not load, ...
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        return Finding("attention", "warning", f"cuDNN's kernel does not run ({reason})", remedy)
+    if not difference < _CUDNN_TOLERANCE:
+        wrong = f"cuDNN's kernel is {difference:.1%} away from plain XLA"
+        return Finding("attention", "warning", wrong, remedy)
+    return Finding("attention", "ok", f"{value}; tried, {difference:.1%} from plain XLA")
 
 
 def _cuda(driver: str) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from importlib import metadata
 import pytest
 
 from lidit_jax import cuda, doctor
+from lidit_jax.attention import gpu
 from lidit_jax.cuda import Plugin
 
 
@@ -61,3 +62,34 @@ def test_a_machine_without_a_gpu_says_nothing_of_cuda(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert cuda.driver_version() is None
     assert {"cuda", "cudnn"}.isdisjoint(_found())
+
+
+@pytest.mark.parametrize(
+    ("answer", "capability"), [("9.0", (9, 0)), ("12.0", (12, 0)), ("[N/A]", None)]
+)
+def test_the_compute_capability_comes_from_the_driver(nvidia_smi, answer, capability):
+    nvidia_smi(answer)
+    assert cuda.compute_capability() == capability
+
+
+def test_cudnn_attention_is_tried_and_its_failure_named(monkeypatch):
+    """There is no GPU here, so it fails as it does where cuDNN does not load."""
+    finding = doctor._attention("cudnn")
+    assert finding.status == "warning"
+    assert finding.value.startswith("cuDNN's kernel does not run (")
+    assert "--config.model.attention=reference" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("difference", "status", "value"),
+    [
+        (0.004, "ok", "plain XLA in float32; tried, 0.4% from plain XLA"),
+        (0.3, "warning", "cuDNN's kernel is 30.0% away from plain XLA"),
+        (float("nan"), "warning", "cuDNN's kernel is nan% away from plain XLA"),
+    ],
+)
+def test_cudnn_attention_must_come_close(difference, status, value, monkeypatch):
+    monkeypatch.setattr(gpu, "cudnn_difference", lambda: difference)
+    finding = doctor._attention("cudnn")
+    assert finding.status == status
+    assert finding.value.endswith(value)

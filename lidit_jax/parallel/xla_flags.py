@@ -15,9 +15,14 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lidit_jax import cuda
+
+_BLACKWELL = (10, 0)
+"""Compute capability of B200, and of all later GPUs."""
 _MAXTEXT = "https://github.com/AI-Hypercomputer/maxtext/tree/main/src/maxtext/configs/tpu"
 _AXLEARN = "https://github.com/apple/axlearn/blob/main/axlearn/common/compiler_options.py"
 _NVIDIA = "https://docs.nvidia.com/jax-toolbox/performance-profiling/gpu-performance"
+_IRONWOOD = "https://github.com/AI-Hypercomputer/tpu-recipes/tree/main/training/ironwood/wan2.1-14b"
 _JAX = "https://docs.jax.dev/en/latest/gpu_memory_allocation.html"
 
 
@@ -56,6 +61,33 @@ _OVERLAP_DATA_PARALLEL = _group(
     ),
     "gradients of the data axis are summed while the backward pass goes on",
     _MAXTEXT,
+)
+
+_SPARSE_CORE = _group(
+    (
+        "xla_tpu_enable_sparse_core_collective_offload_all_gather",
+        "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter",
+        "xla_tpu_enable_sparse_core_collective_offload_all_reduce",
+        "xla_tpu_use_tc_device_shape_on_sc",
+    ),
+    "the SparseCores move weights and gradients while the matrix units compute",
+    _IRONWOOD,
+)
+_GPU = (
+    Setting(
+        "--xla_gpu_enable_latency_hiding_scheduler",
+        "true",
+        "collectives overlap with computation",
+        _NVIDIA,
+        "XLA_FLAGS",
+    ),
+    Setting(
+        "XLA_PYTHON_CLIENT_MEM_FRACTION",
+        "0.9",
+        "JAX takes 75% of the GPU unless told otherwise; the rest stays for cuDNN and NCCL",
+        _JAX,
+        "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    ),
 )
 
 GENERATIONS: dict[str, tuple[Setting, ...]] = {
@@ -102,24 +134,38 @@ GENERATIONS: dict[str, tuple[Setting, ...]] = {
             _AXLEARN,
         ),
     ),
-    "gpu": (
+    "tpu7x": (
+        *_group(
+            (
+                "xla_enable_async_all_gather",
+                "xla_tpu_enable_async_collective_fusion",
+                "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
+            ),
+            _OVERLAP_GATHER[0].reason,
+            _IRONWOOD,
+        ),
+        *_SPARSE_CORE,
         Setting(
-            "--xla_gpu_enable_latency_hiding_scheduler",
-            "true",
-            "collectives overlap with computation",
+            "--xla_tpu_scoped_vmem_limit_kib",
+            "65536",
+            "larger fusions fit into VMEM",
+            _IRONWOOD,
+        ),
+    ),
+    # XLA's default set of command buffers (CUDA graphs): NVIDIA advises no other before Blackwell.
+    "gpu": _GPU,
+    "blackwell": (
+        *_GPU,
+        Setting(
+            "--xla_gpu_enable_command_buffer",
+            "FUSION,CUSTOM_CALL",
+            "CUDA graphs of fusions and custom calls: starting kernels costs the CPU less",
             _NVIDIA,
             "XLA_FLAGS",
         ),
-        Setting(
-            "XLA_PYTHON_CLIENT_MEM_FRACTION",
-            "0.9",
-            "JAX takes 75% of the GPU unless told otherwise; the rest stays for cuDNN and NCCL",
-            _JAX,
-            "XLA_PYTHON_CLIENT_MEM_FRACTION",
-        ),
     ),
 }
-"""What is set for each generation. Command buffers (CUDA graphs) are left at XLA's default."""
+"""What is set for each generation."""
 
 MULTISLICE: tuple[Setting, ...] = (
     Setting(
@@ -138,16 +184,20 @@ MULTISLICE: tuple[Setting, ...] = (
 
 
 def detect_generation(environment: MutableMapping[str, str]) -> str | None:
-    """The accelerator of this machine, before JAX has looked: "v4" … "v6e", "gpu", or None.
+    """The accelerator of this machine, before JAX has looked: a name in `GENERATIONS`, or None.
 
-    Found in LIDIT_ACCELERATOR (the launcher's) or TPU_ACCELERATOR_TYPE, else in `/dev/nvidia0`.
+    Found in LIDIT_ACCELERATOR (the launcher's) or TPU_ACCELERATOR_TYPE, else in `/dev/nvidia0` and
+    what the driver says of it.
     """
     if environment.get("JAX_PLATFORMS", "").startswith("cpu"):
         return None
     name = environment.get("LIDIT_ACCELERATOR") or environment.get("TPU_ACCELERATOR_TYPE") or ""
-    if found := re.match(r"v5litepod|v5e|v5p|v4|v6e", name):
+    if found := re.match(r"v5litepod|v5e|v5p|v4|v6e|tpu7x", name):
         return "v5e" if found[0] == "v5litepod" else found[0]
-    return "gpu" if Path("/dev/nvidia0").exists() else None
+    if not Path("/dev/nvidia0").exists():
+        return None
+    capability = cuda.compute_capability()
+    return "blackwell" if capability and capability >= _BLACKWELL else "gpu"
 
 
 def apply_flags(environment: MutableMapping[str, str] = os.environ) -> list[str]:

@@ -6,16 +6,37 @@ import sys
 
 import pytest
 
+from lidit_jax.parallel import xla_flags
 from lidit_jax.parallel.xla_flags import GENERATIONS, MULTISLICE, apply_flags, detect_generation
 
 
 @pytest.mark.parametrize(
     ("name", "generation"),
-    [("v5litepod-16", "v5e"), ("v5p-256", "v5p"), ("v6e-64", "v6e"), ("v4-32", "v4")],
+    [
+        ("v5litepod-16", "v5e"),
+        ("v5p-256", "v5p"),
+        ("v6e-64", "v6e"),
+        ("v4-32", "v4"),
+        ("tpu7x-128", "tpu7x"),
+    ],
 )
 def test_generation_comes_from_what_schedulers_set(name, generation):
     assert detect_generation({"TPU_ACCELERATOR_TYPE": name}) == generation
     assert detect_generation({"TPU_ACCELERATOR_TYPE": name, "JAX_PLATFORMS": "cpu"}) is None
+
+
+@pytest.mark.parametrize(
+    ("capability", "generation", "command_buffers"),
+    [((9, 0), "gpu", False), ((10, 0), "blackwell", True), (None, "gpu", False)],
+)
+def test_blackwell_gets_command_buffers(capability, generation, command_buffers, monkeypatch):
+    monkeypatch.setattr(xla_flags.Path, "exists", lambda path: str(path) == "/dev/nvidia0")
+    monkeypatch.setattr(xla_flags.cuda, "compute_capability", lambda: capability)
+    assert detect_generation({}) == generation
+    environment = {}
+    apply_flags(environment)
+    given = "--xla_gpu_enable_command_buffer=FUSION,CUSTOM_CALL" in environment["XLA_FLAGS"]
+    assert given == command_buffers
 
 
 def test_every_setting_has_a_reason_and_a_source():
@@ -73,7 +94,7 @@ def test_libtpu_knows_every_flag():
 
 def test_xla_knows_the_flags_for_gpus():
     """XLA reads these flags on every platform, and ends the process when it knows one not."""
-    flags = [f"{s.name}={s.value}" for s in GENERATIONS["gpu"] if s.variable == "XLA_FLAGS"]
+    flags = [f"{s.name}={s.value}" for s in GENERATIONS["blackwell"] if s.variable == "XLA_FLAGS"]
     code = "import jax; print(jax.devices()[0].platform)"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags)}
     result = subprocess.run(
