@@ -1,11 +1,12 @@
 """Runs, prepared data and outputs in a bucket.
 
-The store is a stand-in on this machine (`tests/fake_gcs.py`); the clients are the real ones: Orbax
-with TensorStore's driver for Google Cloud Storage, and gcsfs behind etils' paths.
+The stores are stand-ins on this machine (`tests/fake_gcs.py`, moto); the clients are the real ones:
+Orbax with TensorStore's drivers, and gcsfs and s3fs behind etils' paths.
 """
 
 import json
 
+import botocore.session
 import jax
 import numpy as np
 import pytest
@@ -142,3 +143,44 @@ def test_a_run_is_trained_resumed_and_exported_there(store, tiny_config, capsys)
     ]
     exported, _, _ = load_model("gs://bucket/exported")
     assert jax.tree.structure(exported) == jax.tree.structure(params)
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """An empty bucket named "bucket" in moto's stand-in for S3."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "somebody",
+        "AWS_SECRET_ACCESS_KEY": "anything",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    fsspec_backend._get_filesystem.cache_clear()
+    client = botocore.session.get_session().create_client("s3")
+    client.create_bucket(Bucket="bucket")
+    yield client
+    server.stop()
+    fsspec_backend._get_filesystem.cache_clear()
+
+
+def test_checkpoints_and_outputs_in_s3(s3, capsys):
+    workdir = to_path("s3://bucket/run")
+    with writable_folder(workdir, "--workdir"), atomic_file(workdir / "config.json") as file:
+        file.write(b"{}")
+    assert (workdir / "config.json").read_bytes() == b"{}"
+    with Checkpoints(workdir, KEEP) as checkpoints:
+        for step in range(1, 4):
+            checkpoints.save(step, state(step), {"config": {"seed": step}})
+    (workdir / "checkpoints" / "3" / "commit_success.txt").unlink()
+    with Checkpoints(workdir) as checkpoints:
+        assert checkpoints.steps() == [2], "the last object makes it count"
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(2, SHAPES), state(2))
+        weights = checkpoints.restore_weights(2, "ema_params")
+    jax.tree.map(np.testing.assert_array_equal, weights, state(2).ema_params)
+    assert main(["train", "--config=demo", "--workdir=s3://missing/run"]) == 2
+    assert "cannot write to s3://missing/run (FileNotFoundError" in capsys.readouterr().err

@@ -11,12 +11,14 @@ import flax.traverse_util
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
+from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
 from lidit_jax.config import TrainingConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.migrations import FORMAT, migrate
 from lidit_jax.paths import in_bucket
 from lidit_jax.training.checksums import checksums
+from lidit_jax.training.orbax_s3 import teach_orbax
 from lidit_jax.training.state import TrainState
 
 _CHECKSUMS = "checksums"
@@ -43,6 +45,11 @@ class Checkpoints:
         """
         folder = workdir / "checkpoints"
         self.folder = folder if in_bucket(folder) else folder.absolute()
+        self._commit = None
+        if str(self.folder).startswith("s3://"):
+            teach_orbax()
+            # For Google's store Orbax knows by itself that nothing is renamed there.
+            self._commit = AtomicityOptions(mode=AtomicityMode.COMMIT_FILE)
         self._keep = keep
         self._saving: int | None = None
         self._failure = ""
@@ -203,6 +210,7 @@ class Checkpoints:
                 # Makes Orbax write the losses down, for the policy after a resume.
                 best_fn=_best_loss if keep and keep.keep_best else None,
                 best_mode="min",
+                atomicity_options=self._commit,
                 create=keep is not None,
                 read_only=keep is None,
                 # What a save that was cut off has left takes room that the next one needs.

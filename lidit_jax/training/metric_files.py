@@ -24,6 +24,8 @@ from lidit_jax.paths import in_bucket
 from lidit_jax.staging import Staging
 
 RECORDS = "metrics.jsonl"
+_FLUSH_SECONDS = 20
+"""tensorboardX waits for the disk whenever it flushes."""
 
 
 class MetricFiles:
@@ -41,6 +43,7 @@ class MetricFiles:
         folder = self._staging.folder / "tensorboard"
         folder.mkdir(exist_ok=True)
         self._events = EventsWriter(str(folder / "events"))
+        self._flushed = 0.0
         # A bucket's client has errors of its own.
         self._errors = Exception if in_bucket(workdir) else OSError
         self._complained = False
@@ -65,9 +68,11 @@ class MetricFiles:
             self._add(summary.image("samples", image, dataformats="HWC"), step)
 
     def flush(self) -> None:
-        """Lets others see what was written so far."""
-        with self.tolerated():
-            self._events.flush()
+        """Lets others see what was written so far, TensorBoard's files once in a while."""
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._flushed = time.monotonic()
+            with self.tolerated():
+                self._events.flush()
         self._staging.upload()
 
     def close(self) -> None:

@@ -1,104 +1,106 @@
 """Stops a training run at random moments and shows that nothing is lost.
 
-    python -m tests.faults.kill_and_resume --kills 3 --terms 1 --devices 1 --seed 0
+    python -m tests.faults.kill_and_resume --kills 50 --terms 5 --devices 1 --seed 0
 
 Trains the tiny recipe twice: once undisturbed, once killed (`kill -9`) or terminated (SIGTERM) at
-random moments and started again each time with the same command. Every array of the two last
+random moments and started again each time with the same command. Each start must go on from the
+newest checkpoint that was complete when the one before was stopped, and every array of the two last
 checkpoints (parameters, averages, optimizer, key, step, position) must be equal to the bit. Exit
-status 0 when they are.
+status 0 when all of that holds.
 """
 
+from __future__ import annotations
+
 import argparse
-import os
 import random
-import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
+from tests.faults.runs import Run, Start, resumed_at, unequal
 
-from tests.tiny_encoders import save_encoder
-
-RECIPE = Path(__file__).parents[1] / "tiny_recipe.py"
+_EARLY = 0.1
+"""Share of the stops that come before the first step: at the start, or while restoring."""
 
 
-class Run:
-    """`lidit train` in a process of its own, on a number of CPU devices."""
+@dataclass
+class Outcome:
+    """What became of a run that was stopped again and again."""
 
-    def __init__(self, folder: Path, workdir: str, steps: int, devices: int):
-        encoder = save_encoder(folder / "llama", "llama")
-        self.workdir, self.steps = folder / workdir, steps
-        settings = {
-            "encoders.sources": (str(encoder),),
-            "data.cache_dir": folder / "data",
-            "training.steps": steps,
-        }
-        self._command = [sys.executable, "-m", "lidit_jax.cli", "train", f"--config={RECIPE}"]
-        self._command += [f"--workdir={self.workdir}"]
-        self._command += [f"--config.{name}={value}" for name, value in settings.items()]
-        self._environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "xla"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
+    stops: dict[str, int] = field(default_factory=dict)
+    """How many of each signal."""
+    restores: int = 0
+    """Starts that went on from a checkpoint."""
+    refused: int = 0
+    """Starts that could not restore one."""
+    lost: int = 0
+    """Steps lost beyond the last checkpoint, over all starts."""
+    redone: int = 0
+    """Steps done again because no checkpoint had come after them."""
+    different: list[str] = field(default_factory=list)
+    """Arrays that are not those of the undisturbed run."""
 
-    def start(self, stop: signal.Signals | None = None, at_step: int = 0, pause: float = 0) -> str:
-        """Runs to the end, or stops it `pause` seconds after a step; returns what it printed."""
-        process = subprocess.Popen(
-            self._command,
-            env=self._environment,
-            cwd=RECIPE.parents[1],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        lines, stopped = [], False
-        for line in process.stdout:
-            lines.append(line)
-            # A stop may have come some steps late: the next one's step can lie behind already.
-            shown = re.match(r"step (\d+)/", line)
-            if stop and not stopped and shown and int(shown[1]) >= at_step:
-                time.sleep(pause)
-                process.send_signal(stop)
-                stopped = True
-        output, status = "".join(lines), process.wait()
-        expected = -signal.SIGKILL if stop == signal.SIGKILL else 0
-        if status != expected:
-            raise SystemExit(f"exit status {status}, not {expected}:\n{output}")
-        if stop == signal.SIGTERM and "run the same command to go on" not in output:
-            raise SystemExit(f"SIGTERM was not acknowledged:\n{output}")
-        return output
+    @property
+    def survived(self) -> bool:
+        """Whether nothing was lost."""
+        return not (self.refused or self.lost or self.different)
 
 
-def saved_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
-    """All arrays of a checkpoint, by name."""
-    folder = workdir / "checkpoints" / str(step) / "state"
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        tree = checkpointer.metadata(folder).item_metadata.tree
-        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        state = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=whole))
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+def stop_and_resume(
+    undisturbed: Run, disturbed: Run, stops: Sequence[signal.Signals], rng: random.Random
+) -> Outcome:
+    """Trains in `disturbed`, stopped each time at a random moment, and compares the ends.
+
+    Args:
+      undisturbed: has been trained to its end.
+      disturbed: the same settings in another workdir.
+      stops: the signals, in turn.
+      rng: chooses the moments.
+    """
+    outcome = Outcome()
+    last = max(disturbed.steps - 4, 1)
+    moments = sorted(rng.randint(1, last) for _ in stops)
+    until_first_step, reached = 1.0, 0
+    for number, moment in zip([*stops, None], [*moments, None], strict=True):
+        newest = max(disturbed.steps_on_disk(), default=0)
+        begun = time.monotonic()
+        with disturbed.start() as start:
+            if number is None:
+                start.end()
+            elif rng.random() < _EARLY:
+                time.sleep(rng.uniform(0, until_first_step))
+            elif start.wait_until(lambda start=start, moment=moment: start.step() >= moment):
+                time.sleep(rng.uniform(0, 0.05))
+            shown = start.output
+            if start.step() and number:
+                until_first_step = min(until_first_step, time.monotonic() - begun)
+            if number:
+                _stop(start, number)
+                outcome.stops[number.name] = outcome.stops.get(number.name, 0) + 1
+        came = resumed_at(shown)
+        if "cannot restore" in shown:
+            outcome.refused += 1
+        if came >= 0:
+            outcome.restores += came > 0
+            outcome.lost += max(newest - came, 0)
+            outcome.redone += max(reached - came, 0)
+            reached = max(start.step(), came)
+    outcome.different = unequal(undisturbed.arrays(), disturbed.arrays())
+    return outcome
 
 
-def unequal(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> list[str]:
-    """Names of the arrays that are not equal to the bit."""
-    return [
-        name
-        for name in sorted(first.keys() | second.keys())
-        if name not in first
-        or name not in second
-        or first[name].dtype != second[name].dtype
-        or first[name].tobytes() != second[name].tobytes()
-    ]
+def _stop(start: Start, number: signal.Signals) -> None:
+    start.send(number)
+    status = start.end()
+    if number == signal.SIGTERM and status == 0 and start.step():
+        if "run the same command to go on" not in start.output:
+            raise RuntimeError(f"SIGTERM was not acknowledged:\n{start.output}")
+    elif status not in (-number, 0):
+        raise RuntimeError(f"exit status {status} after {number.name}:\n{start.output}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,30 +114,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     seed = random.randrange(2**32) if options.seed is None else options.seed
     rng = random.Random(seed)
-
     stops = [signal.SIGKILL] * options.kills + [signal.SIGTERM] * options.terms
     rng.shuffle(stops)
-    # Each stop lies beyond the one before, wherever the run goes on from, and far from the end: a
-    # busy machine may deliver a signal some steps late.
-    moments = sorted(rng.sample(range(1, max(options.steps // 2, len(stops) + 1)), len(stops)))
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        undisturbed = Run(Path(folder), "undisturbed", options.steps, options.devices)
-        undisturbed.start()
-        step_seconds = (time.perf_counter() - started) / options.steps
-        disturbed = Run(Path(folder), "disturbed", options.steps, options.devices)
-        for stop, step in zip(stops, moments, strict=True):
-            disturbed.start(stop, step, pause=rng.uniform(0, min(step_seconds, 0.05)))
-            print(f"{stop.name} after step {step} of {options.steps}", flush=True)
-        print(disturbed.start().strip().splitlines()[0])
-        expected = saved_arrays(undisturbed.workdir, options.steps)
-        different = unequal(expected, saved_arrays(disturbed.workdir, options.steps))
-    print(
-        f"{len(expected)} arrays on {options.devices} devices, {len(different)} differ, seed {seed}"
-    )
-    for name in different:
-        print(f"  {name}")
-    return bool(different)
+    with tempfile.TemporaryDirectory() as name:
+        undisturbed, disturbed = (
+            Run(Path(name), workdir, options.steps, options.devices)
+            for workdir in ("undisturbed", "disturbed")
+        )
+        undisturbed.finish()
+        outcome = stop_and_resume(undisturbed, disturbed, stops, rng)
+        compared = len(undisturbed.arrays())
+    stopped = ", ".join(f"{count} {name}" for name, count in sorted(outcome.stops.items()))
+    print(f"{stopped} in {options.steps} steps on {options.devices} devices, seed {seed}")
+    print(f"{outcome.restores} restores, {outcome.refused} refused")
+    print(f"{outcome.redone} steps done again, {outcome.lost} lost beyond the last checkpoint")
+    print(f"{compared} arrays, {len(outcome.different)} differ")
+    for array in outcome.different:
+        print(f"  {array}")
+    return int(not outcome.survived)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.faults.kill_and_resume import RECIPE
+from tests.faults.runs import RECIPE
 
 
 def _launch(repository, *arguments, **variables) -> subprocess.CompletedProcess:

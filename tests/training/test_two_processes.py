@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.kill_and_resume import RECIPE, saved_arrays, unequal
+from tests.faults.runs import RECIPE, saved_arrays, unequal
 
 STEPS = 6
 

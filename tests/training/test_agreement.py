@@ -1,0 +1,110 @@
+"""Hosts that do not mean the same run refuse to start; those that do, share its records."""
+
+import functools
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lidit_jax.errors import LiditError
+from lidit_jax.training import agreement
+from lidit_jax.training.agreement import _Indices, refuse_other_data, refuse_other_programs
+from tests.faults.runs import RECIPE
+
+
+@pytest.fixture
+def others(monkeypatch):
+    """Lets a second process, that is not there, answer what a function makes of our answer."""
+
+    def answer(change):
+        monkeypatch.setattr(agreement.jax, "process_count", lambda: 2)
+        monkeypatch.setattr(agreement, "from_all", lambda mine: [mine, change(mine)])
+
+    return answer
+
+
+class Task:
+    training_records = range(64)
+    validation_records = range(8)
+    metadata = {"encoders": ["a"]}  # noqa: RUF012
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("config.seed", 3, r"process 1 has config.seed=3, process 0 has 0: start the same"),
+        ("code", "0" * 16, r"process 1 has code='0000000000000000', process 0 has .*same commit"),
+        ("jax", "0.0.1", r"process 1 has jax='0.0.1'"),
+        ("--workdir", "elsewhere", r"process 1 has --workdir='elsewhere'"),
+        ("checkpoint format", 99, r"process 1 has checkpoint format=99"),
+    ],
+)
+def test_the_first_difference_is_named(name, value, message, others, tiny_config, tmp_path):
+    others(lambda facts: facts | {name: value})
+    with pytest.raises(LiditError, match=message):
+        refuse_other_programs(tiny_config(), tmp_path)
+
+
+def test_equal_hosts_go_on_and_may_keep_their_data_where_they_like(others, tiny_config, tmp_path):
+    others(lambda facts: facts)
+    refuse_other_programs(tiny_config(), tmp_path)
+
+
+def test_other_data_is_refused(others, tiny_config):
+    others(lambda facts: facts | {"training records": 63})
+    with pytest.raises(LiditError, match="process 1 has training records=63, process 0 has 64"):
+        refuse_other_data(tiny_config(), Task(), 0)
+
+
+def test_two_processes_with_the_same_records_are_refused(others, tiny_config, monkeypatch):
+    """The second one believes that it is the first."""
+    others(lambda mine: mine)
+    share = functools.partial(agreement.training_batches, share=(0, 2))
+    monkeypatch.setattr(agreement, "training_batches", lambda *a, **given: share(*a, **given))
+    with pytest.raises(LiditError, match="batch 5 are not its 16 records, each once: give every"):
+        refuse_other_data(tiny_config(), Task(), 5)
+
+
+@pytest.mark.parametrize("position", [0, 3, 11])
+def test_the_plan_is_shared_without_overlap(position, tiny_config):
+    config = tiny_config()
+    batches = functools.partial(
+        agreement.training_batches, _Indices(64), config.training.batch_size, config.seed, position
+    )
+    whole = next(batches(share=(0, 1)))
+    parts = [next(batches(share=(number, 4))) for number in range(4)]
+    assert sorted(np.concatenate(parts)) == sorted(whole)
+
+
+def test_two_real_processes_see_the_same_line(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "lidit_jax.cli", "train", f"--config={RECIPE}"]
+    command += [f"--workdir={tmp_path}", "--config.encoders.sources=('none',)"]
+    started = []
+    for number in range(2):
+        variables = {
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+            "JAX_NUM_PROCESSES": "2",
+            "JAX_PROCESS_ID": str(number),
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+        }
+        started.append(
+            subprocess.Popen(
+                [*command, f"--config.seed={7 + number}"],
+                env=os.environ | variables,
+                cwd=RECIPE.parents[1],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    for process in started:
+        output = process.communicate(timeout=280)[0]
+        assert process.returncode == 2, output
+        assert "lidit: error: process 1 has config.seed=8, process 0 has 7: start the" in output
+    assert list(tmp_path.iterdir()) == [], "nothing was written"
