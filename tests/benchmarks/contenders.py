@@ -39,31 +39,18 @@ CONTENDERS = {
 }
 
 
-def jax_step(config: Config, streams: list[Stream], null: dict[str, Any]) -> tuple[Step, int]:
+def jax_step(config: Config, streams: list[Stream]) -> tuple[Step, int]:
     """The train step of `lidit train`, and the number of parameters."""
     import flax.linen as nn
     import jax
 
-    from lidit_jax.diffusion import process as processes
-    from lidit_jax.encoders.conditions import TextConditions
-    from lidit_jax.models import LIDiT
-    from lidit_jax.training.lidit_task import Frozen, LIDiTTask
     from lidit_jax.training.optimizers import make_optimizer
     from lidit_jax.training.state import create_state
     from lidit_jax.training.step import make_train_step
 
-    class SyntheticTask(LIDiTTask):
-        """The real loss, without preparing real data."""
+    from .synthetic_task import SyntheticTask
 
-        def __init__(self):
-            self._config, self._model = config, LIDiT(config.model)
-            self._process = processes.from_config(config.diffusion)
-            self._crop = tuple(stream.crop for stream in streams)
-            batch = make_batch(config, streams, 1)
-            self.training_records = [jax.tree.map(lambda leaf: leaf[0], batch)]
-            self.frozen = Frozen(TextConditions(null["features"], null["masks"]))
-
-    task, optimizer = SyntheticTask(), make_optimizer(config)
+    task, optimizer = SyntheticTask(config, streams), make_optimizer(config)
     state = jax.jit(lambda: nn.unbox(create_state(task.init, optimizer, config)))()
     rng = np.random.default_rng(0)
     state = state.replace(
@@ -149,7 +136,7 @@ def main() -> None:
     batches = [make_batch(config, streams, arguments.batch, seed) for seed in range(4)]
     start = time.perf_counter()
     if framework == "jax":
-        step, parameters = jax_step(config, streams, null)
+        step, parameters = jax_step(config, streams)
     else:
         step, parameters = torch_step(config, streams, null, arguments.threads, **options)
     loss = step(batches[0])
