@@ -187,6 +187,9 @@ class DataConfig:
     """Scenes generated for training."""
     distinct_captions: int = 0
     """Captions that the scenes share, so that fewer need encoding; 0 gives each scene its own."""
+    scene_shares: tuple[float, ...] = ()
+    """Shares of the tasks in the training scenes, in the order of
+    `lidit_jax.data.scenes.sampling.MIXTURE`; empty for its shares."""
     validation_records: int = 512
     """Held-out scenes for the validation loss."""
     language: str = "en"

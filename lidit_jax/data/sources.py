@@ -49,7 +49,8 @@ def open_source(config: Config, split: str) -> ImageSource:
         stride = 1 if split == "train" else _VALIDATION_STRIDE
         return Part(source, range(0, len(source), stride))
     if split == "heldout":
-        records, captions = data.validation_records, 0
+        records, captions, shares = data.validation_records, 0, ()
     else:
-        records, captions = data.train_records, data.distinct_captions
-    return SceneSource(split, records, data.image_size, data.language, config.seed, captions)
+        records, captions, shares = data.train_records, data.distinct_captions, data.scene_shares
+    size, language = data.image_size, data.language
+    return SceneSource(split, records, size, language, config.seed, captions, shares)

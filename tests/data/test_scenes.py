@@ -206,3 +206,20 @@ def test_mistakes_are_named(arguments, words):
 def test_an_index_outside_is_an_index_error():
     with pytest.raises(IndexError):
         SceneSource(records=3)[3]
+
+
+def test_shares_decide_how_often_a_task_comes():
+    only_pairs = tuple(float(task == "two_objects") for task in MIXTURE)
+    source = SceneSource("train", 40, shares=only_pairs)
+    assert {source.scene(i).task for i in range(40)} == {"two_objects"}
+
+
+def test_the_usual_shares_keep_the_name_of_prepared_data():
+    assert "shares" not in repr(SceneSource("train", 4))
+    assert "shares=(1.0," in repr(SceneSource("train", 4, shares=(1.0, *[0.0] * 6)))
+
+
+@pytest.mark.parametrize("shares", [(1.0, 2.0), (0.0,) * 7, (-1.0, *[1.0] * 6)])
+def test_impossible_shares_are_refused(shares):
+    with pytest.raises(LiditError, match="7 numbers, none negative, for single_object, colors"):
+        SceneSource("train", 4, shares=shares)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -47,9 +48,9 @@ _ACROSS = 7 / 64
 _COLOURS = list(COLOURS)
 
 
-def draw_task(rng: random.Random) -> str:
-    """A task of the training mixture."""
-    return rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]
+def draw_task(rng: random.Random, shares: Sequence[float] = ()) -> str:
+    """A task of the training mixture, or one by `shares`, in the order of `MIXTURE`."""
+    return rng.choices(list(MIXTURE), shares or list(MIXTURE.values()))[0]
 
 
 def draw_claim(task: str, rng: random.Random) -> Claim:

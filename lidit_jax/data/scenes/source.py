@@ -8,7 +8,7 @@ from typing import Any
 from lidit_jax.data.scenes.captions import caption
 from lidit_jax.data.scenes.held_out import admitted
 from lidit_jax.data.scenes.render import check_size, render
-from lidit_jax.data.scenes.sampling import draw_claim, draw_task, realise
+from lidit_jax.data.scenes.sampling import MIXTURE, draw_claim, draw_task, realise
 from lidit_jax.data.scenes.scene import Claim, Scene
 from lidit_jax.data.scenes.vocabulary import LANGUAGES
 from lidit_jax.errors import LiditError
@@ -34,6 +34,7 @@ class SceneSource:
         language: str = "en",
         seed: int = 0,
         captions: int = 0,
+        shares: tuple[float, ...] = (),
     ):
         """Opens a split.
 
@@ -45,6 +46,7 @@ class SceneSource:
           seed: another seed gives other scenes of the same split.
           captions: how many captions the records share: record i says the same as record
             i + captions, of another picture. 0 draws a caption for every record.
+          shares: of the tasks, in the order of `sampling.MIXTURE`; empty for its shares.
 
         Raises:
           LiditError: for an unknown split or language, or an impossible size or count.
@@ -55,19 +57,27 @@ class SceneSource:
             raise LiditError(f"caption language {language!r}: choose en, zh or both")
         if records <= 0 or captions < 0:
             raise LiditError(f"{records} scenes: ask for at least one")
+        if shares and (len(shares) != len(MIXTURE) or min(shares) < 0 or not sum(shares)):
+            raise LiditError(
+                f"scene shares {shares}: give {len(MIXTURE)} numbers, none negative, for "
+                f"{', '.join(MIXTURE)}"
+            )
         check_size(size)
         self.split, self.size, self.language, self.seed = split, size, language, seed
         self.captions = min(captions or records, records)
+        self.shares = shares
         self._records = records
 
     def __len__(self) -> int:
         return self._records
 
     def __repr__(self) -> str:
+        # Names prepared data, so the usual shares go unnamed, as they did before there were others.
+        shares = f", shares={self.shares}" if self.shares else ""
         return (
             f"SceneSource(split={self.split!r}, records={len(self)}, size={self.size}, "
             f"language={self.language!r}, seed={self.seed}, "
-            f"captions={self.captions}, version={VERSION})"
+            f"captions={self.captions}, version={VERSION}{shares})"
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -91,7 +101,7 @@ class SceneSource:
     def _claim(self, index: int) -> tuple[str, Claim]:
         """What the caption of a record says: the first claim drawn that this split can show."""
         rng = self._random(index, "claim")
-        task = draw_task(rng)
+        task = draw_task(rng, self.shares)
         while True:
             claim = draw_claim(task, rng)
             # Four equal objects fill all quadrants, and some pairs are held out in one of them.
