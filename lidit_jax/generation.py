@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,14 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from lidit_jax.config import SamplingConfig
 from lidit_jax.diffusion.flow import RectifiedFlow
-from lidit_jax.diffusion.guidance import (
-    Guidance,
-    ModelFn,
-    PairFn,
-    away_from,
-    concatenate_conditions,
-    in_one_batch,
-)
+from lidit_jax.diffusion.guidance import Guidance
 from lidit_jax.diffusion.noise import checked_seeds, initial_noise, step_noise, vary
 from lidit_jax.diffusion.process import Process
 from lidit_jax.diffusion.samplers import Known, Sampler, plan, sample
@@ -30,24 +22,9 @@ from lidit_jax.encoders.conditions import TextConditions, pad_conditions
 from lidit_jax.errors import LiditError
 from lidit_jax.models.image_codec import ImageCodec, to_uint8
 from lidit_jax.models.lidit import LIDiT
+from lidit_jax.prompted_network import Blend, PromptedNetwork, Weaker
 from lidit_jax.sampling_settings import guidance_of, sampler_of
-
-
-class Start(NamedTuple):
-    """Images to begin from."""
-
-    images: UInt8[np.ndarray, "B H W 3"]
-    strength: float
-    """Share of the steps to take: the more, the less is left of the image."""
-    mask: Bool[np.ndarray, "B H W"] | None = None
-    """True where to paint anew; everything else stays."""
-
-
-class Blend(NamedTuple):
-    """Second prompts."""
-
-    conditions: TextConditions
-    weight: Float[np.ndarray, "B"]
+from lidit_jax.start_image import Start
 
 
 class Variation(NamedTuple):
@@ -55,13 +32,6 @@ class Variation(NamedTuple):
 
     seeds: Sequence[int]
     amount: Float[np.ndarray, "B"]
-
-
-class Weaker(NamedTuple):
-    """A weaker network to move away from, instead of from the empty prompt."""
-
-    model: LIDiT
-    params: Any
 
 
 class _Inputs(NamedTuple):
@@ -226,8 +196,17 @@ class Generator:
             x_t = jnp.float32(times.signal[0]) * x0 + jnp.float32(times.sigma[0]) * x_t
             if inputs.mask is not None:
                 known = Known(x0, ~_any_pixel(inputs.mask, self._codec.downsample))
+        network = PromptedNetwork(
+            self._model,
+            inputs.params,
+            self._crop,
+            inputs.conditions,
+            null=None if inputs.guidance is None else inputs.null,
+            blend=inputs.blend,
+            weaker=weaker_model and Weaker(weaker_model, inputs.weaker_params),
+        )
         samples = sample(
-            self._network(inputs, weaker_model),
+            network.whole() if sampler.cache_interval == 1 else network.reusing(),
             process,
             x_t,
             sampler,
@@ -237,36 +216,6 @@ class Generator:
         )
         latents = samples.x0 * self._deviation + self._mean
         return to_uint8(self._codec.decode(inputs.codec_params, latents)), samples.nonfinite_step
-
-    def _network(self, inputs: _Inputs, weaker_model: LIDiT | None) -> ModelFn | PairFn:
-        """The network on the conditions that guidance compares, in as few calls as it takes."""
-        bind = functools.partial(_bind, crop=self._crop)
-        prompts = (inputs.conditions,)
-        if inputs.blend is not None:
-            prompts += (inputs.blend.conditions,)
-        if inputs.guidance is None:
-            if inputs.blend is None:
-                return bind(self._model, inputs.params, *prompts)
-            weight = inputs.blend.weight
-            both = in_one_batch(bind(self._model, inputs.params, *prompts))
-            return lambda x_t, time: _mean(*both(x_t, time), weight)
-        if weaker_model is not None:
-            network = bind(self._model, inputs.params, inputs.conditions)
-            return away_from(network, bind(weaker_model, inputs.weaker_params, inputs.conditions))
-        network = bind(self._model, inputs.params, *prompts, inputs.null)
-        return in_one_batch(network, inputs.blend and inputs.blend.weight)
-
-
-def _bind(model: LIDiT, params: Any, *conditions: TextConditions, crop: tuple[int, ...]) -> ModelFn:
-    joined = concatenate_conditions(*conditions)
-    return functools.partial(
-        model.apply, {"params": params}, features=joined.features, masks=joined.masks, crop=crop
-    )
-
-
-def _mean(first: Array, second: Array, weight: Array) -> Array:
-    weight = jnp.reshape(weight, (-1,) + (1,) * (first.ndim - 1))
-    return (1 - weight) * first + weight * second
 
 
 def _padded(

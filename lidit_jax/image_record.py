@@ -50,6 +50,8 @@ class ImageRecord:
     """Height and width."""
     weaker: str = ""
     """The weaker checkpoint of autoguidance, as it was named."""
+    weaker_fingerprint: str = ""
+    """sha256 of its weights; empty where an older version did not keep it."""
     source: str = ""
     """sha256 of the image and mask that it began from; empty: it began from noise."""
     strength: float = 1.0
@@ -114,6 +116,7 @@ def read(path: Path) -> ImageRecord:
             text["weights"] == "raw",
             size,
             text.get("weaker_checkpoint", ""),
+            text.get("weaker_sha256", ""),
             text.get("image_sha256", ""),
             float(text.get("strength", 1.0)),
         )

@@ -18,16 +18,17 @@ from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.samplers import fitting_samplers
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.errors import LiditError
-from lidit_jax.generation import Blend, Generator, Start, Variation, Weaker
+from lidit_jax.generation import Generator, Variation
 from lidit_jax.image_request import ImageRequest, image_requests
 from lidit_jax.models.image_codec import ImageCodec, load_codec
 from lidit_jax.models.lidit import LIDiT
+from lidit_jax.prompted_network import Blend, Weaker
 from lidit_jax.sampling_settings import check_settings, override
 from lidit_jax.saved_model import load_model, model_folder
+from lidit_jax.start_image import Start, start_from
 from lidit_jax.weights.bundle import is_bundle
 
 _BATCH = 16
-_STRENGTH = 0.6
 
 
 class Pipeline:
@@ -102,6 +103,11 @@ class Pipeline:
         return self._generator.size_step
 
     @property
+    def process(self) -> processes.Process:
+        """The diffusion process that the model was trained under."""
+        return self._process
+
+    @property
     def samplers(self) -> tuple[str, ...]:
         """The names of the samplers that fit."""
         return fitting_samplers(self._process)
@@ -115,6 +121,10 @@ class Pipeline:
         settings = override(self.config.sampling, changes)
         check_settings(settings, self._process)
         return settings
+
+    def encode(self, prompts: Sequence[str]) -> TextConditions:
+        """What the network reads of prompts. Raises `LiditError` when one is too long."""
+        return self._encoders.encode(prompts)[0]
 
     def __call__(
         self,
@@ -169,7 +179,7 @@ class Pipeline:
             variation=variation,
             variation_seed=variation_seed,
         )
-        start = self._start(image, mask, strength, len(requests))
+        start = start_from(image, mask, strength, len(requests))
         if size is None:
             size = self.config.data.image_size if start is None else start.images.shape[1:3]
         size = (size, size) if isinstance(size, int) else tuple(size)
@@ -191,6 +201,7 @@ class Pipeline:
         *,
         start: Start | None = None,
         weaker: Pipeline | None = None,
+        conditions: TextConditions | None = None,
     ) -> UInt8[np.ndarray, "B H W 3"]:
         """Draws what `__call__` has put together.
 
@@ -200,21 +211,24 @@ class Pipeline:
           size: (height, width) in pixels.
           start: images to begin from, one a request.
           weaker: as for `__call__`.
+          conditions: of `encode`, for prompts that are drawn again and again; None encodes them.
         """
         batches = []
         for first in range(0, len(requests), _BATCH):
-            batch = list(requests[first : first + _BATCH])
+            rows = [*range(first, min(first + _BATCH, len(requests)))]
+            count = len(rows)
             # A last, shorter batch is filled up, so that it does not compile a second program.
-            rows = [*range(len(batch))]
             if len(requests) > _BATCH:
-                rows += [len(batch) - 1] * (_BATCH - len(batch))
-            part = start
-            if start is not None:
-                of_rows = [first + row for row in rows]
-                mask = None if start.mask is None else start.mask[of_rows]
-                part = Start(start.images[of_rows], start.strength, mask)
-            images = self._draw_batch([batch[row] for row in rows], settings, size, part, weaker)
-            batches.append(images[: len(batch)])
+                rows += rows[-1:] * (_BATCH - count)
+            images = self._draw_batch(
+                [requests[row] for row in rows],
+                settings,
+                size,
+                start and start.rows(rows),
+                weaker,
+                conditions and _rows(conditions, rows),
+            )
+            batches.append(images[:count])
         return np.concatenate(batches)
 
     def _draw_batch(
@@ -224,20 +238,21 @@ class Pipeline:
         size: tuple[int, int],
         start: Start | None,
         weaker: Pipeline | None,
+        conditions: TextConditions | None,
     ) -> UInt8[np.ndarray, "B H W 3"]:
         blend = variation = None
         if any(request.blend for request in requests):
             # An image without a second prompt blends with its own, at weight 0.
             seconds = [request.blend_with or request.prompt for request in requests]
-            blend = Blend(self._encode(seconds), _column(requests, "blend"))
+            blend = Blend(self.encode(seconds), _column(requests, "blend"))
         if any(request.variation for request in requests):
             seeds = [request.variation_seed for request in requests]
             variation = Variation(seeds, _column(requests, "variation"))
         negatives = [request.negative_prompt for request in requests]
         return self._generator(
             self._params,
-            self._encode([request.prompt for request in requests]),
-            self._encode(negatives) if any(negatives) else self._null,
+            conditions or self.encode([request.prompt for request in requests]),
+            self.encode(negatives) if any(negatives) else self._null,
             seeds=[request.seed for request in requests],
             size=size,
             settings=settings,
@@ -247,35 +262,6 @@ class Pipeline:
             variation=variation,
             weaker=weaker and Weaker(weaker._model, weaker._params),
         )
-
-    def _encode(self, prompts: list[str]) -> TextConditions:
-        return self._encoders.encode(prompts)[0]
-
-    def _start(
-        self, image: np.ndarray | None, mask: np.ndarray | None, strength: float | None, count: int
-    ) -> Start | None:
-        if image is None:
-            if mask is not None or strength is not None:
-                raise LiditError("mask and strength are for an image to begin from: give image")
-            return None
-        image = np.asarray(image)
-        if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3:
-            raise LiditError(
-                f"image is {image.dtype} {list(image.shape)}: it must be uint8 [H, W, 3], or one "
-                "such image a prompt"
-            )
-        images = np.broadcast_to(image, (count, *image.shape[-3:]))
-        if mask is not None:
-            mask = np.asarray(mask, bool)
-            if mask.shape[-2:] != images.shape[1:3]:
-                raise LiditError(
-                    f"mask is {mask.shape} and the image {images.shape[1:3]}: resize the mask"
-                )
-            mask = np.broadcast_to(mask, images.shape[:3])
-        strength = (_STRENGTH if mask is None else 1.0) if strength is None else strength
-        if not 0 < strength <= 1:
-            raise LiditError(f"strength {strength}: must be greater than 0 and at most 1")
-        return Start(images, strength, mask)
 
     def _check_weaker(self, weaker: Pipeline, requests: list[ImageRequest]) -> None:
         """Both networks must mean the same by a latent, a time, a prediction and a prompt."""
@@ -290,6 +276,10 @@ class Pipeline:
             raise LiditError("the weaker model predicts something else: take one of the same run")
         if any(request.negative_prompt or request.blend for request in requests):
             raise LiditError("autoguidance has no negative prompt and no blend: leave them out")
+
+
+def _rows(conditions: TextConditions, rows: list[int]) -> TextConditions:
+    return jax.tree.map(lambda leaf: leaf[np.asarray(rows)], conditions)
 
 
 def _column(requests: Sequence[ImageRequest], field: str) -> Float[np.ndarray, "B"]:

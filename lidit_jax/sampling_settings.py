@@ -83,6 +83,7 @@ def sampler_of(settings: SamplingConfig, strength: float = 1.0) -> Sampler:
         shift=settings.shift,
         eta=settings.eta,
         strength=strength,
+        cache_interval=settings.cache_interval,
     )
 
 

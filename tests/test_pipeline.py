@@ -1,8 +1,11 @@
 """From a recipe to pictures and to a folder to share: the whole way, in one place."""
 
+import copy
+
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from PIL import Image
 
 from lidit_jax import Pipeline
@@ -10,6 +13,7 @@ from lidit_jax.cli import main
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.errors import LiditError
 from lidit_jax.models.lidit import LIDiT
+from lidit_jax.saved_model import load_model
 from lidit_jax.training.loop import train
 from lidit_jax.weights.bundle import save_bundle
 from tests.quick import random_parameters
@@ -118,6 +122,39 @@ def test_new_seeds_scales_and_prompts_compile_nothing(pipeline):
     assert pipeline._generator._run._cache_size() == compiled + 1
 
 
+def test_without_step_caching_nothing_has_changed(pipeline):
+    images = pipeline(PROMPTS, seed=3)
+    compiled = pipeline._generator._run._cache_size()
+    np.testing.assert_array_equal(pipeline(PROMPTS, seed=3, cache_interval=1), images)
+    assert pipeline._generator._run._cache_size() == compiled
+
+
+def test_step_caching_is_one_program_for_many_inputs(pipeline):
+    whole = pipeline(PROMPTS, seed=3, steps=4)
+    images = pipeline(PROMPTS, seed=3, steps=4, cache_interval=2)
+    compiled = pipeline._generator._run._cache_size()
+    distance = np.abs(images.astype(int) - whole)
+    assert 0 < distance.mean() < 40
+    again = pipeline(
+        ["a cross", PROMPTS[1]], seed=[9, 4], guidance=[1.5, 2.0], steps=4, cache_interval=2
+    )
+    assert pipeline._generator._run._cache_size() == compiled
+    np.testing.assert_allclose(again[1].astype(int), images[1].astype(int), atol=1)
+
+
+def test_images_do_not_depend_on_the_mesh(pipeline):
+    """The noise is bit-equal (`tests/diffusion`); sums in another order change images little."""
+    prompts = [f"{i} stars" for i in range(8)]
+    alone = pipeline(prompts, seed=3)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    spread = copy.copy(pipeline)
+    spread._params = jax.device_put(pipeline._params, NamedSharding(mesh, PartitionSpec()))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    spread.encode = lambda texts: jax.device_put(pipeline.encode(texts), rows)
+    together = spread(prompts, seed=3)
+    assert np.abs(together.astype(int) - alone).max() <= 2
+
+
 def test_each_image_may_have_its_own_seed_scale_and_negative_prompt(pipeline):
     prompts = ["a red circle"] * 3
     together = pipeline(prompts, seed=[7, 7, 8], guidance=[2.0, 5.0, 2.0])
@@ -214,7 +251,7 @@ def test_autoguidance_moves_away_from_another_model(pipeline, exported):
     "options",
     [
         ["--guidance=3", "--negative-prompt=a star", "--sampler=unipc", "--steps=4"],
-        ["--guidance-method=apg", "--size=16x40", "--variation=0.4"],
+        ["--guidance-method=apg", "--size=16x40", "--variation=0.4", "--cache-interval=2"],
         [
             "--blend-with=two blue stars",
             "--blend=0.3",
@@ -232,6 +269,7 @@ def test_an_image_is_made_again_from_its_own_record(options, folder, tmp_path):
     with Image.open(out) as first, Image.open(again) as second:
         np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
         assert first.text == second.text
+        assert first.text["cache_interval"] == ("2" if "--cache-interval=2" in options else "1")
 
 
 def test_an_image_of_a_batch_that_began_from_a_picture_is_made_again(folder, tmp_path, capsys):
@@ -258,6 +296,16 @@ def test_another_checkpoint_does_not_pretend_to_draw_the_same(folder, exported, 
     assert "is not the model that drew" in capsys.readouterr().err
 
 
+def test_nor_does_another_weaker_model(folder, exported, tmp_path, capsys):
+    out, weaker = tmp_path / "x.png", exported(1)
+    guided = [f"--weaker-checkpoint={weaker}", "--prompt=a", f"--out={out}"]
+    assert main(["sample", f"--checkpoint={folder}", *guided]) == 0
+    save = [f"--again={out}", f"--out={tmp_path}/y.png"]
+    assert main(["sample", *save]) == 0
+    assert main(["sample", *save, f"--weaker-checkpoint={folder}"]) == 2
+    assert "is not the model that drew" in capsys.readouterr().err
+
+
 # --- mistakes ----------------------------------------------------------------------------------
 
 GREY = np.full((32, 32, 3), 128, np.uint8)
@@ -272,6 +320,7 @@ MISTAKES = {
     "scale": (["a"], {"guidance": -1.0}, "guidance -1.0: must be 0 or greater"),
     "method": (["a"], {"guidance_method": "pag"}, "'pag' does not fit.*'cfg', 'cfg_zero', 'apg'"),
     "interval": (["a"], {"guidance_low": 0.9, "guidance_high": 0.1}, "0 <= low <= high <= 1"),
+    "cache": (["a"], {"cache_interval": 0}, r"cache_interval 0: must be 1 \(off\) or more"),
     "misspelt": (["a"], {"guidance_rescal": 1.0}, "'guidance_rescal': did you mean 'guidance_resc"),
     "type": (["a"], {"steps": 2.5}, "steps=2.5: must be int"),
     "seeds": (["a", "b"], {"seed": [1]}, "1 values of seed for 2 prompts: give one each"),
@@ -298,6 +347,45 @@ def test_a_model_that_breaks_down_is_named_with_its_step(folder):
     broken._params["output"] = jax.tree.map(lambda leaf: leaf * np.nan, broken._params["output"])
     with pytest.raises(LiditError, match="is not finite at sampling step 0: the weights are"):
         broken(["a"])
+
+
+BY_COMMAND = {
+    "steps": (["--steps=0"], "argument --steps: '0' is not a whole number above 0"),
+    "scale": (["--guidance=-1"], "argument --guidance: '-1' is not a number from 0 to 100"),
+    "size": (["--size=30"], "size 30x30: each side must be a multiple of 8 (patch x downsampling"),
+    "sampler": (
+        ["--sampler=eulr"],
+        "sampler 'eulr' does not fit process 'flow': choose one of 'euler', 'euler_ancestral', "
+        "'heun', 'dpm++2m', 'dpm++2m_sde', 'unipc'",
+    ),
+    "cache": (["--cache-interval=0"], "argument --cache-interval: '0' is not a whole number"),
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), BY_COMMAND.values(), ids=BY_COMMAND.keys())
+def test_mistakes_get_one_line_of_the_command(options, expected, folder, tmp_path, capsys):
+    out = tmp_path / "new" / "x.png"
+    arguments = [f"--checkpoint={folder}", "--prompt=a", f"--out={out}", *options]
+    assert main(["sample", *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"lidit: error: {expected}")
+    assert shown.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_breaks_down_stops_the_command_with_the_step(folder, tmp_path, capsys):
+    params, config, metadata = load_model(folder)
+    # Finite weights, as a bundle must have, of which the products are not.
+    params["output"] = jax.tree.map(lambda leaf: np.full_like(leaf, 1e38), params["output"])
+    broken = tmp_path / "broken"
+    save_bundle(broken, params, config, metadata, dtype="float32")
+    for caching in ([], ["--cache-interval=2"]):
+        arguments = [f"--checkpoint={broken}", "--prompt=a", f"--out={tmp_path}/x.png", *caching]
+        assert main(["sample", *arguments]) == 2
+        shown = capsys.readouterr().err
+        assert "the network's prediction is not finite at sampling step 0: the weights" in shown
+        assert shown.count("\n") == 1
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_another_size_than_in_training(pipeline):

@@ -50,6 +50,7 @@ picture. Each PNG records prompt, seed, settings and the checkpoint's sha256 in 
 which sampler: all but "heun" ask the network once a step. "unipc" and "dpm++2m" come closest to
 the exact solution in 8 to 20 steps; "euler" (flow) and "ddim" (DDPM) are the plain methods;
 "ddpm", "euler_ancestral" and "dpm++2m_sde" add noise on the way, which wants more steps.
+--cache-interval=2 computes every other evaluation in full and reuses most of it in the next one.
 which guidance: raise --guidance until the image follows the prompt; when colours burn, add
 --guidance-rescale=0.7, guide only in the middle (--guidance-low=0.2 --guidance-high=0.8), or take
 --guidance-method=apg. Under flow "cfg_zero" helps models that are not fully trained.
@@ -63,6 +64,7 @@ _SETTINGS = (
     "spacing",
     "shift",
     "eta",
+    "cache_interval",
     "guidance_method",
     "guidance_low",
     "guidance_high",
@@ -97,6 +99,12 @@ def add_parser(subparsers: Any) -> None:
     add("--spacing", metavar="NAME", help="of the steps: trailing, linspace, leading, karras")
     add("--shift", type=float, metavar="S", help="flow: above 1 spends more steps on the noise")
     add("--eta", type=fraction, metavar="E", help="ddim: share of fresh noise, 0 to 1")
+    add(
+        "--cache-interval",
+        type=positive_int,
+        metavar="N",
+        help="compute every N-th evaluation in full, reuse most of it in those between; 1: off",
+    )
 
     group = parser.add_argument_group("guidance")
     add = group.add_argument
@@ -143,11 +151,12 @@ def run(options: argparse.Namespace) -> int:
         weaker = None
         if options.weaker_checkpoint:
             weaker = Pipeline.from_checkpoint(options.weaker_checkpoint, raw=options.raw)
-        if record and record.fingerprint != pipeline.fingerprint:
-            raise LiditError(
-                f"{options.checkpoint} is not the model that drew {options.again}: its sha256 is "
-                f"{pipeline.fingerprint[:12]}..., was {record.fingerprint[:12]}..."
-            )
+        if record:
+            _check_same(options.again, options.checkpoint, pipeline, record.fingerprint)
+            if weaker is not None and record.weaker_fingerprint:
+                _check_same(
+                    options.again, options.weaker_checkpoint, weaker, record.weaker_fingerprint
+                )
         fields = record.request if record else _fields(options, len(prompts))
         settings = record.settings if record else {n: getattr(options, n) for n in _SETTINGS}
         settings.pop("guidance", None)
@@ -159,7 +168,7 @@ def run(options: argparse.Namespace) -> int:
             weaker=weaker,
             **settings,
         )
-        _write(options, pipeline, prompts, fields, settings, start, images, files)
+        _write(options, pipeline, weaker, prompts, fields, settings, start, images, files)
     print(files[0] if len(files) == 1 else f"{len(files)} images in {files[0].parent}")
     return 0
 
@@ -180,6 +189,14 @@ def _read_record(options: argparse.Namespace) -> ImageRecord | None:
     if record.source and not options.image:
         raise LiditError(f"{options.again} began from a picture: give it again, as --image=FILE")
     return record
+
+
+def _check_same(image: Path, checkpoint: str, pipeline: Pipeline, fingerprint: str) -> None:
+    if pipeline.fingerprint != fingerprint:
+        raise LiditError(
+            f"{checkpoint} is not the model that drew {image}: its sha256 is "
+            f"{pipeline.fingerprint[:12]}..., was {fingerprint[:12]}..."
+        )
 
 
 def _fields(options: argparse.Namespace, count: int) -> dict[str, Any]:
@@ -231,6 +248,7 @@ def _start(
 def _write(
     options: argparse.Namespace,
     pipeline: Pipeline,
+    weaker: Pipeline | None,
     prompts: list[str],
     fields: dict[str, Any],
     settings: dict[str, Any],
@@ -248,7 +266,12 @@ def _write(
     guidance = checked.guidance if fields["guidance"] is None else fields["guidance"]
     per_image = {k: v for k, v in fields.items() if k != "prompt"} | {"guidance": guidance}
     requests = image_requests(prompts, **per_image)
-    extra = {"weaker_checkpoint": options.weaker_checkpoint or ""}
+    extra = {}
+    if weaker is not None:
+        extra = {
+            "weaker_checkpoint": options.weaker_checkpoint,
+            "weaker_sha256": weaker.fingerprint,
+        }
     if "image" in start:
         strength = start["strength"] or (0.6 if start["mask"] is None else 1.0)
         sha256 = image_record.pixels_sha256(start["image"], start["mask"])

@@ -13,6 +13,9 @@
 
 The number of steps and the table are part of the compiled program (`lidit_jax.diffusion.solvers`
 computes it); noise, seeds, conditions and guidance scales are data.
+
+With a `cache_interval` above 1 only every so many-th evaluation is computed in full; those between
+take from it what changes little (`lidit_jax.diffusion.reusing`).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from lidit_jax.diffusion import solvers
 from lidit_jax.diffusion.base import Process
 from lidit_jax.diffusion.guidance import Guidance, ModelFn, Pair, PairFn, Point, State
 from lidit_jax.diffusion.noise import StepNoise
+from lidit_jax.diffusion.reusing import Memory, Reusing
 from lidit_jax.diffusion.solvers import SolverTable
 from lidit_jax.diffusion.spaces import to_x0
 from lidit_jax.diffusion.spacing import Grid, grid
@@ -50,6 +54,8 @@ class Sampler:
     """Share of fresh noise of "ddim", 0 (none) to 1 (as "ddpm")."""
     strength: float = 1.0
     """Share of the steps to take, the last ones: for a start that is not noise alone."""
+    cache_interval: int = 1
+    """Evaluations from one that is computed in full to the next; 1 computes all of them."""
 
 
 class Known(NamedTuple):
@@ -116,6 +122,8 @@ def plan(process: Process, sampler: Sampler) -> tuple[Grid, SolverTable]:
         raise LiditError(f"eta {sampler.eta} is for sampler 'ddim' only: leave it out")
     if not 0 < sampler.strength <= 1:
         raise LiditError(f"strength {sampler.strength}: must be greater than 0 and at most 1")
+    if sampler.cache_interval < 1:
+        raise LiditError(f"cache_interval {sampler.cache_interval}: must be 1 (off) or more")
     kind = _KINDS[sampler.name]
     times = grid(
         process,
@@ -148,6 +156,7 @@ class _Stage(NamedTuple):
     to_x: Array
     to_anchor: Array
     noise: Array
+    fresh: Array
 
 
 class _Carry(NamedTuple):
@@ -156,11 +165,12 @@ class _Carry(NamedTuple):
     previous: Array
     older: Array
     guidance: State
+    memory: Memory
     nonfinite_step: Array
 
 
 def sample(
-    model_fn: ModelFn | PairFn,
+    model_fn: ModelFn | PairFn | Reusing,
     process: Process,
     start: Float[Array, "B ..."],
     sampler: Sampler,
@@ -177,7 +187,8 @@ def sample(
 
     Args:
       model_fn: from x_t [B, ...] and the model's time [B] to the prediction [B, ...]; with guidance
-        to the pair of predictions that it compares (see `lidit_jax.diffusion.guidance`).
+        to the pair of predictions that it compares (see `lidit_jax.diffusion.guidance`). With a
+        `cache_interval` above 1, both forms of it.
       process: the process that the model was trained under.
       start: the sample at the first time: standard normal noise, as of `initial_noise`, or an image
         noised to the first time of `plan`.
@@ -193,13 +204,19 @@ def sample(
     """
     times, table = plan(process, sampler)
     dtype = jnp.promote_types(start.dtype, jnp.float32)
-    stages = _stages(process, times, table, dtype)
+    stages = _stages(process, times, table, sampler.cache_interval, dtype)
     if table.noise.any() and step_noise is None:
         raise LiditError(f"sampler {sampler.name!r} draws fresh noise: give step_noise")
+    if sampler.cache_interval > 1 and not isinstance(model_fn, Reusing):
+        raise LiditError(f"cache_interval {sampler.cache_interval} needs a network of two forms")
 
     def advance(carry: _Carry, stage: _Stage) -> tuple[_Carry, Array | None]:
         place = stage.signal, stage.sigma, stage.share, stage.step
-        output = model_fn(carry.x, jnp.full(len(carry.x), stage.time))
+        time, memory = jnp.full(len(carry.x), stage.time), carry.memory
+        if isinstance(model_fn, Reusing):
+            output, memory = model_fn.evaluate(carry.x, time, stage.fresh, memory)
+        else:
+            output = model_fn(carry.x, time)
         if guidance is None:
             prediction, state = output.astype(dtype), ()
         else:
@@ -216,17 +233,22 @@ def sample(
         anchor = _weighted_sum(table.to_anchor, stage.to_anchor, parts)
         failed = (carry.nonfinite_step < 0) & ~jnp.all(jnp.isfinite(x))
         step = jnp.where(failed, stage.step, carry.nonfinite_step)
-        return _Carry(x, anchor, x0, carry.previous, state, step), x if trace else None
+        return _Carry(x, anchor, x0, carry.previous, state, memory, step), x if trace else None
 
     x = start.astype(dtype)
     blank = jnp.zeros_like(x)
     state = guidance.start(x) if guidance is not None else ()
-    first = _Carry(x, blank, blank, blank, state, jnp.int32(-1))
+    memory = ()
+    if isinstance(model_fn, Reusing):
+        memory = model_fn.blank(x, jnp.full(len(x), stages.time[0]))
+    first = _Carry(x, blank, blank, blank, state, memory, jnp.int32(-1))
     last, trajectory = jax.lax.scan(advance, first, stages)
     return Samples(last.x, last.nonfinite_step, trajectory)
 
 
-def _stages(process: Process, times: Grid, table: SolverTable, dtype: jnp.dtype) -> _Stage:
+def _stages(
+    process: Process, times: Grid, table: SolverTable, cache_interval: int, dtype: jnp.dtype
+) -> _Stage:
     """The rows of all tables, as arrays for the loop."""
     at = times.times[table.at]
     columns = {
@@ -238,8 +260,10 @@ def _stages(process: Process, times: Grid, table: SolverTable, dtype: jnp.dtype)
         "to_anchor": table.to_anchor,
         "noise": table.noise,
     }
+    index = jnp.arange(len(at), dtype=jnp.int32)
     return _Stage(
-        index=jnp.arange(len(at), dtype=jnp.int32),
+        index=index,
+        fresh=index % cache_interval == 0,
         step=jnp.asarray(table.step, jnp.int32),
         **{name: jnp.asarray(values, dtype) for name, values in columns.items()},
     )

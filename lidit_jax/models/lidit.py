@@ -19,6 +19,7 @@ from lidit_jax.models.dit import (
 from lidit_jax.models.layers import Dense, TimeEmbedder, dtype_of
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
 from lidit_jax.models.rematerialisation import rematerialised
+from lidit_jax.models.step_cache import Reusable, run_blocks
 
 
 class LIDiT(nn.Module):
@@ -40,7 +41,10 @@ class LIDiT(nn.Module):
         features: Sequence[Float[Array, "B S_k D_k"]],
         masks: Sequence[Bool[Array, "B S_k"]],
         crop: Sequence[int],
-    ) -> Float[Array, "B h w C"]:
+        *,
+        reuse: Reusable | None = None,
+        keep: bool = False,
+    ) -> Float[Array, "B h w C"] | tuple[Float[Array, "B h w C"], Reusable]:
         """Denoises.
 
         Args:
@@ -49,6 +53,9 @@ class LIDiT(nn.Module):
           features: hidden states of each LLM, instruction tokens first, padding on the right.
           masks: valid tokens of each.
           crop: number of instruction tokens of each, dropped after the refiners.
+          reuse: what a near evaluation of the same prompts left: the refiners and the middle
+            blocks do not run.
+          keep: also return what near evaluations may reuse.
 
         Returns:
           The prediction, float32; exactly 0 at initialisation.
@@ -59,18 +66,23 @@ class LIDiT(nn.Module):
 
         # Text: refine each stream, let the streams read each other, drop the instruction, join.
         time_embedding = TimeEmbedder(width, dtype, name="time_embedder")(t)
-        streams = [
-            LinguisticRefiner(
-                width, config.heads, config.refiner, dtype, name=f"linguistic_refiner_{k}"
-            )(features[k], masks[k], t, time_embedding, crop[k])
-            for k in range(len(features))
-        ]
-        refined = CollaborativeRefiner(
-            config.heads, config.refiner, dtype, name="collaborative_refiner"
-        )([s.tokens for s in streams], masks, [s.condition for s in streams])
-        context = jnp.concatenate([x[:, n:] for x, n in zip(refined, crop, strict=True)], axis=1)
+        if reuse is None:
+            streams = [
+                LinguisticRefiner(
+                    width, config.heads, config.refiner, dtype, name=f"linguistic_refiner_{k}"
+                )(features[k], masks[k], t, time_embedding, crop[k])
+                for k in range(len(features))
+            ]
+            refined = CollaborativeRefiner(
+                config.heads, config.refiner, dtype, name="collaborative_refiner"
+            )([s.tokens for s in streams], masks, [s.condition for s in streams])
+            cropped = [x[:, n:] for x, n in zip(refined, crop, strict=True)]
+            context = jnp.concatenate(cropped, axis=1)
+            pooled = sum(s.pooled for s in streams)
+        else:
+            context, pooled, _ = reuse
         context_mask = jnp.concatenate([m[:, n:] for m, n in zip(masks, crop, strict=True)], axis=1)
-        condition = time_embedding + sum(s.pooled for s in streams)
+        condition = time_embedding + pooled
 
         # Image: patches, positions, blocks, output.
         grid = (x_t.shape[1] // patch, x_t.shape[2] // patch)
@@ -87,17 +99,27 @@ class LIDiT(nn.Module):
 
         x = nn.with_logical_constraint(x, ("batch", "tokens", None))
 
-        block = rematerialised(DiTBlock, config.remat)
-        blocks = nn.scan(
-            block,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
-            length=config.depth,
-            unroll=config.scan_unroll,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
         around = (context, context_mask, condition, rotary)
-        x, _ = blocks(config, dtype, self.matmul, name="blocks")(x, *around)
+        if reuse is None and not keep:
+            blocks = nn.scan(
+                rematerialised(DiTBlock, config.remat),
+                variable_axes={"params": 0, "intermediates": 0},
+                split_rngs={"params": True},
+                in_axes=nn.broadcast,
+                length=config.depth,
+                unroll=config.scan_unroll,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            x, _ = blocks(config, dtype, self.matmul, name="blocks")(x, *around)
+        else:
+            block = DiTBlock(config, dtype, self.matmul, parent=None)
+            x, change = run_blocks(
+                lambda layer, x: block.apply({"params": layer}, x, *around)[0],
+                self.variables["params"]["blocks"],
+                x,
+                None if reuse is None else reuse.change,
+                config.scan_unroll,
+            )
         out = OutputLayer(patch * patch * x_t.shape[-1], dtype, name="output")(x, condition)
-        return unpatchify(out, patch, grid)
+        prediction = unpatchify(out, patch, grid)
+        return (prediction, Reusable(context, pooled, change)) if keep else prediction

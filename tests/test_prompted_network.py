@@ -1,0 +1,101 @@
+"""The network on its prompts: both forms, with and without guidance, in a sampler's loop."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lidit_jax.models.dit
+from lidit_jax.config import ModelConfig
+from lidit_jax.diffusion.guidance import Guidance
+from lidit_jax.diffusion.process import RectifiedFlow
+from lidit_jax.diffusion.samplers import Sampler, sample
+from lidit_jax.encoders.conditions import TextConditions
+from lidit_jax.models.layers import gated
+from lidit_jax.models.lidit import LIDiT
+from lidit_jax.prompted_network import Blend, PromptedNetwork, Weaker
+from tests.quick import random_parameters
+
+CROP = (2,)
+MODEL = LIDiT(ModelConfig(width=16, depth=4, heads=2, patch=2, dtype="float32"))
+NOISE = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 3)), jnp.float32)
+
+
+def conditions(seed, batch=2):
+    features = np.random.default_rng(seed).normal(size=(batch, 6, 8)).astype(np.float32)
+    return TextConditions((jnp.asarray(features),), (jnp.ones((batch, 6), bool),))
+
+
+@functools.cache
+def parameters(seed=0):
+    return random_parameters(MODEL.init, NOISE, jnp.zeros(2), *conditions(1), CROP, seed=seed)
+
+
+def prompted(**changes):
+    values = {"conditions": conditions(1), "null": None, "blend": None, "weaker": None}
+    return PromptedNetwork(MODEL, parameters(), CROP, **(values | changes))
+
+
+KINDS = {
+    "unguided": {},
+    "blend": {"blend": Blend(conditions(3), np.float32([0.2, 0.7]))},
+    "guided": {"null": conditions(2, batch=1)},
+    "guided blend": {
+        "null": conditions(2, batch=1),
+        "blend": Blend(conditions(3), np.float32([0.2, 0.7])),
+    },
+    "autoguidance": {"null": conditions(2, batch=1), "weaker": Weaker(MODEL, parameters(1))},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_forms_of_an_evaluation_agree_where_nothing_has_changed(kind):
+    network = prompted(**KINDS[kind])
+    time = jnp.full(2, 500.0)
+
+    @jax.jit
+    def forms(x_t, later):
+        reusing = network.reusing()
+        computed, memory = reusing.compute(x_t, time)
+        return (
+            network.whole()(x_t, time),
+            computed,
+            reusing.reuse(x_t, time, memory),
+            reusing.reuse(later, time, memory),
+        )
+
+    whole, *others, later = forms(NOISE, NOISE + 0.3)
+    for other in others:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), whole, other)
+    assert all(np.abs(a - b).max() > 1e-4 for a, b in zip(whole, later, strict=True))
+
+
+def test_blocks_run_only_where_an_evaluation_is_computed(monkeypatch):
+    """Counted as they run: 5 evaluations with guidance of a network of 4 blocks."""
+    runs = []
+
+    def counted(x, gate, h):
+        jax.debug.callback(runs.append, x[0, 0, 0])
+        return gated(x, gate, h)
+
+    monkeypatch.setattr(lidit_jax.models.dit, "gated", counted)  # three times a block
+    network = prompted(**KINDS["guided"])
+
+    def blocks_run(interval):
+        runs.clear()
+        sampler = Sampler(name="euler", steps=5, cache_interval=interval)
+        asked = network.whole() if interval == 1 else network.reusing()
+        run = jax.jit(
+            lambda noise: (
+                sample(asked, RectifiedFlow(), noise, sampler, guidance=Guidance(scale=3.0)).x0
+            )
+        )
+        assert np.isfinite(run(NOISE)).all()
+        jax.effects_barrier()
+        return len(runs) / 3
+
+    assert blocks_run(1) == 5 * 4
+    assert blocks_run(2) == 3 * 4 + 2 * 2  # the two outer blocks always run
+    assert blocks_run(9) == 1 * 4 + 4 * 2
