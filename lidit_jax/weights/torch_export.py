@@ -42,6 +42,7 @@ MODULE = "lidit_torch.py"
 MANIFEST = "manifest.json"
 INDEX = "model.safetensors.index.json"
 _OWN_IMPORT = "from lidit_jax.weights.torch_model import EPSILON, LIDiTTransformer\n"
+_ANCESTRAL = ("ddpm", "euler_ancestral")
 _ENCODER_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json")
 
 
@@ -90,6 +91,7 @@ def export_torch(
             "size": source.config.data.image_size,
             "steps": source.config.sampling.steps,
             "guidance": source.config.sampling.guidance,
+            "fresh_noise": _fresh_noise(source.config),
         },
     }
     _write_json(out / "config.json", config)
@@ -220,10 +222,23 @@ def _schedule(config: Config) -> dict[str, Any]:
     process = processes.from_config(config.diffusion)
     shared = {"process": process.name, "prediction": process.prediction}
     if process.name == "flow":
-        return shared | {"shift": config.diffusion.shift}
+        return shared | {"shift": config.sampling.shift or config.diffusion.shift}
     signal, sigma = process.scales_of(np.arange(process.timesteps, dtype=np.float64))
     levels = {"signal": signal.tolist(), "sigma": sigma.tolist()}
     return shared | {"timesteps": process.timesteps} | levels
+
+
+def module_sampler(config: Config) -> str:
+    """The sampler of the module: the run's own if it takes steps of DDIM, else the plain one."""
+    plain = "euler" if config.diffusion.process == "flow" else "ddim"
+    own = config.sampling.sampler
+    return own if own in ("ddim", "euler", *_ANCESTRAL) else plain
+
+
+def _fresh_noise(config: Config) -> float:
+    """Share of fresh noise in every step of DDIM, which tells those samplers apart."""
+    sampler = module_sampler(config)
+    return 1.0 if sampler in _ANCESTRAL else config.sampling.eta if sampler == "ddim" else 0.0
 
 
 def _export_code(out: Path) -> None:

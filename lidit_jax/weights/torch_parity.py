@@ -16,7 +16,7 @@ import numpy as np
 
 from lidit_jax.config import Config, ModelConfig
 from lidit_jax.output import atomic_file
-from lidit_jax.weights.torch_export import MODULE
+from lidit_jax.weights.torch_export import MODULE, module_sampler
 
 TOLERANCE = 1e-4
 """Largest difference that a block may show, over the rms of its values in PyTorch."""
@@ -114,8 +114,7 @@ def compare(
         differences = _encoders(torch_model, config) + _blocks(torch_model, params, config)
         codec = load_codec(config.vae, folder / "vae" if is_bundle(folder) else None)
         pipeline = Pipeline(params, config, metadata, codec)
-        sampler = "euler" if config.diffusion.process == "flow" else "ddim"
-        images = pipeline(PROMPTS, seed=0, sampler=sampler)
+        images = pipeline(PROMPTS, seed=0, sampler=module_sampler(config))
     theirs = torch_model(list(PROMPTS), seed=0).numpy()
     return Parity(differences, psnr(images, theirs), config.sampling.steps, dtype)
 

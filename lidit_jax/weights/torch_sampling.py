@@ -134,26 +134,41 @@ class DiffusersDecoder(nn.Module):
         return self.model.decode(latent).sample.movedim(1, -1).float()
 
 
-def noise_of_seed(seed: int, shape: Sequence[int]) -> Tensor:
+def noise_of_seed(seed: int, shape: Sequence[int], step: int | None = None) -> Tensor:
     """Standard normal noise, float32, equal to JAX's of `jax.random.key(seed)`.
 
     Threefry-2x32 (Salmon et al. 2011) of the positions, then the inverse of the error function: so
     the same seed draws the same picture in JAX and here.
+
+    Args:
+      seed: from 0 to 2**32 - 1.
+      shape: of the noise.
+      step: the fresh noise after this step, counted from 0; None for the noise to start from.
     """
-    word = 0xFFFFFFFF
-    low = torch.arange(int(np.prod(shape)), dtype=torch.int64)
-    keys = (0, seed & word, 0x1BD11BDA ^ (seed & word))
-    high, low = torch.zeros_like(low), (low + keys[1]) & word
-    for i in range(5):
-        for turn_by in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
-            high = (high + low) & word
-            low = ((low << turn_by | low >> (32 - turn_by)) & word) ^ high
-        high = (high + keys[(i + 1) % 3]) & word
-        low = (low + keys[(i + 2) % 3] + i + 1) & word
+    key = (0, seed & _WORD)
+    if step is not None:
+        key = tuple(int(half) for half in _threefry(key, torch.tensor([step + 1])))
+    high, low = _threefry(key, torch.arange(int(np.prod(shape))))
     mantissa = ((high ^ low) >> 9 | 0x3F800000).to(torch.int32).view(torch.float32) - 1
     least = torch.nextafter(torch.tensor(-1.0), torch.tensor(0.0))
     uniform = torch.maximum(mantissa * 2 + least, least).double()
     return (2**0.5 * torch.erfinv(uniform)).float().reshape(*shape)
+
+
+_WORD = 0xFFFFFFFF
+
+
+def _threefry(key: tuple[int, int], low: Tensor) -> tuple[Tensor, Tensor]:
+    """The high and the low half of the hash of the counters (0, low) [n] under a key."""
+    keys = (*key, 0x1BD11BDA ^ key[0] ^ key[1])
+    high, low = torch.full_like(low, keys[0]), (low + keys[1]) & _WORD
+    for i in range(5):
+        for turn_by in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
+            high = (high + low) & _WORD
+            low = ((low << turn_by | low >> (32 - turn_by)) & _WORD) ^ high
+        high = (high + keys[(i + 1) % 3]) & _WORD
+        low = (low + keys[(i + 2) % 3] + i + 1) & _WORD
+    return high, low
 
 
 def schedule(settings: SimpleNamespace, steps: int) -> Iterator[tuple[float, ...]]:
@@ -240,10 +255,11 @@ class LIDiT(nn.Module):
         Args:
           prompts: what to see.
           size: side, or (height, width), in pixels; None, here and below, for the model's own.
-          steps: denoising steps (deterministic: DDIM, which is Euler's method for flow).
+          steps: denoising steps of DDIM, which is Euler's method for flow, with the share of fresh
+            noise that the model was exported with.
           guidance: classifier-free guidance scale; 1 switches it off.
           seed: image i is drawn from seed + i, as in lidit-jax.
-          noise: [B, h, w, C], instead of the seed's.
+          noise: [B, h, w, C], to start from instead of the seed's.
         """
         config, count = self.config, len(prompts)
         steps = config.sampling.steps if steps is None else steps
@@ -254,8 +270,8 @@ class LIDiT(nn.Module):
         if any(side <= 0 or side % unit for side in sides):
             raise ValueError(f"size {size}: each side must be a multiple of {unit}")
         shape = (*(side // config.downsample for side in sides), config.channels)
+        seeds = [(seed + i) % 2**32 for i in range(count)]
         if noise is None:
-            seeds = [(seed + i) % 2**32 for i in range(count)]
             noise = torch.stack([noise_of_seed(s, shape) for s in seeds])
         if noise.shape != (count, *shape):
             raise ValueError(f"noise is {list(noise.shape)}, not {[count, *shape]}")
@@ -265,13 +281,23 @@ class LIDiT(nn.Module):
         features, masks = zip(*(encoder(texts, limit) for encoder in self.encoders), strict=True)
         crop = [len(stream.prefix) for stream in config.streams]
         x = noise.to(features[0].device)
-        for signal, sigma, next_signal, next_sigma, time in schedule(config.schedule, steps):
+        share = config.sampling.fresh_noise
+        levels = schedule(config.schedule, steps)
+        for step, (signal, sigma, next_signal, next_sigma, time) in enumerate(levels):
             t = torch.full((2 * count,), time, device=x.device)
             both = self.network(torch.cat([x, x]), t, features, masks, crop)
             with_prompt, without = both.chunk(2)
             prediction = with_prompt + (guidance - 1) * (with_prompt - without)
             x0 = predicted_image(config.schedule.prediction, prediction, x, signal, sigma)
-            x = next_signal * x0 + next_sigma / sigma * (x - signal * x0)
+            # DDIM (https://arxiv.org/abs/2010.02502, eq. 12 and 16); a share of 1 is ancestral.
+            fresh = (
+                next_sigma * share * (1 - (next_sigma * signal / next_signal / sigma) ** 2) ** 0.5
+            )
+            kept = (next_sigma**2 - fresh**2) ** 0.5
+            x = next_signal * x0 + kept / sigma * (x - signal * x0)
+            if fresh:
+                drawn = [noise_of_seed(s, shape, step) for s in seeds]
+                x = x + fresh * torch.stack(drawn).to(x)
         mean, deviation = (x.new_tensor(v) for v in (config.latents.mean, config.latents.deviation))
         image = self.decoder(x * deviation + mean).clamp(-1, 1)
         return ((image + 1) * 127.5).round().to(torch.uint8)

@@ -131,12 +131,21 @@ def test_noise_of_a_seed_is_jaxs(exported):
         key = jax.random.key(jax.numpy.uint32(seed))
         ours = jax.random.normal(key, (16, 16, 4))
         np.testing.assert_allclose(ours, module.noise_of_seed(seed, (16, 16, 4)), atol=3e-5)
+        fresh = jax.random.normal(jax.random.fold_in(key, 3), (8,))
+        np.testing.assert_allclose(fresh, module.noise_of_seed(seed, (8,), step=2), atol=3e-5)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v"])
-def test_ddpm_is_sampled_alike(prediction, tiny_config, tmp_path):
-    process = ("diffusion.process=ddpm", f"diffusion.prediction={prediction}")
-    config = small(tiny_config(*process, "sampling.sampler=ddim"))
+@pytest.mark.parametrize(
+    ("process", "prediction", "sampler"),
+    [
+        ("ddpm", "epsilon", ("sampler=ddim",)),
+        ("ddpm", "v", ("sampler=ddim", "eta=0.5")),
+        ("flow", "velocity", ("sampler=euler_ancestral", "shift=2.0")),
+    ],
+)
+def test_other_processes_are_sampled_alike(process, prediction, sampler, tiny_config, tmp_path):
+    own = (f"diffusion.process={process}", f"diffusion.prediction={prediction}")
+    config = small(tiny_config(*own, *(f"sampling.{setting}" for setting in sampler)))
     bundle = make_bundle(tmp_path / "bundle", config)
     out = make_export(bundle, tmp_path / "out")
     ours = Pipeline.from_checkpoint(bundle)(["a red circle"], seed=1)
