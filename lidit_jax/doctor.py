@@ -118,7 +118,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _attention(kernel: str) -> Finding:
-    """The kernel by name; cuDNN's is tried, which depends on the driver, the GPU and its version."""
+    """The kernel by name; cuDNN's is tried, which depends on driver, GPU and its own version."""
     value = _ATTENTION[kernel]
     if kernel != "cudnn":
         return Finding("attention", "ok", value)

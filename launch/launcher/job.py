@@ -88,8 +88,7 @@ def check_bucket(job: Job, commands: Commands) -> str:
         raise LaunchError(
             f"bucket gs://{bucket} cannot be read ({last_line(result.stderr)}): make it with "
             f"`gcloud storage buckets create gs://{bucket} --location=REGION "
-            "--uniform-bucket-level-access --enable-hierarchical-namespace`, in the region of the "
-            "machines"
+            "--uniform-bucket-level-access`, in the region of the machines"
         )
     return bucket
 

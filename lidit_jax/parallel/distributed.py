@@ -98,11 +98,12 @@ def meet(place: str, minutes: float) -> None:
     try:
         get_barrier_sync_fn()(key=f"lidit: {place}", timeout_ms=round(60_000 * minutes))
     except RuntimeError as error:  # how the runtime reports a time-out
-        reason = str(error).partition("\n")[0][:300]
+        # The runtime counts those that came and names one that did not.
+        reason = str(error).partition("# of tasks")
+        told = " ".join("".join(reason[1:] if reason[1] else reason[:1]).split())[:300]
         raise LiditError(
-            f"not all processes came to {place!r} within {minutes:g} minutes ({reason}): look at "
-            "the last lines of those that are missing; the same command goes on from the last "
-            "checkpoint"
+            f"not all processes came to {place!r} within {minutes:g} minutes ({told}): look at the "
+            "last lines of who is missing; the same command goes on from the last checkpoint"
         ) from error
 
 

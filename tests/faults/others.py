@@ -181,7 +181,7 @@ def corrupt_image(folder: Path, undisturbed: Run) -> Row:
     )
 
 
-def _after(milliseconds: int) -> Callable[[], bool]:
-    """True when it has been asked that often, once a millisecond."""
-    asked = iter(range(milliseconds))
+def _after(times: int) -> Callable[[], bool]:
+    """True when it has been asked that often."""
+    asked = iter(range(times))
     return lambda: next(asked, None) is None

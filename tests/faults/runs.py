@@ -32,7 +32,7 @@ class Start:
     """One start of a run: a process, and what it has printed so far."""
 
     def __init__(self, arguments: Sequence[str], log: Path, cache: Path, devices: int):
-        self._log = log
+        self._log, self._seen = log, (0, 0)
         log.write_bytes(b"")
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
@@ -59,15 +59,18 @@ class Start:
 
     def step(self) -> int:
         """The last step that it has reported; 0 before the first."""
-        shown = re.findall(r"^step (\d+)/", self.output, flags=re.MULTILINE)
-        return int(shown[-1]) if shown else 0
+        size = self._log.stat().st_size
+        if size != self._seen[0]:
+            shown = re.findall(r"^step (\d+)/", self.output, flags=re.MULTILINE)
+            self._seen = (size, int(shown[-1]) if shown else 0)
+        return self._seen[1]
 
     def wait_until(self, condition: Callable[[], bool]) -> bool:
-        """Looks every millisecond; False when the process ended first."""
+        """Looks every two milliseconds; False when the process ended first."""
         while not condition():
             if not self._process.is_alive():
                 return False
-            time.sleep(0.001)
+            time.sleep(0.002)
         return True
 
     def send(self, number: signal.Signals) -> None:

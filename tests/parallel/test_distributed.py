@@ -5,7 +5,9 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from orbax.checkpoint import multihost
 
+from lidit_jax.errors import LiditError
 from lidit_jax.parallel import distributed
 
 
@@ -78,3 +80,20 @@ def test_several_slices_of_tpu_vms(metadata):
 def test_no_metadata_server_means_alone(metadata, monkeypatch):
     monkeypatch.setenv("GCE_METADATA_IP", "localhost:1")
     assert not distributed._has_companions()
+
+
+def test_a_process_that_does_not_come_in_time_is_named(monkeypatch):
+    def barrier(key, timeout_ms):
+        assert (key, timeout_ms) == ("lidit: the first step", 90_000)
+        raise RuntimeError(
+            "DEADLINE_EXCEEDED: Barrier timed out. Please look at the task logs.\n"
+            "# of tasks that reached the barrier: 1/2.\nThe first task at the barrier: task:0. "
+            "Some timed out task names:\n/job:jax_worker/replica:0/task:1"
+        )
+
+    distributed.meet("the first step", 1.5)  # alone there is nobody to wait for
+    monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost, "get_barrier_sync_fn", lambda: barrier)
+    distributed.meet("the first step", 0)
+    with pytest.raises(LiditError, match=r"'the first step' within 1.5 minutes .*task:1\): look"):
+        distributed.meet("the first step", 1.5)
