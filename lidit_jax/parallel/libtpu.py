@@ -19,13 +19,18 @@ _ENVIRONMENT = {
 }
 
 
+def has_tpu() -> bool:
+    """Whether this machine has a TPU, by its device files."""
+    devices = Path("/dev")
+    return any(devices.glob("accel*")) or any(devices.glob("vfio/[0-9]*"))
+
+
 def prepare_libtpu() -> None:
     """Sets what libtpu reads when it is loaded, unless this machine has a TPU.
 
     Without it, an installed libtpu greets every program with a page of warnings.
     """
-    devices = Path("/dev")
-    if any(devices.glob("accel*")) or any(devices.glob("vfio/[0-9]*")):
+    if has_tpu():
         return
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lidit_jax import cuda
+from lidit_jax.parallel.libtpu import has_tpu
 
 _BLACKWELL = (10, 0)
 """Compute capability of B200, and of all later GPUs."""
@@ -186,12 +187,14 @@ MULTISLICE: tuple[Setting, ...] = (
 def detect_generation(environment: MutableMapping[str, str]) -> str | None:
     """The accelerator of this machine, before JAX has looked: a name in `GENERATIONS`, or None.
 
-    Found in LIDIT_ACCELERATOR (the launcher's) or TPU_ACCELERATOR_TYPE, else in `/dev/nvidia0` and
-    what the driver says of it.
+    Found in LIDIT_ACCELERATOR (the launcher's), in TPU_ACCELERATOR_TYPE where there is a TPU (without
+    one it is what `prepare_libtpu` made up), else in `/dev/nvidia0` and what the driver says of it.
     """
     if environment.get("JAX_PLATFORMS", "").startswith("cpu"):
         return None
-    name = environment.get("LIDIT_ACCELERATOR") or environment.get("TPU_ACCELERATOR_TYPE") or ""
+    name = environment.get("LIDIT_ACCELERATOR", "")
+    if not name and has_tpu():
+        name = environment.get("TPU_ACCELERATOR_TYPE", "")
     if found := re.match(r"v5litepod|v5e|v5p|v4|v6e|tpu7x", name):
         return "v5e" if found[0] == "v5litepod" else found[0]
     if not Path("/dev/nvidia0").exists():

@@ -20,9 +20,16 @@ from lidit_jax.parallel.xla_flags import GENERATIONS, MULTISLICE, apply_flags, d
         ("tpu7x-128", "tpu7x"),
     ],
 )
-def test_generation_comes_from_what_schedulers_set(name, generation):
+def test_generation_comes_from_what_schedulers_set(name, generation, monkeypatch):
+    monkeypatch.setattr(xla_flags, "has_tpu", lambda: True)
     assert detect_generation({"TPU_ACCELERATOR_TYPE": name}) == generation
     assert detect_generation({"TPU_ACCELERATOR_TYPE": name, "JAX_PLATFORMS": "cpu"}) is None
+
+
+def test_a_cpu_with_libtpu_is_no_tpu(monkeypatch):
+    monkeypatch.setattr(xla_flags, "has_tpu", lambda: False)
+    monkeypatch.setattr(xla_flags.Path, "exists", lambda path: False)
+    assert apply_flags({"TPU_ACCELERATOR_TYPE": "v5litepod-8"}) == []
 
 
 @pytest.mark.parametrize(
