@@ -187,8 +187,8 @@ MULTISLICE: tuple[Setting, ...] = (
 def detect_generation(environment: MutableMapping[str, str]) -> str | None:
     """The accelerator of this machine, before JAX has looked: a name in `GENERATIONS`, or None.
 
-    Found in LIDIT_ACCELERATOR (the launcher's), in TPU_ACCELERATOR_TYPE where there is a TPU (without
-    one it is what `prepare_libtpu` made up), else in `/dev/nvidia0` and what the driver says of it.
+    Found in LIDIT_ACCELERATOR (the launcher's), in TPU_ACCELERATOR_TYPE where there is a TPU (or it
+    is what `prepare_libtpu` made up), else in `/dev/nvidia0` and what the driver says of it.
     """
     if environment.get("JAX_PLATFORMS", "").startswith("cpu"):
         return None
