@@ -24,7 +24,10 @@ _EXAMPLES = """\
 
 _SAMPLERS_EXAMPLES = """\
   lidit eval samplers --checkpoint=demo --out=runs/samplers
-  lidit eval samplers --checkpoint=demo --samplers=euler,unipc --steps=8,16 --per-task=8
+  lidit eval samplers --checkpoint=demo --samplers=euler,unipc --steps=4,8 --per-task=2
+
+Every row draws the same prompts from the same seeds. The files are written after every row, and
+the same command goes on where it was stopped.
 """
 
 
@@ -75,7 +78,7 @@ def _add_samplers(benchmarks: Any) -> None:
     parser = add_command(
         benchmarks,
         "samplers",
-        "compare samplers and numbers of steps, by score on scenes and by time",
+        "compare samplers, steps and step caching, by score on scenes and by time",
         _SAMPLERS_EXAMPLES,
         run_samplers,
     )
@@ -86,38 +89,57 @@ def _add_samplers(benchmarks: Any) -> None:
         type=to_path,
         default=Path("runs/samplers"),
         metavar="DIR",
-        help="where samplers.json and samplers.md go (default: %(default)s)",
+        help="where samplers.json, .md and .png go (default: %(default)s)",
     )
     add("--samplers", metavar="A,B", help="names (default: all that fit the checkpoint)")
     add("--steps", default="4,8,16,32,64", metavar="N,M", help="(default: %(default)s)")
+    add(
+        "--cache-intervals",
+        default="1,2,3,4",
+        metavar="N,M",
+        help="of step caching, with the checkpoint's own sampler and steps (default: %(default)s)",
+    )
     add("--spacing", metavar="NAME", help="of the steps, for all samplers")
     add("--guidance", type=guidance_scale, metavar="S", help="guidance scale")
-    add("--per-task", type=positive_int, default=16, metavar="N", help="prompts a task")
+    add(
+        "--per-task",
+        type=positive_int,
+        default=16,
+        metavar="N",
+        help="prompts a task (default: %(default)s)",
+    )
     add("--seed", type=natural, default=0, metavar="K", help="prompts and noise")
     add("--batch-size", type=positive_int, default=16, metavar="B", help="images at a time")
 
 
 def run_samplers(options: argparse.Namespace) -> int:
-    """Draws with every sampler and prints the table."""
-    try:
-        steps = [positive_int(text) for text in options.steps.split(",")]
-    except argparse.ArgumentTypeError as error:
-        raise LiditError(f"--steps: {error}") from error
+    """Draws with every sampler and prints the tables."""
+    steps = _numbers("--steps", options.steps)
+    cache_intervals = _numbers("--cache-intervals", options.cache_intervals)
     with writable_folder(options.out, "--out"):
-        from lidit_jax.evaluation.samplers import compare_samplers, markdown
+        from lidit_jax.evaluation.sampler_report import markdown
+        from lidit_jax.evaluation.samplers import compare_samplers
 
-        rows = compare_samplers(
+        report = compare_samplers(
             options.checkpoint,
             options.out,
             samplers=options.samplers.split(",") if options.samplers else (),
             steps=steps,
+            cache_intervals=cache_intervals,
             per_task=options.per_task,
             seed=options.seed,
             batch_size=options.batch_size,
             settings={"spacing": options.spacing, "guidance": options.guidance},
         )
-    print(markdown(rows), end="")
+    print(markdown(report["rows"], report["usual"]), end="")
     return 0
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [positive_int(part) for part in text.split(",")]
+    except argparse.ArgumentTypeError as error:
+        raise LiditError(f"{option}: {error}") from error
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,19 +1,41 @@
-"""Which sampler, at how many steps: a table of scores on scenes and of times."""
+"""Which sampler, how many steps, how much caching: rows of scores on scenes and of times."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.evaluation.scene_prompts import evaluation_prompts
+import numpy as np
+
+from lidit_jax.diffusion.samplers import plan
+from lidit_jax.encoders.conditions import TextConditions, pad_conditions
+from lidit_jax.errors import LiditError
+from lidit_jax.evaluation.sampler_plot import plot
+from lidit_jax.evaluation.sampler_report import markdown
+from lidit_jax.evaluation.scene_prompts import GENEVAL_TASKS, ScenePrompt, evaluation_prompts
 from lidit_jax.evaluation.scene_scorer import score_images, summarise
+from lidit_jax.image_request import image_requests
 from lidit_jax.output import atomic_file
 from lidit_jax.pipeline import Pipeline
 from lidit_jax.progress import progress_bar
+from lidit_jax.sampling_settings import sampler_of
+from lidit_jax.weights.torch_parity import psnr
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row to measure."""
+
+    sampler: str
+    steps: int
+    cache_interval: int = 1
 
 
 def compare_samplers(
@@ -22,90 +44,190 @@ def compare_samplers(
     *,
     samplers: Sequence[str],
     steps: Sequence[int],
+    cache_intervals: Sequence[int],
     per_task: int,
     seed: int,
     batch_size: int,
     settings: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """Draws the same prompts from the same seeds with every sampler, scores and times them.
+) -> dict[str, Any]:
+    """Draws the same prompts from the same seeds in every way, scores and times the images.
 
-    Writes `samplers.json` and `samplers.md` after every row, so that a long run may be cut short.
+    Writes `samplers.json` and `samplers.md` after every row, `samplers.png` at the end. Rows that
+    are there already, of the same comparison, are kept: run it again to go on.
 
     Args:
       checkpoint: as `Pipeline.from_checkpoint` takes it.
-      out: folder of the two files.
+      out: folder of the three files.
       samplers: names, which must fit the checkpoint; empty for all that do.
-      steps: numbers of steps.
+      steps: numbers of steps of each sampler.
+      cache_intervals: of step caching, with the sampler and the steps of the checkpoint.
       per_task: prompts of each task.
       seed: decides prompts and noise: image i is drawn from seed + i.
       batch_size: images at a time.
       settings: other sampling settings, for all rows.
 
     Returns:
-      One row a sampler and number of steps.
+      What is in `samplers.json`.
 
     Raises:
-      LiditError: when a sampler does not fit, before anything is drawn.
+      LiditError: when a setting does not fit, before anything is drawn, or when `out` holds another
+        comparison.
     """
     pipeline = Pipeline.from_checkpoint(checkpoint)
-    rows = [
-        pipeline.settings(**settings, sampler=sampler, steps=count)
-        for sampler in samplers or pipeline.samplers
-        for count in steps
-    ]
+    usual = pipeline.settings(**settings, cache_interval=1)
+    runs = [Run(usual.sampler, usual.steps)]
+    runs += [Run(usual.sampler, usual.steps, interval) for interval in cache_intervals]
+    runs += [Run(name, count) for count in steps for name in samplers or pipeline.samplers]
+    runs = list(dict.fromkeys(runs))
+    for run in runs:
+        pipeline.settings(**settings, **dataclasses.asdict(run))
     prompts = evaluation_prompts(per_task, seed)
-    texts = [prompt.prompt for prompt in prompts]
     report = {
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": pipeline.fingerprint,
         "prompts": len(prompts),
         "seed": seed,
-        "batch_size": batch_size,
+        "batch_size": min(batch_size, len(prompts)),
         "settings": {name: value for name, value in settings.items() if value is not None},
-        "rows": [],
+        "usual": dataclasses.asdict(runs[0]),
     }
-    with progress_bar("drawing") as progress:
-        for done, row in enumerate(rows):
-            chosen = {**settings, "sampler": row.sampler, "steps": row.steps}
+    rows = _rows_so_far(out / "samplers.json", report)
+    left = [run for run in runs if run not in rows]
+    if left and left[0] != runs[0]:
+        left.insert(0, runs[0])  # drawn once more, to compare the others with
+    if left:
+        _draw_rows(pipeline, prompts, left, settings, report, rows, out)
+    report["rows"] = [*rows.values()]
+    with atomic_file(out / "samplers.png") as file:
+        plot(report["rows"], report["usual"], file)
+    return report
+
+
+def _draw_rows(
+    pipeline: Pipeline,
+    prompts: Sequence[ScenePrompt],
+    left: Sequence[Run],
+    settings: dict[str, Any],
+    report: dict[str, Any],
+    rows: dict[Run, dict[str, Any]],
+    out: Path,
+) -> None:
+    """Adds the rows that are left, writing them as they come; the first is the usual run."""
+    drawing = _Drawing(pipeline, prompts, report["seed"], report["batch_size"])
+    total = sum(_evaluations(pipeline, settings, run) for run in left) * len(drawing.batches)
+    reference, done = None, 0
+    with progress_bar("evaluations") as progress:
+        for run in left:
+            evaluations = _evaluations(pipeline, settings, run)
+            chosen = {**settings, **dataclasses.asdict(run)}
             images, seconds = [], []
-            pipeline(texts[:batch_size], seed=seed, **chosen)  # compiles, which is not timed
-            for first in range(0, len(texts), batch_size):
-                batch = texts[first : first + batch_size]
-                start = time.perf_counter()
-                images.extend(pipeline(batch, seed=seed + first, **chosen))
-                seconds.append((time.perf_counter() - start) / len(batch))
-            scores = summarise(prompts, score_images(images, prompts))
-            report["rows"].append(
-                {
-                    "sampler": row.sampler,
-                    "steps": row.steps,
-                    "evaluations": 2 * row.steps - 1 if row.sampler == "heun" else row.steps,
-                    "score": scores.overall,
-                    "tasks": {task: a.accuracy for task, a in scores.tasks.items()},
-                    # The median: a shorter last batch, or longer prompts, compile once more.
-                    "seconds_an_image": statistics.median(seconds),
-                }
+            for batch, time_an_image in drawing.draw(chosen):
+                images.extend(batch)
+                seconds.append(time_an_image)
+                done += evaluations
+                progress(done, total)
+            images = np.stack(images[: len(prompts)])
+            if reference is None:
+                reference = images
+            if run not in rows:
+                time_an_image = statistics.median(seconds)
+                rows[run] = _row(run, evaluations, prompts, images, reference, time_an_image)
+                _write(out, report | {"rows": [*rows.values()]})
+
+
+class _Drawing:
+    """Prompts that are encoded once and drawn in batches of one size and one text length."""
+
+    def __init__(
+        self, pipeline: Pipeline, prompts: Sequence[ScenePrompt], seed: int, batch_size: int
+    ):
+        self._pipeline = pipeline
+        texts, seeds = [prompt.prompt for prompt in prompts], [*range(seed, seed + len(prompts))]
+        filling = -len(texts) % batch_size
+        texts, seeds = texts + texts[-1:] * filling, seeds + seeds[-1:] * filling
+        self.batches = [
+            (texts[i : i + batch_size], seeds[i : i + batch_size])
+            for i in range(0, len(texts), batch_size)
+        ]
+        with progress_bar("encoding prompts") as progress:
+            encoded = []
+            for batch, _ in self.batches:
+                encoded.append(pipeline.encode(batch))
+                progress(len(encoded), len(self.batches))
+        self._conditions = _of_one_length(encoded)
+
+    def draw(self, settings: dict[str, Any]) -> Iterator[tuple[np.ndarray, float]]:
+        """Yields the images of each batch, and the seconds that one took."""
+        checked = self._pipeline.settings(**settings)
+        size = (self._pipeline.config.data.image_size,) * 2
+        for i, (texts, seeds) in enumerate(self.batches):
+            requests = image_requests(texts, seed=seeds, guidance=checked.guidance)
+            draw = functools.partial(
+                self._pipeline.draw, requests, checked, size, conditions=self._conditions[i]
             )
-            with atomic_file(out / "samplers.json") as file:
-                file.write(json.dumps(report, indent=2).encode())
-            with atomic_file(out / "samplers.md") as file:
-                file.write(markdown(report["rows"]).encode())
-            progress(done + 1, len(rows))
-    return report["rows"]
+            if i == 0:
+                draw()  # compiles, which is not timed
+            start = time.perf_counter()
+            images = draw()
+            yield images, (time.perf_counter() - start) / len(images)
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a table: samplers down, steps across; score, and seconds an image."""
-    counts = sorted({row["steps"] for row in rows})
-    cells = {
-        (row["sampler"], row["steps"]): f"{row['score']:.1%} ({row['seconds_an_image']:.2f} s)"
-        for row in rows
+def _of_one_length(encoded: Sequence[TextConditions]) -> list[TextConditions]:
+    """Padded to the longest, so that every batch runs the same program."""
+    streams = range(len(encoded[0].masks))
+    lengths = [max(part.masks[k].shape[1] for part in encoded) for k in streams]
+    return [pad_conditions(part, lengths) for part in encoded]
+
+
+def _evaluations(pipeline: Pipeline, settings: dict[str, Any], run: Run) -> int:
+    checked = pipeline.settings(**settings, **dataclasses.asdict(run))
+    _, table = plan(pipeline.process, sampler_of(checked))
+    return len(table.at)
+
+
+def _row(
+    run: Run,
+    evaluations: int,
+    prompts: Sequence[ScenePrompt],
+    images: np.ndarray,
+    reference: np.ndarray,
+    seconds: float,
+) -> dict[str, Any]:
+    scores = summarise(prompts, score_images(images, prompts))
+    likeness = psnr(images, reference)
+    return {
+        **dataclasses.asdict(run),
+        "evaluations": evaluations,
+        "score": scores.overall,
+        "images_scored": sum(scores.tasks[task].n for task in GENEVAL_TASKS),
+        "tasks": {task: accuracy.accuracy for task, accuracy in scores.tasks.items()},
+        "seconds_an_image": seconds,
+        # JSON has no infinity: None for equal images.
+        "psnr_to_usual": likeness if np.isfinite(likeness) else None,
     }
-    lines = [
-        "| sampler | " + " | ".join(f"{count} steps" for count in counts) + " |",
-        "|---|" + "---:|" * len(counts),
-    ]
-    for sampler in dict.fromkeys(row["sampler"] for row in rows):
-        values = (cells.get((sampler, count), "") for count in counts)
-        lines.append(f"| `{sampler}` | " + " | ".join(values) + " |")
-    return "\n".join(lines) + "\n"
+
+
+def _rows_so_far(file: Path, report: dict[str, Any]) -> dict[Run, dict[str, Any]]:
+    """The rows of an interrupted comparison."""
+    if not file.is_file():
+        return {}
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        rows = {
+            Run(row["sampler"], row["steps"], row["cache_interval"]): row for row in stored["rows"]
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise LiditError(f"{file} is not a comparison of samplers: name another --out") from error
+    for name, value in report.items():
+        if stored.get(name) != value:
+            raise LiditError(
+                f"{file} compares samplers with another {name}: name another --out, or delete it"
+            )
+    return rows
+
+
+def _write(out: Path, content: dict[str, Any]) -> None:
+    with atomic_file(out / "samplers.json") as file:
+        file.write(json.dumps(content, indent=2).encode())
+    with atomic_file(out / "samplers.md") as file:
+        file.write(markdown(content["rows"], content["usual"]).encode())

@@ -1,0 +1,94 @@
+"""What a comparison of samplers says: its tables, and the default that follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def threshold(rows: Sequence[Row]) -> float:
+    """The lowest score that is as good as the best one: within one standard error of it."""
+    best = max(rows, key=lambda row: row["score"])
+    score, n = best["score"], best["images_scored"]
+    return score - math.sqrt(score * (1 - score) / n)
+
+
+def recommended(rows: Sequence[Row]) -> Row:
+    """The row without caching with the fewest evaluations that is as good as the best.
+
+    Evaluations, not seconds: they do not depend on what else the machine does. Of equal ones the
+    higher score.
+    """
+    computed = [row for row in rows if row["cache_interval"] == 1]
+    least = threshold(computed)
+    good = [row for row in computed if row["score"] >= least]
+    return min(good, key=lambda row: (row["evaluations"], -row["score"]))
+
+
+def caching(rows: Sequence[Row], usual: Row) -> list[Row]:
+    """The rows of the usual sampler and steps, by interval."""
+    return sorted(
+        (row for row in rows if all(row[name] == usual[name] for name in ("sampler", "steps"))),
+        key=lambda row: row["cache_interval"],
+    )
+
+
+def fewer_steps(rows: Sequence[Row], usual: Row) -> list[Row]:
+    """The rows of the usual sampler without caching, by steps."""
+    return sorted(
+        (row for row in rows if row["sampler"] == usual["sampler"] and row["cache_interval"] == 1),
+        key=lambda row: row["steps"],
+    )
+
+
+def markdown(rows: Sequence[Row], usual: Row) -> str:
+    """Samplers down and steps across, the recommended default, then step caching.
+
+    Args:
+      rows: of `samplers.json`, complete or not.
+      usual: sampler and steps of the checkpoint.
+    """
+    computed = [row for row in rows if row["cache_interval"] == 1]
+    counts = sorted({row["steps"] for row in computed})
+    cells = {
+        (row["sampler"], row["steps"]): f"{row['score']:.1%} ({row['seconds_an_image']:.3f} s)"
+        for row in computed
+    }
+    best = recommended(rows)
+    lines = [
+        "| sampler | " + " | ".join(f"{count} steps" for count in counts) + " |",
+        "|---|" + "---:|" * len(counts),
+        *(
+            f"| `{sampler}` | "
+            + " | ".join(cells.get((sampler, count), "") for count in counts)
+            + " |"
+            for sampler in sorted({row["sampler"] for row in computed})
+        ),
+        "",
+        f"Score, and seconds an image. Recommended: `{best['sampler']}`, {best['steps']} steps: "
+        f"the fewest evaluations of the network with a score of {threshold(computed):.1%} or more, "
+        f"which is one standard error below the best ({best['images_scored']} images a row).",
+    ]
+    cached = caching(rows, usual)
+    if len(cached) > 1:
+        slowest = cached[0]["seconds_an_image"]
+        lines += [
+            "",
+            f"Step caching, `{usual['sampler']}`, {usual['steps']} steps:",
+            "",
+            "| computed in full | score | s an image | speed-up | PSNR to interval 1 |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        for row in cached:
+            interval, seconds = row["cache_interval"], row["seconds_an_image"]
+            likeness = row["psnr_to_usual"]
+            name = "every evaluation" if interval == 1 else f"every {interval}."
+            shown = "equal" if likeness is None else f"{likeness:.1f} dB"
+            lines.append(
+                f"| {name} | {row['score']:.1%} | {seconds:.3f} | {slowest / seconds:.2f} "
+                f"| {shown} |"
+            )
+    return "\n".join(lines) + "\n"
