@@ -7,6 +7,7 @@ from lidit_jax.data.folder import FolderSource
 from lidit_jax.data.latents import ImageSource
 from lidit_jax.data.scenes.source import SceneSource
 from lidit_jax.errors import LiditError
+from lidit_jax.paths import local_path
 
 _VALIDATION_STRIDE = 20
 
@@ -45,7 +46,7 @@ def open_source(config: Config, split: str) -> ImageSource:
     if data.source == "folder":
         if not data.path:
             raise LiditError("config.data.path is empty: name the folder with the images")
-        source = FolderSource(data.path, data.image_size)
+        source = FolderSource(local_path(data.path), data.image_size)
         stride = 1 if split == "train" else _VALIDATION_STRIDE
         return Part(source, range(0, len(source), stride))
     if split == "heldout":

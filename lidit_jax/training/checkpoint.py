@@ -61,10 +61,10 @@ class Checkpoints:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
-        else:
-            # What ends the run is the news; that a save failed too is only told.
-            with contextlib.suppress(LiditError):
-                self.check(wait=True)
+            return
+        # What ends the run is the news; that a save failed too is only told.
+        with contextlib.suppress(Exception):
+            self.check(wait=True)
             self._manager.close()
 
     def steps(self) -> list[int]:

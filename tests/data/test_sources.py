@@ -75,6 +75,12 @@ def test_eight_pictures_train_and_their_model_draws(
     assert image.shape == (1, 32, 32, 3)
 
 
+def test_pictures_in_a_bucket_are_refused(tiny_config):
+    config = tiny_config("data.source=folder", "data.path=gs://bucket/pictures")
+    with pytest.raises(LiditError, match="gs://bucket/pictures: this must be a local path"):
+        open_source(config, "train")
+
+
 def test_a_corrupt_picture_is_named_before_anything_is_written(
     pictures, tiny_config, tmp_path, monkeypatch, repository, capsys
 ):
