@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from typing import Any
 
 from lidit_jax.commands.arguments import add_command
@@ -81,7 +82,15 @@ def run(options: argparse.Namespace) -> int:
     join_processes()
     say_once(flags)
     with writable_folder(options.workdir, "--workdir"):
-        from lidit_jax.training.loop import train
+        from lidit_jax.training import loop
 
-        train(config, options.workdir)
+        try:
+            loop.train(config, options.workdir)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise LiditError(
+                f"no space left for {error.filename or options.workdir}: make room, and run the "
+                "same command to go on from the last checkpoint"
+            ) from error
     return 0

@@ -1,11 +1,13 @@
 """`lidit train`: mistakes that show once it starts; each one line, and nothing left behind."""
 
+import errno
 import shutil
 from pathlib import Path
 
 import pytest
 
 from lidit_jax.cli import main
+from lidit_jax.training import loop
 
 RECIPE = Path(__file__).parents[1] / "tiny_recipe.py"
 
@@ -67,3 +69,12 @@ def test_a_damaged_checkpoint(refuse, trained, tmp_path):
     error = refuse(workdir)
     assert f"cannot restore checkpoint {workdir}/checkpoints/8: " in error
     assert "delete that folder to go on from the one before" in error
+
+
+def test_a_disk_that_is_full_at_the_start(refuse, tmp_path, monkeypatch):
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "config.json")
+
+    monkeypatch.setattr(loop, "train", no_space)
+    error = refuse(tmp_path / "run")
+    assert "no space left for config.json: make room, and run the same command to go on" in error
