@@ -255,7 +255,14 @@ class TrainingConfig:
     keep_every: int = 0
     """Also keep, for ever, each checkpoint whose step is a multiple of this; 0 for none."""
     keep_best: bool = False
-    """Also keep the checkpoint with the lowest validation loss of the averaged weights."""
+    """Also keep the best checkpoint so far, by `best_by`."""
+    best_by: str = "validation_loss_ema"
+    """ "validation_loss_ema" of the averaged weights, the lowest, or "scene_score", the highest."""
+    score_every: int = 0
+    """Steps between scores of the averaged weights on scenes, like those of `lidit eval scenes`; 0
+    for never. Only with `data.source="scenes"`."""
+    score_prompts: int = 8
+    """Prompts of each of the eight tasks behind a score."""
     init_from: str = ""
     """Workdir, checkpoint or exported folder whose averaged weights start this run: the stage
     before (paper, 5.1: 512 px, then 1024 px), or a model to fine-tune. Parameters that it lacks

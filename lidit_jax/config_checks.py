@@ -36,6 +36,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.momentum_dtype": ("float32", "bfloat16"),
     "training.task": ("lidit", "vae"),
     "training.matmul": ("", "int8", "fp8"),
+    "training.best_by": ("validation_loss_ema", "scene_score"),
     "training.tracker": ("", "wandb", "trackio"),
 }
 _POSITIVE = (
@@ -66,6 +67,7 @@ _POSITIVE = (
     "training.keep_checkpoints",
     "training.accumulation",
     "training.stop_after_skipped",
+    "training.score_prompts",
     "training.profile_steps",
     "sampling.steps",
     "sampling.cache_interval",
@@ -84,6 +86,7 @@ _NOT_NEGATIVE = (
     "optimizer.decay_steps",
     "optimizer.skip_spikes",
     "training.keep_every",
+    "training.score_every",
     "training.watchdog_minutes",
     "training.barrier_minutes",
     "training.profile_from",
@@ -112,6 +115,7 @@ def check(config: Config) -> None:
             if not valid(value):
                 raise LiditError(f"config.{path}={value!r}: {requirement}")
     _check_encoders(config)
+    _check_scores(config)
     if config.training.task == "lidit":
         _check_model(config)
         _check_process(config)
@@ -154,6 +158,19 @@ def _check_model(config: Config) -> None:
         )
     if not config.training.prompts:
         raise LiditError("config.training.prompts is empty: give at least one prompt")
+
+
+def _check_scores(config: Config) -> None:
+    training = config.training
+    if training.score_every and (config.data.source, training.task) != ("scenes", "lidit"):
+        raise LiditError(
+            f"config.training.score_every={training.score_every}: only text-to-image models of "
+            "scenes have a score; set it to 0"
+        )
+    if training.best_by == "scene_score" and not training.score_every:
+        raise LiditError(
+            "config.training.best_by='scene_score' needs config.training.score_every greater than 0"
+        )
 
 
 def _check_process(config: Config) -> None:

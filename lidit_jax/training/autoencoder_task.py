@@ -71,6 +71,11 @@ class AutoencoderTask:
         del frozen
         return distance(self._reconstruct(params, batch["image"]), batch["image"], "l1")
 
+    def scores(self, params: Any, frozen: Any) -> dict[str, float]:
+        """There is no truth to compare with but the validation loss."""
+        del params, frozen
+        return {}
+
     def sample_images(self, params: Any, frozen: Any) -> tuple[np.ndarray, list[str]]:
         """Held-out images, each followed by its reconstruction."""
         del frozen

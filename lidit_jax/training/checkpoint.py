@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,7 @@ class Checkpoints:
           step: of the state.
           state: all of it.
           metadata: the run's configuration, encoders and the like.
-          losses: of the validation at this step, by which the best checkpoint is kept.
+          losses: of the validation at this step, and scores, by which the best checkpoint is kept.
 
         Raises:
           LiditError: when a save of several processes has failed.
@@ -208,8 +210,8 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_preservation(keep) if keep else None,
                 # Makes Orbax write the losses down, for the policy after a resume.
-                best_fn=_best_loss if keep and keep.keep_best else None,
-                best_mode="min",
+                best_fn=_goodness(keep) if keep and keep.keep_best else None,
+                best_mode="max",
                 atomicity_options=self._commit,
                 create=keep is not None,
                 read_only=keep is None,
@@ -274,8 +276,8 @@ def _preservation(keep: TrainingConfig) -> managers.PreservationPolicy:
         policies.append(managers.EveryNSteps(keep.keep_every))
     if keep.keep_best:
         best = managers.BestN(
-            get_metric_fn=_best_loss,
-            reverse=True,
+            get_metric_fn=_goodness(keep),
+            reverse=False,
             n=1,
             keep_checkpoints_without_metrics=False,
         )
@@ -283,6 +285,7 @@ def _preservation(keep: TrainingConfig) -> managers.PreservationPolicy:
     return managers.AnyPreservationPolicy(policies)
 
 
-def _best_loss(losses: dict[str, float]) -> float:
-    """By which checkpoints are compared; the lower, the better."""
-    return losses["validation_loss_ema"]
+def _goodness(keep: TrainingConfig) -> Callable[[dict[str, float]], float]:
+    """By which checkpoints are compared: the higher, the better, and the worst without a value."""
+    sign = -1 if "loss" in keep.best_by else 1
+    return lambda metrics: sign * metrics.get(keep.best_by, -sign * math.inf)

@@ -35,6 +35,7 @@ from lidit_jax.models.refiner import GATE_MAGNITUDES
 from lidit_jax.parallel.mesh import make_mesh, replicated
 from lidit_jax.paths import cache_dir, to_path
 from lidit_jax.progress import progress_bar
+from lidit_jax.training.scene_scores import SceneScores
 from lidit_jax.training.step import Batch, Metrics
 
 _VALIDATION_TIMES = 8
@@ -113,6 +114,8 @@ class LIDiTTask:
             [TextStream(s.width, s.length, s.crop) for s in streams],
         ).training
         self._generator = Generator(self._model, self._process, codec, mean, deviation, self._crop)
+        if config.training.score_every:
+            self._scores = SceneScores(config, encoders)
 
     def frozen_shardings(self, mesh: Mesh) -> Frozen:
         """Weights of encoders stay split as they were loaded; all else is on every device."""
@@ -206,6 +209,10 @@ class LIDiTTask:
             settings=sampling,
         )
         return images, prompts
+
+    def scores(self, params: Any, frozen: Frozen) -> dict[str, float]:
+        """See `SceneScores`."""
+        return self._scores(self._generator, params, frozen.null)
 
     def _inputs(self, x0: Any, noise: Any, t: Any, features: Any, masks: Any) -> tuple[Any, ...]:
         """What the network is called with."""

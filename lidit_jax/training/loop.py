@@ -128,6 +128,11 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
                 with log.aside():
                     losses = _validation_losses(task, validate, state, frozen, feed, mesh)
                 log.scalars(step, losses)
+            if training.score_every and not stopping and (step % training.score_every == 0 or last):
+                with log.aside():
+                    scores = task.scores(state.ema_params, frozen)
+                log.scalars(step, scores)
+                losses = (losses or {}) | scores
             if step % training.checkpoint_every == 0 or last:
                 with log.aside():
                     checkpoints.save(step, state, metadata, losses)

@@ -19,6 +19,7 @@ _SHOWN = {
     "loss": ("training loss", "{:.4f}"),
     "validation_loss": ("validation loss", "{:.4f}"),
     "validation_loss_ema": ("validation loss, averaged weights", "{:.4f}"),
+    "scene_score": ("score on scenes, averaged weights", "{:.1%}"),
     "images_per_second": ("images/s", "{:.1f}"),
     "step_seconds": ("seconds a step", "{:.3f}"),
     "data_wait_share": ("share of time waiting for data", "{:.1%}"),

@@ -47,6 +47,9 @@ class Task(Protocol):
     def sample_images(self, params: Any, frozen: Any) -> tuple[np.ndarray, list[str]]:
         """Images to look at, uint8 [B, H, W, 3], and their captions."""
 
+    def scores(self, params: Any, frozen: Any) -> dict[str, float]:
+        """How well generated images show what was asked for, for `config.training.score_every`."""
+
 
 def make_task(config: Config) -> Task:
     """The task that `config.training.task` names; prepares its data."""

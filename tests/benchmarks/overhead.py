@@ -15,6 +15,7 @@ with an empty compilation cache, then with the one that this has filled.
 
 import argparse
 import contextlib
+import functools
 import os
 import statistics
 import subprocess
@@ -111,7 +112,7 @@ def overhead(config: Config, streams: list[Stream], turns: Turns) -> None:
 
     class Checkpoints(only_watched(loop.Checkpoints, "check")):
         def save(self, *arguments: Any) -> None:
-            turns.finish_save = self.wait
+            turns.finish_save = functools.partial(self.check, wait=True)
             if turns.saves_now:
                 super().save(*arguments)
 

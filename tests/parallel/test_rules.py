@@ -22,8 +22,9 @@ from lidit_jax.training.state import create_state
 def state_shapes(mesh, **model):
     """Shapes and shardings of the whole state of a small model; nothing is computed."""
     config = ModelConfig(**({"width": 32, "depth": 2, "heads": 4, "dtype": "float32"} | model))
-    inputs = (jnp.zeros((1, 8, 8, 4)), jnp.zeros(1), [jnp.zeros((1, 9, 24))])
-    inputs += ([jnp.ones((1, 9), bool)], (3,))
+    features = [jnp.zeros((1, 9, 24)), jnp.zeros((1, 11, 40))]
+    masks = [jnp.ones((1, 9), bool), jnp.ones((1, 11), bool)]
+    inputs = (jnp.zeros((1, 8, 8, 4)), jnp.zeros(1), features, masks, (3, 4))
     recipe = load_recipe("demo")
 
     def init(key):

@@ -195,6 +195,18 @@ def test_the_best_and_every_third_are_kept_beside_the_newest(tmp_path):
         assert checkpoints.steps() == [2, 3, 6, 8]
 
 
+def test_the_highest_score_may_decide_what_is_best(tmp_path):
+    keep = TrainingConfig(keep_checkpoints=1, keep_best=True, best_by="scene_score")
+    scores = {1: 0.2, 2: 0.6, 3: 0.4, 4: None}
+    with Checkpoints(tmp_path, keep) as checkpoints:
+        for step, score in scores.items():
+            # Validation comes more often than scores.
+            found = {"validation_loss_ema": 1 / step} | ({"scene_score": score} if score else {})
+            checkpoints.save(step, state(step), {}, found)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [2, 4]
+
+
 @contextlib.contextmanager
 def full_disk():
     """No file may grow beyond 20 kB, as if nothing were left."""

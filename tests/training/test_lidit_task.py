@@ -1,5 +1,6 @@
 """The loss of LI-DiT: masks, caption dropout, times and noise, whatever the batch and the mesh."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,18 +29,26 @@ def batch(task):
 
 
 @pytest.fixture(scope="module")
-def params(task):
-    """Away from their zero initialisation, so that every input changes the loss."""
-    import flax.linen as nn
-
-    return randomised(nn.unbox(jax.jit(task.init)(jax.random.key(0))))
+def fresh(task):
+    return nn.unbox(jax.jit(task.init)(jax.random.key(0)))
 
 
 @pytest.fixture(scope="module")
-def loss(task, params):
-    """`loss(batch)`, compiled once; `key` stands for (seed, step)."""
-    compiled = jax.jit(lambda batch, key: task.loss(params, task.frozen, batch, key)[0])
-    return lambda batch, key=STEP_KEY: float(compiled(batch, key))
+def params(fresh):
+    """Away from their zero initialisation, so that every input changes the loss."""
+    return randomised(fresh)
+
+
+@pytest.fixture(scope="module")
+def loss_and_metrics(task):
+    """`loss_and_metrics(params, batch, key)`, compiled once; `key` stands for (seed, step)."""
+    return jax.jit(lambda params, batch, key: task.loss(params, task.frozen, batch, key))
+
+
+@pytest.fixture(scope="module")
+def loss(loss_and_metrics, params):
+    """`loss(batch)` with parameters that are not zero."""
+    return lambda batch, key=STEP_KEY: float(loss_and_metrics(params, batch, key)[0])
 
 
 class Recorder:
@@ -54,7 +63,8 @@ class Recorder:
 @pytest.fixture
 def recorder(task, monkeypatch):
     network = Recorder()
-    monkeypatch.setattr(task, "_model", network)
+    for name in ("_model", "_training_model"):
+        monkeypatch.setattr(task, name, network)
     return network
 
 
@@ -161,3 +171,17 @@ def test_a_fixed_prompt_that_is_too_long_is_refused_before_anything_is_prepared(
 def test_captions_that_are_cut_are_counted(tiny_config, tmp_path, capsys):
     LIDiTTask(tiny_config("encoders.max_prompt_tokens=14", f"data.cache_dir={tmp_path}"))
     assert "captions exceed config.encoders.max_prompt_tokens" in capsys.readouterr().out
+
+
+def test_gate_sizes_of_every_refiner_block_and_stream_are_logged(
+    loss_and_metrics, fresh, params, batch
+):
+    """Means over the batch and the width, of both gates of a block."""
+    _, metrics = loss_and_metrics(params, batch, STEP_KEY)
+    gates = {name: float(value) for name, value in metrics.items() if name.startswith("gates/")}
+    linguistic = {f"gates/linguistic_refiner_{k}/block_0" for k in range(2)}
+    collaborative = {f"gates/collaborative_refiner/block_0_stream_{k}" for k in range(2)}
+    assert gates.keys() == linguistic | collaborative
+    assert all(value > 0 for value in gates.values())
+    _, metrics = loss_and_metrics(fresh, batch, STEP_KEY)
+    assert [float(metrics[name]) for name in gates] == [0] * 4, "no part of them yet"

@@ -147,7 +147,8 @@ def test_several_steps_are_encoded_at_once_and_a_resumed_run_meets_the_same_feat
 def test_a_run_learns_what_it_learns_from_the_disk_and_saves_no_encoder(
     tiny_config, trained, tmp_path
 ):
-    config = tiny_config("data.text_features=online", "data.encode_steps=3", "training.steps=4")
+    settings = ("data.text_features=online", "data.encode_steps=3", "training.steps=4")
+    config = tiny_config(*settings, "training.score_every=4", "training.score_prompts=1")
     train(config, tmp_path)
     first = {step: loss for step, loss in losses(trained).items() if step <= 4}
     assert losses(tmp_path) == pytest.approx(first, rel=1e-5)
@@ -158,3 +159,4 @@ def test_a_run_learns_what_it_learns_from_the_disk_and_saves_no_encoder(
         for run in (tmp_path, trained)
     )
     assert saved["tree_metadata"].keys() == expected["tree_metadata"].keys()
+    assert 0 <= losses(tmp_path, "scene_score")[4] <= 1

@@ -1,0 +1,50 @@
+"""Scores of a model in training, on scenes whose truth is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from lidit_jax.config import Config
+from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
+from lidit_jax.evaluation.scene_prompts import evaluation_prompts
+from lidit_jax.evaluation.scene_scorer import score_images, summarise
+from lidit_jax.generation import Generator
+
+_SEED = 1
+"""Another one than `lidit eval scenes` uses: the best checkpoint is not chosen by its prompts."""
+_BATCH = 8
+
+
+class SceneScores:
+    """Draws the prompts of `lidit eval scenes` and counts what is right."""
+
+    def __init__(self, config: Config, encoders: PromptEncoders):
+        """Encodes the prompts, `config.training.score_prompts` of each task.
+
+        Raises:
+          LiditError: when one is longer than `config.encoders.max_prompt_tokens`.
+        """
+        self._prompts = evaluation_prompts(config.training.score_prompts, _SEED)
+        self._conditions, _ = encoders.encode([prompt.prompt for prompt in self._prompts])
+        self._size, self._settings = config.data.image_size, config.sampling
+
+    def __call__(self, generator: Generator, params: Any, null: TextConditions) -> dict[str, float]:
+        """The mean accuracy of the GenEval tasks, `scene_score`, and that of each task."""
+        images = []
+        for first in range(0, len(self._prompts), _BATCH):
+            rows = slice(first, first + _BATCH)
+            images += list(
+                generator(
+                    params,
+                    jax.tree.map(lambda leaf, rows=rows: leaf[rows], self._conditions),
+                    null,
+                    seeds=range(first, first + _BATCH),
+                    size=(self._size, self._size),
+                    settings=self._settings,
+                )
+            )
+        report = summarise(self._prompts, score_images(images, self._prompts))
+        tasks = {f"scene_score/{name}": task.accuracy for name, task in report.tasks.items()}
+        return {"scene_score": report.overall} | tasks

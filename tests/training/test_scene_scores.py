@@ -1,0 +1,53 @@
+"""Scores during training: of images drawn for prompts that the benchmark does not use."""
+
+import random
+
+import numpy as np
+import pytest
+
+from lidit_jax.data.scenes import render
+from lidit_jax.data.scenes.sampling import realise
+from lidit_jax.encoders.conditions import PromptEncoders
+from lidit_jax.errors import LiditError
+from lidit_jax.evaluation.scene_prompts import TASKS, evaluation_prompts
+from lidit_jax.training.scene_scores import SceneScores
+
+
+class Painter:
+    """Stands in for the generator: paints what every second prompt asks for, else nothing."""
+
+    def __init__(self, prompts):
+        self._prompts, self.rows = prompts, []
+
+    def __call__(self, params, conditions, null, *, seeds, size, settings):
+        self.rows += [len(mask) for mask in conditions.masks]
+        images = np.zeros((len(seeds), *size, 3), np.uint8)
+        for row, number in enumerate(seeds):
+            prompt = self._prompts[number]
+            if number % 2 == 0:
+                scene = realise(prompt.task, prompt.claim, random.Random(number))
+                images[row] = render(scene, size[0])
+        return images
+
+
+def test_the_score_is_the_share_of_right_images_and_each_task_has_its_own(tiny_config):
+    config = tiny_config("training.score_every=4", "training.score_prompts=2")
+    scores = SceneScores(config, PromptEncoders(config.encoders))
+    painter = Painter(evaluation_prompts(2, seed=1))
+    found = scores(painter, params=None, null=None)
+    assert found == {"scene_score": 0.5} | {f"scene_score/{task}": 0.5 for task in TASKS}
+    assert painter.rows == [8, 8] * 2, "two streams, two batches"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("training.score_every=4", "data.source=folder"), "only text-to-image models of scenes"),
+        (("training.best_by=scene_score",), "needs config.training.score_every greater than 0"),
+    ],
+)
+def test_scores_without_a_truth_and_choices_without_scores_are_refused(
+    settings, message, tiny_config
+):
+    with pytest.raises(LiditError, match=message):
+        tiny_config(*settings)
