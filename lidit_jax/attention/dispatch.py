@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Bool, Float
@@ -29,24 +29,32 @@ class Device(NamedTuple):
 
 def attention(
     q: Float[Array, "B N H K"],
-    k: Float[Array, "B S H K"],
-    v: Float[Array, "B S H K"],
+    k: Float[Array, "B S G K"],
+    v: Float[Array, "B S G K"],
     mask: Bool[Array, "B S"] | None = None,
     *,
     causal: bool = False,
+    first: int = 0,
+    scale: float | None = None,
     kernel: str = "auto",
     split_queries: bool = False,
+    exact: bool = False,
+    **plain: Any,
 ) -> Float[Array, "B N H K"]:
     """Multi-head attention; a row without any valid key is exactly 0, and its gradients too.
 
     Args:
       q: queries.
-      k: keys.
+      k: keys; H/G query heads read each of their heads.
       v: values.
       mask: keys that may be attended to; None for all.
-      causal: whether query i sees only keys 0..i.
+      causal: whether query i sees only keys 0..first+i.
+      first: place of the first query among the keys.
+      scale: factor of the products; K**-0.5 by default.
       kernel: one of `KERNELS`; "splash" without a TPU is interpreted, which is slow.
       split_queries: whether the mesh's `context` axis splits N.
+      exact: whether float32 products are exact on every device, which only plain ones are.
+      plain: `allowed`, `soft_cap` and `bias` of `attention_weights`, which no kernel knows.
 
     Returns:
       The weighted values, in the type of `v`.
@@ -61,6 +69,10 @@ def attention(
             f"{q.dtype} of {q.shape[-1]}: use 'auto'"
         )
     chosen = chosen_kernel(kernel, device, q, k.shape[1])
+    given = {name: value for name, value in plain.items() if value is not None}
+    if given or (exact and q.dtype.itemsize >= 4):
+        chosen = "reference"
+    options = {"causal": causal, "first": first, "scale": scale}
     if chosen == "splash":
         # The kernel's module takes a second to import, which no other platform should wait for.
         from lidit_jax.attention.splash import splash_attention
@@ -70,14 +82,14 @@ def attention(
             k,
             v,
             mask,
-            causal=causal,
+            **options,
             split_queries=split_queries,
             generation=generation_of(device.kind),
             interpret=device.platform != "tpu",
         )
     if chosen == "cudnn":
-        return gpu_attention(q, k, v, mask, causal=causal)
-    return reference_attention(q, k, v, mask, causal=causal)
+        return gpu_attention(q, k, v, mask, **options)
+    return reference_attention(q, k, v, mask, exact=exact, **options, **given)
 
 
 def chosen_kernel(

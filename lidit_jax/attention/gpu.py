@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import jax
@@ -17,27 +18,32 @@ _WIDEST_HEAD = 128
 
 def gpu_attention(
     q: Float[Array, "B N H K"],
-    k: Float[Array, "B S H K"],
-    v: Float[Array, "B S H K"],
+    k: Float[Array, "B S G K"],
+    v: Float[Array, "B S G K"],
     mask: Bool[Array, "B S"] | None = None,
     *,
     causal: bool = False,
+    first: int = 0,
+    scale: float | None = None,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Float[Array, "B N H K"]:
     """Equals `reference_attention`; see there for the arguments."""
-    if mask is None:
-        out = jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation=implementation)
-        return checkpoint_name(out, ATTENTION_OUTPUT)
+    compute = functools.partial(
+        jax.nn.dot_product_attention, scale=scale, implementation=implementation
+    )
     N, S = q.shape[1], k.shape[1]
-    allowed = jnp.broadcast_to(mask[:, None, None, :], (q.shape[0], 1, N, S))
+    if mask is None and (not causal or first == 0):
+        return checkpoint_name(compute(q, k, v, is_causal=causal), ATTENTION_OUTPUT)
+    valid = jnp.ones((q.shape[0], S), bool) if mask is None else mask
+    allowed = jnp.broadcast_to(valid[:, None, None, :], (q.shape[0], 1, N, S))
     if causal:
-        allowed &= jnp.tril(jnp.ones((N, S), bool))
+        allowed &= jnp.tril(jnp.ones((N, S), bool), first)
     # cuDNN's backward pass with a mask wants even lengths.
     allowed = jnp.pad(allowed, ((0, 0), (0, 0), (0, N % 2), (0, S % 2)))
     q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
     # A row without a key sees all of them, so that nothing divides by zero, and is then erased.
     seen = jnp.any(allowed, axis=-1, keepdims=True)
-    out = jax.nn.dot_product_attention(q, k, v, mask=allowed | ~seen, implementation=implementation)
+    out = compute(q, k, v, mask=allowed | ~seen)
     out = jnp.where(seen.swapaxes(1, 2), out, 0)[:, :N]
     return checkpoint_name(out, ATTENTION_OUTPUT)
 

@@ -1,5 +1,7 @@
 """Plain attention: the definition that every faster kernel is compared with."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
@@ -10,44 +12,90 @@ from lidit_jax.attention.names import ATTENTION_OUTPUT
 
 def attention_weights(
     q: Float[Array, "B N H K"],
-    k: Float[Array, "B S H K"],
+    k: Float[Array, "B S G K"],
     mask: Bool[Array, "B S"] | None = None,
     *,
     causal: bool = False,
+    first: int = 0,
+    allowed: Bool[Array, "#B N S"] | None = None,
+    scale: float | None = None,
+    soft_cap: float | None = None,
+    bias: Float[Array, "H N S"] | None = None,
+    exact: bool = False,
 ) -> Float[Array, "B H N S"]:
-    """Softmax of the scaled products, in float32.
+    """Softmax of the scaled products, in float32 or wider; H/G query heads read each key head.
 
     Args:
       q: queries.
       k: keys.
       mask: keys that may be attended to; None for all.
-      causal: whether query i sees only keys 0..i.
+      causal: whether query i sees only keys 0..first+i.
+      first: place of the first query among the keys.
+      allowed: which keys each query may read, beside the above; None for all.
+      scale: factor of the products; K**-0.5 by default.
+      soft_cap: largest absolute score c, reached smoothly as c·tanh(score/c) (Gemma 2).
+      bias: added to the scores (T5).
+      exact: whether float32 products are exact on every device; else they are as the device likes.
 
     Returns:
       Weights that sum to 1 over S; a row without any valid key is exactly 0, never NaN.
     """
-    logits = jnp.einsum("bnhk,bshk->bhns", q, k, preferred_element_type=jnp.float32)
-    logits *= q.shape[-1] ** -0.5
+    B, N, H, K = q.shape
+    S, G = k.shape[1:3]
+    options = {
+        "precision": _precision(q.dtype) if exact else None,
+        "preferred_element_type": jnp.promote_types(q.dtype, jnp.float32),
+    }
+    if G == H:
+        logits = jnp.einsum("bnhk,bshk->bhns", q, k, **options)
+    else:
+        grouped = q.reshape(B, N, G, H // G, K)
+        logits = jnp.einsum("bngrk,bsgk->bgrns", grouped, k, **options).reshape(B, H, N, S)
+    logits *= K**-0.5 if scale is None else scale
+    if soft_cap is not None:
+        logits = soft_cap * jnp.tanh(logits / soft_cap)
+    if bias is not None:
+        logits = logits + bias
     valid = None if mask is None else mask[:, None, None, :]
     if causal:
-        triangle = jnp.tril(jnp.ones((q.shape[1], k.shape[1]), bool))
-        valid = triangle if valid is None else valid & triangle
+        valid = _and(valid, jnp.tril(jnp.ones((N, S), bool), first))
+    if allowed is not None:
+        valid = _and(valid, allowed[:, None])
     if valid is None:
         return jax.nn.softmax(logits, axis=-1)
     # A finite fill value keeps the gradient of an empty row finite; the second `where` makes it 0.
-    weights = jax.nn.softmax(jnp.where(valid, logits, jnp.finfo(jnp.float32).min), axis=-1)
+    weights = jax.nn.softmax(jnp.where(valid, logits, jnp.finfo(logits.dtype).min), axis=-1)
     return jnp.where(valid, weights, 0.0)
 
 
 def reference_attention(
     q: Float[Array, "B N H K"],
-    k: Float[Array, "B S H K"],
-    v: Float[Array, "B S H K"],
+    k: Float[Array, "B S G K"],
+    v: Float[Array, "B S G K"],
     mask: Bool[Array, "B S"] | None = None,
     *,
-    causal: bool = False,
+    exact: bool = False,
+    **options,
 ) -> Float[Array, "B N H K"]:
     """Multi-head attention; arguments as in `attention_weights`, result in the type of `v`."""
-    weights = attention_weights(q, k, mask, causal=causal)
-    out = jnp.einsum("bhns,bshk->bnhk", weights.astype(v.dtype), v)
+    B, N, H, K = q.shape
+    S, G = k.shape[1:3]
+    weights = attention_weights(q, k, mask, exact=exact, **options).astype(v.dtype)
+    precision = _precision(q.dtype) if exact else None
+    if G == H:
+        out = jnp.einsum("bhns,bshk->bnhk", weights, v, precision=precision)
+    else:
+        grouped = weights.reshape(B, G, H // G, N, S)
+        out = jnp.einsum("bgrns,bsgk->bngrk", grouped, v, precision=precision)
+        out = out.reshape(B, N, H, K)
     return checkpoint_name(out, ATTENTION_OUTPUT)
+
+
+def _and(a: Array | None, b: Array) -> Array:
+    return b if a is None else a & b
+
+
+def _precision(dtype: jnp.dtype) -> jax.lax.Precision:
+    """Without it TPUs round float32 operands to bfloat16 and GPUs to TF32."""
+    wide = jnp.promote_types(dtype, jnp.float32) == dtype
+    return jax.lax.Precision.HIGHEST if wide else jax.lax.Precision.DEFAULT

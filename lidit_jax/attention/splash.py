@@ -28,11 +28,13 @@ _NARROW = 64
 
 def splash_attention(
     q: Float[Array, "B N H K"],
-    k: Float[Array, "B S H K"],
-    v: Float[Array, "B S H K"],
+    k: Float[Array, "B S G K"],
+    v: Float[Array, "B S G K"],
     mask: Bool[Array, "B S"] | None = None,
     *,
     causal: bool = False,
+    first: int = 0,
+    scale: float | None = None,
     split_queries: bool = False,
     generation: str = "v5e",
     interpret: bool = False,
@@ -42,10 +44,12 @@ def splash_attention(
 
     Args:
       q: queries.
-      k: keys.
+      k: keys; H/G query heads read each of their heads.
       v: values.
       mask: keys that may be attended to; None for all.
-      causal: whether query i sees only keys 0..i.
+      causal: whether query i sees only keys 0..first+i.
+      first: place of the first query among the keys.
+      scale: factor of the products; K**-0.5 by default.
       split_queries: whether the mesh's `context` axis splits N; keys are always whole. Not with
         `causal`, where a part would have to know its place.
       generation: of the TPU, for the tiles.
@@ -53,13 +57,19 @@ def splash_attention(
       tiles: instead of those chosen for the lengths on one device.
     """
     local = functools.partial(
-        _on_one_device, causal=causal, generation=generation, interpret=interpret, tiles=tiles
+        _on_one_device,
+        causal=causal,
+        first=first,
+        scale=scale,
+        generation=generation,
+        interpret=interpret,
+        tiles=tiles,
     )
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return local(q, k, v, mask)
     rows = _dividing(mesh, BATCH_AXES, q.shape[0])
-    heads = _dividing(mesh, ("tensor",), q.shape[2])
+    heads = _dividing(mesh, ("tensor",), k.shape[2])
     tokens = _dividing(mesh, ("context",), q.shape[1]) if split_queries and not causal else None
     queries, keys = (PartitionSpec(rows, n, heads, None) for n in (tokens, None))
     mask_spec = None if mask is None else PartitionSpec(rows, None)
@@ -81,31 +91,40 @@ def _dividing(mesh: AbstractMesh, names: tuple[str, ...], size: int) -> tuple[st
 
 def _on_one_device(
     q: Float[Array, "B N H K"],
-    k: Float[Array, "B S H K"],
-    v: Float[Array, "B S H K"],
+    k: Float[Array, "B S G K"],
+    v: Float[Array, "B S G K"],
     mask: Bool[Array, "B S"] | None,
     *,
     causal: bool,
+    first: int,
+    scale: float | None,
     generation: str,
     interpret: bool,
     tiles: Tiles | None,
 ) -> Float[Array, "B N H K"]:
     B, N, H, K = q.shape
-    S = k.shape[1]
+    S, G = k.shape[1:3]
     tiles = tiles or choose_tiles(generation, K, N, S, q.dtype.itemsize)
     width = _NARROW if K <= _NARROW else padded(K, LANES)
     padded_n, padded_s = padded(N, tiles.query), padded(S, tiles.key)
 
     def arranged(x: Array, length: int) -> Array:
-        """[B, H, length, width], zeros behind."""
+        """[B, heads, length, width], zeros behind."""
         more = ((0, 0), (0, 0), (0, length - x.shape[1]), (0, width - K))
         return jnp.pad(x.swapaxes(1, 2), more)
 
-    kernel = _make_kernel(H, padded_n, padded_s, tiles, causal, interpret)
-    scaled = (q.astype(jnp.float32) * K**-0.5).astype(q.dtype)
+    shape = (padded_n, padded_s)
+    kernel_mask = masks.CausalMask(shape, first) if causal else masks.FullMask(shape)
+    kernel = _make_kernel(kernel_mask, H, G, tiles, interpret)
+    scaled = (q.astype(jnp.float32) * (K**-0.5 if scale is None else scale)).astype(q.dtype)
     inputs = arranged(scaled, padded_n), arranged(k, padded_s), arranged(v, padded_s)
+    if G != H:
+        queries, *others = inputs
+        inputs = queries.reshape(B, G, H // G, padded_n, width), *others
+        # Every key head with its queries; all of them share the valid keys.
+        kernel = jax.vmap(kernel, in_axes=(0, 0, 0, None))
     if mask is None and padded_s == S:
-        out = jax.vmap(kernel)(*inputs)
+        out = jax.vmap(lambda *qkv: kernel(*qkv, None))(*inputs)
     else:
         valid = jnp.ones((B, S), bool) if mask is None else mask
         # Queries are segment 1, and so are the keys that they may read.
@@ -114,29 +133,29 @@ def _on_one_device(
             kv=jnp.pad(valid.astype(jnp.int32), ((0, 0), (0, padded_s - S))),
         )
         out = jax.vmap(kernel)(*inputs, ids)
-    out = out[:, :, :N, :K].swapaxes(1, 2)
+    out = out.reshape(B, H, padded_n, width)[:, :, :N, :K].swapaxes(1, 2)
     if mask is None:
         return out
     # Without a valid key the kernel averages all values.
-    any_key = _seen(mask, N) if causal else jnp.any(mask, axis=1, keepdims=True)
+    any_key = _seen(mask, N, first) if causal else jnp.any(mask, axis=1, keepdims=True)
     return jnp.where(any_key[:, :, None, None], out, 0)
 
 
-def _seen(mask: Bool[Array, "B S"], queries: int) -> Bool[Array, "B N"]:
-    """Whether there is a valid key among keys 0..i of query i."""
-    more = max(queries - mask.shape[1], 0)
-    return jax.lax.cummax(jnp.pad(mask, ((0, 0), (0, more))).astype(jnp.int32), axis=1)[
-        :, :queries
-    ].astype(bool)
+def _seen(mask: Bool[Array, "B S"], queries: int, first: int) -> Bool[Array, "B N"]:
+    """Whether there is a valid key among keys 0..first+i of query i."""
+    more = max(first + queries - mask.shape[1], 0)
+    seen = jax.lax.cummax(jnp.pad(mask, ((0, 0), (0, more))).astype(jnp.int32), axis=1)
+    return seen[:, first : first + queries].astype(bool)
 
 
 def _make_kernel(
-    heads: int, queries: int, keys: int, tiles: Tiles, causal: bool, interpret: bool
+    mask: masks.Mask, heads: int, key_heads: int, tiles: Tiles, interpret: bool
 ) -> kernels.SplashAttentionKernel:
-    shape = (queries, keys)
-    mask = masks.CausalMask(shape) if causal else masks.FullMask(shape)
-    return kernels.make_splash_mha(
-        masks.MultiHeadMask([mask] * heads),
+    """For all heads, or for the query heads of one key head where there are fewer of these."""
+    same = heads == key_heads
+    make = kernels.make_splash_mha if same else kernels.make_splash_mqa
+    return make(
+        masks.MultiHeadMask([mask] * (heads if same else heads // key_heads)),
         block_sizes=kernels.BlockSizes(
             block_q=tiles.query,
             block_kv=tiles.key,

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from lidit_jax.attention import attention
 from lidit_jax.encoders.blocks import (
-    attention,
     blocks_below,
     linear,
     look_up,
@@ -116,7 +116,7 @@ class Bert:
             linear(x, layer[name], layer[f"{name}_bias"]).reshape(B, S, self.heads, -1)
             for name in "qkv"
         )
-        attended = attention(q, k, v, mask[:, None, :]).reshape(B, S, D)
+        attended = attention(q, k, v, mask, exact=True).reshape(B, S, D)
         x = self._norm(x + linear(attended, layer["o"], layer["o_bias"]), layer, "attention_norm")
         h = jax.nn.gelu(linear(x, layer["up"], layer["up_bias"]), approximate=False)
         return self._norm(x + linear(h, layer["down"], layer["down_bias"]), layer, "ffn_norm")

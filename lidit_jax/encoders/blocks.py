@@ -1,4 +1,4 @@
-"""The operations that all encoders share: linear maps, norms, grouped attention, the layer scan."""
+"""The operations that all encoders share: linear maps, norms, places, the layer scan."""
 
 from __future__ import annotations
 
@@ -51,47 +51,6 @@ def rms_norm(
     if offset:
         return (y * (1 + scale.astype(y.dtype))).astype(x.dtype)
     return y.astype(x.dtype) * scale
-
-
-def attention(
-    q: Float[Array, "B S H K"],
-    k: Float[Array, "B T G K"],
-    v: Float[Array, "B T G K"],
-    allowed: Bool[Array, "#B #S T"],
-    *,
-    scale: float | None = None,
-    soft_cap: float | None = None,
-    bias: Float[Array, "H S T"] | None = None,
-) -> Float[Array, "B S H K"]:
-    """Softmax attention, scores in `wide` precision; H/G query heads read each key/value head.
-
-    A query with no key gets zero, never NaN.
-
-    Args:
-      q: queries.
-      k: keys.
-      v: values.
-      allowed: which keys a query may read.
-      scale: factor of the scores; K**-0.5 by default.
-      soft_cap: largest absolute score c, reached smoothly as c·tanh(score/c) (Gemma 2).
-      bias: added to the scores (T5).
-    """
-    B, S, H, K = q.shape
-    G = k.shape[2]
-    grouped = q.reshape(B, S, G, H // G, K)
-    exact = precision(q.dtype)
-    scores = jnp.einsum(
-        "bsgrk,btgk->bgrst", grouped, k, precision=exact, preferred_element_type=wide(q.dtype)
-    )
-    scores = scores * (K**-0.5 if scale is None else scale)
-    if soft_cap is not None:
-        scores = soft_cap * jnp.tanh(scores / soft_cap)
-    if bias is not None:
-        scores = scores + bias.reshape(G, H // G, *bias.shape[1:])
-    allowed = allowed[:, None, None]
-    scores = jnp.where(allowed, scores, jnp.finfo(scores.dtype).min)
-    weights = jnp.where(allowed, jax.nn.softmax(scores, axis=-1), 0.0).astype(v.dtype)
-    return jnp.einsum("bgrst,btgk->bsgrk", weights, v, precision=exact).reshape(B, S, H, K)
 
 
 def positions_of(mask: Bool[Array, "B S"]) -> Int32[Array, "B S"]:

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from lidit_jax.attention import attention
 from lidit_jax.encoders.blocks import (
-    attention,
     blocks_below,
     layer_at,
     linear,
@@ -48,8 +48,8 @@ class View(NamedTuple):
 
     turn: tuple[Float[Array, "B S 1 half"], Float[Array, "B S 1 half"]]
     """Cosine and sine of the rotation of queries and keys."""
-    allowed: Bool[Array, "B S T"]
-    """Which tokens T each token S may read."""
+    near: Bool[Array, "B S T"] | None
+    """Which of the tokens T before it each token S may read; None for all."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,8 @@ class Decoder:
 
         def step(x: Array, index: Array) -> tuple[Array, Any]:
             before = None if prefix is None else (prefix.keys[index], prefix.values[index])
-            x, kv = self._block(layer_at(params["layers"], index), x, view_of(index), before)
+            layer = layer_at(params["layers"], index)
+            x, kv = self._block(layer, x, view_of(index), mask, before)
             x = split_by_rows(x)
             return x, collect(x, kv)
 
@@ -185,16 +186,15 @@ class Decoder:
     def _views(self, mask: Bool[Array, "B T"], start: int) -> Callable[[Array], View]:
         """The view of block `index` on the tokens from `start` on."""
         positions = positions_of(mask)[:, start:]
+        turn = rotation(self.rope, positions, self.head_width)
+        if not any(self.local):
+            return lambda index: View(turn, None)
         tokens = jnp.arange(mask.shape[1])
         distance = tokens[start:, None] - tokens
-        causal = mask[:, None, :] & (distance >= 0)
-        everywhere = View(rotation(self.rope, positions, self.head_width), causal)
-        if not any(self.local):
-            return lambda index: everywhere
-        turn = everywhere.turn
+        everywhere = View(turn, jnp.ones((1, *distance.shape), bool))
         if self.local_rope is not None:
             turn = rotation(self.local_rope, positions, self.head_width)
-        near = causal if self.window is None else causal & (distance < self.window)
+        near = everywhere.near if self.window is None else (distance < self.window)[None]
         nearby, local = View(turn, near), jnp.asarray(self.local)
 
         def view_of(index: Array) -> View:
@@ -207,6 +207,7 @@ class Decoder:
         layer: Params,
         x: Float[Array, "B S D"],
         view: View,
+        mask: Bool[Array, "B T"],
         prefix: KeyValue | None,
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
         B, S, _ = x.shape
@@ -221,7 +222,16 @@ class Decoder:
                 for old, new in zip(prefix, own, strict=True)
             )
         attended = attention(
-            q, k, v, view.allowed, scale=self.score_scale, soft_cap=self.score_cap
+            q,
+            k,
+            v,
+            mask,
+            causal=True,
+            first=mask.shape[1] - S,
+            allowed=view.near,
+            scale=self.score_scale,
+            soft_cap=self.score_cap,
+            exact=True,
         ).reshape(B, S, -1)
         h = linear(attended, layer["o"], layer.get("o_bias"))
         x = x + (self._norm(h, layer["attention_post_norm"]) if self.sandwich_norms else h)

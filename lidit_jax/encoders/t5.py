@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
+from lidit_jax.attention import attention
 from lidit_jax.encoders.blocks import (
-    attention,
     blocks_below,
     linear,
     look_up,
@@ -123,7 +123,7 @@ class T5:
         B, S, _ = x.shape
         h = self._norm(x, layer["attention_norm"])
         q, k, v = (linear(h, layer[name]).reshape(B, S, self.heads, -1) for name in "qkv")
-        attended = attention(q, k, v, mask[:, None, :], scale=1.0, bias=bias)
+        attended = attention(q, k, v, mask, scale=1.0, bias=bias, exact=True)
         x = x + linear(attended.reshape(B, S, -1), layer["o"])
         h = self._norm(x, layer["ffn_norm"])
         up = linear(h, layer["up"])

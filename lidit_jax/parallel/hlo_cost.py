@@ -22,7 +22,7 @@ import numpy as np
 
 from lidit_jax.parallel.hlo import ArrayType, Computation, Instruction, Program
 
-_KERNEL_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 5, "splash_mha_dq": 3}
+_KERNEL_PRODUCTS = {"fwd": 2, "dkv": 5, "dq": 3}
 """Products [N, K] x [K, S] of each kernel; dkv is the fused one, which also computes dq."""
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"),
@@ -157,14 +157,14 @@ def _convolution_products(
 
 def _kernel_flops(kernel: Instruction, inside: Computation) -> float | None:
     """Of a splash kernel: q [..., H, N, K] and k [..., H, S, K] are its first large operands."""
-    found = next((n for name, n in _KERNEL_PRODUCTS.items() if name in kernel.name), None)
-    if found is None:
+    splash = re.match(r"splash_m[hq]a_(fwd|dkv|dq)", kernel.name)
+    if splash is None:
         noted = re.search(r'"flops":"?(\d+)', kernel.attributes)
         return float(noted[1]) if noted else None
     operands = (_array(name, inside) for name in kernel.operands)
     floats = [a.sizes for a in operands if a.dtype in ("bf16", "f32") and len(a.sizes) >= 3]
     queries, keys = floats[0], floats[1]
-    return 2.0 * found * math.prod(queries) * keys[-2]
+    return 2.0 * _KERNEL_PRODUCTS[splash[1]] * math.prod(queries) * keys[-2]
 
 
 def _bytes(instruction: Instruction, inside: Computation, program: Program) -> float:

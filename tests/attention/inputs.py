@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def arrays(queries, keys, head_width, dtype="float32", batch=2, heads=2):
-    """q [B, N, H, K], k and v [B, S, H, K], and a direction to differentiate along."""
+def arrays(queries, keys, head_width, dtype="float32", batch=2, heads=2, key_heads=None):
+    """q [B, N, H, K], k and v [B, S, G, K], and a direction to differentiate along."""
     rng = np.random.default_rng(0)
-    lengths = (queries, keys, keys, queries)
-    shapes = [(batch, length, heads, head_width) for length in lengths]
+    key_heads = key_heads or heads
+    sizes = ((queries, heads), (keys, key_heads), (keys, key_heads), (queries, heads))
+    shapes = [(batch, length, count, head_width) for length, count in sizes]
     return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
 
 

@@ -69,6 +69,31 @@ def test_the_call_to_cudnn_is_the_same_attention(lengths, causal):
         np.testing.assert_array_equal(found[0][1], 0.0)
 
 
+def test_the_call_to_cudnn_knows_shared_keys_and_a_prefix():
+    inputs = arrays(36, 50, 16, heads=4, key_heads=2)
+    for mask in (None, padding((50, 13), 50)):
+        options = {"mask": mask, "causal": True, "first": 14, "scale": 0.5}
+        called = functools.partial(gpu_attention, implementation="xla", **options)
+        plain = functools.partial(reference_attention, **options)
+        found = value_and_gradients(called, *inputs)
+        for array, expected in zip(found, value_and_gradients(plain, *inputs), strict=True):
+            np.testing.assert_allclose(array, expected, atol=5e-6)
+
+
+def test_what_no_kernel_knows_is_computed_plainly():
+    """Windows, soft caps and biases of language models; and exact float32."""
+    q, k, v, _ = arrays(8, 8, 16)
+    near = jnp.ones((1, 8, 8), bool)
+    for options in ({"allowed": near}, {"soft_cap": 5.0}, {"exact": True}):
+        traced = str(
+            jax.make_jaxpr(functools.partial(attention, kernel="splash", **options))(q, k, v)
+        )
+        assert "pallas_call" not in traced
+    assert "pallas_call" in str(
+        jax.make_jaxpr(functools.partial(attention, kernel="splash"))(q, k, v)
+    )
+
+
 def test_a_kept_attention_is_not_computed_again():
     """Under the policy "attention" the backward pass finds the kernel's result and its sums."""
     q, k, v, _ = arrays(128, 128, 64)

@@ -44,6 +44,17 @@ def test_equals_plain_attention_forward_and_backward(case):
         np.testing.assert_allclose(array, expected, atol=TOLERANCE[dtype])
 
 
+def test_a_language_model_reads_shared_keys_from_its_place_behind_a_prefix():
+    """Four query heads over two key heads, 90 tokens behind 50 that are cached, their own scale."""
+    inputs = arrays(90, 140, 32, heads=4, key_heads=2)
+    options = {"causal": True, "first": 50, "scale": 0.3}
+    mask = padding((140, 61), 140)
+    found = value_and_gradients(interpreted(mask, **options), *inputs)
+    plain = functools.partial(reference_attention, mask=mask, **options)
+    for array, expected in zip(found, value_and_gradients(plain, *inputs), strict=True):
+        np.testing.assert_allclose(array, expected, atol=TOLERANCE["float32"])
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_rows_without_a_key_are_exactly_zero_with_gradients_of_zero(causal):
     """Padding on the left leaves the first causal queries without any key."""
