@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from lidit_jax.commands import convert, doctor, evaluate, export, plan, sample, train, tune
+from lidit_jax.commands import bench, convert, doctor, evaluate, export, plan, sample, train, tune
 from lidit_jax.errors import LiditError
 from lidit_jax.paths import cache_dir
 
-_COMMANDS = (train, sample, evaluate, export, convert, plan, tune, doctor)
+_COMMANDS = (train, sample, evaluate, export, convert, plan, bench, tune, doctor)
 
 _EXAMPLES = """\
 start here:
@@ -92,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run(arguments: list[str]) -> int:
     overrides = []
-    if arguments[:1] in (["train"], ["plan"]):
+    if arguments[:1] in (["train"], ["plan"], ["bench"]):
         overrides, arguments = train.split_overrides(arguments)
     parser = build_parser()
     options = parser.parse_args(arguments, argparse.Namespace(overrides=overrides))

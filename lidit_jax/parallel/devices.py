@@ -25,7 +25,11 @@ def tpu_generation(device_kind: str) -> str | None:
 
 def peak_flops(device: jax.Device) -> float | None:
     """bfloat16 operations a second of one device; None for kinds without a published figure."""
-    if generation := tpu_generation(device.device_kind):
+    return peak_of_kind(device.device_kind)
+
+
+def peak_of_kind(kind: str) -> float | None:
+    """The same of a device by its kind, as JAX or PyTorch spell it."""
+    if generation := tpu_generation(kind):
         return GENERATIONS[generation].flops
-    found = (f for kind, f in _GPU_FLOPS.items() if device.device_kind.startswith(kind))
-    return next(found, None)
+    return next((flops for name, flops in _GPU_FLOPS.items() if kind.startswith(name)), None)

@@ -23,6 +23,15 @@ _INTRODUCTION = f"""## Weak scaling on paper
 
 `{_RECIPE}` with {_IMAGES_A_CHIP} images a chip; "strong" keeps the paper's batch of {_BATCH:,}.
 """
+_END = """What a chip gathers does not depend on their number, and hides behind the products of
+{hidden:.2f} images a chip at 1024 px, {hidden_512:.2f} at 512 px: the weak row stays flat
+by formula (MaxText's v5p runs lost 3% to 13% of their MFU between one slice and two, of
+which this formula knows little). What ends it is the batch: 4,096 images are one a chip on
+4,096 chips, and fewer beyond, too few to hide the weights. More `fsdp` cannot help: 2816 =
+256 x 11 caps it at 256, and gathering over more chips brings the same bytes. `tensor=2`
+halves what a chip gathers and gives a pair of chips two images to hide it behind; its sums
+travel along another axis of the torus.
+"""
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,18 @@ def section(rows: list[Row], picture: str) -> str:
             f"{strong.mfu:.1%}",
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    hidden, hidden_512 = (_images_that_hide(size) for size in (1024, 512))
+    return "\n".join([*lines, "", _END.format(hidden=hidden, hidden_512=hidden_512)])
+
+
+def _images_that_hide(size: int) -> float:
+    """Images a chip whose products take as long as gathering the weights, at the recipe's mesh."""
+    config = load_recipe(_RECIPE)
+    data = dataclasses.replace(config.data, image_size=size)
+    found = _planned(dataclasses.replace(config, data=data), "v5p:8x8x16", _BATCH)
+    images = _BATCH / found.topology.chips
+    once = found.prediction.ici_weights / found.split.parts
+    return images * once / found.prediction.step
 
 
 def draw(rows: list[Row], file: Path) -> None:

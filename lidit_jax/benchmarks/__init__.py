@@ -1,0 +1,1 @@
+"""Timings beside PyTorch: both in processes of one run that take turns."""

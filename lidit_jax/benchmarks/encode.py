@@ -1,0 +1,63 @@
+"""A frozen text encoder reading prompts behind the instruction."""
+
+from __future__ import annotations
+
+from lidit_jax.benchmarks.workload import Builder, Settings, Workload, torch_device, torch_finished
+from lidit_jax.encoders import PromptFormat, TextEncoder, TokenBatch
+
+
+def _encoder(settings: Settings) -> tuple[TextEncoder, TokenBatch]:
+    from lidit_jax import encoders
+
+    encoder = encoders.load(settings.encoder, dtype=settings.dtype)
+    words = " ".join(f"{count} red circles above a blue square," for count in range(40))
+    return encoder, encoder.tokenize([words] * settings.batch, max_prompt_tokens=settings.tokens)
+
+
+def ours(settings: Settings, *, cached: bool = True) -> Workload:
+    """Our encoder; decoders read the instruction once, the others with every prompt."""
+    import jax
+
+    encoder, tokens = _encoder(settings)
+    layer = encoder.default_layer
+    prefix = encoder.prefix_cache(encoder.params, PromptFormat(), layer) if cached else None
+    about = {"encoder": settings.encoder, "tokens": tokens.ids.shape[1], "instruction": tokens.crop}
+    return Workload(
+        lambda: jax.block_until_ready(encoder.encode(tokens, layer, prefix)),
+        settings.batch,
+        about=about,
+    )
+
+
+def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
+    """transformers on the same folder, up to the same layer; the whole sequence every time."""
+    import torch
+    import transformers
+
+    encoder, tokens = _encoder(settings)
+    device = torch_device()
+    model = transformers.AutoModel.from_pretrained(
+        encoder.folder, dtype=getattr(torch, settings.dtype)
+    ).to(device)
+    model.eval()
+    layers = getattr(model, "layers", None)
+    if layers is not None and encoder.default_layer < 0:
+        # Blocks behind the layer that is read are not run here either.
+        del layers[len(layers) + 1 + encoder.default_layer :]
+    call = torch.compile(model) if compiled else model
+    ids, mask = (torch.from_numpy(a).to(device) for a in (tokens.ids, tokens.mask))
+
+    def run() -> None:
+        with torch.no_grad():
+            call(input_ids=ids.long(), attention_mask=mask.long())
+        torch_finished()
+
+    return Workload(run, settings.batch, about={"transformers": transformers.__version__})
+
+
+CONTENDERS: dict[str, Builder] = {
+    "lidit-jax, instruction cached": ours,
+    "lidit-jax, whole sequence": lambda settings: ours(settings, cached=False),
+    "PyTorch, transformers": torchs,
+    "PyTorch, transformers, compile": lambda settings: torchs(settings, compiled=True),
+}

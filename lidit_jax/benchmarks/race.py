@@ -1,0 +1,103 @@
+"""Runs the contenders of a benchmark in turns, and says what came out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from lidit_jax.benchmarks.serve import contenders
+from lidit_jax.benchmarks.turns import Contender, take_turns
+from lidit_jax.benchmarks.workload import Settings
+from lidit_jax.errors import LiditError
+
+
+def race(
+    settings: Settings, *, rounds: int, count: int, warmup: int, torch: bool, only: str = ""
+) -> dict[str, Any]:
+    """Builds everyone, lets them take turns, and returns rows and circumstances.
+
+    Args:
+      settings: of every contender.
+      rounds: turns that are timed.
+      count: pieces of work a turn.
+      warmup: pieces of work before the first turn.
+      torch: whether PyTorch takes part.
+      only: a word that names must contain.
+
+    Raises:
+      LiditError: when nobody is left.
+    """
+    names = [
+        name
+        for name in contenders(settings.kind)
+        if (torch or "PyTorch" not in name) and only in name
+    ]
+    if not names:
+        raise LiditError(f"--only={only}: no contender of lidit bench {settings.kind} is called so")
+    # Two frameworks share the GPU: none may take all of its memory.
+    env = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    threads = settings.threads or len(os.sched_getaffinity(0))
+    running = []
+    for name in names:
+        command = [sys.executable, "-m", "lidit_jax.benchmarks.serve", name, settings.to_json()]
+        contender = Contender(name, command, threads, env)
+        contender.build()
+        print(f"{name}: {contender.error or 'ready'}", file=sys.stderr)
+        running.append(contender)
+    take_turns(running, rounds, count, warmup)
+    first = next((one for one in running if not one.error), running[0])
+    rows = [_with_rates(one.summary(first)) for one in running]
+    return {
+        "settings": settings.to_json(),
+        "rounds": rounds,
+        "count": count,
+        "cpu": platform.processor() or platform.machine(),
+        "versions": _versions(),
+        "rows": rows,
+    }
+
+
+def _with_rates(row: dict[str, Any]) -> dict[str, Any]:
+    """Adds items and operations a second, and the share of the device's peak."""
+    if "error" in row:
+        return row
+    from lidit_jax.parallel.devices import peak_of_kind
+
+    seconds = row["median_seconds"]
+    row["items_per_second"] = row["items"] / seconds
+    if row["flops"]:
+        row["flops_per_second"] = row["flops"] / seconds
+        if peak := peak_of_kind(row["device"]):
+            row["mfu"] = row["flops_per_second"] / peak
+    return row
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """A Markdown table."""
+    print("| contender | s (median) | min to max | items/s | TFLOP/s | MFU | of ours | peak MiB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        if "error" in row:
+            print(f"| {row['name']} | failed: {row['error'][:80]} | | | | | | |")
+            continue
+        rate = f"{row['flops_per_second'] / 1e12:.2f}" if "flops_per_second" in row else ""
+        mfu = f"{row['mfu']:.1%}" if "mfu" in row else ""
+        print(
+            f"| {row['name']} | {row['median_seconds']:.4g} "
+            f"| {row['fastest_round_seconds']:.4g} to {row['slowest_round_seconds']:.4g} "
+            f"| {row['items_per_second']:.1f} | {rate} | {mfu} | {row['of_ours'] or 1:.2f} "
+            f"| {row['peak_bytes'] / 2**20:.0f} |"
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("lidit-jax", "jax", "jaxlib", "flax", "torch", "transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

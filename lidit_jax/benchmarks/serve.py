@@ -1,0 +1,70 @@
+"""One contender in a process of its own: `python -m lidit_jax.benchmarks.serve NAME SETTINGS`.
+
+It answers on its standard output, one JSON object a line: first what it built, then the seconds
+of each piece of work it was asked for (`N` on its standard input), last its peak memory (end of
+input).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+
+from lidit_jax.benchmarks.workload import Builder, Settings, peak_bytes
+
+KINDS = ("attention", "step", "sample", "encode")
+
+
+def contenders(kind: str) -> dict[str, Builder]:
+    """The contenders of a benchmark, ours first; those of PyTorch have its name in theirs."""
+    return importlib.import_module(f"lidit_jax.benchmarks.{kind}").CONTENDERS
+
+
+def main() -> None:
+    """Serves one contender until its input ends."""
+    name, settings = sys.argv[1], Settings.from_json(sys.argv[2])
+    # Libraries print what they like; only the answers may reach the parent.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    if settings.threads and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
+    if "PyTorch" in name:
+        import torch
+
+        torch.set_num_threads(settings.threads or torch.get_num_threads())
+    start = time.perf_counter()
+    workload = contenders(settings.kind)[name](settings)
+    workload.run()
+    built = {
+        "first_seconds": time.perf_counter() - start,
+        "items": workload.items,
+        "flops": workload.flops,
+        "device": _device(name),
+        **workload.about,
+    }
+    print(json.dumps(built), file=answers)
+    for line in sys.stdin:
+        seconds = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            workload.run()
+            seconds.append(time.perf_counter() - start)
+        print(json.dumps(seconds), file=answers)
+    print(json.dumps({"peak_bytes": peak_bytes()}), file=answers)
+
+
+def _device(name: str) -> str:
+    if "PyTorch" in name:
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    import jax
+
+    return jax.devices()[0].device_kind
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The whole train step: forward, backward, clipping, AdamW and averaged weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from lidit_jax.benchmarks.synthetic import Stream, empty_prompt, latent_shape, make_batch
+from lidit_jax.benchmarks.workload import Builder, Settings, Workload, torch_device, torch_finished
+from lidit_jax.config import Config
+from lidit_jax.models.flops import TextStream, forward_flops
+
+_BATCHES = 4
+
+
+def recipe_of(settings: Settings) -> tuple[Config, list[Stream]]:
+    """The recipe with an objective that both sides know, and the sizes of its text."""
+    from lidit_jax.parallel.plan import describe_text
+
+    config = settings.recipe()
+    # All cost the same.
+    diffusion = dataclasses.replace(
+        config.diffusion, process="flow", prediction="x0", loss="velocity", weighting=""
+    )
+    training = dataclasses.replace(config.training, batch_size=settings.batch)
+    config = dataclasses.replace(config, diffusion=diffusion, training=training)
+    text = describe_text(config, prompt=settings.tokens)
+    return config, [Stream(s.width, s.tokens, s.crop) for s in text.streams]
+
+
+def ours(settings: Settings) -> Workload:
+    """The step that `lidit train` compiles, on one device."""
+    import flax.linen as nn
+    import jax
+
+    from lidit_jax.benchmarks.synthetic_task import SyntheticTask
+    from lidit_jax.training.optimizers import make_optimizer
+    from lidit_jax.training.state import create_state
+    from lidit_jax.training.step import make_train_step
+
+    config, streams = recipe_of(settings)
+    task, optimizer = SyntheticTask(config, streams), make_optimizer(config)
+    state = jax.jit(lambda: nn.unbox(create_state(task.init, optimizer, config)))()
+    rng = np.random.default_rng(0)
+    noisy = jax.tree.map(lambda p: p + _noise(rng, p.shape), state.params)
+    state = state.replace(params=noisy)
+    compiled = jax.jit(make_train_step(task.loss, optimizer, config), donate_argnums=0)
+    frozen = jax.device_put(task.frozen)
+    batches = [make_batch(config, streams, settings.batch, seed) for seed in range(_BATCHES)]
+    turn = 0
+
+    def run() -> None:
+        nonlocal state, turn
+        state, _ = compiled(state, frozen, batches[turn % _BATCHES])
+        jax.block_until_ready(state)
+        turn += 1
+
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return Workload(run, settings.batch, _flops(config, streams), {"parameters": count})
+
+
+def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
+    """The same step of the same network in PyTorch."""
+    import torch
+
+    from lidit_jax.benchmarks.torch_training import TorchTrainer
+    from lidit_jax.weights.torch_model import LIDiTTransformer
+
+    config, streams = recipe_of(settings)
+    device = torch_device()
+
+    def to_torch(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(to_torch, value))
+        if value.dtype.name == "bfloat16":
+            return torch.from_numpy(value.view(np.int16)).view(torch.bfloat16).to(device)
+        return torch.from_numpy(value).to(device)
+
+    torch.manual_seed(0)
+    model = LIDiTTransformer(config.model, [s.width for s in streams], latent_shape(config)[-1])
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.from_numpy(_noise(rng, parameter.shape))
+    null = {name: to_torch(value) for name, value in empty_prompt(streams).items()}
+    half = settings.dtype == "bfloat16"
+    crop = [s.crop for s in streams]
+    trainer = TorchTrainer(model.to(device), config, crop, null, compiled=compiled, bfloat16=half)
+    batches = [make_batch(config, streams, settings.batch, seed) for seed in range(_BATCHES)]
+    turn = 0
+
+    def run() -> None:
+        nonlocal turn
+        batch = batches[turn % _BATCHES]
+        trainer.step({name: to_torch(value) for name, value in batch.items()})
+        torch_finished()
+        turn += 1
+
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return Workload(run, settings.batch, _flops(config, streams), {"parameters": count})
+
+
+def _flops(config: Config, streams: list[Stream]) -> float:
+    rows, columns, channels = latent_shape(config)
+    tokens = rows * columns // config.model.patch**2
+    text = [TextStream(s.width, s.tokens, s.crop) for s in streams]
+    forward = forward_flops(config.model, tokens, channels, text)
+    return config.training.batch_size * forward.training
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """So that no gate is zero and no gradient underflows."""
+    return 0.02 * rng.normal(size=shape).astype(np.float32)
+
+
+CONTENDERS: dict[str, Builder] = {
+    "lidit-jax, jit": ours,
+    "PyTorch, eager": torchs,
+    "PyTorch, compile": lambda settings: torchs(settings, compiled=True),
+}

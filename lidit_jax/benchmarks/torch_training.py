@@ -1,0 +1,111 @@
+"""A loss and train step in PyTorch, for `lidit_jax/weights/torch_model.py`."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lidit_jax.config import Config
+
+Batch = dict[str, Tensor | tuple[Tensor, ...]]
+
+
+def x0_velocity_loss(
+    model: Callable[..., Tensor],
+    x0: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    features: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    crop: Sequence[int],
+) -> Tensor:
+    """Rectified flow with x0-prediction and the error measured in velocity.
+
+    t is in [0, 1], 1 being noise; the divisor is at least 0.05 (JiT, arXiv 2511.13720).
+    """
+    share = t.view(-1, 1, 1, 1)
+    prediction = model((1 - share) * x0 + share * noise, 1000 * t, features, masks, crop)
+    velocity_error = (prediction.float() - x0) / share.clamp(min=0.05)
+    return velocity_error.square().mean()
+
+
+class TorchTrainer:
+    """Caption dropout, loss, backward, clipping, AdamW and the average of the weights.
+
+    Args:
+      model: a `LIDiTTransformer`.
+      config: the recipe; flow with x0-prediction and the error in velocity.
+      crop: instruction tokens of each stream.
+      null: features [1, S_k, D_k] and masks [1, S_k] of the empty prompt.
+      compiled: whether `torch.compile` compiles the model.
+      bfloat16: whether the forward pass runs under bfloat16 autocast.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: Config,
+        crop: Sequence[int],
+        null: Batch,
+        *,
+        compiled: bool = False,
+        bfloat16: bool = False,
+    ):
+        diffusion = config.diffusion
+        objective = (diffusion.process, diffusion.prediction, diffusion.loss)
+        assert objective == ("flow", "x0", "velocity"), "this is the only objective here"
+        self.config, self.crop, self.null, self.bfloat16 = config, crop, null, bfloat16
+        self.model = torch.compile(model) if compiled else model
+        self.parameters = list(model.parameters())
+        self.averages = [copy.deepcopy(p.detach()) for p in self.parameters]
+        settings = config.optimizer
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.steps = 0
+        self.device = self.parameters[0].device
+
+    def step(self, batch: Batch) -> float:
+        """One update; returns the loss."""
+        features, masks = self._drop_captions(batch["features"], batch["masks"])
+        x0 = batch["latent"]
+        t = torch.sigmoid(torch.randn(len(x0), device=self.device))
+        shift = self.config.diffusion.shift
+        t = shift * t / (1 + (shift - 1) * t)
+        autocast = torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else None
+        with autocast or contextlib.nullcontext():
+            loss = x0_velocity_loss(
+                self.model, x0, torch.randn_like(x0), t, features, masks, self.crop
+            )
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
+        warmup = self.steps / max(self.config.optimizer.warmup_steps, 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.optimizer.learning_rate * min(warmup, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        decay = min(self.config.training.ema_decay, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
+        self.steps += 1
+        return loss.item()
+
+    def _drop_captions(
+        self, features: Sequence[Tensor], masks: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        drawn = torch.rand(len(features[0]), device=self.device)
+        dropped = drawn < self.config.diffusion.caption_dropout
+
+        def swap(given: Sequence[Tensor], empty: Sequence[Tensor]) -> list[Tensor]:
+            return [
+                torch.where(dropped.view(-1, *[1] * (a.ndim - 1)), b, a)
+                for a, b in zip(given, empty, strict=True)
+            ]
+
+        return swap(features, self.null["features"]), swap(masks, self.null["masks"])

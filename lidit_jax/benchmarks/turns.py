@@ -1,0 +1,105 @@
+"""Contenders in processes of their own that take turns, so that a machine that changes its speed
+changes it for all; a waiting contender sleeps.
+
+A contender's process answers on its standard output, one JSON object a line: first what it built,
+then the seconds of each piece of work it was asked for (`N` on its standard input), and, at the end
+of its input, what there is to say last.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class Contender:
+    """One process."""
+
+    def __init__(self, name: str, command: Sequence[str], threads: int, env: Mapping[str, str]):
+        """Starts it.
+
+        Args:
+          name: in the table.
+          command: that serves the contender.
+          threads: of its libraries.
+          env: more variables.
+        """
+        self.name = name
+        self.rounds: list[list[float]] = []
+        self.built: dict[str, Any] = {}
+        self.error = ""
+        own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self._messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._messages,
+            text=True,
+            env=os.environ | own | dict(env),
+        )
+
+    def build(self) -> None:
+        """Waits for the first piece of work; keeps the error when it fails."""
+        self.built = self._answer() or {}
+
+    def round(self, count: int, *, keep: bool) -> None:
+        """A few pieces of work, timed."""
+        if self.error:
+            return
+        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.flush()
+        seconds = self._answer()
+        if keep and seconds:
+            self.rounds.append(seconds)
+
+    def finish(self) -> None:
+        """Ends the process and takes its last answer."""
+        if self.error:
+            return
+        self._process.stdin.close()
+        self.built |= self._answer() or {}
+        self._process.wait()
+
+    def summary(self, reference: "Contender") -> dict[str, Any]:
+        """One row of a table; `of_ours` is the median over the rounds of its time by theirs."""
+        if self.error:
+            return {"name": self.name, "error": self.error}
+        medians = [statistics.median(seconds) for seconds in self.rounds]
+        reference_medians = [statistics.median(seconds) for seconds in reference.rounds]
+        ratios = [a / b for a, b in zip(medians, reference_medians, strict=False)]
+        return {
+            "name": self.name,
+            "median_seconds": statistics.median(medians),
+            "fastest_round_seconds": min(medians),
+            "slowest_round_seconds": max(medians),
+            "of_ours": statistics.median(ratios) if ratios else None,
+            **self.built,
+            "rounds": self.rounds,
+        }
+
+    def _answer(self) -> Any:
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        self._process.wait()
+        self._messages.seek(0)
+        errors = self._messages.read().strip().splitlines()
+        self.error = next((line for line in reversed(errors) if "Error" in line), "ended early")
+        return None
+
+
+def take_turns(contenders: Sequence[Contender], rounds: int, count: int, warmup: int) -> None:
+    """Lets everyone work `warmup` times, then `rounds` times `count` times, then ends them."""
+    for contender in contenders:
+        contender.round(warmup, keep=False)
+    for _ in range(rounds):
+        for contender in contenders:
+            time.sleep(0.3)  # the last one's idle threads stop spinning
+            contender.round(count, keep=True)
+    for contender in contenders:
+        contender.finish()

@@ -1,0 +1,113 @@
+"""`lidit bench`: times attention, train step, sampling or encoding beside PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.commands.arguments import add_command, positive_int
+from lidit_jax.errors import LiditError
+
+_EXAMPLES = """\
+  lidit bench attention --config=lidit_10b --config.data.image_size=1024 --batch=4
+  lidit bench step --config=lidit_1b --batch=64 --json=step.json
+  lidit bench sample --checkpoint=demo --batch=4
+  lidit bench encode --encoder=smollm2 --tokens=100
+
+It uses what is present: a TPU, a GPU, else the CPU. Every contender lives in its own process and
+they take turns, so that a machine that changes its speed changes it for all; "of ours" is the
+median over the rounds of a time divided by the first line's. PyTorch takes part where it is
+installed (pip install 'lidit-jax[torch]').
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `lidit bench`."""
+    summary = "time attention, train step, sampling or encoding beside PyTorch"
+    parser = add_command(subparsers, "bench", summary, _EXAMPLES, run)
+    parser.add_argument("what", choices=("attention", "step", "sample", "encode"))
+    parser.add_argument("--config", default="demo", metavar="RECIPE", help="for shapes")
+    parser.add_argument("--batch", type=positive_int, default=8, metavar="N")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="default: bfloat16 on accelerators, float32 on CPUs",
+    )
+    parser.add_argument("--checkpoint", default="demo", metavar="PATH", help="of sample")
+    parser.add_argument("--encoder", default="smollm2", metavar="SOURCE", help="of encode")
+    parser.add_argument("--tokens", type=positive_int, default=100, metavar="N", help="of a prompt")
+    parser.add_argument("--rounds", type=positive_int, default=5, metavar="N")
+    parser.add_argument(
+        "--count", type=positive_int, default=3, metavar="N", help="pieces of work a round"
+    )
+    parser.add_argument("--warmup", type=positive_int, default=2, metavar="N")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="of the CPU")
+    parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out")
+    parser.add_argument(
+        "--only", metavar="WORD", help="only contenders with this word in their names"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--config.FIELD", metavar="VALUE", help="override a field of the recipe")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the table; 1 when a contender failed."""
+    from lidit_jax.benchmarks.race import print_rows, race
+    from lidit_jax.benchmarks.workload import Settings
+    from lidit_jax.recipes import load_recipe
+
+    # Mistakes are found here and not in every process.
+    load_recipe(options.config, options.overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = ""
+        torch = not options.no_torch and _has_torch()
+        if options.what == "sample" and torch:
+            exported = _export(options.checkpoint, Path(folder))
+        settings = Settings(
+            kind=options.what,
+            config=options.config,
+            overrides=tuple(options.overrides),
+            batch=options.batch,
+            dtype=options.dtype or ("bfloat16" if _accelerated() else "float32"),
+            threads=options.threads or 0,
+            checkpoint=options.checkpoint,
+            exported=exported,
+            encoder=options.encoder,
+            tokens=options.tokens,
+        )
+        facts = race(
+            settings,
+            rounds=options.rounds,
+            count=options.count,
+            warmup=options.warmup,
+            torch=torch,
+            only=options.only or "",
+        )
+    print_rows(facts["rows"])
+    if options.json:
+        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+    return 1 if any("error" in row for row in facts["rows"]) else 0
+
+
+def _accelerated() -> bool:
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
+def _has_torch() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("torch") is not None
+
+
+def _export(checkpoint: str, folder: Path) -> str:
+    from lidit_jax.cli import main
+
+    out = folder / "torch"
+    if main(["convert", "to-torch", checkpoint, str(out), "--no-parity"]):
+        raise LiditError(f"lidit bench sample: {checkpoint} has no PyTorch twin: use --no-torch")
+    return str(out)
