@@ -19,8 +19,8 @@ pytest.importorskip("qwix", reason="qwix is not installed: pip install 'lidit-ja
 
 X = jax.random.normal(jax.random.key(0), (4, 32, 48))
 ERRORS = {"int8": (0.01, 0.02), "fp8": (0.05, 0.1)}
-"""Relative, of values and gradients. Half a step of int8 is 0.4% of the largest value of a row; e4m3
-keeps 3 bits behind the point, e5m2 two."""
+"""Relative, of values and gradients. Half a step of int8 is 0.4% of the largest value of a row;
+e4m3 keeps 3 bits behind the point, e5m2 two."""
 
 
 def layer(matmul, dtype=jnp.float32):
@@ -58,7 +58,7 @@ def test_values_and_gradients_are_near_the_exact_ones(kind, dtype):
     [("int8", {("i8", "i8")}), ("fp8", {("f8E4M3FN", "f8E4M3FN"), ("f8E5M2", "f8E4M3FN")})],
 )
 def test_all_products_of_a_block_with_weights_are_quantised_and_nothing_else(kind, operands):
-    """Ten of them, forward and twice backward; refiners, modulation, input and output stay exact."""
+    """Ten, forward and twice backward; refiners, modulation, input and output stay exact."""
     arguments = (
         jnp.zeros((2, 8, 8, 4)),
         jnp.zeros(2),
