@@ -120,7 +120,8 @@ def _prepare_environment() -> None:
     from lidit_jax.parallel.libtpu import prepare_libtpu
 
     prepare_libtpu()
-    logging.set_verbosity(logging.ERROR)
+    # Orbax logs whole tracebacks of errors that it raises too, and that commands report in a line.
+    logging.set_verbosity(logging.FATAL)
     # Grain's loader reads absl flags and fails where nobody has parsed them.
     flags.FLAGS.mark_as_parsed()
 
