@@ -10,6 +10,8 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
+        # Eight devices on two busy cores can be late by more than the usual 40 s.
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
     )
 ).strip()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

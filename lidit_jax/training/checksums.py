@@ -23,9 +23,12 @@ def checksums(tree: Any) -> dict[str, int]:
       tree: of arrays of at most 32 bits an element.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    # All are started before any is waited for. One program a shape compiles sooner than one of all.
-    sums = {jax.tree_util.keystr(path): _checksum(leaf) for path, leaf in leaves}
-    return {name: int(value) for name, value in jax.device_get(sums).items()}
+    # One program a shape compiles sooner than one of all. Each is waited for: many collectives in
+    # flight can block each other on several CPU devices.
+    return {
+        jax.tree_util.keystr(path): int(jax.block_until_ready(_checksum(leaf)))
+        for path, leaf in leaves
+    }
 
 
 @jax.jit
