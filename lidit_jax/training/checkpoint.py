@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +133,11 @@ class Checkpoints:
           LiditError: when the checkpoint is damaged or belongs to another model.
         """
         expected = self._described(step).get(_CHECKSUMS)
-        try:
+        with self._reading(step):
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
             )
             _compare(checksums(restored["state"]), expected)
-        except (ValueError, KeyError, OSError, TypeError) as error:
-            raise self._unreadable(step, error) from error
         return restored["state"]
 
     def restore_weights(self, step: int, name: str, shardings: Any = None) -> Any:
@@ -151,7 +150,7 @@ class Checkpoints:
         """
         expected = self._described(step).get(_CHECKSUMS)
         path = self.folder / str(step) / "state"
-        try:
+        with self._reading(step):
             with ocp.PyTreeCheckpointer() as checkpointer:
                 found = checkpointer.metadata(path).item_metadata
                 if found is None:
@@ -175,8 +174,6 @@ class Checkpoints:
                 )
             read = {f".{name}{k}": value for k, value in checksums(restored[name]).items()}
             _compare(read, expected)
-        except (ValueError, KeyError, OSError, TypeError) as error:
-            raise self._unreadable(step, error) from error
         return restored[name]
 
     def metadata(self, step: int) -> dict[str, Any]:
@@ -203,7 +200,7 @@ class Checkpoints:
         finally:
             self._manager.close()
 
-    def _open(self) -> ocp.CheckpointManager:
+    def _open(self, first: bool = True) -> ocp.CheckpointManager:
         keep = self._keep
         return ocp.CheckpointManager(
             self.folder,
@@ -216,40 +213,49 @@ class Checkpoints:
                 create=keep is not None,
                 read_only=keep is None,
                 # What a save that was cut off has left takes room that the next one needs.
-                cleanup_tmp_directories=keep is not None,
+                cleanup_tmp_directories=first and keep is not None,
                 enable_async_checkpointing=keep is not None,
             ),
         )
 
     def _described(self, step: int) -> dict[str, Any]:
-        try:
+        with self._reading(step):
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
             )
             return migrate(restored["metadata"], f"checkpoint {self.folder / str(step)}")
-        except (ValueError, KeyError, OSError, TypeError) as error:
-            raise self._unreadable(step, error) from error
 
     def _failed(self, error: Exception) -> None:
         """Says which save failed and what is intact; the manager forgets it and starts anew."""
         step, self._saving = self._saving, None
         with contextlib.suppress(Exception):  # it may say the same once more
             self._manager.close()
+        if not in_bucket(self.folder):
+            # Its last threads may still write there: what stays is taken away at the next start.
+            for rest in self.folder.glob(f"{step}.*-tmp"):
+                shutil.rmtree(rest, ignore_errors=True)
         text = f"the checkpoint of step {step} could not be written ({_reason(error)})"
         room = f"make room in {self.folder}"
         if jax.process_count() > 1:
             raise LiditError(f"{text}; those before it are intact: {room}, and start again")
-        self._manager = self._open()
+        self._manager = self._open(first=False)
         steps = self._manager.all_steps()
         intact = f"that of step {max(steps)} is intact" if steps else "there is none before it"
         self._failure = f"{text}; {intact}: {room}"
         print(self._failure, flush=True)
 
-    def _unreadable(self, step: int, error: Exception) -> LiditError:
-        return LiditError(
-            f"cannot restore checkpoint {self.folder / str(step)}: {_reason(error)}; delete that "
-            "folder to go on from the one before"
-        )
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Names the checkpoint that cannot be read; TensorStore's errors are of many kinds."""
+        try:
+            yield
+        except LiditError:
+            raise
+        except Exception as error:
+            raise LiditError(
+                f"cannot restore checkpoint {self.folder / str(step)}: {_reason(error)}; delete "
+                "that folder to go on from the one before"
+            ) from error
 
 
 def _compare(read: dict[str, int], expected: dict[str, int] | None) -> None:

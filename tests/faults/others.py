@@ -20,7 +20,7 @@ from PIL import Image
 from tests.faults.runs import Run, resumed_at, unequal
 
 Row = tuple[str, str]
-_SMALL = 20_000
+_SMALL = 100_000
 """Bytes beyond which no file may grow on the "full" disk; every checkpoint has larger ones."""
 
 
@@ -35,7 +35,8 @@ def killed_while_saving(folder: Path, undisturbed: Run, times: int, rng: random.
     for _ in range(times):
         newest = max(run.steps_on_disk(), default=0)
         with run.start() as start:
-            if not start.wait_until(writing):
+            # What the kill before has left is cleaned up by then.
+            if not start.wait_until(lambda s=start, n=newest: s.step() > n and writing()):
                 break
             start.wait_until(_after(rng.randint(0, 20)))
             start.send(signal.SIGKILL)
@@ -135,7 +136,7 @@ def swap(newest: Path, before: Path) -> None:
 
 
 def batches_of_nan(folder: Path, undisturbed: Run) -> Row:
-    """Prepared latents of some records that are NaN."""
+    """Prepared text features of one or two captions that are NaN."""
     data = folder / "data-with-nan"
     # With one held-out caption, the first or the last of all is one that training sees.
     settings = {"data__cache_dir": data, "data__validation_records": 1}
@@ -152,7 +153,7 @@ def batches_of_nan(folder: Path, undisturbed: Run) -> Row:
     assert 0 < skipped < undisturbed.steps, output
     assert all(np.isfinite(value).all() for value in arrays.values())
     return (
-        "2 of 64 records are NaN",
+        "captions whose features are NaN, in some of 64 records",
         f"all weights and averages finite; {skipped} of {run.steps} updates left out, their "
         "records named",
     )
