@@ -11,7 +11,7 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
         # Eight devices on two busy cores can be late by more than the usual 40 s.
-        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+        "--xla_cpu_collective_call_terminate_timeout_seconds=120",
     )
 ).strip()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -21,7 +21,7 @@ from pathlib import Path
 import jax
 import pytest
 from absl import flags
-from jax.experimental.compilation_cache import compilation_cache
+from jax._src import compilation_cache
 
 from lidit_jax.config import Config
 from lidit_jax.recipes import load_recipe
@@ -39,13 +39,25 @@ def repository(request: pytest.FixtureRequest):
 
 
 @pytest.fixture(scope="session")
-def compiled_once(tmp_path_factory) -> Path:
-    """Keeps compiled programs on disk: the tests train the same tiny model again and again."""
-    folder = jax.config.jax_compilation_cache_dir or str(tmp_path_factory.mktemp("xla"))
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilation_cache.reset_cache()
-    return Path(folder)
+def compiled_once():
+    """Keeps compiled programs in memory: the tests train the same tiny model again and again.
+
+    Those that JAX itself would keep, on disk, are not safe here: see `without_stored_programs`.
+    """
+    kept = {}
+
+    def find(key, *_):
+        return kept.get(key, (None, None))
+
+    def keep(key, name, executable, backend, seconds):
+        kept[key] = executable, seconds
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compilation_cache, "is_cache_used", lambda backend: backend.platform == "cpu")
+        patch.setattr(compilation_cache, "get_executable_and_time", find)
+        patch.setattr(compilation_cache, "put_executable_and_time", keep)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        yield
 
 
 @pytest.fixture(scope="session")

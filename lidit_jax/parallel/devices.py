@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from lidit_jax.parallel.topologies import GENERATIONS
 
@@ -33,3 +36,15 @@ def peak_of_kind(kind: str) -> float | None:
     if generation := tpu_generation(kind):
         return GENERATIONS[generation].flops
     return next((flops for name, flops in _GPU_FLOPS.items() if kind.startswith(name)), None)
+
+
+def without_stored_programs(devices: Sequence[jax.Device]) -> None:
+    """Turns JAX's compilation cache off where programs read from it are not safe to run.
+
+    On several CPU devices jaxlib 0.10 runs the collectives of a program that it has compiled in one
+    order, but those of a program that it has read from disk in any order: two devices soon wait for
+    each other for ever.
+    """
+    if len(devices) > 1 and devices[0].platform == "cpu":
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()

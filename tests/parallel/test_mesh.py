@@ -1,5 +1,9 @@
 """The mesh: sizes that fit the devices, and shardings of batches."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -75,3 +79,28 @@ def test_batches_are_split_over_data_and_fsdp_and_the_rest_is_whole():
     assert {shard.data.shape for shard in batch.addressable_shards} == {(2,)}
     whole = jax.device_put(np.arange(8), replicated(mesh))
     assert {shard.data.shape for shard in whole.addressable_shards} == {(8,)}
+
+
+def test_programs_of_several_cpu_devices_are_not_read_from_disk(tmp_path):
+    # jaxlib would run their collectives in another order on each device, until all wait for ever.
+    program = (
+        "import os, sys\n"
+        "os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=' + sys.argv[1]\n"
+        "import jax, jax.numpy as jnp\n"
+        "from lidit_jax.config import MeshConfig\n"
+        "from lidit_jax.parallel.mesh import batch_sharding, make_mesh\n"
+        "jax.config.update('jax_platforms', 'cpu')\n"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)\n"
+        "mesh = make_mesh(MeshConfig())\n"
+        "rows = jax.device_put(jnp.ones((4, 2)), batch_sharding(mesh))\n"
+        "assert jax.jit(jnp.sum)(rows) == 8\n"
+    )
+    stored = {}
+    for devices in ("1", "4"):
+        folder = tmp_path / devices
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder)}
+        command = [sys.executable, "-c", program, devices]
+        subprocess.run(command, env=environment, check=True, timeout=120)
+        stored[devices] = [file.name for file in folder.glob("*") if "sum" in file.name]
+    assert stored["1"]
+    assert not stored["4"]
