@@ -267,6 +267,9 @@ class TrainingConfig:
     """Workdir, checkpoint or exported folder whose averaged weights start this run: the stage
     before (paper, 5.1: 512 px, then 1024 px), or a model to fine-tune. Parameters that it lacks
     are initialised afresh."""
+    init_optimizer: bool = False
+    """Also take over raw weights and the optimizer's moments; `init_from` is then a workdir of the
+    same model and optimizer. The learning rate's schedule starts anew."""
     stop_after_skipped: int = 10
     """Updates in a row that may be left out because they were not finite, before the run stops."""
     watchdog_minutes: float = 0.0

@@ -116,6 +116,10 @@ def check(config: Config) -> None:
                 raise LiditError(f"config.{path}={value!r}: {requirement}")
     _check_encoders(config)
     _check_scores(config)
+    if config.training.init_optimizer and not config.training.init_from:
+        raise LiditError(
+            "config.training.init_optimizer needs a workdir in config.training.init_from"
+        )
     if config.training.task == "lidit":
         _check_model(config)
         _check_process(config)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
-from lidit_jax.config import Config, SamplingConfig
+from lidit_jax.config import Config, MeshConfig, SamplingConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.samplers import fitting_samplers
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
@@ -22,9 +26,11 @@ from lidit_jax.generation import Generator, Variation
 from lidit_jax.image_request import ImageRequest, image_requests
 from lidit_jax.models.image_codec import ImageCodec, load_codec
 from lidit_jax.models.lidit import LIDiT
+from lidit_jax.parallel.mesh import BATCH_AXES, check_model_divides, make_mesh
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, parameter_shardings
 from lidit_jax.prompted_network import Blend, Weaker
 from lidit_jax.sampling_settings import check_settings, override
-from lidit_jax.saved_model import load_model, model_folder
+from lidit_jax.saved_model import describe_model, load_model, model_folder
 from lidit_jax.start_image import Start, start_from
 from lidit_jax.weights.bundle import is_bundle
 
@@ -34,14 +40,22 @@ _BATCH = 16
 class Pipeline:
     """`Pipeline.from_checkpoint("demo")(["a red circle"])` returns uint8 images [B, H, W, 3]."""
 
-    def __init__(self, params: Any, config: Config, metadata: dict[str, Any], codec: ImageCodec):
+    def __init__(
+        self,
+        params: Any,
+        config: Config,
+        metadata: dict[str, Any],
+        codec: ImageCodec,
+        mesh: Mesh | None = None,
+    ):
         """Joins weights with what they were trained with.
 
         Args:
-          params: weights of `LIDiT(config.model)`.
+          params: weights of `LIDiT(config.model)`, where they belong.
           config: the run's configuration.
           metadata: what the checkpoint remembers beside it.
           codec: the autoencoder of its latents.
+          mesh: the devices that share the weights and the images; None for the first one.
 
         Raises:
           LiditError: when an encoder or the autoencoder is not the one of the checkpoint.
@@ -55,7 +69,8 @@ class Pipeline:
         self._metadata = metadata
         self._model = LIDiT(config.model)
         self._params = jax.tree.map(jax.numpy.asarray, params)
-        self._encoders = PromptEncoders(config.encoders)
+        self._mesh = mesh
+        self._encoders = PromptEncoders(config.encoders, mesh)
         self._encoders.check(metadata["encoders"])
         self._null, crop = self._encoders.encode([""])
         self._process = processes.from_config(config.diffusion)
@@ -70,23 +85,30 @@ class Pipeline:
         )
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: str | Path, *, raw: bool = False) -> Pipeline:
+    def from_checkpoint(
+        cls, checkpoint: str | Path, *, raw: bool = False, mesh: MeshConfig | None = None
+    ) -> Pipeline:
         """Loads "demo", an exported folder, a workdir's newest checkpoint or one of the others.
 
         Args:
           checkpoint: name or path.
           raw: the raw weights of a workdir instead of their moving average.
+          mesh: splits network and encoders over all devices, straight from their files, such as
+            `MeshConfig(tensor=4)`; None uses the first device alone.
 
         Raises:
-          LiditError: when there is no such checkpoint, it is damaged, or its encoders are missing.
+          LiditError: when there is no such checkpoint, it is damaged, its encoders are missing, or
+            the mesh does not divide it.
         """
         folder = model_folder(checkpoint)
-        params, config, metadata = load_model(folder, raw=raw)
+        devices = mesh and make_mesh(mesh)
+        shardings = devices and _shardings(folder, devices)
+        params, config, metadata = load_model(folder, raw=raw, shardings=shardings)
         own_codec = folder / "vae" if is_bundle(folder) else None
         if config.training.task != "lidit":
             raise LiditError(f"{folder} holds an autoencoder: name a text-to-image checkpoint")
         codec = load_codec(config.vae, own_codec)
-        return cls(params, config, metadata, codec)
+        return cls(params, config, metadata, codec, devices)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -214,12 +236,15 @@ class Pipeline:
           conditions: of `encode`, for prompts that are drawn again and again; None encodes them.
         """
         batches = []
-        for first in range(0, len(requests), _BATCH):
-            rows = [*range(first, min(first + _BATCH, len(requests)))]
+        shares = math.prod(self._mesh.shape[axis] for axis in BATCH_AXES) if self._mesh else 1
+        batch = -(-_BATCH // shares) * shares
+        for first in range(0, len(requests), batch):
+            rows = [*range(first, min(first + batch, len(requests)))]
             count = len(rows)
-            # A last, shorter batch is filled up, so that it does not compile a second program.
-            if len(requests) > _BATCH:
-                rows += rows[-1:] * (_BATCH - count)
+            # A last, shorter batch is filled up, so that it does not compile a second program; and
+            # any batch to an equal share for each device.
+            full = batch if len(requests) > batch else -(-count // shares) * shares
+            rows += rows[-1:] * (full - count)
             images = self._draw_batch(
                 [requests[row] for row in rows],
                 settings,
@@ -249,19 +274,30 @@ class Pipeline:
             seeds = [request.variation_seed for request in requests]
             variation = Variation(seeds, _column(requests, "variation"))
         negatives = [request.negative_prompt for request in requests]
-        return self._generator(
-            self._params,
-            conditions or self.encode([request.prompt for request in requests]),
-            self.encode(negatives) if any(negatives) else self._null,
-            seeds=[request.seed for request in requests],
-            size=size,
-            settings=settings,
-            guidance=_column(requests, "guidance"),
-            start=start,
-            blend=blend,
-            variation=variation,
-            weaker=weaker and Weaker(weaker._model, weaker._params),
-        )
+        conditions = conditions or self.encode([request.prompt for request in requests])
+        null = self.encode(negatives) if any(negatives) else self._null
+        with self._on_mesh():
+            return self._generator(
+                self._params,
+                conditions,
+                null,
+                seeds=[request.seed for request in requests],
+                size=size,
+                settings=settings,
+                guidance=_column(requests, "guidance"),
+                start=start,
+                blend=blend,
+                variation=variation,
+                weaker=weaker and Weaker(weaker._model, weaker._params),
+            )
+
+    @contextmanager
+    def _on_mesh(self) -> Iterator[None]:
+        if self._mesh is None:
+            yield
+        else:
+            with jax.set_mesh(self._mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+                yield
 
     def _check_weaker(self, weaker: Pipeline, requests: list[ImageRequest]) -> None:
         """Both networks must mean the same by a latent, a time, a prediction and a prompt."""
@@ -276,6 +312,13 @@ class Pipeline:
             raise LiditError("the weaker model predicts something else: take one of the same run")
         if any(request.negative_prompt or request.blend for request in requests):
             raise LiditError("autoguidance has no negative prompt and no blend: leave them out")
+
+
+def _shardings(folder: Path, mesh: Mesh) -> Any:
+    """Where the parameters of a saved model belong."""
+    config, metadata = describe_model(folder)
+    check_model_divides(config, mesh)
+    return parameter_shardings(LIDiT(config.model), len(metadata["crop"]), mesh)
 
 
 def _rows(conditions: TextConditions, rows: list[int]) -> TextConditions:

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
+import jax
+
 from lidit_jax.config import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.paths import PACKAGED, to_path
@@ -28,10 +31,10 @@ def load_model(
       checkpoint: "demo", an exported folder, a workdir (its newest checkpoint), or one of its
         `checkpoints/STEP`.
       raw: the raw weights of a workdir instead of their moving average.
-      shardings: where to put a workdir's parameters; a tree like theirs, which may lack some.
+      shardings: where to put the parameters; a tree like theirs, which may lack some.
 
     Raises:
-      LiditError: when there is no such model, or it is damaged.
+      LiditError: when there is no such model, it is damaged, or it does not divide.
     """
     folder = model_folder(checkpoint)
     if not is_bundle(folder):
@@ -39,7 +42,26 @@ def load_model(
     if raw:
         raise LiditError(f"{folder} holds averaged weights only: leave out --raw")
     bundle = load_bundle(folder)
-    return bundle.params, bundle.config, bundle.metadata
+    params = flax.traverse_util.flatten_dict(bundle.params)
+    known = flax.traverse_util.flatten_dict(shardings or {})
+    params |= {path: jax.device_put(params[path], known[path]) for path in params.keys() & known}
+    return flax.traverse_util.unflatten_dict(params), bundle.config, bundle.metadata
+
+
+def describe_model(checkpoint: str | Path) -> tuple[Config, dict[str, Any]]:
+    """Configuration and metadata of a trained model, without its weights.
+
+    Raises:
+      LiditError: when there is no such model, or it is damaged.
+    """
+    folder = model_folder(checkpoint)
+    if is_bundle(folder):
+        bundle = load_bundle(folder)
+        return bundle.config, bundle.metadata
+    checkpoints, step = open_workdir(folder)
+    with checkpoints:
+        metadata = checkpoints.metadata(step)
+    return config_from_json(json.dumps(metadata.pop("config"))), metadata | {"step": step}
 
 
 def load_workdir(

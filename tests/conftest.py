@@ -16,6 +16,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 ).strip()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from collections import OrderedDict
 from pathlib import Path
 
 import jax
@@ -32,6 +33,10 @@ jax.config.update("jax_default_matmul_precision", "highest")
 flags.FLAGS.mark_as_parsed()
 
 
+_PROGRAMS = 20
+"""Compiled programs in memory: those of three different training runs."""
+
+
 @pytest.fixture(scope="session")
 def repository(request: pytest.FixtureRequest):
     """The root of the checkout."""
@@ -44,13 +49,18 @@ def compiled_once():
 
     Those that JAX itself would keep, on disk, are not safe here: see `without_stored_programs`.
     """
-    kept = {}
+    kept = OrderedDict()
 
     def find(key, *_):
+        if key in kept:
+            kept.move_to_end(key)
         return kept.get(key, (None, None))
 
     def keep(key, name, executable, backend, seconds):
         kept[key] = executable, seconds
+        # One has hundreds of memory maps, of which Linux grants a process 65,530.
+        if len(kept) > _PROGRAMS:
+            kept.popitem(last=False)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compilation_cache, "is_cache_used", lambda backend: backend.platform == "cpu")

@@ -6,7 +6,10 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lidit_jax.benchmarks.serve import contenders
 from lidit_jax.benchmarks.turns import Contender, take_turns
@@ -50,6 +53,8 @@ def race(
     take_turns(running, rounds, count, warmup)
     first = next((one for one in running if not one.error), running[0])
     rows = [_with_rates(one.summary(first)) for one in running]
+    if settings.results:
+        _add_likeness(rows, Path(settings.results), first.name)
     return {
         "settings": settings.to_json(),
         "rounds": rounds,
@@ -75,21 +80,35 @@ def _with_rates(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def _add_likeness(rows: list[dict[str, Any]], results: Path, first: str) -> None:
+    """The PSNR of each contender's images to the first's; None where they are equal."""
+    from lidit_jax.weights.torch_parity import psnr
+
+    reference = np.load(results / f"{first}.npy")
+    for row in rows:
+        if "error" not in row and row["name"] != first:
+            likeness = psnr(np.load(results / f"{row['name']}.npy"), reference)
+            row["psnr_db"] = likeness if np.isfinite(likeness) else None
+
+
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """A Markdown table."""
-    print("| contender | s (median) | min to max | items/s | TFLOP/s | MFU | of ours | peak MiB |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ["contender", "s (median)", "min to max", "items/s", "TFLOP/s", "MFU", "of ours"]
+    columns += ["PSNR", "first, s", "peak MiB"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for row in rows:
         if "error" in row:
-            print(f"| {row['name']} | failed: {row['error'][:80]} | | | | | | |")
+            print(f"| {row['name']} | failed: {row['error'][:80]} {'| ' * (len(columns) - 2)}|")
             continue
+        likeness = row.get("psnr_db", "")
+        likeness = "equal" if likeness is None else likeness and f"{likeness:.1f} dB"
         rate = f"{row['flops_per_second'] / 1e12:.2f}" if "flops_per_second" in row else ""
         mfu = f"{row['mfu']:.1%}" if "mfu" in row else ""
         print(
             f"| {row['name']} | {row['median_seconds']:.4g} "
             f"| {row['fastest_round_seconds']:.4g} to {row['slowest_round_seconds']:.4g} "
             f"| {row['items_per_second']:.1f} | {rate} | {mfu} | {row['of_ours'] or 1:.2f} "
-            f"| {row['peak_bytes'] / 2**20:.0f} |"
+            f"| {likeness} | {row['first_seconds']:.1f} | {row['peak_bytes'] / 2**20:.0f} |"
         )
 
 

@@ -1,41 +1,76 @@
-"""Whole pictures from prompts: encoders, sampler with guidance, autoencoder."""
+"""Whole pictures from prompts: encoders, sampler with guidance, autoencoder.
+
+All take the same steps of Euler's method from the same noise: PyTorch's are those of diffusers'
+scheduler, around the network that `lidit convert to-torch` has exported.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+
 from lidit_jax.benchmarks.workload import Builder, Settings, Workload, torch_device, torch_finished
+from lidit_jax.errors import LiditError
 
 _PROMPTS = ("a red circle", "a blue square and a yellow triangle", "three green stars")
 
 
-def ours(settings: Settings) -> Workload:
+def ours(settings: Settings, *, cache_interval: int = 1) -> Workload:
     """`Pipeline`, as `lidit sample` uses it."""
     from lidit_jax import Pipeline
 
     pipeline = Pipeline.from_checkpoint(settings.checkpoint)
+    if pipeline.config.diffusion.process != "flow":
+        raise LiditError(f"{settings.checkpoint} is no flow: its PyTorch twin here is one")
     prompts = _prompts(settings)
-    steps = pipeline.config.sampling.steps
-    return Workload(lambda: pipeline(prompts, seed=0), settings.batch, about={"steps": steps})
+
+    def run() -> np.ndarray:
+        return pipeline(prompts, seed=0, sampler="euler", cache_interval=cache_interval)
+
+    return Workload(run, settings.batch, about={"steps": pipeline.config.sampling.steps})
 
 
 def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
-    """The same model exported by `lidit convert to-torch`."""
-    from pathlib import Path
-
+    """The loop of diffusers' pipelines around the exported network."""
+    import diffusers
     import torch
 
+    from lidit_jax.weights.torch_export import MODULE
     from lidit_jax.weights.torch_parity import load_module
 
-    folder = Path(settings.exported)
-    model = load_module(folder / "lidit_torch.py").LIDiT.from_pretrained(folder).to(torch_device())
-    if compiled:
-        model.network = torch.compile(model.network)
-    prompts = _prompts(settings)
+    module, device = load_module(Path(settings.exported) / MODULE), torch_device()
+    model = module.LIDiT.from_pretrained(settings.exported).to(device)
+    network = torch.compile(model.network) if compiled else model.network
+    config, prompts = model.config, _prompts(settings)
+    count, side = len(prompts), config.sampling.size // config.downsample
+    texts, limit = [*prompts, *[""] * count], config.lidit.config.encoders.max_prompt_tokens
+    crop = [len(stream.prefix) for stream in config.streams]
+    space, guidance = config.schedule.prediction, config.sampling.guidance
+    sigmas = [sigma for _, sigma, *_ in module.schedule(config.schedule, config.sampling.steps)]
+    noise = [module.noise_of_seed(seed, (side, side, config.channels)) for seed in range(count)]
+    noise = torch.stack(noise).to(device)
+    mean, deviation = (noise.new_tensor(v) for v in (config.latents.mean, config.latents.deviation))
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
 
-    def run() -> None:
-        model(prompts, seed=0)
+    @torch.inference_mode()
+    def run() -> np.ndarray:
+        features, masks = zip(*(encoder(texts, limit) for encoder in model.encoders), strict=True)
+        scheduler.set_timesteps(sigmas=sigmas, device=device)
+        x = noise
+        for sigma, time in zip(scheduler.sigmas, scheduler.timesteps, strict=False):
+            both = network(torch.cat([x, x]), time.repeat(2 * count), features, masks, crop)
+            with_prompt, without = both.chunk(2)
+            prediction = without + guidance * (with_prompt - without)
+            velocity = (x - prediction) / sigma if space == "x0" else prediction
+            x = scheduler.step(velocity, time, x).prev_sample
+        image = model.decoder(x * deviation + mean).clamp(-1, 1)
+        images = ((image + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
         torch_finished()
+        return images
 
-    return Workload(run, settings.batch, about={"torch": torch.__version__})
+    versions = {"torch": torch.__version__, "diffusers": diffusers.__version__}
+    return Workload(run, settings.batch, about=versions)
 
 
 def _prompts(settings: Settings) -> list[str]:
@@ -44,6 +79,7 @@ def _prompts(settings: Settings) -> list[str]:
 
 CONTENDERS: dict[str, Builder] = {
     "lidit-jax": ours,
-    "PyTorch, export": torchs,
-    "PyTorch, export, compile": lambda settings: torchs(settings, compiled=True),
+    "PyTorch, diffusers": torchs,
+    "PyTorch, diffusers, compile": lambda settings: torchs(settings, compiled=True),
+    "lidit-jax, every 2nd step cached": lambda settings: ours(settings, cache_interval=2),
 }

@@ -12,6 +12,9 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
+
+import numpy as np
 
 from lidit_jax.benchmarks.workload import Builder, Settings, peak_bytes
 
@@ -37,9 +40,12 @@ def main() -> None:
         torch.set_num_threads(settings.threads or torch.get_num_threads())
     start = time.perf_counter()
     workload = contenders(settings.kind)[name](settings)
-    workload.run()
+    result = workload.run()
+    first_seconds = time.perf_counter() - start
+    if settings.results:
+        np.save(Path(settings.results) / name, result)
     built = {
-        "first_seconds": time.perf_counter() - start,
+        "first_seconds": first_seconds,
         "items": workload.items,
         "flops": workload.flops,
         "device": _device(name),

@@ -17,8 +17,6 @@ _BATCHES = 4
 
 def recipe_of(settings: Settings) -> tuple[Config, list[Stream]]:
     """The recipe with an objective that both sides know, and the sizes of its text."""
-    from lidit_jax.parallel.plan import describe_text
-
     config = settings.recipe()
     # All cost the same.
     diffusion = dataclasses.replace(
@@ -26,8 +24,15 @@ def recipe_of(settings: Settings) -> tuple[Config, list[Stream]]:
     )
     training = dataclasses.replace(config.training, batch_size=settings.batch)
     config = dataclasses.replace(config, diffusion=diffusion, training=training)
-    text = describe_text(config, prompt=settings.tokens)
-    return config, [Stream(s.width, s.tokens, s.crop) for s in text.streams]
+    return config, text_streams(config, settings.tokens)
+
+
+def text_streams(config: Config, tokens: int) -> list[Stream]:
+    """The sizes of the recipe's text with so many tokens of a prompt."""
+    from lidit_jax.parallel.plan import describe_text
+
+    text = describe_text(config, prompt=tokens)
+    return [Stream(s.width, s.tokens, s.crop) for s in text.streams]
 
 
 def ours(settings: Settings) -> Workload:

@@ -20,11 +20,6 @@ class Stream:
     crop: int
     """Instruction tokens."""
 
-    @classmethod
-    def parse(cls, text: str) -> "Stream":
-        """From `WIDTHxTOKENSxCROP`."""
-        return cls(*map(int, text.split("x")))
-
 
 def latent_shape(config: Config) -> tuple[int, int, int]:
     """Rows, columns and channels of one training example."""

@@ -32,7 +32,9 @@ class Settings:
     checkpoint: str = "demo"
     """What "sample" draws with."""
     exported: str = ""
-    """Its export to PyTorch: a folder."""
+    """Its export to PyTorch: a folder, or empty."""
+    results: str = ""
+    """Folder for what contenders draw, to be compared; empty to keep nothing."""
     encoder: str = "smollm2"
     """What "encode" reads with."""
     tokens: int = 100
@@ -60,7 +62,7 @@ class Workload:
     """A contender that is ready."""
 
     run: Callable[[], Any]
-    """One piece of work, finished when it returns."""
+    """One piece of work, finished when it returns. An array that it returns may be compared."""
     items: int
     """What one piece handles: images, prompts, sequences."""
     flops: float | None = None

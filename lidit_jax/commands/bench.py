@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
             threads=options.threads or 0,
             checkpoint=options.checkpoint,
             exported=exported,
+            results=folder if options.what == "sample" else "",
             encoder=options.encoder,
             tokens=options.tokens,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from lidit_jax.output import writable_folder
 from lidit_jax.paths import to_path
 
 if TYPE_CHECKING:
+    from lidit_jax.config import MeshConfig
     from lidit_jax.image_record import ImageRecord
     from lidit_jax.pipeline import Pipeline
 
@@ -120,6 +122,11 @@ def add_parser(subparsers: Any) -> None:
     add("--apg-momentum", type=float, metavar="B", help="apg: momentum, usually negative")
     add("--weaker-checkpoint", metavar="PATH", help="autoguidance: move away from this model")
 
+    group = parser.add_argument_group("several devices (left out: the first one does it all)")
+    add = group.add_argument
+    add("--tensor", type=positive_int, metavar="N", help="split heads and FFNs over N of them")
+    add("--fsdp", type=positive_int, metavar="N", help="split the weights' width over N of them")
+
     group = parser.add_argument_group("other jobs")
     add = group.add_argument
     add("--variation", type=fraction, default=0.0, metavar="V", help="turn the noise by V, 0 to 1")
@@ -147,10 +154,9 @@ def run(options: argparse.Namespace) -> int:
     with writable_folder(files[0].parent, "--out"):
         from lidit_jax.pipeline import Pipeline
 
-        pipeline = Pipeline.from_checkpoint(options.checkpoint, raw=options.raw)
-        weaker = None
-        if options.weaker_checkpoint:
-            weaker = Pipeline.from_checkpoint(options.weaker_checkpoint, raw=options.raw)
+        load = functools.partial(Pipeline.from_checkpoint, raw=options.raw, mesh=_mesh(options))
+        pipeline = load(options.checkpoint)
+        weaker = load(options.weaker_checkpoint) if options.weaker_checkpoint else None
         if record:
             _check_same(options.again, options.checkpoint, pipeline, record.fingerprint)
             if weaker is not None and record.weaker_fingerprint:
@@ -171,6 +177,16 @@ def run(options: argparse.Namespace) -> int:
         _write(options, pipeline, weaker, prompts, fields, settings, start, images, files)
     print(files[0] if len(files) == 1 else f"{len(files)} images in {files[0].parent}")
     return 0
+
+
+def _mesh(options: argparse.Namespace) -> MeshConfig | None:
+    """All devices, if the options split the model; else the first device alone."""
+    sizes = {name: getattr(options, name) for name in ("tensor", "fsdp") if getattr(options, name)}
+    if not sizes:
+        return None
+    from lidit_jax.config import MeshConfig
+
+    return MeshConfig(**sizes)
 
 
 def _read_record(options: argparse.Namespace) -> ImageRecord | None:

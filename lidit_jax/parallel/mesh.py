@@ -61,12 +61,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def check_divisions(config: Config, mesh: Mesh) -> None:
-    """Refuses a mesh that does not divide what it splits.
+    """Refuses a mesh that does not divide what training splits.
 
     Raises:
       LiditError: names the axis, what it must divide, and the nearest sizes that do.
     """
-    model, training = config.model, config.training
+    training = config.training
     rows = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if training.batch_size % (rows * training.accumulation):
         unit = rows * training.accumulation
@@ -75,8 +75,17 @@ def check_divisions(config: Config, mesh: Mesh) -> None:
             f"devices{f' and {training.accumulation} parts' if training.accumulation > 1 else ''}: "
             f"take a multiple of {unit}, such as {max(round(training.batch_size / unit), 1) * unit}"
         )
-    if training.task != "lidit":
-        return
+    if training.task == "lidit":
+        check_model_divides(config, mesh)
+
+
+def check_model_divides(config: Config, mesh: Mesh) -> None:
+    """Refuses a mesh that does not divide the network.
+
+    Raises:
+      LiditError: names the axis, what it must divide, and the nearest sizes that do.
+    """
+    model = config.model
     downsample = 1 if config.vae.source == "pixels" else config.vae.downsample
     tokens = (config.data.image_size // (downsample * model.patch)) ** 2
     for axis, name, whole in (

@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from lidit_jax.errors import LiditError
@@ -28,6 +29,27 @@ def state_shardings(boxed_shapes: Any, mesh: Mesh) -> Any:
     """
     specs = nn.get_partition_spec(boxed_shapes)
     return nn.logical_to_mesh_sharding(specs, mesh, LOGICAL_AXIS_RULES)
+
+
+def parameter_shardings(model: nn.Module, streams: int, mesh: Mesh) -> Any:
+    """Shardings of the parameters of a `LIDiT`, whatever the widths of its features and latents.
+
+    Args:
+      model: the network.
+      streams: how many encoders it reads.
+      mesh: the devices.
+    """
+    side = model.config.patch
+    shapes = jax.eval_shape(
+        model.init,
+        jax.random.key(0),
+        jnp.zeros((1, side, side, 1)),
+        jnp.zeros(1),
+        [jnp.zeros((1, 1, 1))] * streams,
+        [jnp.ones((1, 1), bool)] * streams,
+        (0,) * streams,
+    )
+    return state_shardings(shapes["params"], mesh)
 
 
 def shapes_on(mesh: Mesh, boxed_shapes: Any) -> Any:

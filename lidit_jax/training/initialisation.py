@@ -6,18 +6,23 @@ from typing import Any
 
 import flax.traverse_util
 import jax
+import optax
 
 from lidit_jax.errors import LiditError
-from lidit_jax.saved_model import load_model
+from lidit_jax.saved_model import load_model, model_folder, open_workdir
 from lidit_jax.training.state import TrainState
 
 
-def start_from(state: TrainState, source: str) -> tuple[TrainState, list[str]]:
+def start_from(
+    state: TrainState, source: str, *, optimizer: bool = False
+) -> tuple[TrainState, list[str]]:
     """A fresh state with the averaged weights of `source` as its weights and averages.
 
     Args:
       state: fresh and already sharded; optimizer, step and keys stay as they are.
       source: a workdir of `lidit train`, one of its checkpoints, or an exported folder.
+      optimizer: take over raw weights, averages and the optimizer's moments, all as they are; then
+        it must be a workdir of the same model and optimizer.
 
     Returns:
       The state, and the parameters that the source lacks, which stay as initialised.
@@ -25,6 +30,8 @@ def start_from(state: TrainState, source: str) -> tuple[TrainState, list[str]]:
     Raises:
       LiditError: when the source cannot be read, or a parameter has another shape there.
     """
+    if optimizer:
+        return _taken_over(state, source), []
     fresh = flax.traverse_util.flatten_dict(state.params, sep="/")
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state.params)
     weights, _, _ = load_model(source, shardings=shardings)
@@ -53,3 +60,32 @@ def start_from(state: TrainState, source: str) -> tuple[TrainState, list[str]]:
     averages = jax.tree.map(lambda leaf: leaf.copy(), params)
     missing = sorted(fresh.keys() - given.keys())
     return state.replace(params=params, ema_params=averages), missing
+
+
+def _taken_over(state: TrainState, source: str) -> TrainState:
+    checkpoints, step = open_workdir(model_folder(source))
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    )
+    try:
+        with checkpoints:
+            kept = checkpoints.restore(step, shapes)
+    except LiditError as error:
+        raise LiditError(
+            f"config.training.init_optimizer: {source!r} does not hold this model with this "
+            "optimizer; set it to False to take its weights alone"
+        ) from error
+
+    def schedule(part: Any) -> bool:
+        return isinstance(part, optax.ScaleByScheduleState)
+
+    # The learning rate follows the schedule of this run from its beginning.
+    opt_state = jax.tree.map(
+        lambda fresh, old: fresh if schedule(fresh) else old,
+        state.opt_state,
+        kept.opt_state,
+        is_leaf=schedule,
+    )
+    return kept.replace(
+        step=state.step, position=state.position, key=state.key, opt_state=opt_state
+    )

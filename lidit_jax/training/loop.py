@@ -89,7 +89,9 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         else:
             state = jax.jit(lambda: nn.unbox(create()), out_shardings=shardings)()
             if training.init_from:
-                state, fresh = start_from(state, training.init_from)
+                state, fresh = start_from(
+                    state, training.init_from, optimizer=training.init_optimizer
+                )
         refuse_other_data(config, task, int(state.position))
         _describe(state, config, workdir)
         sizes = (training.steps, training.batch_size, first_step, task.training_flops)

@@ -199,8 +199,8 @@ def _export_autoencoder(source: Source, out: Path) -> dict[str, Any]:
         trained = json.loads((folder / "config.json").read_text())["config"]["vae"]
         if trained.get("architecture", "patch") != "patch":
             raise LiditError(
-                f"{folder} is an autoencoder of architecture {trained['architecture']!r} trained "
-                "here, which has no PyTorch export yet: only 'patch' and diffusers' own have"
+                f"{folder} is not in diffusers' layout: `lidit export` its workdir again, and set "
+                "config.vae.source to that folder"
             )
         kind = {"kind": "patch"}
         channels, downsample = trained["channels"], trained["downsample"]

@@ -26,11 +26,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lidit_jax.benchmarks.step import text_streams
+from lidit_jax.benchmarks.synthetic import Stream
 from lidit_jax.config import Config
 from lidit_jax.recipes import load_recipe
-
-from .synthetic import Stream
-from .train_step import DEMO_STREAMS
 
 WAYS = ("bare", "watched", "saving")
 _RECORDS = 256
@@ -86,9 +85,8 @@ class Turns:
 
 def overhead(config: Config, streams: list[Stream], turns: Turns) -> None:
     """Runs the loop of `lidit train` until all turns are over."""
+    from lidit_jax.benchmarks.synthetic_task import SyntheticTask
     from lidit_jax.training import loop
-
-    from .synthetic_task import SyntheticTask
 
     def only_watched(cls: type, *names: str) -> type:
         """A class whose methods of these names do nothing in bare turns."""
@@ -133,9 +131,8 @@ def overhead(config: Config, streams: list[Stream], turns: Turns) -> None:
 
 def first_step(config: Config, streams: list[Stream], begun: float) -> None:
     """Prints the seconds from `begun` to the end of the first step, and ends the process."""
+    from lidit_jax.benchmarks.synthetic_task import SyntheticTask
     from lidit_jax.training import loop
-
-    from .synthetic_task import SyntheticTask
 
     class Log(loop.RunLog):
         def accumulate(self, averages: Any) -> None:
@@ -158,7 +155,7 @@ def start_seconds(arguments: argparse.Namespace) -> list[float]:
         for _ in range(3):
             command = [sys.executable, "-m", "tests.benchmarks.overhead", "--begun"]
             command += [str(time.time()), "--config", arguments.config]
-            command += ["--streams", arguments.streams]
+            command += ["--tokens", str(arguments.tokens)]
             environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
             result = subprocess.run(
                 command, env=environment, capture_output=True, text=True, check=False
@@ -193,12 +190,11 @@ def main() -> None:
     """Measures both, and prints tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/demo.py")
-    parser.add_argument("--streams", default=DEMO_STREAMS, help="WIDTHxTOKENSxCROP,… of encoders")
+    parser.add_argument("--tokens", type=int, default=30, help="of a prompt, with its padding")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8, help="steps of a turn")
     parser.add_argument("--begun", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    streams = [Stream.parse(text) for text in arguments.streams.split(",")]
     never = 1_000_000_000
     settings = [f"training.{name}={never}" for name in ("steps", "eval_every", "image_every")]
     settings += ["training.keep_checkpoints=1", "training.watchdog_minutes=30"]
@@ -209,6 +205,7 @@ def main() -> None:
 
     flags.FLAGS.mark_as_parsed()  # Grain reads them, and nobody else has parsed them
     config = load_recipe(arguments.config, settings)
+    streams = text_streams(config, arguments.tokens)
     if arguments.begun:
         first_step(config, streams, arguments.begun)
         return

@@ -7,6 +7,7 @@ import pytest
 from lidit_jax.benchmarks.serve import KINDS, contenders
 from lidit_jax.benchmarks.workload import Settings
 from lidit_jax.cli import main
+from tests.weights.exported import make_bundle, small
 
 QUICK = ["--rounds=2", "--count=1", "--warmup=1", "--batch=2", "--config=tests/tiny_recipe.py"]
 
@@ -56,6 +57,18 @@ def test_an_encoder_is_timed_alone(tmp_path, tiny_encoders):
     assert status == 0
     assert encoder["items_per_second"] > 0
     assert encoder["instruction"] > 0
+
+
+def test_pictures_are_timed_beside_diffusers_scheduler_and_are_the_same(tiny_config, tmp_path):
+    bundle = make_bundle(tmp_path / "bundle", small(tiny_config()))
+    status, rows = bench(tmp_path, "sample", f"--checkpoint={bundle}")
+    names = [row["name"] for row in rows]
+    assert names[:2] == ["lidit-jax", "PyTorch, diffusers"]
+    assert "error" not in rows[1]
+    assert rows[0]["steps"] == 3
+    likeness = rows[1]["psnr_db"]
+    assert likeness is None or likeness > 45, "None is equal"
+    assert status == 0
 
 
 @pytest.mark.parametrize(

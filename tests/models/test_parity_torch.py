@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from lidit_jax.benchmarks.torch_training import x0_velocity_loss
 from lidit_jax.config import DiffusionConfig, RefinerConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.models import LIDiT
@@ -20,7 +21,6 @@ from lidit_jax.weights.torch_layout import torch_state
 from lidit_jax.weights.torch_model import LIDiTTransformer
 
 from ..quick import random_parameters
-from ..torch_training import x0_velocity_loss
 from .conftest import small_config
 
 TOLERANCE = 1e-4

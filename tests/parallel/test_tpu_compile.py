@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ MESHES = {
     "v5p:2x2x2": {"data": 1, "fsdp": 2, "tensor": 2, "context": 2},
 }
 MIB = 2**20
+GOLDEN = Path(__file__).with_name("golden_traffic.json")
 CEILING = {"v5e:2x4": 232 * MIB, "v5p:2x2x2": 310 * MIB}
 """Arguments and temporaries of one chip, in bytes: measured, and a quarter more."""
 
@@ -74,16 +76,19 @@ class Program:
         return find_collectives(self.compiled, LogicalMesh(np.zeros(sizes), AXES))
 
 
-@pytest.fixture(scope="module", params=MESHES)
-def program(request, tmp_path_factory, repository):
-    folder: Path = tmp_path_factory.mktemp("program")
+def compile_program(topology, folder, repository):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_OPTIMIZATION_LEVEL": "O0"}
-    arguments = [request.param, json.dumps(MESHES[request.param]), str(folder)]
+    arguments = [topology, json.dumps(MESHES[topology]), str(folder)]
     subprocess.run(
         [sys.executable, "-c", COMPILE, *arguments], env=environment, cwd=repository, check=True
     )
     texts = {name: (folder / name).read_text() for name in ("lowered", "compiled", "bytes")}
-    return Program(request.param, texts["lowered"], texts["compiled"], int(texts["bytes"]))
+    return Program(topology, texts["lowered"], texts["compiled"], int(texts["bytes"]))
+
+
+@pytest.fixture(scope="module", params=MESHES)
+def program(request, tmp_path_factory, repository):
+    return compile_program(request.param, tmp_path_factory.mktemp("program"), repository)
 
 
 def test_both_attentions_of_a_block_are_pallas_kernels_forward_and_backward(program):
@@ -131,3 +136,31 @@ def test_each_axis_carries_what_it_should_in_the_layer_loop(program):
 
 def test_memory_stays_below_its_ceiling(program):
     assert program.bytes < CEILING[program.topology]
+
+
+def traffic(program):
+    """The bytes of the largest collective of each kind, set of mesh axes and place."""
+    largest = {}
+    for found in program.collectives:
+        axes = "+".join(sorted(found.axes)) or "unnamed axes"
+        name = f"{found.kind} over {axes}, {'in blocks' if found.in_loop else 'outside'}"
+        largest[name] = max(largest.get(name, 0), int(found.size))
+    return largest
+
+
+def test_a_step_sends_nothing_new_and_nothing_larger(program):
+    """One accidental gather would show. `python -m tests.parallel.test_tpu_compile` writes the file
+    anew; read the difference before committing it."""
+    allowed, found = json.loads(GOLDEN.read_text())[program.topology], traffic(program)
+    assert found.keys() <= allowed.keys()
+    for name, size in found.items():
+        assert size <= allowed[name], name
+
+
+if __name__ == "__main__":
+    golden = {}
+    for topology in MESHES:
+        with tempfile.TemporaryDirectory() as name:
+            compiled = compile_program(topology, Path(name), Path(__file__).parents[2])
+        golden[topology] = dict(sorted(traffic(compiled).items()))
+    GOLDEN.write_text(json.dumps(golden, indent=2) + "\n")

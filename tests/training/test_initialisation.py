@@ -2,13 +2,16 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from lidit_jax.errors import LiditError
 from lidit_jax.saved_model import load_model
+from lidit_jax.training.checkpoint import Checkpoints
 from lidit_jax.training.initialisation import start_from
 from lidit_jax.training.loop import train
-from lidit_jax.training.state import TrainState
+from lidit_jax.training.optimizers import make_optimizer
+from lidit_jax.training.state import TrainState, create_state
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +69,41 @@ def test_a_run_says_what_it_started_from_and_does_not_go_on_with_the_old_steps(
     assert "starting at step 0" in output
     assert f"weights from {trained}; 0 parameters start afresh" in output.replace("\n", "")
     assert state.step == 4
+
+
+@pytest.fixture(scope="module")
+def created(tiny_config, averages):
+    """A fresh state with the optimizer of the tiny run."""
+    config = tiny_config()
+    optimizer = make_optimizer(config)
+    zeros = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), averages)
+    state = create_state(lambda key: zeros, optimizer, config)
+    return jax.jit(lambda: state)()
+
+
+def parts(state, kind):
+    """All parts of the optimizer's state of one type."""
+    leaves = jax.tree.leaves(state.opt_state, is_leaf=lambda part: isinstance(part, kind))
+    return [part for part in leaves if isinstance(part, kind)]
+
+
+def test_the_optimizer_may_be_taken_over_too(trained, created):
+    """Raw weights, averages and moments go on; step, data and learning rate begin anew."""
+    state, missing = start_from(created, str(trained), optimizer=True)
+    assert missing == []
+    with Checkpoints(trained) as checkpoints:
+        for name in ("params", "ema_params"):
+            weights = checkpoints.restore_weights(8, name)
+            jax.tree.map(np.testing.assert_array_equal, getattr(state, name), weights)
+    (moments,) = parts(state, optax.ScaleByAdamState)
+    assert moments.count == 8
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(moments.nu))
+    (schedule,) = parts(state, optax.ScaleByScheduleState)
+    assert schedule.count == state.step == state.position == 0
+    np.testing.assert_array_equal(state.key, created.key)
+
+
+def test_another_optimizer_is_refused(trained, created):
+    other = created.replace(opt_state=optax.sgd(1.0).init(created.params))
+    with pytest.raises(LiditError, match="does not hold this model with this optimizer; set it to"):
+        start_from(other, str(trained), optimizer=True)

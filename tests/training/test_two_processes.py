@@ -101,6 +101,14 @@ def test_one_process_of_eight_devices_goes_on_with_the_same_losses(undisturbed, 
     assert alone.losses() == pytest.approx(undisturbed.losses(), rel=1e-5)
 
 
+def test_two_processes_may_go_on_encoding_captions_themselves(undisturbed, halfway, job):
+    """Whose features the first three steps read from the disk; the encoder is split over both."""
+    shutil.copytree(halfway.workdir, (online := job("online")).workdir)
+    online.start(2, "training.steps=4", "data.text_features=online", "data.encode_steps=2")
+    expected = {step: loss for step, loss in undisturbed.losses().items() if step <= 4}
+    assert online.losses() == pytest.approx(expected, rel=1e-5)
+
+
 def test_half_a_set_of_variables_is_refused(job, monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     command = [sys.executable, "-m", "lidit_jax.cli", "train", f"--config={RECIPE}"]

@@ -1,0 +1,59 @@
+"""One model over several devices: split straight from its files, drawing the same images."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from lidit_jax import Pipeline
+from lidit_jax.cli import main
+from lidit_jax.config import MeshConfig
+from lidit_jax.errors import LiditError
+from tests.weights.exported import make_bundle
+
+PROMPTS = ["a red circle", "two blue stars", "a green cross"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_config, tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundle"), tiny_config())
+
+
+@pytest.fixture(scope="module")
+def alone(bundle):
+    return Pipeline.from_checkpoint(bundle)(PROMPTS, seed=3)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{}, {"tensor": 2, "fsdp": 2}, {"tensor": 4, "context": 2}],
+    ids=["data=8", "tensor=2,fsdp=2", "tensor=4,context=2"],
+)
+def test_images_do_not_depend_on_the_mesh(sizes, bundle, alone):
+    """The noise is bit-equal (`tests/diffusion`); sums in another order change images little."""
+    split = Pipeline.from_checkpoint(bundle, mesh=MeshConfig(**sizes))
+    together = split(PROMPTS, seed=3)
+    assert together.shape == alone.shape, "three images are no equal share for each device"
+    assert np.abs(together.astype(int) - alone).max() <= 2
+
+
+def test_no_device_holds_all_weights(bundle, trained):
+    for model in (bundle, trained):
+        split = Pipeline.from_checkpoint(model, mesh=MeshConfig(data=1, tensor=4, fsdp=2))
+        leaves = jax.tree.leaves(split._params)
+        held = sum(leaf.addressable_shards[0].data.size for leaf in leaves)
+        assert held < 0.25 * sum(leaf.size for leaf in leaves)
+        whole = Pipeline.from_checkpoint(model)
+        assert split.fingerprint == whole.fingerprint
+
+
+def test_the_command_line_splits_too(bundle, alone, tmp_path):
+    arguments = ["sample", f"--checkpoint={bundle}", f"--out={tmp_path}/x.png", "--tensor=4"]
+    assert main([*arguments, "--fsdp=2", f"--prompt={PROMPTS[0]}", "--seed=3"]) == 0
+    image = np.asarray(Image.open(tmp_path / "x.png"))
+    assert np.abs(image.astype(int) - alone[0]).max() <= 2
+
+
+def test_a_mesh_that_does_not_divide_the_model_is_refused(bundle):
+    with pytest.raises(LiditError, match=r"mesh\.tensor=8 does not divide config\.model\.heads"):
+        Pipeline.from_checkpoint(bundle, mesh=MeshConfig(tensor=8))
