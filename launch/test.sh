@@ -16,4 +16,5 @@ say "ruff, shellcheck and hadolint"
 # Its wheel is for Linux on x86 only.
 if [[ -x $venv/bin/hadolint ]]; then "$venv/bin/hadolint" launch/docker/*.Dockerfile; fi
 say "pytest"
-"$venv/bin/python" -m pytest "$@"
+# Two workers: one process keeps little more than one core busy.
+"$venv/bin/python" -m pytest -n 2 --dist loadfile "$@"

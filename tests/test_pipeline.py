@@ -1,5 +1,6 @@
 """From a recipe to pictures and to a folder to share: the whole way, in one place."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image

@@ -54,7 +54,7 @@ def race(
     first = next((one for one in running if not one.error), running[0])
     rows = [_with_rates(one.summary(first)) for one in running]
     if settings.results:
-        _add_likeness(rows, Path(settings.results), first.name)
+        add_likeness(rows, Path(settings.results), first.name)
     return {
         "settings": settings.to_json(),
         "rounds": rounds,
@@ -80,8 +80,14 @@ def _with_rates(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _add_likeness(rows: list[dict[str, Any]], results: Path, first: str) -> None:
-    """The PSNR of each contender's images to the first's; None where they are equal."""
+def add_likeness(rows: list[dict[str, Any]], results: Path, first: str) -> None:
+    """Adds the PSNR of each contender's images to the first's; None where they are equal.
+
+    Args:
+      rows: of contenders, by "name"; those with an "error" are left alone.
+      results: has NAME.npy of each.
+      first: whose images are the reference.
+    """
     from lidit_jax.weights.torch_parity import psnr
 
     reference = np.load(results / f"{first}.npy")

@@ -40,14 +40,10 @@ def parameter_shardings(model: nn.Module, streams: int, mesh: Mesh) -> Any:
       mesh: the devices.
     """
     side = model.config.patch
+    image, features = jnp.zeros((1, side, side, 1)), [jnp.zeros((1, 1, 1))] * streams
+    masks, crop = [jnp.ones((1, 1), bool)] * streams, (0,) * streams
     shapes = jax.eval_shape(
-        model.init,
-        jax.random.key(0),
-        jnp.zeros((1, side, side, 1)),
-        jnp.zeros(1),
-        [jnp.zeros((1, 1, 1))] * streams,
-        [jnp.ones((1, 1), bool)] * streams,
-        (0,) * streams,
+        lambda key: model.init(key, image, jnp.zeros(1), features, masks, crop), jax.random.key(0)
     )
     return state_shardings(shapes["params"], mesh)
 

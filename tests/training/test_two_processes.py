@@ -36,7 +36,8 @@ class Job:
         for number in range(processes):
             devices = f"--xla_force_host_platform_device_count={8 // processes}"
             environment = os.environ | {
-                "XLA_FLAGS": f"{devices} --xla_backend_optimization_level=0",
+                "XLA_FLAGS": f"{devices} --xla_backend_optimization_level=0 "
+                "--xla_llvm_disable_expensive_passes=true",
                 "JAX_COMPILATION_CACHE_DIR": str(self.folder / "xla"),
             }
             if processes > 1:
