@@ -70,11 +70,11 @@ def test_ctrl_c_lets_every_process_save(repository, tmp_path):
         cwd=repository,
         env=os.environ | {"LIDIT_VENV": str(tmp_path)},
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("started?"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     launch.send_signal(signal.SIGINT)
-    assert launch.wait(20) == 130
+    assert launch.wait(60) == 130
     assert len(list(tmp_path.glob("saved?"))) == 2
 
 
