@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Sourced by the scripts beside it: one virtual environment in the checkout, made once, kept current.
 # LIDIT_VENV names another place for it, LIDIT_PYTHON another interpreter; LIDIT_PLATFORM is tpu, cuda
-# or cpu where the machine shall not be asked; LIDIT_STORE is gcs or s3 for runs in such buckets.
+# or cpu where the machine shall not be asked; LIDIT_STORE is gcs, s3 or gcs,s3 for runs in such
+# buckets.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${LIDIT_VENV:-$root/.venv}
@@ -72,6 +73,8 @@ extras() {
   if [[ $driver =~ ^([0-9]+)\. ]]; then
     # CUDA 13 needs driver 580 or later.
     if ((BASH_REMATCH[1] >= 580)); then names+=(cuda); else names+=(cuda12); fi
+  elif [[ ${LIDIT_PLATFORM-} == cuda ]]; then
+    names+=(cuda) # where an image is built there is no driver
   fi
   if [[ -n ${LIDIT_STORE-} ]]; then names+=("$LIDIT_STORE"); fi
   if [[ $1 == test ]]; then names+=(test); fi

@@ -10,7 +10,7 @@ log=$state/log status=$state/status pid=$state/pid
 
 running() { [[ -f $pid ]] && kill -0 "$(<"$pid")" 2>/dev/null; }
 
-# The run itself, and what must follow it. Worker 0 leaves its compiled programs for the next run.
+# The run itself, and what must follow it. It leaves its compiled programs for the next run.
 train() {
   local cache=$1 result=0
   shift

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib.metadata import distribution
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,6 +214,19 @@ def test_mistakes_get_one_line_and_leave_nothing_behind(
     assert expected in shown.err
     assert shown.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("step", "status"), [(3, 143), (8, 0)])
+def test_a_scheduler_can_tell_a_stopped_run_from_a_finished_one(
+    step, status, tmp_path, monkeypatch
+):
+    from lidit_jax.training import loop
+
+    monkeypatch.setattr(loop, "train", lambda *_: SimpleNamespace(step=np.int32(step)))
+    train = ["train", "--config=demo", f"--workdir={tmp_path / 'run'}", "--config.training.steps=8"]
+    assert main(train) == 0
+    monkeypatch.setenv("LIDIT_STOPPED_STATUS", "143")
+    assert main(train) == status
 
 
 def test_a_prompt_of_5000_tokens_is_refused(tmp_path, capsys):

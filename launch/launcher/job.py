@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from launcher.commands import Commands, LaunchError, last_line
 
+STOPPED_STATUS = 143
+"""What `lidit train` shall end with after a SIGTERM (128 + 15); 0 would mean that all is done.
+
+XPK restarts on it (https://github.com/AI-Hypercomputer/xpk: 42 and 127 to 255)."""
+
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,37}[a-z0-9])?")
 _MOUNTED = re.compile(r"/gcs/([a-z0-9][-_.a-z0-9]+)")
 _BUCKET_RUN = re.compile(r"gs://([a-z0-9][-_.a-z0-9]+)/(.+)")

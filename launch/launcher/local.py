@@ -41,7 +41,7 @@ def launch(job: Job, options: argparse.Namespace, root: Path, commands: Commands
             shown = [f"{name}={value}" for name, value in sorted(variables.items())]
             print(shlex.join([*(["env", *shown] if shown else []), *command]))
         return 0
-    return _run(command, environments)
+    return _run(command, environments, commands)
 
 
 def process_environments(processes: int, gpus: int, port: int) -> list[dict[str, str]]:
@@ -70,13 +70,13 @@ def process_environments(processes: int, gpus: int, port: int) -> list[dict[str,
     ]
 
 
-def _run(command: Sequence[str], environments: list[dict[str, str]]) -> int:
+def _run(command: Sequence[str], environments: list[dict[str, str]], commands: Commands) -> int:
     running: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="lidit-") as folder:
         try:
             for number, variables in enumerate(environments):
                 running.append(_start(command, variables, _log(folder, number)))
-            return _wait(running, folder)
+            return _wait(running, folder, commands)
         except KeyboardInterrupt:
             return 130
         finally:
@@ -104,7 +104,7 @@ def _start(
         )
 
 
-def _wait(running: list[subprocess.Popen[bytes]], folder: str) -> int:
+def _wait(running: list[subprocess.Popen[bytes]], folder: str, commands: Commands) -> int:
     while True:
         statuses = [process.poll() for process in running]
         for number, status in enumerate(statuses):
@@ -116,7 +116,7 @@ def _wait(running: list[subprocess.Popen[bytes]], folder: str) -> int:
                 return status if status > 0 else 1
         if None not in statuses:
             return 0
-        time.sleep(0.2)
+        commands.pause(0.2)
 
 
 def _stop(running: list[subprocess.Popen[bytes]]) -> None:

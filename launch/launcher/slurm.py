@@ -55,6 +55,7 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
     folder = place / f"lidit-{checkout.short}"
     log = place / f"{name}.log"
     script = place / f"{name}.sbatch"
+    _refuse_name_in_use(job, commands)
     content = batch_script(job, options, folder, log)
     commands.show(script.name, content)
     _stage(checkout, folder, commands)
@@ -75,7 +76,8 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
         return 0
     finally:
         if not finished:
-            _cancel(identity, job, commands)
+            with commands.undisturbed():
+                _cancel(identity, job, commands)
 
 
 def batch_script(job: Job, options: argparse.Namespace, folder: Path, log: Path) -> str:
@@ -102,13 +104,28 @@ def batch_script(job: Job, options: argparse.Namespace, folder: Path, log: Path)
     )
 
 
+def _refuse_name_in_use(job: Job, commands: Commands) -> None:
+    """Two jobs in one workdir would disturb each other, and a cancellation by name hit both."""
+    result = commands.run("squeue", "--me", "--noheader", "--format=%i", f"--name={job.name}")
+    if result.returncode:
+        raise LaunchError(f"squeue does not answer: {last_line(result.stderr)}")
+    if identities := result.stdout.split():
+        raise LaunchError(
+            f"job {job.name} exists already ({identities[0]}): give another --name, or cancel it "
+            f"with `scancel {identities[0]}`"
+        )
+
+
 def _stage(checkout: Checkout, folder: Path, commands: Commands) -> None:
     if folder.is_dir():
         return
+    # Under another name until it is whole: what is there is not unpacked again.
+    part = f"{folder}.part"
     with checkout.archive() as archive:
         for command in (
-            ("mkdir", "-p", str(folder)),
-            ("tar", "-xzf", str(archive), "-C", str(folder)),
+            ("mkdir", "-p", part),
+            ("tar", "-xzf", str(archive), "-C", part),
+            ("mv", part, str(folder)),
         ):
             result = commands.run(*command)
             if result.returncode:

@@ -8,7 +8,7 @@ import shlex
 from launcher.accelerators import parse_accelerator
 from launcher.commands import Commands, LaunchError
 from launcher.git_state import Checkout
-from launcher.job import Job, check_bucket
+from launcher.job import STOPPED_STATUS, Job, check_bucket
 from launcher.queued_resource import PreemptedError, QueuedResource, Request
 
 _LOST_CONNECTIONS = 10
@@ -49,12 +49,16 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
                 resource.wait_until_active()
                 _stage(resource, checkout, job, cache)
                 training = shlex.join(job.arguments)
-                variables = f"LIDIT_ACCELERATOR={accelerator.name} LIDIT_SLICES={options.slices}"
+                variables = (
+                    f"LIDIT_ACCELERATOR={accelerator.name} LIDIT_SLICES={options.slices} "
+                    f"LIDIT_STOPPED_STATUS={STOPPED_STATUS}"
+                )
                 worker = f"{variables} bash {_folder(checkout)}/launch/worker.sh"
                 start = f"{worker} follow --compile-cache={cache} -- {training}"
                 return _train(resource, start, f"{worker} status", commands, options.poll_seconds)
             finally:
-                resource.delete()
+                with commands.undisturbed():
+                    resource.delete()
         except PreemptedError:
             left = options.restarts - attempt
             commands.say(f"the machines were taken back; {left} more requests are allowed")
@@ -94,9 +98,14 @@ def _train(
         if not resource.is_active():
             raise PreemptedError
         status = resource.ask_first_worker(ask)
-        if status and status.isdecimal():
+        if status == str(STOPPED_STATUS):
+            commands.say(
+                "the run has saved itself and stopped; starting it, or its machines, again"
+            )
+        elif status and status.isdecimal():
             return int(status) or 1  # 0: it was another worker that failed
-        commands.say("the connection was lost, the run goes on; connecting again")
+        else:
+            commands.say("the connection was lost, the run goes on; connecting again")
         commands.pause(poll_seconds)
     raise LaunchError(
         f"the workers could not be reached {_LOST_CONNECTIONS} times in a row: look "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 from typing import Any
 
 from lidit_jax.commands.arguments import add_command
@@ -22,6 +23,9 @@ lidit_jax/config.py can be set as --config.FIELD=VALUE.
 On several hosts, start the same command on each: Slurm and TPU pods are recognised, any other
 launcher sets JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. In a checkout,
 launch/run.py does it: TPU VMs, GKE, Slurm, containers, or processes here.
+
+SIGTERM or Ctrl-C saves and stops, with exit status 0, or LIDIT_STOPPED_STATUS for a scheduler that
+restarts only what has failed.
 """
 
 _PREFIX = "--config."
@@ -85,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
         from lidit_jax.training import loop
 
         try:
-            loop.train(config, options.workdir)
+            state = loop.train(config, options.workdir)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -93,4 +97,6 @@ def run(options: argparse.Namespace) -> int:
                 f"no space left for {error.filename or options.workdir}: make room, and run the "
                 "same command to go on from the last checkpoint"
             ) from error
+    if int(state.step) < config.training.steps:
+        return int(os.environ.get("LIDIT_STOPPED_STATUS", 0))
     return 0

@@ -207,7 +207,7 @@ def apply_flags(environment: MutableMapping[str, str] = os.environ) -> list[str]
     """Sets the flags of this machine's accelerator; call it before JAX looks for devices.
 
     Returns:
-      One line for each setting, with its reason, or with the user's own value.
+      One line for each setting, with its reason and source, or with the user's own value.
     """
     generation = detect_generation(environment)
     if generation is None or environment.get("LIDIT_XLA_FLAGS") == "off":
@@ -221,7 +221,7 @@ def apply_flags(environment: MutableMapping[str, str] = os.environ) -> list[str]
         own = _set_by_user(setting, environment)
         if own is None:
             _set(setting, environment)
-            lines.append(f"  {setting.name}={setting.value}  {setting.reason}")
+            lines.append(f"  {setting.name}={setting.value}  {setting.reason} ({setting.source})")
         else:
             lines.append(f"  {setting.name}={own}  set by the user")
     return lines

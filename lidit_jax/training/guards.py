@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import faulthandler
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -66,21 +68,32 @@ class SkippedUpdates:
             )
 
 
+_SIDECAR = Path("/tmp/debugging")
+"""On GKE a sidecar of XPK sends what is written there to Cloud Logging."""
+
+
 class Watchdog:
-    """Dumps the stacks of all threads to the standard error when a step takes too long."""
+    """Dumps the stacks of all threads when a step takes too long.
+
+    To the standard error, or to the folder of XPK's sidecar where there is one.
+    """
 
     def __init__(self, minutes: float):
         """Of 0 minutes, it does nothing."""
-        self._seconds = 60.0 * minutes
+        self._seconds, self._file = 60.0 * minutes, sys.__stderr__
 
     def __enter__(self) -> Watchdog:
+        if self._seconds and _SIDECAR.is_dir():
+            self._file = (_SIDECAR / f"lidit-{os.getpid()}").open("w")
         return self
 
     def step(self) -> None:
         """A step begins: the clock starts anew."""
         if self._seconds:
-            faulthandler.dump_traceback_later(self._seconds, repeat=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(self._seconds, repeat=True, file=self._file)
 
     def __exit__(self, *_: object) -> None:
         if self._seconds:
             faulthandler.cancel_dump_traceback_later()
+        if self._file is not sys.__stderr__:
+            self._file.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-_TOOLS = ("gcloud", "xpk", "kubectl", "docker", "sbatch", "sacct", "scancel")
+_TOOLS = ("gcloud", "xpk", "kubectl", "docker", "sbatch", "squeue", "sacct", "scancel")
 
 
 @dataclass
@@ -57,13 +57,16 @@ class Cloud:
 
 @pytest.fixture(scope="session")
 def checkout(repository, tmp_path_factory) -> Path:
-    """A repository with the launcher and a recipe in its only commit."""
+    """A repository with the launcher and a recipe in its only commit, and an ignored file."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed, as in the container images")
     root = tmp_path_factory.mktemp("checkout")
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(repository / "launch", root / "launch", ignore=ignored)
     (root / "configs").mkdir()
     shutil.copy(repository / "configs" / "demo.py", root / "configs")
-    (root / ".gitignore").write_text("__pycache__/\n")
+    (root / ".gitignore").write_text("__pycache__/\nignored.py\n")
+    (root / "configs" / "ignored.py").touch()
     identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
     for command in (("init", "--quiet"), ("add", "."), (*identity, "commit", "-qm", "first")):
         subprocess.run(("git", *command), cwd=root, check=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stands in for gcloud, xpk, kubectl, docker, sbatch, sacct, scancel: writes down each call and keeps
+# Stands in for gcloud, xpk, kubectl, docker, sbatch, squeue, sacct, scancel: writes down each call and keeps
 # a file for each thing that exists, in the folder $FAKE_CLOUD. FAKE_FAIL=N: call number N fails;
 # FAKE_INTERRUPT=N: during it the caller gets Ctrl-C. A create that fails has created nonetheless.
 set -u
@@ -33,15 +33,25 @@ case $call in
     rm "$things/$5" ;;
   'gcloud compute tpus queued-resources ssh'*'worker.sh follow'*)
     if [[ -s $FAKE_CLOUD/preemptions ]]; then
+      how=$(head -n 1 "$FAKE_CLOUD/preemptions")
       sed -i 1d "$FAKE_CLOUD/preemptions"
+      # SIGTERM came to the run before the cloud says that the machines are gone.
+      if [[ $how == saved ]]; then echo 143 >"$FAKE_CLOUD/status" && exit 1; fi
       echo SUSPENDED >"$things/$5"
       exit 255
     fi
     echo 'step 8/8  loss 0.5'
     exit "$([[ $fails ]] && echo 1 || echo "${FAKE_STATUS-0}")" ;;
-  'gcloud compute tpus queued-resources ssh'*'worker.sh status'*) echo "${FAKE_STATUS-0}" ;;
+  'gcloud compute tpus queued-resources ssh'*'worker.sh status'*)
+    cat "$FAKE_CLOUD/status" 2>/dev/null || echo "${FAKE_STATUS-0}" ;;
   'xpk workload create'*) touch "$things/$(option workload)" ;;
-  'xpk workload delete'*) [[ $fails ]] || rm -f "$things/$(option workload)" ;;
+  'xpk workload delete'*) [[ $fails ]] || rm "$things/$(option workload)" || exit 1 ;;
+  'xpk workload list'*filter-by-job*)
+    if [[ $call == *--zone=nowhere* ]]; then
+      printf '[XPK] %s\n' 'no cluster c there' 'XPK failed, error code 1' && exit 1
+    fi
+    printf '%s   2026-01-01T00:00:00Z\n' 'Jobset Name' "$(ls "$things")" ;;
+  'squeue'*) ls "$things" ;;
   'sbatch'*) touch "$things/17" && [[ $fails ]] || echo 17 ;;
   'sacct'*) if [[ -f $things/17 ]]; then echo RUNNING && rm "$things/17"; else echo COMPLETED; fi ;;
   'scancel'*) [[ $fails ]] || rm -f "$things/17" ;;

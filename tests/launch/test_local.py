@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -50,6 +52,30 @@ def test_the_process_that_fails_is_heard_and_ends_the_job(repository, tmp_path):
     result = _launch(repository, "--processes=2", *train, LIDIT_VENV=tmp_path)
     assert result.returncode == 3
     assert "process 1 ended with status 3\nno such chip" in result.stderr
+
+
+def test_ctrl_c_lets_every_process_save(repository, tmp_path):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "python"
+    program.write_text(
+        "#!/usr/bin/env bash\n"
+        f"cd {tmp_path}\n"
+        "trap 'touch \"saved$JAX_PROCESS_ID\"; kill %1; exit 0' TERM\n"
+        'sleep 60 & touch "started$JAX_PROCESS_ID"; wait\n'
+    )
+    program.chmod(0o755)
+    arguments = ("--on=local", "--processes=2", "train", "--config=demo", "--workdir=x")
+    launch = subprocess.Popen(
+        [sys.executable, "launch/run.py", *arguments],
+        cwd=repository,
+        env=os.environ | {"LIDIT_VENV": str(tmp_path)},
+    )
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("started?"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    launch.send_signal(signal.SIGINT)
+    assert launch.wait(60) == 130
+    assert len(list(tmp_path.glob("saved?"))) == 2
 
 
 @pytest.mark.parametrize(

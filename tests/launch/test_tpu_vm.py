@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+FAIL, INTERRUPT = ("FAKE_FAIL",), ("FAKE_INTERRUPT",)
 PLACE = ("--on=tpu-vm", "--accelerator=v6e-16", "--zone=us-east5-b", "--poll-seconds=0.01")
 TRAIN = ("train", "--config=configs/demo.py", "--workdir=gs://bucket/runs/first")
 
@@ -26,6 +27,14 @@ def test_a_preempted_run_is_asked_for_again_and_ends_with_nothing_left(cloud):
     assert cloud.left() == []
 
 
+def test_a_run_that_saved_itself_in_time_is_not_taken_for_finished(cloud):
+    (cloud.folder / "preemptions").write_text("saved\ntaken\n")
+    assert cloud.launch(*PLACE, "--capacity=spot", *TRAIN) == 0
+    assert _verbs(cloud).count("create") == 2
+    assert sum("LIDIT_STOPPED_STATUS=143" in call for call in cloud.calls()) == 3 + 1
+    assert cloud.left() == []
+
+
 def test_too_many_preemptions_end_the_launch(cloud):
     (cloud.folder / "preemptions").write_text("one\ntwo\n")
     assert cloud.launch(*PLACE, "--restarts=1", *TRAIN) == 2
@@ -38,15 +47,15 @@ def test_the_status_of_training_is_the_status_of_the_launch(cloud):
     assert cloud.left() == []
 
 
-@pytest.mark.parametrize("what", ["FAKE_FAIL", "FAKE_INTERRUPT"])
+@pytest.mark.parametrize("what", [FAIL, INTERRUPT, (*FAIL, *INTERRUPT)], ids="-".join)
 def test_no_call_that_fails_or_is_interrupted_leaves_anything(cloud, what):
     assert cloud.launch(*PLACE, *TRAIN) == 0
     calls = cloud.calls()
     for number, call in enumerate(calls, start=1):
         cloud.forget()
-        status = cloud.launch(*PLACE, *TRAIN, **{what: number})
+        status = cloud.launch(*PLACE, *TRAIN, **dict.fromkeys(what, number))
         assert cloud.left() == [], f"left behind when this went wrong: {call}"
-        if what == "FAKE_INTERRUPT":
+        if "FAKE_INTERRUPT" in what:
             assert status == 130, call
         else:
             assert status in (0, 1, 2), f"{call}\n{cloud.errors}"
@@ -63,7 +72,8 @@ def test_no_call_that_fails_or_is_interrupted_leaves_anything(cloud, what):
         (("--accelerator=v9-8",), (), "--accelerator=v9-8 is not known"),
         (("--accelerator=tpu7x-8",), (), "use --on=gke"),
         (("--name=Bad_Name",), (), "--name=Bad_Name"),
-        ((), ("--config=/elsewhere/x.py",), "name a recipe by its path inside the repository"),
+        ((), ("--config=/elsewhere/x.py:v5e",), "name a recipe by its path inside the repository"),
+        ((), ("--config=configs/ignored.py",), "name a recipe by its path inside the repository"),
     ],
 )
 def test_mistakes_are_one_line_and_nothing_is_created(cloud, place, train, message):

@@ -1,5 +1,8 @@
 """What runs on a worker: scripts that can be started again at any moment."""
 
+import os
+import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -49,13 +52,7 @@ def test_a_run_that_failed_is_started_again(worker):
 
 
 def test_set_up_twice_installs_once(repository, tmp_path):
-    """With a pip that only writes down what it was asked for."""
-    shutil.copytree(repository / "launch", tmp_path / "launch")
-    shutil.copy(repository / "pyproject.toml", tmp_path)
-    python = tmp_path / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/usr/bin/env bash\necho "$PIP_CONSTRAINT $*" >>"$0.calls"\n')
-    python.chmod(0o755)
+    python = _recorded_python(repository, tmp_path)
     for _ in range(2):
         subprocess.run(
             ["bash", "launch/setup_worker.sh", "--platform=tpu", "--store=gcs"],
@@ -69,6 +66,34 @@ def test_set_up_twice_installs_once(repository, tmp_path):
     assert installs[0].startswith(f"{tmp_path}/launch/constraints.txt ")
 
 
+@pytest.mark.parametrize(("platform", "extras"), [("tpu", "[tpu,gcs]"), ("cuda", "[cuda,gcs,s3]")])
+def test_the_quick_start_in_an_image_installs_nothing(repository, tmp_path, platform, extras):
+    """The image's own variables and set-up, then what `launch/quickstart.sh` does first."""
+    python = _recorded_python(repository, tmp_path)
+    dockerfile = (repository / "launch" / "docker" / f"{platform}.Dockerfile").read_text()
+    variables = dict(re.findall(r"(LIDIT_\w+)=(\S+)", dockerfile))
+    (tmp_path / "bin").mkdir()
+    no_driver = tmp_path / "bin" / "nvidia-smi"
+    no_driver.write_text("#!/usr/bin/env bash\nexit 9\n")
+    no_driver.chmod(0o755)
+    for command in (
+        re.search(r"bash (launch/setup_worker.sh --platform=\w+)", dockerfile)[1],
+        "-c 'source launch/_environment.sh && install_environment run'",
+    ):
+        result = subprocess.run(
+            ["bash", *shlex.split(command)],
+            cwd=tmp_path,
+            env=os.environ | variables | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    assert "packages are up to date" in result.stdout
+    installs = [line for line in _lines(python) if " install " in line]
+    assert len(installs) == 2
+    assert f"--editable {tmp_path}{extras}" in installs[0]
+
+
 def test_set_up_refuses_an_unknown_platform(repository):
     result = subprocess.run(
         ["bash", "launch/setup_worker.sh", "--platform=abacus"],
@@ -78,6 +103,17 @@ def test_set_up_refuses_an_unknown_platform(repository):
     )
     assert result.returncode == 2
     assert "--platform=tpu, cuda or cpu" in result.stderr
+
+
+def _recorded_python(repository: Path, root: Path) -> Path:
+    """A checkout whose environment has a pip that only writes down what it was asked for."""
+    shutil.copytree(repository / "launch", root / "launch")
+    shutil.copy(repository / "pyproject.toml", root)
+    python = root / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/usr/bin/env bash\necho "$PIP_CONSTRAINT $*" >>"$0.calls"\n')
+    python.chmod(0o755)
+    return python
 
 
 def _lines(python: Path) -> list[str]:

@@ -56,7 +56,11 @@ def test_flags_are_added_to_what_the_user_has_set():
     environment = {"LIDIT_ACCELERATOR": "v6e-8", "LIBTPU_INIT_ARGS": "--mine=1"}
     lines = apply_flags(environment)
     assert environment["LIBTPU_INIT_ARGS"].startswith("--mine=1 --xla_tpu_")
-    assert any("98304  larger fusions" in line for line in lines)
+    shown = next(line for line in lines if "scoped_vmem" in line)
+    assert "98304  larger fusions" in shown, "flag and reason"
+    assert shown.endswith(
+        "(https://github.com/AI-Hypercomputer/maxtext/tree/main/src/maxtext/configs/tpu)"
+    )
 
 
 def test_the_users_own_value_wins():

@@ -9,6 +9,7 @@ import pytest
 
 from lidit_jax.errors import LiditError
 from lidit_jax.recipes import load_recipe
+from lidit_jax.training import guards
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
 from lidit_jax.training.optimizers import make_optimizer
 from lidit_jax.training.state import create_state
@@ -78,3 +79,12 @@ def test_a_late_step_shows_where_all_threads_are(capfd):
         watchdog.step()
         time.sleep(0.5)
     assert "test_a_late_step_shows_where_all_threads_are" in capfd.readouterr().err
+
+
+def test_on_gke_the_stacks_go_to_the_sidecar(monkeypatch, tmp_path):
+    monkeypatch.setattr(guards, "_SIDECAR", tmp_path)
+    with Watchdog(minutes=0.2 / 60) as watchdog:
+        watchdog.step()
+        time.sleep(0.5)
+    (stacks,) = tmp_path.iterdir()
+    assert "test_on_gke_the_stacks_go_to_the_sidecar" in stacks.read_text()
