@@ -310,7 +310,12 @@ def test_both_ways_of_writing_an_override_reach_the_run(tmp_path, monkeypatch):
     import lidit_jax.training.loop
 
     runs = []
-    monkeypatch.setattr(lidit_jax.training.loop, "train", lambda *run: runs.append(run))
+
+    def train(config, workdir):
+        runs.append((config, workdir))
+        return SimpleNamespace(step=config.training.steps)
+
+    monkeypatch.setattr(lidit_jax.training.loop, "train", train)
     overrides = ["--config.seed", "7", "--config.model.refiner.causal=true"]
     assert main(["train", *overrides, "--config=demo", f"--workdir={tmp_path}/run"]) == 0
     config, workdir = runs[0]

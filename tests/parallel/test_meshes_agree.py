@@ -21,7 +21,7 @@ MESHES = {
     "data": MeshConfig(data=8),
     "fsdp": MeshConfig(data=1, fsdp=8),
     "tensor": MeshConfig(data=2, tensor=4),
-    "context": MeshConfig(data=2, context=4),
+    "context": MeshConfig(replica=2, data=1, context=4),
     "fsdp, tensor, context": MeshConfig(data=1, fsdp=2, tensor=2, context=2),
     "replica, fsdp, tensor": MeshConfig(replica=2, data=1, fsdp=2, tensor=2),
 }
