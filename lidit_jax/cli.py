@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import logging as standard_logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lidit_jax.commands import bench, convert, doctor, evaluate, export, plan, sample, train, tune
 from lidit_jax.errors import LiditError
@@ -120,10 +121,19 @@ def _prepare_environment() -> None:
     from lidit_jax.parallel.libtpu import prepare_libtpu
 
     prepare_libtpu()
-    # Orbax logs whole tracebacks of errors that it raises too, and that commands report in a line.
+    # Orbax logs whole tracebacks of errors that it raises too, and that commands report in a line;
+    # so does asyncio, for each array of a save that has failed.
     logging.set_verbosity(logging.FATAL)
+    standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
+    sys.unraisablehook = _report_unraisable
     # Grain's loader reads absl flags and fails where nobody has parsed them.
     flags.FLAGS.mark_as_parsed()
+
+
+def _report_unraisable(unraisable: Any) -> None:
+    """As usual, but for the threads of a save that has failed: their loop is gone."""
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":
