@@ -8,7 +8,8 @@
   padding included: two forward, and five in the fused backward kernel, which computes the scores
   again (a training step needs four). A causal kernel is counted whole;
 - element-wise work counts as bytes only: what each instruction reads and writes in HBM. A fusion
-  that slices an operand reads the slice, and an update in place writes the update.
+  that slices an operand reads the slice, and an update in place writes the update. What is fetched
+  ahead into the chip's fast memory is read once, where the fetch begins.
 """
 
 from __future__ import annotations
@@ -27,7 +28,15 @@ _KERNEL_PRODUCTS = {"fwd": 2, "dkv": 5, "dq": 3}
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"),
     *("call", "after-all", "partition-id", "replica-id", "iota", "async-start", "async-done"),
-    *("copy-start", "opt-barrier", "all-gather-done", "all-reduce-done", "send-done", "recv-done"),
+    *(
+        "copy-done",
+        "slice-done",
+        "opt-barrier",
+        "all-gather-done",
+        "all-reduce-done",
+        "send-done",
+        "recv-done",
+    ),
     *("collective-permute-done", "async-update"),
 }
 """Opcodes that move nothing themselves."""
@@ -176,6 +185,10 @@ def _bytes(instruction: Instruction, inside: Computation, program: Program) -> f
         body = program.computations[instruction.called[0]]
         return _fusion_bytes(instruction, body, read)
     written = _hbm(instruction.arrays)
+    if instruction.opcode in ("copy-start", "slice-start"):
+        # (copy, its source, context) and (source, slice, context).
+        moved = instruction.arrays[instruction.opcode == "slice-start"]
+        return moved.bytes * (moved.in_hbm + read[0].in_hbm)
     if instruction.opcode in ("dynamic-slice", "gather", "slice"):
         return 2 * written
     if instruction.opcode == "dynamic-update-slice":

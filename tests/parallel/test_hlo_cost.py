@@ -121,3 +121,21 @@ def test_splash_kernels_count_their_products_and_other_kernels_are_named():
     assert cost.unknown == ("kernel other",)
     q, residual = 2 * 4 * 256 * 128 * 2, 8 * 512 * 128 * 4
     assert cost.bytes == (q + residual + q) + 2 * q + 2 * q
+
+
+FETCHED = """HloModule fetched
+
+ENTRY %main (x: bf16[8,64]) -> bf16[8,64] {
+  %x = bf16[8,64]{1,0} parameter(0)
+  %slice-start = ((bf16[8,64]{1,0}), bf16[2,64]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:2], [0:64]}
+  %slice-done = bf16[2,64]{1,0:S(1)} slice-done(%slice-start)
+  %copy-start = (bf16[8,64]{1,0:S(1)}, bf16[8,64]{1,0}, u32[]{:S(2)}) copy-start(%x)
+  %copy-done = bf16[8,64]{1,0:S(1)} copy-done(%copy-start)
+  ROOT %back = bf16[8,64]{1,0} copy(%copy-done)
+}
+"""  # noqa: E501
+
+
+def test_what_is_fetched_ahead_is_read_once():
+    """A slice of two rows, all eight, and all eight written back, 128 bytes each."""
+    assert program_cost(parse_program(FETCHED)).bytes == (2 + 8 + 8) * 128
