@@ -258,6 +258,11 @@ class TrainingConfig:
     """Also keep the best checkpoint so far, by `best_by`."""
     best_by: str = "validation_loss_ema"
     """ "validation_loss_ema" of the averaged weights, the lowest, or "scene_score", the highest."""
+    local_checkpoints: str = ""
+    """Folder on each host's own disk, or in its memory, where it also saves its shards, to go on
+    from after a crash; "" for none. The workdir's checkpoints stay as they are."""
+    local_every: int = 100
+    """Steps between those local saves."""
     score_every: int = 0
     """Steps between scores of the averaged weights on scenes, like those of `lidit eval scenes`; 0
     for never. Only with `data.source="scenes"`."""

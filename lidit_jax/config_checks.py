@@ -12,6 +12,7 @@ from typing import Any
 
 from lidit_jax.config import Config, VAEConfig
 from lidit_jax.errors import LiditError
+from lidit_jax.paths import local_path
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.position": ("conv", "rope", "sincos", "conv+rope", "conv+sincos"),
@@ -64,6 +65,7 @@ _POSITIVE = (
     "training.eval_every",
     "training.image_every",
     "training.checkpoint_every",
+    "training.local_every",
     "training.keep_checkpoints",
     "training.accumulation",
     "training.stop_after_skipped",
@@ -116,6 +118,7 @@ def check(config: Config) -> None:
                 raise LiditError(f"config.{path}={value!r}: {requirement}")
     _check_encoders(config)
     _check_scores(config)
+    local_path(config.training.local_checkpoints)
     if config.training.init_optimizer and not config.training.init_from:
         raise LiditError(
             "config.training.init_optimizer needs a workdir in config.training.init_from"

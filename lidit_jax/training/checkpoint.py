@@ -20,11 +20,12 @@ from lidit_jax.config import TrainingConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.migrations import FORMAT, migrate
 from lidit_jax.paths import in_bucket
-from lidit_jax.training.checksums import checksums
+from lidit_jax.training.checksums import checksums, refuse_changes
 from lidit_jax.training.orbax_s3 import teach_orbax
 from lidit_jax.training.state import TrainState
 
-_CHECKSUMS = "checksums"
+CHECKSUMS = "checksums"
+"""Name of the arrays' checksums in the metadata."""
 
 
 class Checkpoints:
@@ -96,7 +97,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._saving = step
-        described = {"format": FORMAT, _CHECKSUMS: checksums(state)} | metadata
+        described = {"format": FORMAT, CHECKSUMS: checksums(state)} | metadata
         try:
             self._manager.save(
                 step,
@@ -132,12 +133,12 @@ class Checkpoints:
         Raises:
           LiditError: when the checkpoint is damaged or belongs to another model.
         """
-        expected = self._described(step).get(_CHECKSUMS)
+        expected = self._described(step).get(CHECKSUMS)
         with self._reading(step):
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
             )
-            _compare(checksums(restored["state"]), expected)
+            refuse_changes(checksums(restored["state"]), expected)
         return restored["state"]
 
     def restore_weights(self, step: int, name: str, shardings: Any = None) -> Any:
@@ -148,7 +149,7 @@ class Checkpoints:
           name: of the part of the state.
           shardings: where to put the arrays; what it lacks goes to the host's first device.
         """
-        expected = self._described(step).get(_CHECKSUMS)
+        expected = self._described(step).get(CHECKSUMS)
         path = self.folder / str(step) / "state"
         with self._reading(step):
             with ocp.PyTreeCheckpointer() as checkpointer:
@@ -173,7 +174,7 @@ class Checkpoints:
                     ),
                 )
             read = {f".{name}{k}": value for k, value in checksums(restored[name]).items()}
-            _compare(read, expected)
+            refuse_changes(read, expected)
         return restored[name]
 
     def metadata(self, step: int) -> dict[str, Any]:
@@ -183,7 +184,7 @@ class Checkpoints:
           LiditError: when it cannot be read, or comes from a newer version.
         """
         described = self._described(step)
-        described.pop(_CHECKSUMS, None)
+        described.pop(CHECKSUMS, None)
         return described
 
     def wait(self) -> None:
@@ -234,7 +235,7 @@ class Checkpoints:
             # Its last threads may still write there: what stays is taken away at the next start.
             for rest in self.folder.glob(f"{step}.*-tmp"):
                 shutil.rmtree(rest, ignore_errors=True)
-        text = f"the checkpoint of step {step} could not be written ({_reason(error)})"
+        text = f"the checkpoint of step {step} could not be written ({reason(error)})"
         room = f"make room in {self.folder}"
         if jax.process_count() > 1:
             raise LiditError(f"{text}; those before it are intact: {room}, and start again")
@@ -253,24 +254,13 @@ class Checkpoints:
             raise
         except Exception as error:
             raise LiditError(
-                f"cannot restore checkpoint {self.folder / str(step)}: {_reason(error)}; delete "
+                f"cannot restore checkpoint {self.folder / str(step)}: {reason(error)}; delete "
                 "that folder to go on from the one before"
             ) from error
 
 
-def _compare(read: dict[str, int], expected: dict[str, int] | None) -> None:
-    """Raises `ValueError` for arrays that are not what was saved; older checkpoints cannot tell."""
-    if expected is None:
-        return
-    changed = [name for name, value in read.items() if expected.get(name) != value]
-    if changed:
-        raise ValueError(
-            f"{changed[0]} and {len(changed) - 1} more of {len(read)} arrays are not as they were "
-            "saved"
-        )
-
-
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """The first line of what an error says, quoted; Orbax's go on for pages."""
     text = str(error).strip()
     return json.dumps(text.splitlines()[0][:200]) if text else type(error).__name__
 

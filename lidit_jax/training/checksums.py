@@ -31,6 +31,18 @@ def checksums(tree: Any) -> dict[str, int]:
     }
 
 
+def refuse_changes(read: dict[str, int], expected: dict[str, int] | None) -> None:
+    """Raises `ValueError` for arrays that are not what was saved; older checkpoints cannot tell."""
+    if expected is None:
+        return
+    changed = [name for name, value in read.items() if expected.get(name) != value]
+    if changed:
+        raise ValueError(
+            f"{changed[0]} and {len(changed) - 1} more of {len(read)} arrays are not as they were "
+            "saved"
+        )
+
+
 @jax.jit
 def _checksum(leaf: jax.Array) -> jax.Array:
     if leaf.dtype == jnp.bool_:

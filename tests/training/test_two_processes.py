@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ class Job:
 
     def start(self, processes: int, *overrides: str) -> str:
         """Runs to the end; returns what process 0 printed."""
+        started = self.begin(processes, *overrides)
+        outputs = [process.communicate(timeout=300)[0] for process in started]
+        assert [process.returncode for process in started] == [0] * processes, outputs
+        return outputs[0]
+
+    def begin(self, processes: int, *overrides: str) -> list[subprocess.Popen]:
+        """The processes, as they start."""
         with socket.socket() as probe:
             probe.bind(("localhost", 0))
             port = probe.getsockname()[1]
@@ -56,9 +64,7 @@ class Job:
                     text=True,
                 )
             )
-        outputs = [process.communicate(timeout=300)[0] for process in started]
-        assert [process.returncode for process in started] == [0] * processes, outputs
-        return outputs[0]
+        return started
 
     def losses(self) -> dict[int, float]:
         """Training loss by step."""
@@ -108,6 +114,27 @@ def test_two_processes_may_go_on_encoding_captions_themselves(undisturbed, halfw
     online.start(2, "training.steps=4", "data.text_features=online", "data.encode_steps=2")
     expected = {step: loss for step, loss in undisturbed.losses().items() if step <= 4}
     assert online.losses() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_slice_whose_disk_is_lost_goes_on_from_the_other(undisturbed, job):
+    """Both are killed with step 4 on their disks, of which the workdir has only step 3."""
+    run = job("slices")
+    local = run.folder / "local"
+    settings = ("mesh.replica=2", f"training.local_checkpoints={local}", "training.local_every=2")
+    started = run.begin(2, *settings)
+    while len(list(local.glob("*/4"))) < 2 and all(process.poll() is None for process in started):
+        time.sleep(0.005)
+    for process in started:
+        process.kill()
+    outputs = [process.communicate()[0] for process in started]
+    assert len(list(local.glob("*/4"))) == 2, outputs
+    assert [folder.name for folder in run.workdir.glob("checkpoints/[0-9]")] == ["3"]
+    (first,) = local.glob("*-0")
+    shutil.rmtree(first)
+    assert "resuming at step 4" in run.start(2, *settings)
+    expected, got = (saved_arrays(each.workdir, STEPS) for each in (undisturbed, run))
+    assert unequal(expected, got) == []
+    assert run.losses() == undisturbed.losses()
 
 
 def test_half_a_set_of_variables_is_refused(job, monkeypatch):
