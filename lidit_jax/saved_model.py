@@ -14,7 +14,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.paths import PACKAGED, to_path
 from lidit_jax.recipes import config_from_json
 from lidit_jax.training.checkpoint import Checkpoints
-from lidit_jax.weights.bundle import is_bundle, load_bundle
+from lidit_jax.weights.bundle import describe_bundle, is_bundle, load_bundle
 
 
 def model_folder(checkpoint: str | Path) -> Path:
@@ -56,8 +56,7 @@ def describe_model(checkpoint: str | Path) -> tuple[Config, dict[str, Any]]:
     """
     folder = model_folder(checkpoint)
     if is_bundle(folder):
-        bundle = load_bundle(folder)
-        return bundle.config, bundle.metadata
+        return describe_bundle(folder)
     checkpoints, step = open_workdir(folder)
     with checkpoints:
         metadata = checkpoints.metadata(step)

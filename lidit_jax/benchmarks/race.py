@@ -53,7 +53,7 @@ def race(
     take_turns(running, rounds, count, warmup)
     first = next((one for one in running if not one.error), running[0])
     rows = [_with_rates(one.summary(first)) for one in running]
-    if settings.results:
+    if settings.results and not first.error:
         add_likeness(rows, Path(settings.results), first.name)
     return {
         "settings": settings.to_json(),

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from lidit_jax.benchmarks.workload import Builder, Settings, Workload, torch_device, torch_finished
-from lidit_jax.errors import LiditError
 
 _PROMPTS = ("a red circle", "a blue square and a yellow triangle", "three green stars")
 
@@ -21,8 +20,6 @@ def ours(settings: Settings, *, cache_interval: int = 1) -> Workload:
     from lidit_jax import Pipeline
 
     pipeline = Pipeline.from_checkpoint(settings.checkpoint)
-    if pipeline.config.diffusion.process != "flow":
-        raise LiditError(f"{settings.checkpoint} is no flow: its PyTorch twin here is one")
     prompts = _prompts(settings)
 
     def run() -> np.ndarray:

@@ -61,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
 
     # Mistakes are found here and not in every process.
     load_recipe(options.config, options.overrides)
+    if options.what == "sample":
+        _check_flow(options.checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         exported = ""
         torch = not options.no_torch and _has_torch()
@@ -91,6 +93,17 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         options.json.write_text(json.dumps(facts, indent=2) + "\n")
     return 1 if any("error" in row for row in facts["rows"]) else 0
+
+
+def _check_flow(checkpoint: str) -> None:
+    """Everybody draws with Euler's method of a flow."""
+    from lidit_jax.saved_model import describe_model
+
+    config, _ = describe_model(checkpoint)
+    if config.training.task != "lidit" or config.diffusion.process != "flow":
+        raise LiditError(
+            f"lidit bench sample: {checkpoint} is no text-to-image flow: name one, such as 'demo'"
+        )
 
 
 def _accelerated() -> bool:

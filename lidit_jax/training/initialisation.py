@@ -72,8 +72,8 @@ def _taken_over(state: TrainState, source: str) -> TrainState:
             kept = checkpoints.restore(step, shapes)
     except LiditError as error:
         raise LiditError(
-            f"config.training.init_optimizer: {source!r} does not hold this model with this "
-            "optimizer; set it to False to take its weights alone"
+            f"config.training.init_optimizer: {source!r} is damaged, or does not hold this model "
+            "with this optimizer; set it to False to take its weights alone"
         ) from error
 
     def schedule(part: Any) -> bool:

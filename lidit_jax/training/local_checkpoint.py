@@ -146,8 +146,9 @@ class LocalCheckpoints:
                 failure = f"{self.folder / str(step)}: {reason(error)}"
         self._agree(failure, f"cannot restore checkpoint {{}}; {self._remedy}")
         if not everywhere:
-            mine = jax.tree.leaves(state) if state is not None else [None] * len(_leaves(shapes))
-            sent = [_to_all(*pair) for pair in zip(mine, _leaves(shapes), strict=True)]
+            wanted = jax.tree.leaves(shapes)
+            mine = jax.tree.leaves(state) if state is not None else [None] * len(wanted)
+            sent = [_to_all(*pair) for pair in zip(mine, wanted, strict=True)]
             state = jax.tree.unflatten(jax.tree.structure(shapes), sent)
         try:
             refuse_changes(checksums(state), self._described(step)[CHECKSUMS])
@@ -262,10 +263,6 @@ def _token(workdir: Path) -> str:
             with atomic_file(file) as new:
                 new.write(mine.encode())
     return from_all(mine)[0]
-
-
-def _leaves(tree: Any) -> list[Any]:
-    return jax.tree.leaves(tree)
 
 
 def _to_all(mine: jax.Array | None, shape: jax.ShapeDtypeStruct) -> jax.Array:

@@ -4,8 +4,10 @@
 know (`metadata`) and the sha256 of the weights. Training state lives in Orbax checkpoints instead.
 """
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,14 +72,25 @@ def save_bundle(
         file.write(json.dumps(description, indent=2).encode())
 
 
+def describe_bundle(folder: Path) -> tuple[Config, dict[str, Any]]:
+    """Configuration and metadata; the weights are not read.
+
+    Raises:
+      LiditError: when `config.json` is missing or damaged.
+    """
+    with _reading(folder):
+        description = _description(folder)
+        return config_from_json(json.dumps(description["config"])), description["metadata"]
+
+
 def load_bundle(folder: Path) -> Bundle:
     """Reads and checks a folder.
 
     Raises:
       LiditError: when a file is missing, truncated or not the one that `config.json` describes.
     """
-    try:
-        description = migrate(json.loads((folder / _CONFIG).read_text()), folder)
+    with _reading(folder):
+        description = _description(folder)
         data = (folder / _WEIGHTS).read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         if digest != description["sha256"]:
@@ -88,10 +101,21 @@ def load_bundle(folder: Path) -> Bundle:
         tensors = safetensors.numpy.load(data)
         config = config_from_json(json.dumps(description["config"]))
         metadata = description["metadata"]
+    flat = {name: value.astype(np.float32) for name, value in tensors.items()}
+    params = flax.traverse_util.unflatten_dict(flat, sep="/")
+    return Bundle(params, config, metadata, digest)
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    return migrate(json.loads((folder / _CONFIG).read_text()), folder)
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Says what is wrong with a folder in one line."""
+    try:
+        yield
     except OSError as error:
         raise LiditError(f"{folder} is not a model folder: cannot read {error.filename}") from error
     except (KeyError, ValueError, TypeError, safetensors.SafetensorError) as error:
         raise LiditError(f"{folder} is damaged ({error}): copy the folder again") from error
-    flat = {name: value.astype(np.float32) for name, value in tensors.items()}
-    params = flax.traverse_util.unflatten_dict(flat, sep="/")
-    return Bundle(params, config, metadata, digest)

@@ -76,12 +76,14 @@ def traffic(function: Callable, arguments: list[Any], device: jax.Device) -> flo
     return program_cost(parse_program(text)).bytes
 
 
-def with_backward(function: Callable) -> Callable:
-    """The function, and its gradients for gradients of the results, which come first."""
+def with_backward(function: Callable, results: Any) -> Callable:
+    """The function and its gradients; the gradients of its results are the first arguments."""
+    kind = jax.tree.structure(results)
 
-    def both(gradients: Any, *arguments: Any) -> tuple[Any, Any]:
-        results, pull_back = jax.vjp(function, *arguments)
-        return results, pull_back(gradients)
+    def both(*arguments: Any) -> tuple[Any, Any]:
+        gradients, inputs = arguments[: kind.num_leaves], arguments[kind.num_leaves :]
+        values, pull_back = jax.vjp(function, *inputs)
+        return values, pull_back(jax.tree.unflatten(kind, gradients))
 
     return both
 
@@ -99,13 +101,8 @@ def main() -> None:
         for chip, topology in SLICES.items():
             device = topology_devices(topology)[0]
             forward = traffic(function, arguments, device) / unit
-
-            def flat(*all_arguments, function=function, results=results):
-                count = len(jax.tree.leaves(results))
-                gradients = jax.tree.unflatten(jax.tree.structure(results), all_arguments[:count])
-                return with_backward(function)(gradients, *all_arguments[count:])
-
-            whole = traffic(flat, [*jax.tree.leaves(results), *arguments], device) / unit
+            both = with_backward(function, results)
+            whole = traffic(both, [*jax.tree.leaves(results), *arguments], device) / unit
             print(
                 f"| {name} | {chip} | {forward:.2f} ({least[0]}) | {whole:.2f} ({least[1]}) |",
                 flush=True,

@@ -79,6 +79,7 @@ def test_pictures_of_diffusers_scheduler_are_the_same(tiny_config, tmp_path):
     ("arguments", "message"),
     [
         (["attention", "--only=nobody"], "--only=nobody: no contender of lidit bench attention"),
+        (["sample", "--checkpoint=nowhere"], "no checkpoint in nowhere"),
         (["step", "--config=nothing"], "no recipe 'nothing'"),
         (["step", "--config.model.dept=3"], "config.model has no field 'dept'"),
     ],
