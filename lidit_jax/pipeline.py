@@ -77,7 +77,7 @@ class Pipeline:
         self._generator = Generator(
             self._model,
             self._process,
-            codec,
+            codec.on(mesh) if mesh else codec,
             metadata["latents"]["mean"],
             metadata["latents"]["deviation"],
             crop,
@@ -93,8 +93,8 @@ class Pipeline:
         Args:
           checkpoint: name or path.
           raw: the raw weights of a workdir instead of their moving average.
-          mesh: splits network and encoders over all devices, straight from their files, such as
-            `MeshConfig(tensor=4)`; None uses the first device alone.
+          mesh: splits network and encoders over all devices, straight from their files, and the
+            autoencoder, such as `MeshConfig(tensor=4)`; None uses the first device alone.
 
         Raises:
           LiditError: when there is no such checkpoint, it is damaged, its encoders are missing, or

@@ -59,6 +59,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--compile", action="store_true", help="the TPU compiler's figures beside the formula's"
     )
+    parser.add_argument(
+        "--hlo", type=Path, metavar="FILE", help="of --compile: write the compiled program's text"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the memory by owner")
     parser.add_argument(
@@ -76,17 +79,22 @@ def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if options.all_recipes:
         return _write_recipe_plans(options.out)
+    if options.hlo and not options.compile:
+        raise LiditError("--hlo writes what --compile has compiled: add --compile")
     if not options.config or not options.topology:
         raise LiditError("lidit plan needs --config and --topology (see: lidit plan --help)")
     from lidit_jax.parallel.plan_report import draw, print_plan, report
+    from lidit_jax.parallel.plan_search import nearest_that_fits, with_wider_heads
 
-    config, chosen, nearest = _plan(options)
+    config, chosen = _plan(options)
+    nearest = None if chosen.free >= 0 else nearest_that_fits(config, chosen)
+    wider = with_wider_heads(config, chosen)
     compiled = None
     if options.compile:
         from lidit_jax.parallel.compiled_plan import compile_plan
 
-        compiled = compile_plan(config, chosen)
-    facts = report(chosen, options.images, options.price_per_chip_hour, compiled, nearest)
+        compiled = compile_plan(config, chosen, options.hlo)
+    facts = report(chosen, options.images, options.price_per_chip_hour, compiled, nearest, wider)
     print_plan(chosen, facts)
     if options.json:
         options.json.write_text(json.dumps(facts, indent=2) + "\n")
@@ -95,12 +103,12 @@ def run(options: argparse.Namespace) -> int:
     return 0 if chosen.free >= 0 else 1
 
 
-def _plan(options: argparse.Namespace) -> tuple[Config, Plan, Plan | None]:
-    """The run with its plan, and the nearest one that fits where it does not."""
+def _plan(options: argparse.Namespace) -> tuple[Config, Plan]:
+    """The run, with the plan's policy and parts, and its plan."""
     from lidit_jax.parallel.plan import plan
     from lidit_jax.parallel.plan_mesh import parse_mesh, recipe_mesh
     from lidit_jax.parallel.plan_report import print_ranking
-    from lidit_jax.parallel.plan_search import nearest_that_fits, search
+    from lidit_jax.parallel.plan_search import search
     from lidit_jax.parallel.topologies import parse_topology
     from lidit_jax.recipes import load_recipe
 
@@ -120,10 +128,9 @@ def _plan(options: argparse.Namespace) -> tuple[Config, Plan, Plan | None]:
             else recipe_mesh(config, topology)
         )
         chosen = plan(config, topology, split)
-    nearest = None if chosen.free >= 0 else nearest_that_fits(config, chosen)
     model = dataclasses.replace(config.model, remat=chosen.remat)
     training = dataclasses.replace(config.training, accumulation=chosen.split.parts)
-    return dataclasses.replace(config, model=model, training=training), chosen, nearest
+    return dataclasses.replace(config, model=model, training=training), chosen
 
 
 def _write_recipe_plans(folder: Path | None) -> int:

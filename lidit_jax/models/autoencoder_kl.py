@@ -13,9 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from lidit_jax.models.convolution import Convolution
+from lidit_jax.models.layers import Dense
 from lidit_jax.models.posterior import Posterior
 
 _NORM_EPSILON = 1e-6
+_NARROWING = ("embed", None)
 # Attention over more pixels than these is worked off in parts: at 2048 px all weights at once
 # would be 17 GB.
 _QUERIES_AT_ONCE = 1024
@@ -58,9 +61,9 @@ class AutoencoderKL(nn.Module):
         self.encoder = Encoder(*shared, 2 * self.channels, self.dtype)
         self.decoder = Decoder(*shared, self.dtype)
         if self.quant:
-            self.quant_conv = nn.Conv(2 * self.channels, (1, 1), dtype=self.dtype)
+            self.quant_conv = _latent_conv(2 * self.channels, self.dtype)
         if self.post_quant:
-            self.post_quant_conv = nn.Conv(self.channels, (1, 1), dtype=self.dtype)
+            self.post_quant_conv = _latent_conv(self.channels, self.dtype)
 
     def posterior(self, image: Float[Array, "B H W 3"]) -> Posterior:
         """The Gaussians of z, before shift and scale; image in [-1, 1]."""
@@ -100,7 +103,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w 2C"]:
         """Args: image in [-1, 1]."""
-        x = _conv(self.stages[0], self.dtype, name="conv_in")(image)
+        x = Convolution(self.stages[0], self.dtype, name="conv_in")(image)
         for i, width in enumerate(self.stages):
             last = i == len(self.stages) - 1
             x = DownBlock(
@@ -108,7 +111,7 @@ class Encoder(nn.Module):
             )(x)
         x = MidBlock(self.norm_groups, self.attention, self.dtype, name="mid_block")(x)
         x = nn.silu(_norm(self.norm_groups, self.dtype, name="conv_norm_out")(x))
-        return _conv(self.moments, self.dtype, name="conv_out")(x)
+        return Convolution(self.moments, self.dtype, _NARROWING, name="conv_out")(x)
 
 
 class Decoder(nn.Module):
@@ -123,7 +126,7 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, z: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
         """Returns an image in [-1, 1] (not clipped)."""
-        x = _conv(self.stages[-1], self.dtype, name="conv_in")(z)
+        x = Convolution(self.stages[-1], self.dtype, name="conv_in")(z)
         x = MidBlock(self.norm_groups, self.attention, self.dtype, name="mid_block")(x)
         for i, width in enumerate(reversed(self.stages)):
             last = i == len(self.stages) - 1
@@ -136,7 +139,7 @@ class Decoder(nn.Module):
                 name=f"up_blocks_{i}",
             )(x)
         x = nn.silu(_norm(self.norm_groups, self.dtype, name="conv_norm_out")(x))
-        return _conv(3, self.dtype, name="conv_out")(x)
+        return Convolution(3, self.dtype, _NARROWING, name="conv_out")(x)
 
 
 class DownBlock(nn.Module):
@@ -205,11 +208,11 @@ class ResnetBlock(nn.Module):
     def __call__(self, x: Float[Array, "B h w I"]) -> Float[Array, "B h w O"]:
         """O is the width; a 1x1 convolution fits the residual when I differs."""
         h = nn.silu(_norm(self.norm_groups, self.dtype, name="norm1")(x))
-        h = _conv(self.width, self.dtype, name="conv1")(h)
+        h = Convolution(self.width, self.dtype, name="conv1")(h)
         h = nn.silu(_norm(self.norm_groups, self.dtype, name="norm2")(h))
-        h = _conv(self.width, self.dtype, name="conv2")(h)
+        h = Convolution(self.width, self.dtype, name="conv2")(h)
         if x.shape[-1] != self.width:
-            x = _conv(self.width, self.dtype, name="conv_shortcut", size=1)(x)
+            x = Convolution(self.width, self.dtype, size=1, name="conv_shortcut")(x)
         return x + h
 
 
@@ -223,7 +226,7 @@ class PixelAttention(nn.Module):
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
         """Keeps the shape."""
         batch, height, width, features = x.shape
-        dense = functools.partial(nn.Dense, features, dtype=self.dtype)
+        dense = functools.partial(Dense, features, (None, "embed"), self.dtype)
         h = _norm(self.norm_groups, self.dtype, name="group_norm")(x)
         h = h.reshape(batch, height * width, features)
         q, k, v = (dense(name=f"to_{name}")(h) for name in "qkv")
@@ -240,9 +243,7 @@ class Downsample(nn.Module):
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h/2 w/2 D"]:
         """Half the sides."""
         padding = ((0, 1), (0, 1))
-        return nn.Conv(
-            x.shape[-1], (3, 3), strides=2, padding=padding, dtype=self.dtype, name="conv"
-        )(x)
+        return Convolution(x.shape[-1], self.dtype, strides=2, padding=padding, name="conv")(x)
 
 
 class Upsample(nn.Module):
@@ -254,11 +255,11 @@ class Upsample(nn.Module):
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B 2h 2w D"]:
         """Twice the sides."""
         x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-        return _conv(x.shape[-1], self.dtype, name="conv")(x)
+        return Convolution(x.shape[-1], self.dtype, name="conv")(x)
 
 
-def _conv(features: int, dtype: jnp.dtype, *, name: str, size: int = 3) -> nn.Conv:
-    return nn.Conv(features, (size, size), dtype=dtype, name=name)
+def _latent_conv(features: int, dtype: jnp.dtype) -> Convolution:
+    return Convolution(features, dtype, (None, None), size=1)
 
 
 def _norm(groups: int, dtype: jnp.dtype, *, name: str) -> nn.GroupNorm:

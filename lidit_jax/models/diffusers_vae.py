@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import flax.traverse_util
-import jax
-import jax.numpy as jnp
 import safetensors.numpy
 
 from lidit_jax.errors import LiditError
 from lidit_jax.models.autoencoder_kl import AutoencoderKL
+from lidit_jax.models.latent_model import boxed_shapes
 from lidit_jax.models.tiny_autoencoder import TinyAutoencoder
 from lidit_jax.output import atomic_file
 from lidit_jax.weights.hub import download
@@ -74,12 +74,7 @@ def load(folder: Path) -> tuple[AutoencoderKL | TinyAutoencoder, dict[str, Any],
         and configuration do not fit, or when a weight is not finite.
     """
     model, file = read_model(folder), weights_file(folder)
-    size = 2 * model.downsample
-    inputs = [jnp.zeros((1, size, size, 3))]
-    if isinstance(model, AutoencoderKL):
-        inputs.append(jax.random.split(jax.random.key(0), 1))
-    variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
-    leaves = flax.traverse_util.flatten_dict(variables["params"], sep="/")
+    leaves = flax.traverse_util.flatten_dict(nn.unbox(boxed_shapes(model)), sep="/")
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     params = load_params([file], diffusers_table(shapes), shapes, "float32")
     with file.open("rb") as handle:

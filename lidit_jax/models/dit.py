@@ -4,12 +4,12 @@ import functools
 
 import einops
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.config import ModelConfig
+from lidit_jax.models.convolution import Convolution
 from lidit_jax.models.layers import (
     Attention,
     Dense,
@@ -40,34 +40,9 @@ def unpatchify(
     )
 
 
-class Convolution(nn.Module):
-    """3x3 convolution with zero padding, on whole images and with the whole kernel.
-
-    Stored split like any weight, the kernel is gathered where it is used: XLA's partitioner gives
-    wrong values for a convolution that is split over input and output channels at once.
-    """
-
-    features: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w E"]:
-        """Args: images."""
-        kernel = self.param(
-            "kernel",
-            nn.with_logical_partitioning(
-                nn.initializers.xavier_uniform(), (None, None, "embed", "mlp")
-            ),
-            (3, 3, x.shape[-1], self.features),
-        )
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x = nn.with_logical_constraint(x.astype(self.dtype), ("batch", None, None, None))
-        kernel = nn.with_logical_constraint(kernel.astype(self.dtype), (None,) * 4)
-        out = jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        out = nn.with_logical_constraint(out, ("batch", None, None, None))
-        return (out + bias).astype(self.dtype)
+_convolution = functools.partial(
+    Convolution, axes=("embed", "mlp"), kernel_init=nn.initializers.xavier_uniform()
+)
 
 
 class PositionResBlock(nn.Module):
@@ -83,10 +58,12 @@ class PositionResBlock(nn.Module):
     def __call__(self, x: Float[Array, "B N D"], grid: tuple[int, int]) -> Float[Array, "B N D"]:
         """Args: tokens and their grid (rows, columns)."""
         width = x.shape[-1]
+        # On whole images: a convolution over tokens that are split would miss its neighbours.
+        whole = lambda h: nn.with_logical_constraint(h, ("batch", None, None, None))  # noqa: E731
         h = einops.rearrange(x, "b (h w) d -> b h w d", h=grid[0], w=grid[1])
         for i in range(2):
-            h = nn.silu(rms_norm(self.dtype, name=f"norm_{i}")(h))
-            h = Convolution(width, self.dtype, name=f"conv_{i}")(h)
+            h = whole(nn.silu(rms_norm(self.dtype, name=f"norm_{i}")(h)))
+            h = whole(_convolution(width, self.dtype, name=f"conv_{i}")(h))
         return x + h.reshape(x.shape)
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from lidit_jax.config import VAEConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.models import diffusers_vae
 from lidit_jax.models.autoencoder_kl import AutoencoderKL
+from lidit_jax.models.latent_model import LatentModel, boxed_shapes
 from lidit_jax.models.layers import dtype_of
 from lidit_jax.models.tiling import MINIMUM_TILE, tiled_decode
 from lidit_jax.models.vae import Autoencoder
+from lidit_jax.parallel.rules import frozen_shardings
 from lidit_jax.paths import PACKAGED
 from lidit_jax.weights.bundle import is_bundle, load_bundle
 from lidit_jax.weights.hub import is_hub_id
@@ -26,20 +30,6 @@ DEMO = PACKAGED / "demo" / "vae"
 # Images encoded in one call hold so many pixels: an activation of Stable Diffusion's encoder is
 # 128 channels wide, 0.5 GB of float32.
 _PIXELS_AT_ONCE = 2**20
-
-
-class LatentModel(Protocol):
-    """What a codec asks of an autoencoder: a module with these fields and methods."""
-
-    channels: int
-    downsample: int
-    dtype: jnp.dtype
-
-    def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """The deterministic latent, as the diffusion model sees it."""
-
-    def decode(self, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Its image in [-1, 1] (not clipped)."""
 
 
 class ImageCodec:
@@ -78,6 +68,17 @@ class ImageCodec:
                 f"the autoencoder), and at least {MINIMUM_TILE * self.downsample}"
             )
         self._encode = jax.jit(self.encode)
+
+    def on(self, mesh: Mesh) -> ImageCodec:
+        """The codec with its weights on all devices, split where they divide.
+
+        All processes must call it, and then `encode` and `decode`, together.
+        """
+        placed = copy.copy(self)
+        if self._model is not None:
+            shardings = frozen_shardings(boxed_shapes(self._model), mesh)
+            placed.params = jax.device_put(self.params, shardings)
+        return placed
 
     def encode(self, params: Any, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
         """Latents of images in [-1, 1], as the autoencoder gives them."""

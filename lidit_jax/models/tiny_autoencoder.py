@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lidit_jax.models.convolution import Convolution
+
 
 class TinyAutoencoder(nn.Module):
     """Image <-> latent [B, h, w, C]; each stage but one halves the sides. Frozen: it has no KL."""
@@ -110,7 +112,7 @@ class Block(nn.Module):
         """Keeps the shape."""
         h = x
         for i in (0, 2, 4):
-            h = nn.Conv(self.width, (3, 3), dtype=self.dtype, name=f"conv_{i}")(h)
+            h = Convolution(self.width, self.dtype, name=f"conv_{i}")(h)
             if i < 4:
                 h = nn.relu(h)
         return nn.relu(x + h)
@@ -118,14 +120,8 @@ class Block(nn.Module):
 
 def _conv(
     features: int, dtype: jnp.dtype, layer: int, *, stride: int = 1, bias: bool = True
-) -> nn.Conv:
+) -> Convolution:
     # Padded on all sides, as PyTorch does; "SAME" would pad strided ones on one side only.
-    return nn.Conv(
-        features,
-        (3, 3),
-        strides=stride,
-        padding=((1, 1), (1, 1)),
-        use_bias=bias,
-        dtype=dtype,
-        name=f"layers_{layer}",
-    )
+    padding = ((1, 1), (1, 1))
+    name = f"layers_{layer}"
+    return Convolution(features, dtype, strides=stride, padding=padding, use_bias=bias, name=name)

@@ -4,7 +4,6 @@ It cuts the image into patches first and convolves at that lower resolution, whi
 enough to train on a CPU. `lidit_jax.models.autoencoder_kl` is the large one.
 """
 
-import functools
 import math
 
 import einops
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from lidit_jax.config import VAEConfig
+from lidit_jax.models.convolution import Convolution
 from lidit_jax.models.layers import rms_norm
 from lidit_jax.models.posterior import Posterior
 
@@ -28,7 +28,7 @@ class ResBlock(nn.Module):
         h = x
         for i in range(2):
             h = nn.silu(rms_norm(jnp.float32, name=f"norm_{i}")(h))
-            h = nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype, name=f"conv_{i}")(h)
+            h = Convolution(x.shape[-1], self.dtype, name=f"conv_{i}")(h)
         return x + h
 
 
@@ -41,19 +41,20 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w 2C"]:
         """Args: image in [-1, 1]."""
-        config, conv = self.config, functools.partial(nn.Conv, dtype=self.dtype)
+        config, dtype = self.config, self.dtype
         x = einops.rearrange(
             image, "b (h p) (w q) c -> b h w (p q c)", p=config.patch, q=config.patch
         )
-        x = conv(config.width, (3, 3), name="conv_in")(x)
+        x = Convolution(config.width, dtype, name="conv_in")(x)
         for stage in range(_strided_stages(config) + 1):
             if stage:
                 channels = config.width * 2**stage
-                x = conv(channels, (3, 3), strides=2, name=f"down_{stage}")(x)
+                x = Convolution(channels, dtype, strides=2, name=f"down_{stage}")(x)
             for i in range(config.blocks):
-                x = ResBlock(self.dtype, name=f"stage_{stage}_block_{i}")(x)
+                x = ResBlock(dtype, name=f"stage_{stage}_block_{i}")(x)
         x = nn.silu(rms_norm(jnp.float32, name="norm_out")(x))
-        return conv(2 * config.channels, (1, 1), name="conv_out")(x)
+        out = Convolution(2 * config.channels, dtype, ("embed", None), size=1, name="conv_out")
+        return out(x)
 
 
 class Decoder(nn.Module):
@@ -65,17 +66,18 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
         """Returns an image in [-1, 1] (not clipped)."""
-        config, conv = self.config, functools.partial(nn.Conv, dtype=self.dtype)
+        config, dtype = self.config, self.dtype
         stages = _strided_stages(config)
-        x = conv(config.width * 2**stages, (3, 3), name="conv_in")(latent)
+        x = Convolution(config.width * 2**stages, dtype, name="conv_in")(latent)
         for stage in reversed(range(stages + 1)):
             for i in range(config.blocks):
-                x = ResBlock(self.dtype, name=f"stage_{stage}_block_{i}")(x)
+                x = ResBlock(dtype, name=f"stage_{stage}_block_{i}")(x)
             if stage:
-                x = conv(4 * config.width * 2 ** (stage - 1), (3, 3), name=f"up_{stage}")(x)
+                channels = 4 * config.width * 2 ** (stage - 1)
+                x = Convolution(channels, dtype, name=f"up_{stage}")(x)
                 x = _depth_to_space(x, 2)
         x = nn.silu(rms_norm(jnp.float32, name="norm_out")(x))
-        x = conv(3 * config.patch**2, (3, 3), name="conv_out")(x)
+        x = Convolution(3 * config.patch**2, dtype, ("embed", None), name="conv_out")(x)
         return _depth_to_space(x, config.patch)
 
 

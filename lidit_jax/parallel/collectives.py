@@ -10,17 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from jax.sharding import Mesh
 
-from lidit_jax.parallel.hlo import Computation, Instruction, Program, parse_program
+from lidit_jax.parallel.hlo import COLLECTIVES, Computation, Instruction, Program, parse_program
 from lidit_jax.parallel.hlo_cost import executions
 
-_KINDS = (
-    *("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"),
-    "ragged-all-to-all",
-)
 _NAMED_GROUPS = re.compile(
     r"replica_groups=mesh\[([^\]]*)\]"
     r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? ?\{([^}]*)\}"
 )
+_SUM_AND_SLICE = "all-reduce-scatter"
+"""libtpu's name for a fusion of a sum with the slice that a device keeps: a reduce-scatter."""
 _COMPUTES = ("fusion", "dot", "convolution", "custom-call", "while")
 
 
@@ -32,7 +30,7 @@ class Collective:
     axes: frozenset[str]
     """Mesh axes along which the devices of a group differ; empty where the text names none."""
     size: float
-    """Bytes of the result on one device."""
+    """Bytes of the result on one device; of a reduce-scatter, of what goes in."""
     times: float
     """How often it runs in one execution of the program."""
     overlaps: bool
@@ -60,20 +58,32 @@ def find_collectives(program: str | Program, mesh: Mesh) -> list[Collective]:
     times, loops, _ = executions(program)
     looped = _reachable(set(loops), program)
     wrapped = _overlapping_wrappers(program)
+    parts = [computation.chain_part for computation in program.computations.values()]
+    beside_work = {part.chain for part in parts if part and part.role == "step"}
     found = []
     for name, computation in program.computations.items():
+        part = computation.chain_part
+        if part and part.role != "start":
+            continue  # counted where it starts
         for instruction in computation.instructions.values():
             kind = instruction.opcode.removesuffix("-start")
-            if kind not in _KINDS or not times[name] or _alone(instruction):
+            if kind not in COLLECTIVES or not times[name] or _alone(instruction):
                 continue
             done = _end(instruction, computation)
+            measured = [done or instruction]
+            if kind == "reduce-scatter":
+                measured = [computation.instructions[operand] for operand in instruction.operands]
+            elif name.startswith(_SUM_AND_SLICE):
+                kind = "reduce-scatter"
             found.append(
                 Collective(
                     kind,
                     _axes(instruction.attributes, mesh),
-                    sum(array.bytes for array in (done or instruction).arrays),
+                    sum(array.bytes for one in measured for array in one.arrays),
                     times[name],
-                    name in wrapped or _overlaps(instruction, done, computation),
+                    name in wrapped
+                    or bool(part and part.chain in beside_work)
+                    or _overlaps(instruction, done, computation),
                     name in looped,
                     instruction.source,
                 )

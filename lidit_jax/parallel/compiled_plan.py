@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from lidit_jax.config import Config, MeshConfig
 from lidit_jax.errors import LiditError
@@ -43,12 +44,13 @@ class CompiledPlan:
         return self.arguments + self.temporaries
 
 
-def compile_plan(config: Config, plan: Plan) -> CompiledPlan:
+def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> CompiledPlan:
     """Compiles the training step for the plan's topology, with the flags of its generation.
 
     Args:
       config: the run, with the plan's policy and parts.
       plan: its topology, mesh and text.
+      hlo: file for the text of the compiled program.
 
     Raises:
       LiditError: for GPUs, without libtpu, and where the compiler refuses the program, such as one
@@ -76,6 +78,8 @@ def compile_plan(config: Config, plan: Plan) -> CompiledPlan:
         raise LiditError(f"the TPU compiler refuses this plan: {reason}") from error
     seconds = time.perf_counter() - start
     memory, text = compiled.memory_analysis(), compiled.as_text()
+    if hlo is not None:
+        hlo.write_text(text)
     program = parse_program(text)
     cost = program_cost(program)
     return CompiledPlan(

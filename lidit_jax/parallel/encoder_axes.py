@@ -8,7 +8,7 @@ from __future__ import annotations
 import flax.linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, whole_where_uneven
 
 _LOGICAL_AXES: dict[str, tuple[str | None, ...]] = {
     # The vocabulary stays whole: a lookup is then local, and each device finds its own channels.
@@ -55,9 +55,4 @@ def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
         logical = ("layers", *logical)
     logical += (None,) * (len(shape) - len(logical))
     axes = nn.logical_to_mesh_axes(logical, LOGICAL_AXIS_RULES)
-    return PartitionSpec(
-        *(
-            axis if axis is None or size % mesh.shape[axis] == 0 else None
-            for axis, size in zip(axes, shape, strict=True)
-        )
-    )
+    return whole_where_uneven(axes, shape, mesh)

@@ -10,7 +10,13 @@ import functools
 import math
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
+COLLECTIVES = (
+    *("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"),
+    "ragged-all-to-all",
+)
+"""Opcodes that send between devices; asynchronous ones add `-start` and `-done`."""
 _ITEM_BYTES = {
     **{"pred": 1, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s4": 0.5, "u4": 0.5},
     **{"bf16": 2, "f16": 2, "s16": 2, "u16": 2},
@@ -22,6 +28,7 @@ _CALLED = re.compile(
     r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
     r"|(?:branch_computations|called_computations)=\{([^}]*)\}"
 )
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
 
 
@@ -86,12 +93,35 @@ class Instruction:
         return found[1] if found else ""
 
 
+@dataclass(frozen=True)
+class ChainPart:
+    """What a fusion carries of a collective that libtpu spreads over several of them."""
+
+    chain: str
+    """Its number, the same in all parts."""
+    role: Literal["start", "step", "done"]
+    """Of the steps, each runs beside the work of its fusion; all parts name the collective."""
+
+
 @dataclass
 class Computation:
     """Instructions in the order of the text: in a scheduled program, the order they run in."""
 
     name: str
     instructions: dict[str, Instruction] = field(default_factory=dict)
+
+    @functools.cached_property
+    def chain_part(self) -> ChainPart | None:
+        """See `ChainPart`."""
+        chain, role = None, "step"
+        for instruction in self.instructions.values():
+            if found := _CHAIN.search(instruction.attributes):
+                chain = found[1]
+            elif '"AsyncCollectiveStart"' in instruction.attributes:
+                role = "start"
+            elif '"AsyncCollectiveDone"' in instruction.attributes:
+                role = "done"
+        return None if chain is None else ChainPart(chain, role)
 
     @property
     def root(self) -> Instruction:

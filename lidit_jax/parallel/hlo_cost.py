@@ -8,8 +8,9 @@
   padding included: two forward, and five in the fused backward kernel, which computes the scores
   again (a training step needs four). A causal kernel is counted whole;
 - element-wise work counts as bytes only: what each instruction reads and writes in HBM. A fusion
-  that slices an operand reads the slice, and an update in place writes the update. What is fetched
-  ahead into the chip's fast memory is read once, where the fetch begins.
+  that slices an operand reads the slice, an update in place writes the update, and what it only
+  passes on costs nothing. What is fetched ahead into the chip's fast memory is read once, where the
+  fetch begins, and so is a collective that is spread over several fusions.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lidit_jax.parallel.hlo import ArrayType, Computation, Instruction, Program
+from lidit_jax.parallel.hlo import COLLECTIVES, ArrayType, Computation, Instruction, Program
 
 _KERNEL_PRODUCTS = {"fwd": 2, "dkv": 5, "dq": 3}
 """Products [N, K] x [K, S] of each kernel; dkv is the fused one, which also computes dq."""
@@ -197,9 +198,16 @@ def _bytes(instruction: Instruction, inside: Computation, program: Program) -> f
 
 
 def _fusion_bytes(fusion: Instruction, body: Computation, operands: list[ArrayType]) -> float:
+    part = body.chain_part
+    if part and part.role != "step":
+        collective = next(i for i in body.instructions.values() if i.opcode in COLLECTIVES)
+        return (part.role == "start") * (_hbm(collective.arrays) + _hbm(operands))
     total = 0.0
+    passing = {*COLLECTIVES, "parameter"}
     readers: dict[str, list[Instruction]] = defaultdict(list)
     for inner in body.instructions.values():
+        if inner.opcode in COLLECTIVES or (inner.root and inner.opcode == "tuple"):
+            continue
         for name in inner.operands:
             readers[name].append(inner)
     updates = [i for i in body.instructions.values() if i.opcode == "dynamic-update-slice"]
@@ -210,9 +218,11 @@ def _fusion_bytes(fusion: Instruction, body: Computation, operands: list[ArrayTy
         if number >= len(operands) or not operands[number].in_hbm:
             continue
         users = readers[inner.name]
-        if users and all(user.opcode in ("dynamic-slice", "gather", "slice") for user in users):
+        if not users:
+            continue
+        if all(user.opcode in ("dynamic-slice", "gather", "slice") for user in users):
             total += sum(user.arrays[0].bytes for user in users)
-        elif users and all(
+        elif all(
             user.opcode == "dynamic-update-slice" and user.operands[0] == inner.name
             for user in users
         ):
@@ -220,7 +230,15 @@ def _fusion_bytes(fusion: Instruction, body: Computation, operands: list[ArrayTy
         else:
             total += operands[number].bytes
     in_place = sum(body.instructions[u.operands[1]].arrays[0].bytes for u in updates)
-    return total + (in_place if updates else _hbm(fusion.arrays))
+    if updates:
+        return total + in_place
+    results = [body.root]
+    if body.root.opcode == "tuple":
+        results = [body.instructions[name] for name in body.root.operands]
+    if len(results) != len(fusion.arrays):
+        return total + _hbm(fusion.arrays)
+    written = zip(results, fusion.arrays, strict=True)
+    return total + _hbm([array for result, array in written if result.opcode not in passing])
 
 
 def _array(name: str, inside: Computation) -> ArrayType:

@@ -77,6 +77,8 @@ def check_divisions(config: Config, mesh: Mesh) -> None:
         )
     if training.task == "lidit":
         check_model_divides(config, mesh)
+    else:
+        _check_divides(mesh, "fsdp", "config.vae.width", config.vae.width)
 
 
 def check_model_divides(config: Config, mesh: Mesh) -> None:
@@ -93,12 +95,17 @@ def check_model_divides(config: Config, mesh: Mesh) -> None:
         ("fsdp", "config.model.width", model.width),
         ("context", "the tokens of an image", tokens),
     ):
-        size = mesh.shape[axis]
-        if whole % size:
-            raise LiditError(
-                f"config.mesh.{axis}={size} does not divide {name}={whole}: "
-                f"the nearest that do are {' and '.join(map(str, nearest_divisors(whole, size)))}"
-            )
+        _check_divides(mesh, axis, name, whole)
+
+
+def _check_divides(mesh: Mesh, axis: str, name: str, whole: int) -> None:
+    size = mesh.shape[axis]
+    if whole % size:
+        nearest = " and ".join(map(str, nearest_divisors(whole, size)))
+        raise LiditError(
+            f"config.mesh.{axis}={size} does not divide {name}={whole}: "
+            f"the nearest that do are {nearest}"
+        )
 
 
 def nearest_divisors(whole: int, size: int) -> list[int]:

@@ -28,6 +28,7 @@ def report(
     price: float,
     compiled: CompiledPlan | None = None,
     nearest: Plan | None = None,
+    wider: Plan | None = None,
 ) -> dict[str, Any]:
     """All figures, in bytes, seconds, operations and units of the price.
 
@@ -37,6 +38,7 @@ def report(
       price: of a chip for an hour.
       compiled: what the TPU compiler says, where it was asked.
       nearest: the plan that fits, where this one does not.
+      wider: the plan with wider heads, where these are narrow.
     """
     memory = plan.memory
     return {
@@ -49,6 +51,7 @@ def report(
         "hbm_bytes_a_device": plan.topology.generation.memory,
         "fits": plan.free >= 0,
         "nearest_that_fits": nearest and describe(nearest),
+        "with_heads_of_128": wider and {"seconds_a_step": wider.seconds, "mfu": wider.mfu},
         "model_flops_a_step": plan.model_flops,
         "prediction": {
             "seconds_a_step": plan.seconds,
@@ -132,6 +135,12 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         f"{plan.steps:,} steps: {predicted['days']:.1f} days, "
         f"{predicted['chip_hours']:,.0f} chip-hours{cost}",
     )
+    if wider := facts["with_heads_of_128"]:
+        table.add_row(
+            "with wider heads",
+            f"{wider['seconds_a_step']:.3f} s, MFU {wider['mfu']:.1%}: as many parameters in heads "
+            "of 128 channels (config.model.heads) keep the whole matrix unit at work",
+        )
     text = facts["text"]
     share = text["encoding_flops_a_step"] / plan.model_flops
     table.add_row(

@@ -17,6 +17,8 @@ FREE = 0.1
 """Share of the HBM that a plan found by searching leaves free."""
 _PARTS = (1, 2, 4, 8, 16)
 _LARGEST_FAST_AXIS = 16
+_WIDE_HEAD = 128
+"""Channels of a head that fills the narrowest matrix unit of a TPU."""
 
 
 def search(config: Config, topology: Topology) -> list[Plan]:
@@ -61,6 +63,20 @@ def nearest_that_fits(config: Config, refused: Plan) -> Plan | None:
         if fitting:
             return min(fitting, key=_preference)
     return None
+
+
+def with_wider_heads(config: Config, chosen: Plan) -> Plan | None:
+    """The same plan with heads of 128 channels, where the model's are narrower: as many parameters
+    and operations, and more of the matrix unit at work. None where they do not fit the width or the
+    mesh, and on GPUs, whose matrix units are narrow.
+    """
+    model = config.model
+    heads, rest = divmod(model.width, _WIDE_HEAD)
+    narrow = model.width // model.heads < _WIDE_HEAD and not chosen.topology.generation.is_gpu
+    if not narrow or rest or heads % chosen.split.tensor:
+        return None
+    wider = dataclasses.replace(config, model=dataclasses.replace(model, heads=heads))
+    return plan(wider, chosen.topology, chosen.split)
 
 
 def _candidates(config: Config, topology: Topology) -> Iterator[Plan]:

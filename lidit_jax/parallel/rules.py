@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lidit_jax.errors import LiditError
 from lidit_jax.parallel.mesh import BATCH_AXES
@@ -46,6 +46,28 @@ def parameter_shardings(model: nn.Module, streams: int, mesh: Mesh) -> Any:
         lambda key: model.init(key, image, jnp.zeros(1), features, masks, crop), jax.random.key(0)
     )
     return state_shardings(shapes["params"], mesh)
+
+
+def frozen_shardings(boxed_shapes: Any, mesh: Mesh) -> Any:
+    """`state_shardings` for a frozen network, which may have any size: an axis that does not divide
+    over its devices stays whole."""
+    return jax.tree.map(
+        lambda shape, sharding: NamedSharding(
+            mesh, whole_where_uneven(sharding.spec, shape.shape, mesh)
+        ),
+        nn.unbox(boxed_shapes),
+        state_shardings(boxed_shapes, mesh),
+    )
+
+
+def whole_where_uneven(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The spec without the (single) mesh axes that do not divide the sizes they split."""
+    return PartitionSpec(
+        *(
+            axis if axis is None or size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(spec, shape, strict=False)
+        )
+    )
 
 
 def shapes_on(mesh: Mesh, boxed_shapes: Any) -> Any:

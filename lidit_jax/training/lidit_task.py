@@ -65,7 +65,8 @@ class LIDiTTask:
         self._training_model = LIDiT(config.model, config.training.matmul)
         codec = load_codec(config.vae)
         _check_size(config, codec)
-        encoders = PromptEncoders(config.encoders, make_mesh(config.mesh))
+        mesh = make_mesh(config.mesh)
+        encoders = PromptEncoders(config.encoders, mesh)
         # Before the captions, which may take hours: one of these prompts may be too long.
         self._prompts, _ = encoders.encode(config.training.prompts)
         folder = to_path(config.data.cache_dir) if config.data.cache_dir else cache_dir() / "data"
@@ -113,7 +114,9 @@ class LIDiTTask:
             channels,
             [TextStream(s.width, s.length, s.crop) for s in streams],
         ).training
-        self._generator = Generator(self._model, self._process, codec, mean, deviation, self._crop)
+        self._generator = Generator(
+            self._model, self._process, codec.on(mesh), mean, deviation, self._crop
+        )
         if config.training.score_every:
             self._scores = SceneScores(config, encoders)
 

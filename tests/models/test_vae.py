@@ -4,12 +4,14 @@ import dataclasses
 import functools
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lidit_jax.config import VAEConfig
+from lidit_jax.models.latent_model import boxed_shapes
 from lidit_jax.models.vae import Autoencoder
 
 from ..quick import random_parameters
@@ -81,9 +83,7 @@ def test_patches_and_strided_stages_share_the_downsampling(patch, downsample):
 
 def test_each_strided_stage_doubles_the_channels():
     config = dataclasses.replace(MODEL.config, patch=1, downsample=4)
-    model, image = Autoencoder(config), jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-    key = jax.random.key(0)
-    shapes = jax.eval_shape(model.init, key, image, key[None])["params"]
+    shapes = nn.unbox(boxed_shapes(Autoencoder(config)))
     widths = [shapes["encoder"][name]["kernel"].shape[-1] for name in ("conv_in", "down_1")]
     assert [*widths, shapes["encoder"]["down_2"]["kernel"].shape[-1]] == [8, 16, 32]
     assert shapes["decoder"]["conv_in"]["kernel"].shape[-1] == 32

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from lidit_jax.parallel.collectives import find_collectives, traffic
+from lidit_jax.parallel.hlo import parse_program
+from lidit_jax.parallel.hlo_cost import program_cost
 
 MESH = SimpleNamespace(devices=np.zeros((2, 4)), axis_names=("data", "tensor"))
 PROGRAM = """\
@@ -81,3 +83,88 @@ def test_groups_of_a_mesh_in_another_order_are_found():
     text = PROGRAM.replace("replica_groups=mesh['a'=2,'b'=4] {'a','b'}", order)
     total = next(c for c in find_collectives(text, MESH) if c.kind == "all-reduce")
     assert total.axes == {"data"}
+
+
+def test_a_sum_fused_with_its_slice_is_a_reduce_scatter():
+    """Both count what goes in, so that kinds can be compared."""
+    text = PROGRAM.replace("%fused (p: f32[8])", "%all-reduce-scatter.3 (p: f32[8])")
+    text = text.replace(
+        "ROOT %e = f32[8]{0} exponential(%p)",
+        "ROOT %e = f32[8]{0} all-reduce(%p), replica_groups=[2,4]<=[8]",
+    ).replace("=%fused", "=%all-reduce-scatter.3")
+    scattered = [c for c in find_collectives(text, MESH) if c.kind == "reduce-scatter"]
+    assert [(c.axes, c.size) for c in scattered] == [({"tensor"}, 32)]
+    plain = PROGRAM.replace(
+        "ROOT %all = f32[8]{0} all-reduce(%nothing)",
+        "ROOT %all = f32[2]{0} reduce-scatter(%nothing)",
+    )
+    (scattered,) = (c for c in find_collectives(plain, MESH) if c.kind == "reduce-scatter")
+    assert scattered.size == 32
+
+
+CHAIN = """\
+HloModule step, is_scheduled=true
+
+%begin (shard: bf16[8,32]) -> (bf16[8,32], bf16[64,32], u32[]) {
+  %shard = bf16[8,32]{1,0} parameter(0)
+  %gather.1 = bf16[64,32]{1,0} all-gather(%shard), replica_groups=[1,8]<=[8], dimensions={0}, \
+frontend_attributes={chain_id="7"}
+  ROOT %started = (bf16[8,32]{1,0}, bf16[64,32]{1,0}, u32[]{:S(2)}) custom-call(%gather.1), \
+custom_call_target="AsyncCollectiveStart"
+}
+
+%beside (shard: bf16[8,32], whole: bf16[64,32], flag: u32[], x: bf16[16,16], w: bf16[16,16]) -> \
+(bf16[16,16], bf16[8,32], bf16[64,32], u32[]) {
+  %shard = bf16[8,32]{1,0} parameter(0)
+  %whole = bf16[64,32]{1,0} parameter(1)
+  %flag = u32[]{:S(2)} parameter(2)
+  %x = bf16[16,16]{1,0} parameter(3)
+  %w = bf16[16,16]{1,0} parameter(4)
+  %product = bf16[16,16]{1,0} dot(%x, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %gather.2 = bf16[64,32]{1,0} all-gather(%shard), replica_groups=[1,8]<=[8], dimensions={0}, \
+frontend_attributes={chain_id="7"}
+  ROOT %both = (bf16[16,16]{1,0}, bf16[8,32]{1,0}, bf16[64,32]{1,0}, u32[]{:S(2)}) \
+tuple(%product, %shard, %gather.2, %flag)
+}
+
+%end (shard: bf16[8,32], whole: bf16[64,32], flag: u32[]) -> bf16[64,32] {
+  %shard = bf16[8,32]{1,0} parameter(0)
+  %whole = bf16[64,32]{1,0} parameter(1)
+  %flag = u32[]{:S(2)} parameter(2)
+  %gather.3 = bf16[64,32]{1,0} all-gather(%shard), replica_groups=[1,8]<=[8], dimensions={0}, \
+frontend_attributes={chain_id="7"}
+  ROOT %done = bf16[64,32]{1,0} custom-call(%shard, %whole, %gather.3, %flag), \
+custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (shard: bf16[8,32], x: bf16[16,16], w: bf16[16,16]) -> bf16[64,32] {
+  %shard = bf16[8,32]{1,0} parameter(0)
+  %x = bf16[16,16]{1,0} parameter(1)
+  %w = bf16[16,16]{1,0} parameter(2)
+  %start = (bf16[8,32]{1,0}, bf16[64,32]{1,0}, u32[]{:S(2)}) fusion(%shard), kind=kCustom, \
+calls=%begin
+  %s = bf16[8,32]{1,0} get-tuple-element(%start), index=0
+  %g = bf16[64,32]{1,0} get-tuple-element(%start), index=1
+  %f = u32[]{:S(2)} get-tuple-element(%start), index=2
+  %step = (bf16[16,16]{1,0}, bf16[8,32]{1,0}, bf16[64,32]{1,0}, u32[]{:S(2)}) \
+fusion(%s, %g, %f, %x, %w), kind=kOutput, calls=%beside
+  %s2 = bf16[8,32]{1,0} get-tuple-element(%step), index=1
+  %g2 = bf16[64,32]{1,0} get-tuple-element(%step), index=2
+  %f2 = u32[]{:S(2)} get-tuple-element(%step), index=3
+  ROOT %out = bf16[64,32]{1,0} fusion(%s2, %g2, %f2), kind=kCustom, calls=%end
+}
+"""
+
+
+def test_a_gather_spread_over_fusions_is_one_that_overlaps():
+    """libtpu's async collective fusion: the same gather stands in the start, beside each product
+    that it runs with, and in the end."""
+    (gather,) = find_collectives(CHAIN, MESH)
+    assert (gather.times, gather.size, gather.overlaps) == (1, 64 * 32 * 2, True)
+    alone = CHAIN.replace('chain_id="7"', 'chain_id="8"', 1)
+    assert [one.overlaps for one in find_collectives(alone, MESH)] == [False]
+
+
+def test_its_bytes_are_counted_once():
+    shard, whole, square = 8 * 32 * 2, 64 * 32 * 2, 16 * 16 * 2
+    assert program_cost(parse_program(CHAIN)).bytes == shard + whole + 3 * square
