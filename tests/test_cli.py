@@ -229,6 +229,13 @@ def test_a_scheduler_can_tell_a_stopped_run_from_a_finished_one(
     assert main(train) == status
 
 
+def test_a_stopped_status_that_is_none_is_refused_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LIDIT_STOPPED_STATUS", "preempted")
+    assert main(["train", "--config=demo", f"--workdir={tmp_path / 'run'}"]) == 2
+    assert "LIDIT_STOPPED_STATUS='preempted' is no exit status" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_prompt_of_5000_tokens_is_refused(tmp_path, capsys):
     out = tmp_path / "new" / "x.png"
     prompt = "red " * 5000

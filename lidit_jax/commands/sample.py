@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,8 +185,15 @@ def _mesh(options: argparse.Namespace) -> MeshConfig | None:
     sizes = {name: getattr(options, name) for name in ("tensor", "fsdp") if getattr(options, name)}
     if not sizes:
         return None
+    import jax
+
     from lidit_jax.config import MeshConfig
 
+    if jax.device_count() % math.prod(sizes.values()):
+        given = " ".join(f"--{name}={size}" for name, size in sizes.items())
+        raise LiditError(
+            f"{given}: together they must divide the {jax.device_count()} devices of this machine"
+        )
     return MeshConfig(**sizes)
 
 

@@ -12,6 +12,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.output import writable_folder
 from lidit_jax.paths import to_path
 
+_LARGEST_STATUS = 255
 _EXAMPLES = """\
   lidit train --config=configs/demo.py --workdir=runs/demo
   lidit train --config=demo --workdir=runs/small --config.model.depth=4 --config.seed=1
@@ -82,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
     from lidit_jax.recipes import load_recipe
 
     config = load_recipe(options.config, options.overrides)
+    stopped_status = _stopped_status()
     flags = apply_flags()
     join_processes()
     say_once(flags)
@@ -98,5 +100,13 @@ def run(options: argparse.Namespace) -> int:
                 "same command to go on from the last checkpoint"
             ) from error
     if int(state.step) < config.training.steps:
-        return int(os.environ.get("LIDIT_STOPPED_STATUS", 0))
+        return stopped_status
     return 0
+
+
+def _stopped_status() -> int:
+    """Exit status of a run that was stopped before its last step."""
+    given = os.environ.get("LIDIT_STOPPED_STATUS", "0")
+    if not given.isdecimal() or int(given) > _LARGEST_STATUS:
+        raise LiditError(f"LIDIT_STOPPED_STATUS={given!r} is no exit status from 0 to 255")
+    return int(given)
