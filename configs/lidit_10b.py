@@ -15,7 +15,8 @@ a topology of the table, `2slices` or `4slices` of it, `head128` for 22 heads of
 instead of 44 of 64 (the same parameters, faster on TPUs), `bf16moments` for half-size first
 moments, `online` to encode captions while training. XLA's flags follow the chips
 (`lidit_jax/parallel/xla_flags.py`). See lidit_1b.py about the encoders. 2816 = 256 * 11: the width
-divides over at most 256 devices.
+divides over at most 256 devices; 32 of them, with 88 rows each, is the most that needs no padding
+(docs/plans.md, "Compiled"), and v5e has not the memory for it.
 """
 
 from lidit_jax.recipe_choices import Choices, Placement
@@ -33,12 +34,12 @@ CHOICES = Choices(
         "online": {"data.text_features": "online", "data.encode_steps": 4},
     },
     placements={
-        "v5e:16x16": {512: Placement(256, "dots", 2), 1024: Placement(256, "branches", 1)},
-        "v5p:4x8x8": {512: Placement(256, "dots", 8), 1024: Placement(256, "dots", 2)},
-        "v5p:8x8x16": {512: Placement(256, "dots", 4), 1024: Placement(256, "dots", 2)},
-        "v6e:16x16": {512: Placement(256, "dots", 4), 1024: Placement(256, "dots", 1)},
+        "v5e:16x16": {512: Placement(128, "dots", 2), 1024: Placement(128, "branches", 1)},
+        "v5p:4x8x8": {512: Placement(32, "dots", 8), 1024: Placement(32, "dots", 2)},
+        "v5p:8x8x16": {512: Placement(32, "dots", 4), 1024: Placement(32, "dots", 2)},
+        "v6e:16x16": {512: Placement(32, "dots", 4), 1024: Placement(32, "dots", 1)},
         # 128 chips, which JAX sees as 256 devices of 94.75 GiB each.
-        "tpu7x:4x4x8": {512: Placement(256, "dots", 8), 1024: Placement(256, "dots", 2)},
+        "tpu7x:4x4x8": {512: Placement(32, "dots", 8), 1024: Placement(32, "dots", 2)},
     },
 )
 

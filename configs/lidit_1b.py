@@ -11,7 +11,8 @@ Expected: T2I-CompBench colour 74.08, shape 59.34, texture 69.59; GenEval 0.60; 
 Choices behind the colon, in any order: a topology of the table, `2slices` or `4slices` of it,
 `head128` for heads of 128 channels instead of 72 (the same parameters, faster on TPUs), `online` to
 encode captions while training instead of reading 49 TB of features. XLA's flags follow the chips
-(`lidit_jax/parallel/xla_flags.py`). 1152 = 128 * 9: the width divides over at most 128 devices.
+(`lidit_jax/parallel/xla_flags.py`). 1152 = 128 * 9: the width divides over at most 128 devices; 16
+of them, with 72 rows each, is the most that needs no padding (docs/plans.md, "Compiled").
 
 The encoders named below are public stand-ins for the paper's LLaMA3-8B and Qwen1.5-7B, which its
 authors tuned on images and did not release.
@@ -26,12 +27,12 @@ CHOICES = Choices(
         "online": {"data.text_features": "online", "data.encode_steps": 8},
     },
     placements={
-        "v5e:16x16": {256: Placement(fsdp=128, remat="dots", at_once=8)},
-        "v5p:4x8x8": {256: Placement(fsdp=128, remat="dots", at_once=8)},
-        "v5p:8x8x16": {256: Placement(fsdp=128, remat="dots", at_once=2)},
-        "v6e:16x16": {256: Placement(fsdp=128, remat="dots", at_once=8)},
+        "v5e:16x16": {256: Placement(fsdp=16, remat="dots", at_once=8)},
+        "v5p:4x8x8": {256: Placement(fsdp=16, remat="dots", at_once=8)},
+        "v5p:8x8x16": {256: Placement(fsdp=16, remat="dots", at_once=2)},
+        "v6e:16x16": {256: Placement(fsdp=16, remat="dots", at_once=8)},
         # 64 chips, which JAX sees as 128 devices of 94.75 GiB each.
-        "tpu7x:4x4x4": {256: Placement(fsdp=128, remat="dots", at_once=16)},
+        "tpu7x:4x4x4": {256: Placement(fsdp=16, remat="dots", at_once=16)},
     },
 )
 

@@ -16,7 +16,7 @@ def test_words_override_fields_in_any_order():
     assert config.data.image_size == 1024
     assert config.training.init_from, "the second stage starts from the first"
     assert config.model.width // config.model.heads == 128
-    assert (config.mesh.replica, config.mesh.fsdp, config.mesh.data) == (2, 256, -1)
+    assert (config.mesh.replica, config.mesh.fsdp, config.mesh.data) == (2, 32, -1)
     assert config.optimizer.beta2 == 0.95
     assert load_recipe("lidit_10b:") == load_recipe("lidit_10b")
     assert load_recipe("configs/lidit_1b.py:online").data.text_features == "online"

@@ -94,7 +94,9 @@ def run(options: argparse.Namespace) -> int:
         from lidit_jax.parallel.compiled_plan import compile_plan
 
         compiled = compile_plan(config, chosen, options.hlo)
-    facts = report(chosen, options.images, options.price_per_chip_hour, compiled, nearest, wider)
+    facts = {"recipe": options.config} | report(
+        chosen, options.images, options.price_per_chip_hour, compiled, nearest, wider
+    )
     print_plan(chosen, facts)
     if options.json:
         options.json.write_text(json.dumps(facts, indent=2) + "\n")

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from jax.sharding import Mesh
 
-from lidit_jax.parallel.hlo import COLLECTIVES, Computation, Instruction, Program, parse_program
+from lidit_jax.parallel.hlo import (
+    ASYNC_CALLS,
+    COLLECTIVES,
+    Computation,
+    Instruction,
+    Program,
+    parse_program,
+)
 from lidit_jax.parallel.hlo_cost import executions
 
 _NAMED_GROUPS = re.compile(
@@ -120,11 +127,11 @@ def _overlaps(start: Instruction, done: Instruction | None, inside: Computation)
 
 
 def _overlapping_wrappers(program: Program) -> set[str]:
-    """Computations that an `async-start` runs while its own computation goes on."""
+    """Computations that run while their caller goes on with other work."""
     wrapped = set()
     for computation in program.computations.values():
         for instruction in computation.instructions.values():
-            if instruction.opcode == "async-start" and _overlaps(
+            if instruction.opcode in ASYNC_CALLS and _overlaps(
                 instruction, _end(instruction, computation), computation
             ):
                 wrapped.update(instruction.called)

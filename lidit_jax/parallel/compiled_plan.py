@@ -16,6 +16,7 @@ from lidit_jax.parallel.hlo_cost import program_cost
 from lidit_jax.parallel.mesh import AXES, make_mesh
 from lidit_jax.parallel.plan import Plan
 from lidit_jax.parallel.plan_mesh import image_tokens
+from lidit_jax.parallel.topologies import Topology
 from lidit_jax.parallel.xla_flags import GENERATIONS
 
 
@@ -42,6 +43,17 @@ class CompiledPlan:
     def total(self) -> float:
         """Bytes a device: arguments and temporaries."""
         return self.arguments + self.temporaries
+
+    def waiting_seconds(self, topology: Topology) -> float:
+        """Of a step, for collectives that no other work is scheduled beside, at the full speed of
+        the links; a sum of whole arrays crosses them twice."""
+        seconds = 0.0
+        for row in self.collectives:
+            crossings = 2 if row.kind == "all-reduce" else 1
+            within = topology.wide_bandwidth(0)
+            speed = topology.generation.network if "replica" in row.axes else within
+            seconds += crossings * (row.bytes - row.overlapping_bytes) / speed
+        return seconds
 
 
 def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> CompiledPlan:

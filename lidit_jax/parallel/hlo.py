@@ -17,8 +17,10 @@ COLLECTIVES = (
     "ragged-all-to-all",
 )
 """Opcodes that send between devices; asynchronous ones add `-start` and `-done`."""
+ASYNC_CALLS = ("async-start", "call-start")
+"""Opcodes that run a computation while their own goes on: a collective, or a SparseCore's work."""
 _ITEM_BYTES = {
-    **{"pred": 1, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s4": 0.5, "u4": 0.5},
+    **{"token": 0, "pred": 1, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s4": 0.5, "u4": 0.5},
     **{"bf16": 2, "f16": 2, "s16": 2, "u16": 2},
     **{"s64": 8, "u64": 8, "f64": 8, "c64": 8},
 }
@@ -150,7 +152,7 @@ def parse_program(text: str) -> Program:
             if start := _COMPUTATION.match(line):
                 current = computations[start[2]] = Computation(start[2])
                 entry = start[2] if start[1] else entry
-        elif line == "}":
+        elif line == "}" or line.startswith("}, execution_thread="):
             current = None
         elif found := _INSTRUCTION.match(line):
             argument, attributes = _split_at_closing(found[5])

@@ -22,13 +22,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lidit_jax.parallel.hlo import COLLECTIVES, ArrayType, Computation, Instruction, Program
+from lidit_jax.parallel.hlo import (
+    ASYNC_CALLS,
+    COLLECTIVES,
+    ArrayType,
+    Computation,
+    Instruction,
+    Program,
+)
 
 _KERNEL_PRODUCTS = {"fwd": 2, "dkv": 5, "dq": 3}
 """Products [N, K] x [K, S] of each kernel; dkv is the fused one, which also computes dq."""
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"),
-    *("call", "after-all", "partition-id", "replica-id", "iota", "async-start", "async-done"),
+    *("call", "after-all", "partition-id", "replica-id", "iota", *ASYNC_CALLS),
+    *("async-done", "call-done"),
     *(
         "copy-done",
         "slice-done",
@@ -256,6 +264,6 @@ def _fused(program: Program) -> set[str]:
         called
         for computation in program.computations.values()
         for instruction in computation.instructions.values()
-        if instruction.opcode not in ("while", "conditional", "call", "async-start")
+        if instruction.opcode not in ("while", "conditional", "call", *ASYNC_CALLS)
         for called in instruction.called
     }

@@ -46,6 +46,7 @@ def report(
         "chips": plan.topology.chips,
         "mesh": asdict(plan.split),
         "remat": plan.remat,
+        "batch": plan.batch,
         "parameters": plan.parameters,
         "memory_bytes_a_device": asdict(memory) | {"total": memory.total},
         "hbm_bytes_a_device": plan.topology.generation.memory,
@@ -88,9 +89,12 @@ def report(
 
 def _compiled(compiled: CompiledPlan, plan: Plan) -> dict[str, Any]:
     model = plan.model_flops / plan.topology.devices
+    waiting = compiled.waiting_seconds(plan.topology)
     return asdict(compiled) | {
         "total": compiled.total,
         "model_over_compiled": model / compiled.flops,
+        "waiting_seconds": waiting,
+        "mfu_waiting_included": plan.mfu * plan.seconds / (plan.seconds + waiting),
     }
 
 
@@ -185,6 +189,12 @@ def _add_compiled(table: Any, compiled: dict[str, Any]) -> None:
                 f"{row['bytes'] / _GIB:8.3f} GiB over {axes}, {row['times']:.0f} a step, "
                 f"{share:.0%} beside other work",
             )
+    table.add_row(
+        "  waiting",
+        f"{compiled['waiting_seconds']:8.3f} s  for collectives that nothing runs beside, at the "
+        f"links' full speed: MFU {compiled['mfu_waiting_included']:.1%} if the prediction has none "
+        "of it (its constants come from programs that wait too)",
+    )
     for name in compiled["uncounted"]:
         table.add_row("  not counted", name)
 

@@ -22,8 +22,8 @@ _STAGES = (("lidit_1b", ""), ("lidit_10b", ""), ("lidit_10b", "1024px"))
 _GPU_NODES = {"lidit_1b": ("h100:8x8", "h200:8x8"), "lidit_10b": ("h100:8x32", "h200:8x32")}
 _SEARCHED = ("v5p:8x8x16", "v6e:16x16", "v5e:16x16")
 _HEADS = ("", "head128")
-COMPILED = "plans_compiled.json"
-"""What `lidit plan --compile --json` said of single recipes at full optimisation, by title."""
+COMPILED = "compiled"
+"""Folder of what `lidit plan --compile --json=FILE` said of single recipes at full optimisation."""
 
 _INTRODUCTION = f"""# Plans of the recipes
 
@@ -69,20 +69,29 @@ _COMPILATION = """## Compiled
 
 By libtpu on a machine without a TPU, with the flags of the generation: memory of a device beside
 the formula's; operations of the model over those of the program, where recomputation, padding and
-the backward kernel's second look at the scores count; and what is sent.
+the backward kernel's second look at the scores count; what is sent; and how long devices wait for
+collectives that nothing runs beside, at the links' full speed. The MFU with waiting adds all of it
+to the predicted step; a part is in the fitted constants, which come from programs that wait too.
+
+What these programs taught, and the recipes follow: weights split over a whole slice of v5p are
+gathered by summing zeros (twice the bytes, nothing beside it), and gradients split into fewer than
+16 rows, or over all 256 chips of v5e or v6e, are summed whole before each device takes its slice.
+So a recipe splits its weights over a part of the slice, in shards whose rows are a multiple of
+eight where memory allows, and copies them over the rest.
 """
 
 
 def write_recipe_plans(folder: Path) -> list[Path]:
-    """Writes `plans.md` and `weak_scaling.png` into a folder; the compiler's figures in it are read
-    from the `plans_compiled.json` beside them, where it is there."""
+    """Writes `plans.md` and `weak_scaling.png` into a folder; the compiler's figures in them are
+    read from the JSON files in its folder `compiled`, where it is there."""
     page, picture = folder / "plans.md", folder / "weak_scaling.png"
     rows = weak_scaling.measure()
     sections = [_introduction(), _recipes(), _head_widths(), _searches(), _text(), _gpus()]
-    compiled = folder / COMPILED
-    if compiled.is_file():
-        sections.append(_compiled(json.loads(compiled.read_text())))
-    sections.append(weak_scaling.section(rows, picture.name))
+    compiled = [json.loads(file.read_text()) for file in sorted((folder / COMPILED).glob("*.json"))]
+    recipes = [facts for facts in compiled if not weak_scaling.is_row(facts)]
+    if recipes:
+        sections.append(_compiled(recipes))
+    sections.append(weak_scaling.section(rows, picture.name, compiled))
     page.write_text("\n\n".join(sections) + "\n")
     weak_scaling.draw(rows, picture)
     return [page, picture]
@@ -189,25 +198,29 @@ def _gpus() -> str:
     return f"{_GPUS}\n{table(heads, rows())}"
 
 
-def _compiled(entries: dict[str, dict]) -> str:
+def _compiled(entries: list[dict]) -> str:
     def rows() -> Iterator[tuple[str, ...]]:
-        for title, facts in entries.items():
+        for facts in entries:
             compiled = facts["compiled"]
             sent = sum(row["bytes"] for row in compiled["collectives"]) / _GIB
             hidden = sum(row["overlapping_bytes"] for row in compiled["collectives"]) / _GIB
             yield (
-                title,
+                f"`{facts['recipe']}`",
+                ", ".join(f"{axis}={n}" for axis, n in facts["mesh"].items() if n > 1),
                 f"{compiled['total'] / _GIB:.1f}",
                 f"{facts['memory_bytes_a_device']['total'] / _GIB:.1f}",
                 f"{compiled['model_over_compiled']:.2f}",
                 f"{hidden:.1f} of {sent:.1f} GiB",
+                f"{compiled['waiting_seconds']:.3f}",
+                f"{facts['prediction']['seconds_a_step']:.3g}",
+                f"{compiled['mfu_waiting_included']:.1%}",
                 f"{compiled['seconds']:.0f}",
                 f"{compiled['program_bytes'] / 1e6:.1f}",
             )
 
     heads = (
-        "plan | compiler GiB | formula GiB | model/compiled | sent beside other work | "
-        "s to compile | MB of text"
+        "recipe | layout | compiler GiB | formula GiB | model/compiled | sent beside other work | "
+        "s waiting | s a step | MFU with waiting | s to compile | MB of text"
     )
     return f"{_COMPILATION}\n{table(heads, rows())}"
 

@@ -7,6 +7,7 @@ that the fit has not seen, and `lidit plan` prints it beside every prediction.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +33,8 @@ class Constants:
 
 CONSTANTS = Constants(matmul=0.759, exposed=0.0)
 """`calibration.fit` of all published runs."""
+_TILE_ROWS = 8
+"""Rows of a tile of the TPU's memory layout."""
 KERNEL_BACKWARD = 2.5
 """Products of the attention's backward kernel over those of its forward kernel: five to two."""
 
@@ -165,7 +168,8 @@ def terms(work: Work, topology: Topology, split: Split) -> Terms:
     keys = 2 * (passes + 1) * _share(split.context) * activation * split.context / split.tensor
 
     weights = 2.0 * work.parameters / split.tensor
-    gathered = 3 * weights * _share(split.fsdp) * split.parts
+    crossings = 2 + _reduced(work.width / split.fsdp, gpu=chip.is_gpu)
+    gathered = crossings * weights * _share(split.fsdp) * split.parts
     copied = 2 * 4.0 * held * _share(split.data)
     used = sum(size > 1 for size in (split.tensor, split.context))
     return Terms(
@@ -178,6 +182,17 @@ def terms(work: Work, topology: Topology, split: Split) -> Terms:
         dcn=2 * 4.0 * held * _share(split.replica) / chip.network,
         ideal=work.counted / peak,
     )
+
+
+def _reduced(rows: float, *, gpu: bool) -> float:
+    """How often the gradients of a weight cross the links, if a device keeps so many rows of them.
+
+    The TPU compiler pads a shard to whole tiles; one of fewer than 16 rows it does not scatter: it
+    sums whole gradients, twice the way, and slices them (seen in compiled programs, docs/plans.md).
+    """
+    if gpu:
+        return 1.0
+    return 2.0 if rows < 2 * _TILE_ROWS else math.ceil(rows / _TILE_ROWS) * _TILE_ROWS / rows
 
 
 def _share(devices: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lidit_jax.config import Config
 from lidit_jax.parallel.plan import Plan, plan
@@ -82,13 +83,26 @@ def _share(devices: int) -> float:
     return (devices - 1) / devices
 
 
-def section(rows: list[Row], picture: str) -> str:
-    """The table, as Markdown."""
+def is_row(facts: dict[str, Any]) -> bool:
+    """Whether a compiled plan is one of these."""
+    return facts["recipe"] == _RECIPE and facts["batch"] == _IMAGES_A_CHIP * facts["chips"]
+
+
+def section(rows: list[Row], picture: str, compiled: list[dict[str, Any]]) -> str:
+    """The table, as Markdown.
+
+    Args:
+      rows: of `measure`.
+      picture: file name of the plot.
+      compiled: what `lidit plan --compile --json` said, of whatever plans.
+    """
     heads = (
         "| chips | batch | mesh | GiB a chip | GiB gathered a step | GiB of gradients over data | "
-        "s a step | MFU | strong: parts | s a step | MFU |"
+        "s a step | MFU | strong: parts | s a step | MFU | compiler GiB a chip | GiB sent a step, "
+        "compiled | s waiting | s to compile | MB of text |"
     )
-    lines = [f"{_INTRODUCTION}\n![MFU by number of chips]({picture})\n", heads, "|---" * 11 + "|"]
+    lines = [f"{_INTRODUCTION}\n![MFU by number of chips]({picture})\n", heads, "|---" * 16 + "|"]
+    by_chips = {facts["chips"]: facts["compiled"] for facts in compiled if is_row(facts)}
     for row in rows:
         weak, strong = row.weak, row.strong
         cells = (
@@ -103,10 +117,23 @@ def section(rows: list[Row], picture: str) -> str:
             f"{strong.split.parts}",
             f"{strong.seconds:.2f}",
             f"{strong.mfu:.1%}",
+            *_compiled_cells(by_chips.get(weak.topology.chips)),
         )
         lines.append(f"| {' | '.join(cells)} |")
     hidden, hidden_512 = (_images_that_hide(size) for size in (1024, 512))
     return "\n".join([*lines, "", _END.format(hidden=hidden, hidden_512=hidden_512)])
+
+
+def _compiled_cells(compiled: dict[str, Any] | None) -> tuple[str, ...]:
+    if compiled is None:
+        return ("",) * 5
+    return (
+        f"{compiled['total'] / _GIB:.1f}",
+        f"{sum(row['bytes'] for row in compiled['collectives']) / _GIB:.1f}",
+        f"{compiled['waiting_seconds']:.3f}",
+        f"{compiled['seconds']:.0f}",
+        f"{compiled['program_bytes'] / 1e6:.1f}",
+    )
 
 
 def _images_that_hide(size: int) -> float:

@@ -24,6 +24,7 @@ _MAXTEXT = "https://github.com/AI-Hypercomputer/maxtext/tree/main/src/maxtext/co
 _AXLEARN = "https://github.com/apple/axlearn/blob/main/axlearn/common/compiler_options.py"
 _NVIDIA = "https://docs.nvidia.com/jax-toolbox/performance-profiling/gpu-performance"
 _IRONWOOD = "https://github.com/AI-Hypercomputer/tpu-recipes/tree/main/training/ironwood/wan2.1-14b"
+_TRILLIUM = "https://github.com/AI-Hypercomputer/maxtext/blob/main/benchmarks/xla_flags_library.py"
 _JAX = "https://docs.jax.dev/en/latest/gpu_memory_allocation.html"
 
 
@@ -64,16 +65,20 @@ _OVERLAP_DATA_PARALLEL = _group(
     _MAXTEXT,
 )
 
-_SPARSE_CORE = _group(
-    (
-        "xla_tpu_enable_sparse_core_collective_offload_all_gather",
-        "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter",
-        "xla_tpu_enable_sparse_core_collective_offload_all_reduce",
-        "xla_tpu_use_tc_device_shape_on_sc",
-    ),
-    "the SparseCores move weights and gradients while the matrix units compute",
-    _IRONWOOD,
-)
+
+def _sparse_core(source: str) -> tuple[Setting, ...]:
+    return _group(
+        (
+            "xla_tpu_enable_sparse_core_collective_offload_all_gather",
+            "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter",
+            "xla_tpu_enable_sparse_core_collective_offload_all_reduce",
+            "xla_tpu_use_tc_device_shape_on_sc",
+        ),
+        "the SparseCores move weights and gradients while the matrix units compute",
+        source,
+    )
+
+
 _GPU = (
     Setting(
         "--xla_gpu_enable_latency_hiding_scheduler",
@@ -118,10 +123,26 @@ GENERATIONS: dict[str, tuple[Setting, ...]] = {
             _MAXTEXT,
         ),
     ),
-    # Without the overlap of gathers: with it and the splash kernel, v6e has given NaN
-    # (https://github.com/AI-Hypercomputer/maxdiffusion/issues/429).
+    # Collectives overlap on the SparseCores. In fusions, which overlap them on the TensorCore, v6e
+    # has given NaN beside the splash kernel (github.com/AI-Hypercomputer/maxdiffusion/issues/429).
     "v6e": (
         *_OVERLAP_DATA_PARALLEL,
+        *_sparse_core(_TRILLIUM),
+        *(
+            Setting(
+                f"--xla_tpu_enable_async_collective_fusion_fuse_{kind}",
+                "false",
+                "either fusions or the SparseCores move data",
+                _TRILLIUM,
+            )
+            for kind in ("all_gather", "all_reduce", "reduce_scatter")
+        ),
+        Setting(
+            "--xla_sc_disable_megacore_partitioning",
+            "true",
+            "as the SparseCores' collectives want it",
+            _TRILLIUM,
+        ),
         Setting(
             "--xla_tpu_scoped_vmem_limit_kib",
             "98304",
@@ -145,7 +166,12 @@ GENERATIONS: dict[str, tuple[Setting, ...]] = {
             _OVERLAP_GATHER[0].reason,
             _IRONWOOD,
         ),
-        *_SPARSE_CORE,
+        *_group(
+            ("xla_tpu_prefer_async_allgather_to_allreduce",),
+            "weights are gathered, not summed with zeros, also over a whole slice",
+            _IRONWOOD,
+        ),
+        *_sparse_core(_IRONWOOD),
         Setting(
             "--xla_tpu_scoped_vmem_limit_kib",
             "65536",

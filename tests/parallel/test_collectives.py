@@ -168,3 +168,33 @@ def test_a_gather_spread_over_fusions_is_one_that_overlaps():
 def test_its_bytes_are_counted_once():
     shard, whole, square = 8 * 32 * 2, 64 * 32 * 2, 16 * 16 * 2
     assert program_cost(parse_program(CHAIN)).bytes == shard + whole + 3 * square
+
+
+SPARSE_CORE = """\
+HloModule step, is_scheduled=true
+
+%gathering (p: bf16[8,32], ready: token[]) -> bf16[64,32] {
+  %ready = token[] parameter(1)
+  %p = bf16[8,32]{1,0} parameter(0)
+  ROOT %gather = bf16[64,32]{1,0} all-gather(%p), replica_groups=[1,8]<=[8], dimensions={0}
+}, execution_thread="sparsecore"
+
+ENTRY %main (p: bf16[8,32], x: bf16[16,16]) -> bf16[64,32] {
+  %p = bf16[8,32]{1,0} parameter(0)
+  %x = bf16[16,16]{1,0} parameter(1)
+  %ready = token[] after-all()
+  %start = ((bf16[8,32]{1,0}, token[]), bf16[64,32]{1,0}) call-start(%p, %ready), \
+async_execution_thread="sparsecore", to_apply=%gathering
+  %product = bf16[16,16]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %done = bf16[64,32]{1,0} call-done(%start)
+}
+"""
+
+
+def test_what_a_sparse_core_sends_overlaps_with_what_the_tensor_core_does():
+    (gather,) = find_collectives(SPARSE_CORE, MESH)
+    assert (gather.times, gather.size, gather.overlaps) == (1, 64 * 32 * 2, True)
+    bare = SPARSE_CORE.replace("dot(%x, %x)", "copy(%x)")
+    assert [one.overlaps for one in find_collectives(bare, MESH)] == [False]
+    sent = 8 * 32 * 2 + 64 * 32 * 2
+    assert program_cost(parse_program(SPARSE_CORE)).bytes == sent + 3 * 16 * 16 * 2

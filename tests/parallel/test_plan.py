@@ -7,10 +7,12 @@ import pytest
 
 from lidit_jax.cli import main
 from lidit_jax.errors import LiditError
+from lidit_jax.parallel.collectives import Traffic
+from lidit_jax.parallel.compiled_plan import CompiledPlan
 from lidit_jax.parallel.memory import estimate_memory, parameter_count
 from lidit_jax.parallel.plan import describe_text, plan
 from lidit_jax.parallel.plan_mesh import parse_mesh, recipe_mesh
-from lidit_jax.parallel.plan_search import nearest_that_fits, search
+from lidit_jax.parallel.plan_search import nearest_that_fits, search, with_wider_heads
 from lidit_jax.parallel.roofline import Recomputed, Split, Work, predict
 from lidit_jax.parallel.topologies import parse_topology
 from lidit_jax.recipes import load_recipe
@@ -62,11 +64,11 @@ def test_a_recipe_brings_its_own_mesh():
     config = load_recipe("lidit_10b:v5p:8x8x16,2slices")
     two = parse_topology("v5p:8x8x16", 2)
     assert recipe_mesh(config, two) == Split(
-        replica=2, data=4, fsdp=256, parts=config.training.accumulation
+        replica=2, data=32, fsdp=32, parts=config.training.accumulation
     )
     assert recipe_mesh(TEN, POD) == Split(data=4, fsdp=256)
-    with pytest.raises(LiditError, match="256 does not divide the 64 devices of v5p:4x4x4"):
-        recipe_mesh(config, parse_topology("v5p:4x4x4"))
+    with pytest.raises(LiditError, match="32 does not divide the 16 devices of v5p:2x2x4"):
+        recipe_mesh(config, parse_topology("v5p:2x2x4"))
 
 
 def test_parameters_averages_and_moments_are_four_bytes_each_and_split():
@@ -121,6 +123,42 @@ def test_narrow_heads_leave_the_matrix_unit_idle():
     narrow = dataclasses.replace(wide, head_width=64)
     split = Split(data=4, fsdp=256)
     assert predict(narrow, POD, split).attention == 2 * predict(wide, POD, split).attention
+
+
+@pytest.mark.parametrize(
+    ("fsdp", "crossings"), [(32, 1.0), (128, 24 / 22), (256, 2.0)], ids=["88 rows", "22", "11"]
+)
+def test_gradients_in_thin_shards_are_padded_or_summed_whole(fsdp, crossings):
+    """2816 rows of a gradient over so many devices; two gathers of the weight come before."""
+    work = Work(0.0, 0.0, 0.0, 1e10, 48, 1e6, 2816, Recomputed(0, 0))
+    sent = predict(work, POD, Split(data=1024 // fsdp, fsdp=fsdp)).ici_weights
+    copied = 8e10 / fsdp * (1 - fsdp / 1024)
+    expected = (2 + crossings) * 2e10 * (1 - 1 / fsdp) + copied
+    assert sent == pytest.approx(expected / POD.wide_bandwidth(0))
+
+
+def test_wider_heads_are_offered_where_the_models_are_narrow():
+    narrow = changed(TEN, "data", image_size=1024)
+    chosen = planned(config=narrow)
+    wider = with_wider_heads(narrow, chosen)
+    assert wider.model_flops == chosen.model_flops
+    assert wider.prediction.attention == chosen.prediction.attention / 2
+    assert with_wider_heads(changed(narrow, "model", heads=22), chosen) is None
+    odd = planned("fsdp=64,tensor=4", config=narrow)
+    assert with_wider_heads(narrow, odd) is None, "22 heads do not divide over 4"
+
+
+def test_waiting_is_what_nothing_hides_at_the_speed_of_the_links():
+    def waiting(kind, axes, slices=1):
+        row = Traffic(kind, axes, 1.0, 3e9, 1e9)
+        compiled = CompiledPlan(0.0, 0.0, 1.0, 0.0, (row,), (), 0.0, 0)
+        return compiled.waiting_seconds(parse_topology("v5p:8x8x16", slices))
+
+    within = POD.wide_bandwidth(0)
+    assert waiting("all-gather", ("fsdp",)) == pytest.approx(2e9 / within)
+    assert waiting("all-reduce", ("fsdp",)) == pytest.approx(4e9 / within)
+    network = POD.generation.network
+    assert waiting("all-reduce", ("replica",), 2) == pytest.approx(4e9 / network)
 
 
 @pytest.mark.parametrize("size", [512, 1024])
@@ -180,6 +218,7 @@ def test_a_plan_that_does_not_fit_says_by_how_much_and_what_would(capsys):
         (["--config=lidit_10b", "--topology=v5e:5x5"], "--topology=v5e:5x5"),
         (["--config=lidit_10b"], "needs --config and --topology"),
         (["--all-recipes", "--out=/nowhere"], "writes into a folder that exists"),
+        (["--hlo=x"], "--hlo writes what --compile has compiled: add --compile"),
     ):
         assert main(["plan", *wrong]) == 2
         assert message in capsys.readouterr().err
