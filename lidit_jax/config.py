@@ -98,8 +98,8 @@ class VAEConfig:
     """The image autoencoder between pixels and latents."""
 
     source: str = "pixels"
-    """ "pixels" for none at all, "demo" for the packaged one, the folder of an exported one, or a
-    folder or hub id in diffusers' layout (an AutoencoderKL, an AutoencoderTiny, or a pipeline)."""
+    """ "pixels" for none at all, the folder of an exported one, or a folder or hub id in diffusers'
+    layout (an AutoencoderKL, an AutoencoderTiny, or a pipeline)."""
     tile: int = 0
     """Side, in pixels, of the overlapping tiles that large images are decoded in; 0 for none."""
     dtype: str = "float32"

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -143,10 +144,17 @@ class PromptEncoders:
                 ids=np.pad(tokens.ids, ((0, 0), (0, extra))),
                 mask=np.pad(tokens.mask, ((0, 0), (0, extra))),
             )
-            features.append(stream.encode(tokens, layer, instruction))
+            features.append(_portable(stream.encode(tokens, layer, instruction)))
             masks.append(jnp.asarray(tokens.mask))
             crop.append(tokens.crop)
         return TextConditions(tuple(features), tuple(masks)), tuple(crop)
+
+
+def _portable(array: Array) -> Array | np.ndarray:
+    """An array for the programs of all processes: one that encoders of this process alone have
+    made is bound to its devices."""
+    bound = jax.process_count() > 1 and array.is_fully_addressable
+    return np.asarray(array) if bound else array
 
 
 def pad_conditions(conditions: TextConditions, lengths: Sequence[int]) -> TextConditions:

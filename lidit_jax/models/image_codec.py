@@ -22,11 +22,9 @@ from lidit_jax.models.layers import dtype_of
 from lidit_jax.models.tiling import MINIMUM_TILE, tiled_decode
 from lidit_jax.models.vae import Autoencoder
 from lidit_jax.parallel.rules import frozen_shardings
-from lidit_jax.paths import PACKAGED
 from lidit_jax.weights.bundle import is_bundle, load_bundle
 from lidit_jax.weights.hub import is_hub_id
 
-DEMO = PACKAGED / "demo" / "vae"
 # Images encoded in one call hold so many pixels: an activation of Stable Diffusion's encoder is
 # 128 channels wide, 0.5 GB of float32.
 _PIXELS_AT_ONCE = 2**20
@@ -160,12 +158,12 @@ def locate(source: str) -> Path:
     """The folder of an autoencoder, ours or diffusers', downloaded when need be.
 
     Args:
-      source: "demo", a folder or a hub id.
+      source: a folder or a hub id.
 
     Raises:
       LiditError: when there is no such thing.
     """
-    folder = DEMO if source == "demo" else Path(source).expanduser()
+    folder = Path(source).expanduser()
     if not folder.is_dir() and is_hub_id(source):
         return diffusers_vae.download_autoencoder(source)
     return _autoencoder_in(folder, source)

@@ -13,7 +13,7 @@ from clu.metrics import Average
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
-from lidit_jax.config import Config
+from lidit_jax.config import Config, MeshConfig
 from lidit_jax.data.captions import encoded_captions, read_captions, tokenized_captions
 from lidit_jax.data.latents import ImageSource, channel_statistics, prepare_latents
 from lidit_jax.data.pipeline import LatentRecords
@@ -65,8 +65,8 @@ class LIDiTTask:
         self._training_model = LIDiT(config.model, config.training.matmul)
         codec = load_codec(config.vae)
         _check_size(config, codec)
-        mesh = make_mesh(config.mesh)
-        encoders = PromptEncoders(config.encoders, mesh)
+        mesh, online = make_mesh(config.mesh), config.data.text_features == "online"
+        encoders = PromptEncoders(config.encoders, mesh if online else _own_part(mesh))
         # Before the captions, which may take hours: one of these prompts may be too long.
         self._prompts, _ = encoders.encode(config.training.prompts)
         folder = to_path(config.data.cache_dir) if config.data.cache_dir else cache_dir() / "data"
@@ -78,7 +78,6 @@ class LIDiTTask:
         captions = {split: read_captions(source, folder) for split, source in sources.items()}
         unique = sorted({text for texts in captions.values() for text in texts})
         caption_id = {text: i for i, text in enumerate(unique)}
-        online = config.data.text_features == "online"
         if online:
             streams = tokenized_captions(encoders, unique)
         else:
@@ -242,6 +241,15 @@ def _gate_magnitudes(left: dict[str, Any]) -> dict[str, Array]:
     """Mean size of the gates of each refiner block and stream: 0 until it takes part."""
     blocks = flax.traverse_util.flatten_dict(left.get(GATE_MAGNITUDES, {}))
     return {"/".join(("gates", *path[:-1])): value for path, (value,) in blocks.items()}
+
+
+def _own_part(mesh: Mesh) -> Mesh:
+    """The devices of this process, over which it splits encoders that work before training: the
+    processes prepare data at times of their own, and must not wait for each other's devices."""
+    if jax.process_count() == 1:
+        return mesh
+    own = jax.local_devices()
+    return make_mesh(MeshConfig(data=1, fsdp=len(own)), own)
 
 
 def _check_size(config: Config, codec: ImageCodec) -> None:

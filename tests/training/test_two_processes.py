@@ -108,6 +108,14 @@ def test_one_process_of_eight_devices_goes_on_with_the_same_losses(undisturbed, 
     assert alone.losses() == pytest.approx(undisturbed.losses(), rel=1e-5)
 
 
+def test_weights_split_over_both_processes_give_the_same_losses(undisturbed, job, tmp_path):
+    """From an empty cache: each process prepares with the encoder on its own four devices."""
+    split = job("split")
+    split.start(2, "training.steps=2", "mesh.fsdp=8", f"data.cache_dir={tmp_path}")
+    expected = {step: loss for step, loss in undisturbed.losses().items() if step <= 2}
+    assert split.losses() == pytest.approx(expected, rel=1e-5)
+
+
 def test_two_processes_may_go_on_encoding_captions_themselves(undisturbed, halfway, job):
     """Whose features the first three steps read from the disk; the encoder is split over both."""
     shutil.copytree(halfway.workdir, (online := job("online")).workdir)
