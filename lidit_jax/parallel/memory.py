@@ -140,4 +140,10 @@ def _traced_count(model: ModelConfig, channels: int, streams: tuple[TextStream, 
 
 def block_parameters(config: Config) -> float:
     """Weights of one block of the backbone: two attentions, FFN and modulation."""
-    return (8 + 2 * config.model.mlp_ratio + 9) * config.model.width**2
+    attentions_and_ffn = (8 + 2 * config.model.mlp_ratio) * config.model.width**2
+    return attentions_and_ffn + modulation_parameters(config)
+
+
+def modulation_parameters(config: Config) -> float:
+    """Weights of one block's modulation: shift, scale and gate of three branches."""
+    return 9.0 * config.model.width**2

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 from lidit_jax.config import Config
 from lidit_jax.models.flops import TextStream, forward_flops
-from lidit_jax.parallel.memory import Memory, estimate_memory, parameter_count
+from lidit_jax.parallel.memory import (
+    Memory,
+    estimate_memory,
+    modulation_parameters,
+    parameter_count,
+)
 from lidit_jax.parallel.plan_mesh import check_split, image_tokens
 from lidit_jax.parallel.roofline import (
     CONSTANTS,
@@ -123,6 +128,7 @@ def plan(config: Config, topology: Topology, split: Split) -> Plan:
         recomputed=RECOMPUTED[config.model.remat],
         head_width=config.model.width // config.model.heads,
         update_bytes=_update_bytes(config),
+        never_gathered=config.model.depth * modulation_parameters(config),
     )
     return Plan(
         topology,

@@ -16,7 +16,8 @@ _TERMS = {
     "attention": "attention kernels",
     "hbm": "optimizer and element-wise work",
     "ici_activations": "activations over tensor and context",
-    "ici_weights": "weights and gradients within a slice (hidden behind the above)",
+    "ici_weights": "gathers of weights within a slice (hidden behind the above)",
+    "ici_gradients": "sums of gradients within a slice",
     "dcn": "gradients between slices",
 }
 _NO_GPU_CHECK = "no published step on GPUs was compared; the constants come from TPUs"

@@ -42,7 +42,8 @@ def search(config: Config, topology: Topology) -> list[Plan]:
 
 def _preference(plan: Plan) -> tuple[float, ...]:
     """Of equally fast ones, first the one that sends less, then the one with more memory free."""
-    sent = plan.prediction.ici_activations + plan.prediction.ici_weights
+    predicted = plan.prediction
+    sent = predicted.ici_activations + predicted.ici_weights + predicted.ici_gradients
     return round(plan.seconds, 3), round(sent, 3), -plan.free
 
 

@@ -31,7 +31,7 @@ class Constants:
     """Activations [tokens, width] that a block reads and writes outside its matrix products."""
 
 
-CONSTANTS = Constants(matmul=0.759, exposed=0.0)
+CONSTANTS = Constants(matmul=0.78, exposed=0.077)
 """`calibration.fit` of all published runs."""
 _TILE_ROWS = 8
 """Rows of a tile of the TPU's memory layout."""
@@ -97,6 +97,8 @@ class Work:
     """Sums over `tensor` in a block's forward pass: one for each branch."""
     update_bytes: float = 36.0
     """Bytes that the optimizer reads and writes for a parameter."""
+    never_gathered: float = 0.0
+    """Of the parameters: products with one row an image (modulation) send that row instead."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,9 @@ class Prediction:
     ici_activations: float
     """Collectives over tensor and context, hidden or not."""
     ici_weights: float
-    """Collectives over fsdp and data, hidden or not."""
+    """Gathers of weights over fsdp, and sums of gradients over data, hidden or not."""
+    ici_gradients: float
+    """Sums of gradients over fsdp."""
     dcn: float
     step: float
     mfu: float
@@ -129,21 +133,26 @@ class Terms:
     """Seconds of HBM for one activation [tokens, width] in every block, recomputation included."""
     ici_activations: float
     ici_weights: float
+    ici_gradients: float
+    gradients_wait: bool
+    """Whether nothing runs beside the sums of gradients, see `Generation`."""
     dcn: float
     ideal: float
     """Seconds for the counted operations at the peak."""
 
     def at(self, constants: Constants) -> Prediction:
-        """Products, element-wise work and exposed collectives one after the other; weights travel
-        meanwhile, and cost time only where they take longer."""
+        """Products, element-wise work, exposed collectives and sums of gradients one after the
+        other; weights travel meanwhile, and cost time only where they take longer."""
         products = self.products / constants.matmul
         attention = self.attention / constants.attention
         hbm = (self.update + self.activation * constants.elementwise) / constants.memory
         mxu = products + attention
-        step = max(mxu + hbm + constants.exposed * self.ici_activations, self.ici_weights)
+        busy = mxu + hbm + constants.exposed * self.ici_activations
+        busy += self.gradients_wait * self.ici_gradients
+        step = max(busy, self.ici_weights + self.ici_gradients)
         # Half of the products' time, the backward pass, hides what travels between slices.
         step += max(0.0, self.dcn - mxu / 2)
-        sent = self.ici_activations, self.ici_weights, self.dcn
+        sent = self.ici_activations, self.ici_weights, self.ici_gradients, self.dcn
         return Prediction(products, attention, hbm, *sent, step, self.ideal / step)
 
 
@@ -167,9 +176,9 @@ def terms(work: Work, topology: Topology, split: Split) -> Terms:
     summed = 2 * work.sums * passes * _share(split.tensor) * activation
     keys = 2 * (passes + 1) * _share(split.context) * activation * split.context / split.tensor
 
-    weights = 2.0 * work.parameters / split.tensor
-    crossings = 2 + _reduced(work.width / split.fsdp, gpu=chip.is_gpu)
-    gathered = crossings * weights * _share(split.fsdp) * split.parts
+    weights = 2.0 * (work.parameters - work.never_gathered) / split.tensor
+    once = weights * _share(split.fsdp) * split.parts
+    summed_gradients = once * _crossings_of_a_sum(work.width / split.fsdp, gpu=chip.is_gpu)
     copied = 2 * 4.0 * held * _share(split.data)
     used = sum(size > 1 for size in (split.tensor, split.context))
     return Terms(
@@ -178,13 +187,15 @@ def terms(work: Work, topology: Topology, split: Split) -> Terms:
         update=held * work.update_bytes / chip.bandwidth,
         activation=work.layers * activation * (1 + again.products / 3) / chip.bandwidth,
         ici_activations=work.layers * (summed + keys) / topology.fast_bandwidth,
-        ici_weights=(gathered + copied) / topology.wide_bandwidth(used),
+        ici_weights=(2 * once + copied) / topology.wide_bandwidth(used),
+        ici_gradients=summed_gradients / topology.wide_bandwidth(used),
+        gradients_wait=not chip.hides_sums,
         dcn=2 * 4.0 * held * _share(split.replica) / chip.network,
         ideal=work.counted / peak,
     )
 
 
-def _reduced(rows: float, *, gpu: bool) -> float:
+def _crossings_of_a_sum(rows: float, *, gpu: bool) -> float:
     """How often the gradients of a weight cross the links, if a device keeps so many rows of them.
 
     The TPU compiler pads a shard to whole tiles; one of fewer than 16 rows it does not scatter: it

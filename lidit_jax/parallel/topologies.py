@@ -40,6 +40,9 @@ class Generation:
     sustained: float = 1.0
     """Share of the peak that large products can hold at all: GPUs lower their clock."""
     devices_a_chip: int = 1
+    hides_sums: bool = False
+    """Whether sums of gradients run beside other work: in compiled programs they do on tpu7x, whose
+    SparseCores do them, and on no TPU before it. Assumed of GPUs."""
 
     @property
     def is_gpu(self) -> bool:
@@ -58,11 +61,18 @@ GENERATIONS = {
         Generation(
             *("tpu7x", 1153.5e12, 94.75 * GIB, 3.7e12, 45e9, 3, 6.25e9, 9216, 256),
             devices_a_chip=2,
+            hides_sums=True,
         ),
         # Nine tenths of the memory (`xla_flags`), one 400 Gb/s adapter a GPU, and the 80% of the
         # peak that the best product reaches (github.com/stas00/ml-engineering, MAMF table).
-        Generation("h100", 989e12, 71.6 * GIB, 3.35e12, 450e9, 0, 50e9, 4096, 16, 0.8),
-        Generation("h200", 989e12, 126.3 * GIB, 4.8e12, 450e9, 0, 50e9, 4096, 16, 0.8),
+        Generation(
+            *("h100", 989e12, 71.6 * GIB, 3.35e12, 450e9, 0, 50e9, 4096, 16, 0.8),
+            hides_sums=True,
+        ),
+        Generation(
+            *("h200", 989e12, 126.3 * GIB, 4.8e12, 450e9, 0, 50e9, 4096, 16, 0.8),
+            hides_sums=True,
+        ),
     )
 }
 _FLAT_SHAPES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))

@@ -142,7 +142,8 @@ def _images_that_hide(size: int) -> float:
     data = dataclasses.replace(config.data, image_size=size)
     found = _planned(dataclasses.replace(config, data=data), "v5p:8x8x16", _BATCH)
     images = _BATCH / found.topology.chips
-    once = found.prediction.ici_weights / found.split.parts
+    sent = found.prediction.ici_weights + found.prediction.ici_gradients
+    once = sent / found.split.parts
     return images * once / found.prediction.step
 
 

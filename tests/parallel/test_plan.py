@@ -112,7 +112,7 @@ def test_a_step_is_bound_by_what_takes_longest():
     assert bound.products > 0.9 * bound.step
     small = dataclasses.replace(work, dense=1e13, counted=3e13, tokens=1e3)
     few = predict(small, POD, Split(data=4, fsdp=256))
-    assert few.step == few.ici_weights
+    assert few.step == few.ici_weights + few.ici_gradients
     two = parse_topology("v5p:8x8x16", 2)
     split = Split(replica=2, data=4, fsdp=256)
     assert predict(small, two, split).step > few.step
@@ -130,11 +130,20 @@ def test_narrow_heads_leave_the_matrix_unit_idle():
 )
 def test_gradients_in_thin_shards_are_padded_or_summed_whole(fsdp, crossings):
     """2816 rows of a gradient over so many devices; two gathers of the weight come before."""
-    work = Work(0.0, 0.0, 0.0, 1e10, 48, 1e6, 2816, Recomputed(0, 0))
-    sent = predict(work, POD, Split(data=1024 // fsdp, fsdp=fsdp)).ici_weights
-    copied = 8e10 / fsdp * (1 - fsdp / 1024)
-    expected = (2 + crossings) * 2e10 * (1 - 1 / fsdp) + copied
-    assert sent == pytest.approx(expected / POD.wide_bandwidth(0))
+    work = Work(0.0, 0.0, 0.0, 1.2e10, 48, 1e6, 2816, Recomputed(0, 0), never_gathered=2e9)
+    found = predict(work, POD, Split(data=1024 // fsdp, fsdp=fsdp))
+    once = 2e10 * (1 - 1 / fsdp) / POD.wide_bandwidth(0)
+    assert found.ici_gradients == pytest.approx(crossings * once)
+    copied = 8 * 1.2e10 / fsdp * (1 - fsdp / 1024) / POD.wide_bandwidth(0)
+    assert found.ici_weights == pytest.approx(2 * once + copied)
+
+
+@pytest.mark.parametrize(("name", "waits"), [("v5p:4x8x8", True), ("tpu7x:4x4x8", False)])
+def test_sums_of_gradients_cost_time_where_nothing_hides_them(name, waits):
+    work = Work(1e18, 0.0, 3e18, 1e10, 48, 1e6, 2816, Recomputed(0, 0))
+    found = predict(work, parse_topology(name), Split(data=8, fsdp=32))
+    beside = found.products + found.hbm
+    assert found.step == pytest.approx(beside + waits * found.ici_gradients)
 
 
 def test_wider_heads_are_offered_where_the_models_are_narrow():
