@@ -91,11 +91,15 @@ def report(
 def _compiled(compiled: CompiledPlan, plan: Plan) -> dict[str, Any]:
     model = plan.model_flops / plan.topology.devices
     waiting = compiled.waiting_seconds(plan.topology)
+    hidden = plan.topology.generation.hides_sums
+    counted = 0.0 if hidden else plan.prediction.ici_gradients
+    seconds = plan.seconds + max(waiting - counted, 0.0)
     return asdict(compiled) | {
         "total": compiled.total,
         "model_over_compiled": model / compiled.flops,
         "waiting_seconds": waiting,
-        "mfu_waiting_included": plan.mfu * plan.seconds / (plan.seconds + waiting),
+        "waiting_predicted": counted,
+        "mfu_waiting_included": plan.mfu * plan.seconds / seconds,
     }
 
 
@@ -193,8 +197,8 @@ def _add_compiled(table: Any, compiled: dict[str, Any]) -> None:
     table.add_row(
         "  waiting",
         f"{compiled['waiting_seconds']:8.3f} s  for collectives that nothing runs beside, at the "
-        f"links' full speed: MFU {compiled['mfu_waiting_included']:.1%} if the prediction has none "
-        "of it (its constants come from programs that wait too)",
+        f"links' full speed, of which the prediction counts {compiled['waiting_predicted']:.3f} s: "
+        f"with all, MFU {compiled['mfu_waiting_included']:.1%}",
     )
     for name in compiled["uncounted"]:
         table.add_row("  not counted", name)

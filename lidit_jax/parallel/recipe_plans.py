@@ -70,8 +70,8 @@ _COMPILATION = """## Compiled
 By libtpu on a machine without a TPU, with the flags of the generation: memory of a device beside
 the formula's; operations of the model over those of the program, where recomputation, padding and
 the backward kernel's second look at the scores count; what is sent; and how long devices wait for
-collectives that nothing runs beside, at the links' full speed. The MFU with waiting adds all of it
-to the predicted step; a part is in the fitted constants, which come from programs that wait too.
+collectives that nothing runs beside, at the links' full speed, of which the prediction counts the
+sums of gradients over `fsdp`. The last MFU counts all of it.
 
 What these programs taught, and the recipes follow: weights split over a whole slice of v5p are
 gathered by summing zeros (twice the bytes, nothing beside it), and gradients split into fewer than
@@ -211,7 +211,7 @@ def _compiled(entries: list[dict]) -> str:
                 f"{facts['memory_bytes_a_device']['total'] / _GIB:.1f}",
                 f"{compiled['model_over_compiled']:.2f}",
                 f"{hidden:.1f} of {sent:.1f} GiB",
-                f"{compiled['waiting_seconds']:.3f}",
+                f"{compiled['waiting_seconds']:.3f} ({compiled['waiting_predicted']:.3f})",
                 f"{facts['prediction']['seconds_a_step']:.3g}",
                 f"{compiled['mfu_waiting_included']:.1%}",
                 f"{compiled['seconds']:.0f}",
@@ -220,7 +220,7 @@ def _compiled(entries: list[dict]) -> str:
 
     heads = (
         "recipe | layout | compiler GiB | formula GiB | model/compiled | sent beside other work | "
-        "s waiting | s a step | MFU with waiting | s to compile | MB of text"
+        "s waiting (predicted) | s a step | MFU, all waiting | s to compile | MB of text"
     )
     return f"{_COMPILATION}\n{table(heads, rows())}"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lidit_jax.config import Config
+from lidit_jax.parallel.memory import modulation_parameters
 from lidit_jax.parallel.plan import Plan, plan
 from lidit_jax.parallel.plan_mesh import recipe_mesh
 from lidit_jax.parallel.roofline import Split
@@ -24,14 +25,15 @@ _INTRODUCTION = f"""## Weak scaling on paper
 
 `{_RECIPE}` with {_IMAGES_A_CHIP} images a chip; "strong" keeps the paper's batch of {_BATCH:,}.
 """
-_END = """What a chip gathers does not depend on their number, and hides behind the products of
-{hidden:.2f} images a chip at 1024 px, {hidden_512:.2f} at 512 px: the weak row stays flat
+_END = """What a chip gathers and sums does not depend on their number and hides behind the products
+of {hidden:.2f} images a chip at 1024 px, {hidden_512:.2f} at 512 px: the weak row stays flat
 by formula (MaxText's v5p runs lost 3% to 13% of their MFU between one slice and two, of
-which this formula knows little). What ends it is the batch: 4,096 images are one a chip on
-4,096 chips, and fewer beyond, too few to hide the weights. More `fsdp` cannot help: 2816 =
-256 x 11 caps it at 256, and gathering over more chips brings the same bytes. `tensor=2`
-halves what a chip gathers and gives a pair of chips two images to hide it behind; its sums
-travel along another axis of the torus.
+which this formula knows little). The compiled programs send just that, until at 4,096 chips the
+compiler gathers the modulation's kernels too: half as much again, most of it beside other work.
+What ends it is the batch: 4,096 images are one a chip on 4,096 chips, and fewer beyond, too few
+to hide the weights. More `fsdp` cannot help: 2816 = 256 x 11 caps it at 256, and gathering over
+more chips brings the same bytes. `tensor=2` halves what a chip gathers and gives a pair of chips
+two images to hide it behind; its sums travel along another axis of the torus.
 """
 
 
@@ -44,7 +46,7 @@ class Row:
     strong: Plan
     """The paper's batch; its chips run out of images at 4,096."""
     gathered: float
-    """Bytes that a chip receives a step over fsdp."""
+    """Bytes of two gathers of the weights and a sum of their gradients, a step over fsdp."""
     summed: float
     """Bytes of gradients that a chip sends a step over data."""
 
@@ -56,11 +58,12 @@ def measure() -> list[Row]:
         chips = parse_topology(name).chips
         weak = _planned(config, name, _IMAGES_A_CHIP * chips)
         held = weak.parameters / weak.split.fsdp
+        travelling = weak.parameters - config.model.depth * modulation_parameters(config)
         rows.append(
             Row(
                 weak,
                 _planned(config, name, _BATCH),
-                gathered=3 * 2.0 * weak.parameters * weak.split.parts * _share(weak.split.fsdp),
+                gathered=3 * 2.0 * travelling * weak.split.parts * _share(weak.split.fsdp),
                 summed=2 * 4.0 * held * _share(weak.split.data),
             )
         )
@@ -97,8 +100,8 @@ def section(rows: list[Row], picture: str, compiled: list[dict[str, Any]]) -> st
       compiled: what `lidit plan --compile --json` said, of whatever plans.
     """
     heads = (
-        "| chips | batch | mesh | GiB a chip | GiB gathered a step | GiB of gradients over data | "
-        "s a step | MFU | strong: parts | s a step | MFU | compiler GiB a chip | GiB sent a step, "
+        "| chips | batch | mesh | GiB a chip | GiB over fsdp | GiB over data | "
+        "s a step | MFU | strong: parts | s a step | MFU | compiler GiB a chip | GiB sent, "
         "compiled | s waiting | s to compile | MB of text |"
     )
     lines = [f"{_INTRODUCTION}\n![MFU by number of chips]({picture})\n", heads, "|---" * 16 + "|"]
