@@ -57,7 +57,7 @@ def test_the_command_line_splits_too(bundle, alone, tmp_path):
 def test_options_that_do_not_divide_the_devices_are_named(bundle, tmp_path, capsys):
     arguments = ["sample", f"--checkpoint={bundle}", f"--out={tmp_path}/x.png", "--prompt=a star"]
     assert main([*arguments, "--tensor=3", "--fsdp=2"]) == 2
-    assert "--tensor=3 --fsdp=2: together they must divide the 8 devices" in capsys.readouterr().err
+    assert "--tensor=3 --fsdp=2: the product must divide the 8 devices" in capsys.readouterr().err
 
 
 def test_a_mesh_that_does_not_divide_the_model_is_refused(bundle):

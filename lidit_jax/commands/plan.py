@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lidit_jax.commands.arguments import add_command, positive_int
 from lidit_jax.errors import LiditError
+from lidit_jax.output import writable_folder
 
 if TYPE_CHECKING:
     from lidit_jax.config import Config
@@ -77,12 +79,21 @@ def run(options: argparse.Namespace) -> int:
 
     # Nothing here runs on an accelerator, and looking for one takes seconds.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    if options.all_recipes:
-        return _write_recipe_plans(options.out)
     if options.hlo and not options.compile:
         raise LiditError("--hlo writes what --compile has compiled: add --compile")
+    if options.all_recipes:
+        return _write_recipe_plans(options.out)
     if not options.config or not options.topology:
         raise LiditError("lidit plan needs --config and --topology (see: lidit plan --help)")
+    with ExitStack() as outputs:
+        # Before compiling, which takes minutes.
+        for option in ("json", "png", "hlo"):
+            if file := getattr(options, option):
+                outputs.enter_context(writable_folder(file.parent, f"--{option}"))
+        return _write_plan(options)
+
+
+def _write_plan(options: argparse.Namespace) -> int:
     from lidit_jax.parallel.plan_report import draw, print_plan, report
     from lidit_jax.parallel.plan_search import nearest_that_fits, with_wider_heads
 

@@ -192,7 +192,7 @@ def _mesh(options: argparse.Namespace) -> MeshConfig | None:
     if jax.device_count() % math.prod(sizes.values()):
         given = " ".join(f"--{name}={size}" for name, size in sizes.items())
         raise LiditError(
-            f"{given}: together they must divide the {jax.device_count()} devices of this machine"
+            f"{given}: the product must divide the {jax.device_count()} devices of this machine"
         )
     return MeshConfig(**sizes)
 

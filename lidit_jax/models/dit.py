@@ -58,7 +58,7 @@ class PositionResBlock(nn.Module):
     def __call__(self, x: Float[Array, "B N D"], grid: tuple[int, int]) -> Float[Array, "B N D"]:
         """Args: tokens and their grid (rows, columns)."""
         width = x.shape[-1]
-        # On whole images: a convolution over tokens that are split would miss its neighbours.
+        # Images whole, tokens and channels: see `Convolution`.
         whole = lambda h: nn.with_logical_constraint(h, ("batch", None, None, None))  # noqa: E731
         h = einops.rearrange(x, "b (h w) d -> b h w d", h=grid[0], w=grid[1])
         for i in range(2):

@@ -26,6 +26,8 @@ _NAMED_GROUPS = re.compile(
 )
 _SUM_AND_SLICE = "all-reduce-scatter"
 """libtpu's name for a fusion of a sum with the slice that a device keeps: a reduce-scatter."""
+_BETWEEN_SLICES = "xla_megascale_runtime"
+"""In the attributes of what goes to other slices, by way of the hosts."""
 _COMPUTES = ("fusion", "dot", "convolution", "custom-call", "while")
 
 
@@ -37,7 +39,7 @@ class Collective:
     axes: frozenset[str]
     """Mesh axes along which the devices of a group differ; empty where the text names none."""
     size: float
-    """Bytes of the result on one device; of a reduce-scatter, of what goes in."""
+    """Bytes of the result on one device; of a reduce-scatter and a send, of what goes in."""
     times: float
     """How often it runs in one execution of the program."""
     overlaps: bool
@@ -73,20 +75,13 @@ def find_collectives(program: str | Program, mesh: Mesh) -> list[Collective]:
         if part and part.role != "start":
             continue  # counted where it starts
         for instruction in computation.instructions.values():
-            kind = instruction.opcode.removesuffix("-start")
-            if kind not in COLLECTIVES or not times[name] or _alone(instruction):
+            sent = _sent(instruction, computation, mesh) if times[name] else None
+            if sent is None:
                 continue
             done = _end(instruction, computation)
-            measured = [done or instruction]
-            if kind == "reduce-scatter":
-                measured = [computation.instructions[operand] for operand in instruction.operands]
-            elif name.startswith(_SUM_AND_SLICE):
-                kind = "reduce-scatter"
             found.append(
                 Collective(
-                    kind,
-                    _axes(instruction.attributes, mesh),
-                    sum(array.bytes for one in measured for array in one.arrays),
+                    *sent,
                     times[name],
                     name in wrapped
                     or bool(part and part.chain in beside_work)
@@ -96,6 +91,24 @@ def find_collectives(program: str | Program, mesh: Mesh) -> list[Collective]:
                 )
             )
     return found
+
+
+def _sent(
+    instruction: Instruction, inside: Computation, mesh: Mesh
+) -> tuple[str, frozenset[str], float] | None:
+    """Kind, axes and bytes of a collective; None of any other instruction."""
+    if instruction.opcode == "send" and _BETWEEN_SLICES in instruction.attributes:
+        return "send", frozenset({"replica"}), instruction.arrays[0].bytes
+    kind = instruction.opcode.removesuffix("-start")
+    if kind not in COLLECTIVES or _alone(instruction):
+        return None
+    measured = [_end(instruction, inside) or instruction]
+    if kind == "reduce-scatter":
+        measured = [inside.instructions[operand] for operand in instruction.operands]
+    elif inside.name.startswith(_SUM_AND_SLICE):
+        kind = "reduce-scatter"
+    size = sum(array.bytes for one in measured for array in one.arrays)
+    return kind, _axes(instruction.attributes, mesh), size
 
 
 def traffic(collectives: Iterable[Collective]) -> list[Traffic]:
@@ -112,7 +125,7 @@ def traffic(collectives: Iterable[Collective]) -> list[Traffic]:
 
 def _end(start: Instruction, inside: Computation) -> Instruction | None:
     """The instruction that waits for an asynchronous one; None for one that waits itself."""
-    if not start.opcode.endswith("-start"):
+    if start.opcode != "send" and not start.opcode.endswith("-start"):
         return None
     ends = (i for i in inside.instructions.values() if i.opcode.endswith("-done"))
     return next((i for i in ends if start.name in i.operands), None)

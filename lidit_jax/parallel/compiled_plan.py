@@ -6,6 +6,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lidit_jax.config import Config, MeshConfig
 from lidit_jax.errors import LiditError
@@ -56,6 +57,13 @@ class CompiledPlan:
         return seconds
 
 
+def restored(facts: dict[str, Any]) -> CompiledPlan:
+    """The figures in the JSON that `lidit plan --compile` has written."""
+    known = {field.name: facts[field.name] for field in dataclasses.fields(CompiledPlan)}
+    sent = tuple(Traffic(**row | {"axes": tuple(row["axes"])}) for row in known["collectives"])
+    return CompiledPlan(**known | {"collectives": sent, "uncounted": tuple(known["uncounted"])})
+
+
 def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> CompiledPlan:
     """Compiles the training step for the plan's topology, with the flags of its generation.
 
@@ -65,8 +73,8 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
       hlo: file for the text of the compiled program.
 
     Raises:
-      LiditError: for GPUs, without libtpu, and where the compiler refuses the program, such as one
-        that needs more memory than a chip has.
+      LiditError: for GPUs and v4, without libtpu, and where the compiler refuses the program, such
+        as one that needs more memory than a chip has.
     """
     topology = plan.topology
     if topology.generation.is_gpu:
@@ -75,11 +83,12 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
             "are by formula"
         )
     devices = topology_devices(dataclasses.replace(topology, slices=1).name, topology.slices)
-    each = len(devices) // topology.devices
-    sizes = {axis: getattr(plan.split, axis) for axis in AXES}
-    # A v4 chip is two devices unless its cores are joined; the copies of the model take them.
-    sizes["data"] *= each
-    mesh = make_mesh(MeshConfig(**sizes), devices)
+    if len(devices) != topology.devices:
+        raise LiditError(
+            f"--compile: without a TPU the cores of a chip of {topology.name} cannot be joined: "
+            "its plans are by formula"
+        )
+    mesh = make_mesh(MeshConfig(**{axis: getattr(plan.split, axis) for axis in AXES}), devices)
     side = round(image_tokens(config) ** 0.5) * config.model.patch
     lowered = lower_train_step(config, mesh, (side, side, config.vae.channels), plan.text.streams)
     start = time.perf_counter()
@@ -95,10 +104,10 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
     program = parse_program(text)
     cost = program_cost(program)
     return CompiledPlan(
-        arguments=float(memory.argument_size_in_bytes * each),
-        temporaries=float(memory.temp_size_in_bytes * each),
-        flops=cost.flops * each,
-        hbm_bytes=cost.bytes * each,
+        arguments=float(memory.argument_size_in_bytes),
+        temporaries=float(memory.temp_size_in_bytes),
+        flops=cost.flops,
+        hbm_bytes=cost.bytes,
         collectives=tuple(traffic(find_collectives(program, mesh))),
         uncounted=cost.unknown,
         seconds=seconds,

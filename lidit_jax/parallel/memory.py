@@ -50,6 +50,7 @@ def estimate_memory(
     tokens: int,
     streams: Sequence[TextStream],
     encoder_bytes: float = 0.0,
+    lanes: int = 1,
 ) -> Memory:
     """The memory of one chip.
 
@@ -59,6 +60,7 @@ def estimate_memory(
       tokens: image tokens N.
       streams: the text.
       encoder_bytes: of the frozen language models; 0 with cached features.
+      lanes: channels to which the devices' memory pads a head: 128 on TPUs.
     """
     model, optimizer = config.model, config.optimizer
     shards = split.fsdp * split.tensor
@@ -78,7 +80,7 @@ def estimate_memory(
         optimizer=held * (moment + second),
         gradients=held * _FULL * gradients,
         gathered=2 * block * _HALF if split.fsdp > 1 else 0.0,
-        kept=model.depth * _kept(model.remat, stream, split, model.mlp_ratio),
+        kept=model.depth * _kept(model, stream, split, lanes),
         working=_BRANCH_TENSORS * stream
         + ffn
         + _REFINER_TENSORS * (model.refiner.blocks + 1) * text,
@@ -86,9 +88,12 @@ def estimate_memory(
     )
 
 
-def _kept(remat: str, stream: float, split: Split, mlp_ratio: int) -> float:
+def _kept(model: ModelConfig, stream: float, split: Split, lanes: int) -> float:
     """Bytes that one block keeps for the backward pass; its input always, or on the host."""
-    attended = 2 * stream / split.tensor
+    mlp_ratio, head = model.mlp_ratio, model.width // model.heads
+    # Queries, keys and values of the self-attention are kept as its kernel reads them.
+    padding = 3 * (math.ceil(head / lanes) * lanes / head - 1) * stream / split.tensor
+    attended = 2 * math.ceil(head / lanes) * lanes / head * stream / split.tensor
     # Queries, keys, values, results and projections of both attentions, and both sides of the FFN.
     products = (8 / split.tensor + 3 + mlp_ratio / split.tensor) * stream
     return {
@@ -96,9 +101,9 @@ def _kept(remat: str, stream: float, split: Split, mlp_ratio: int) -> float:
         "full": stream,
         "attention": stream + attended,
         "branches": 4 * stream + attended,
-        "dots": stream + products,
-        "none": stream + products + (12 + 2 * mlp_ratio / split.tensor) * stream,
-    }[remat]
+        "dots": stream + products + padding,
+        "none": stream + products + padding + (12 + 2 * mlp_ratio / split.tensor) * stream,
+    }[model.remat]
 
 
 def parameter_count(config: Config, streams: tuple[TextStream, ...]) -> int:

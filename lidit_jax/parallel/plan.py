@@ -30,6 +30,8 @@ _AVERAGES_BYTES = 8.0
 _ENCODERS = {"smollm2": (0.135e9, 576), "minilm": (0.023e9, 384)}
 """Parameters and width of packaged encoders."""
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+_LANES = 128
+"""Columns of a tile of a TPU's memory layout."""
 _LLM_WIDTH = 4096
 """Width of the 7 to 8 billion parameter models that the recipes name."""
 
@@ -134,7 +136,10 @@ def plan(config: Config, topology: Topology, split: Split) -> Plan:
         topology,
         split,
         config.model.remat,
-        estimate_memory(config, split, tokens, text.streams, text.weights * text.online),
+        estimate_memory(
+            *(config, split, tokens, text.streams, text.weights * text.online),
+            lanes=1 if topology.generation.is_gpu else _LANES,
+        ),
         predict(work, topology, split),
         work.counted,
         batch,

@@ -7,7 +7,7 @@ import math
 from lidit_jax.config import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.parallel.mesh import AXES, nearest_divisors
-from lidit_jax.parallel.roofline import Split
+from lidit_jax.parallel.roofline import SCATTERED_ROWS, Split
 from lidit_jax.parallel.topologies import Topology
 
 
@@ -27,16 +27,19 @@ def parse_mesh(text: str, config: Config, topology: Topology) -> Split:
 
 
 def recipe_mesh(config: Config, topology: Topology) -> Split:
-    """The mesh of the recipe, where it splits anything; else all of a slice over fsdp, as far
-    as the width divides. `replica` is the number of slices.
+    """The mesh of the recipe, where it splits anything; else fsdp over as many devices of a slice
+    as divide the width and leave each the rows that a sum of gradients needs to be scattered.
+    `replica` is the number of slices.
 
     Raises:
       LiditError: when the recipe's mesh does not fit the topology.
     """
     mesh = config.mesh
     if mesh.fsdp == mesh.tensor == mesh.context == 1:
-        devices = topology.devices // topology.slices
-        return parse_mesh(f"fsdp={math.gcd(config.model.width, devices)}", config, topology)
+        width, devices = config.model.width, topology.devices // topology.slices
+        largest = max(width // SCATTERED_ROWS, 1)
+        fsdp = max(n for n in range(1, largest + 1) if math.gcd(width, devices) % n == 0)
+        return parse_mesh(f"fsdp={fsdp}", config, topology)
     sizes = {axis: getattr(mesh, axis) for axis in AXES if getattr(mesh, axis) != -1}
     sizes["replica"] = topology.slices
     shown = ",".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1)

@@ -72,7 +72,7 @@ def report(
             "cached_bytes_a_sample": plan.text.bytes_a_caption,
             "cached_bytes": images * plan.text.bytes_a_caption,
         },
-        "compiled": compiled and _compiled(compiled, plan),
+        "compiled": compiled and add_predicted(compiled, plan),
         "held_out_errors": _NO_GPU_CHECK
         if plan.topology.generation.is_gpu
         else [
@@ -88,7 +88,8 @@ def report(
     }
 
 
-def _compiled(compiled: CompiledPlan, plan: Plan) -> dict[str, Any]:
+def add_predicted(compiled: CompiledPlan, plan: Plan) -> dict[str, Any]:
+    """The compiler's figures, and what they make of the plan's."""
     model = plan.model_flops / plan.topology.devices
     waiting = compiled.waiting_seconds(plan.topology)
     hidden = plan.topology.generation.hides_sums
@@ -148,7 +149,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         table.add_row(
             "with wider heads",
             f"{wider['seconds_a_step']:.3f} s, MFU {wider['mfu']:.1%}: as many parameters in heads "
-            "of 128 channels (config.model.heads) keep the whole matrix unit at work",
+            "of 128 channels (config.model.heads) keep more of the matrix unit at work",
         )
     text = facts["text"]
     share = text["encoding_flops_a_step"] / plan.model_flops

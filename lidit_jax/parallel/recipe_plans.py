@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lidit_jax.parallel import weak_scaling
 from lidit_jax.parallel.calibration import summary
+from lidit_jax.parallel.compiled_plan import restored
 from lidit_jax.parallel.plan import Plan, plan
 from lidit_jax.parallel.plan_mesh import recipe_mesh
-from lidit_jax.parallel.plan_report import describe
+from lidit_jax.parallel.plan_report import add_predicted, describe
 from lidit_jax.parallel.plan_search import search
-from lidit_jax.parallel.roofline import CONSTANTS
+from lidit_jax.parallel.roofline import CONSTANTS, Split
 from lidit_jax.parallel.topologies import parse_topology
 from lidit_jax.recipe_choices import SLICES
 from lidit_jax.recipes import load_recipe, recipe_choices
@@ -22,7 +24,7 @@ _STAGES = (("lidit_1b", ""), ("lidit_10b", ""), ("lidit_10b", "1024px"))
 _GPU_NODES = {"lidit_1b": ("h100:8x8", "h200:8x8"), "lidit_10b": ("h100:8x32", "h200:8x32")}
 _SEARCHED = ("v5p:8x8x16", "v6e:16x16", "v5e:16x16")
 _HEADS = ("", "head128")
-COMPILED = "compiled"
+_COMPILED = "compiled"
 """Folder of what `lidit plan --compile --json=FILE` said of single recipes at full optimisation."""
 
 _INTRODUCTION = f"""# Plans of the recipes
@@ -71,11 +73,12 @@ By libtpu on a machine without a TPU, with the flags of the generation: memory o
 the formula's; operations of the model over those of the program, where recomputation, padding and
 the backward kernel's second look at the scores count; what is sent; and how long devices wait for
 collectives that nothing runs beside, at the links' full speed, of which the prediction counts the
-sums of gradients over `fsdp`. The last MFU counts all of it.
+sums of gradients. The last MFU counts all of it.
 
 What these programs taught, and the recipes follow: weights split over a whole slice of v5p are
 gathered by summing zeros (twice the bytes, nothing beside it), and gradients split into fewer than
-16 rows, or over all 256 chips of v5e or v6e, are summed whole before each device takes its slice.
+16 rows, or over all 256 chips of v5e or v6e (which the formula leaves out), are summed whole before
+each device takes its slice.
 So a recipe splits its weights over a part of the slice, in shards whose rows are a multiple of
 eight where memory allows, and copies them over the rest.
 """
@@ -87,8 +90,10 @@ def write_recipe_plans(folder: Path) -> list[Path]:
     page, picture = folder / "plans.md", folder / "weak_scaling.png"
     rows = weak_scaling.measure()
     sections = [_introduction(), _recipes(), _head_widths(), _searches(), _text(), _gpus()]
-    compiled = [json.loads(file.read_text()) for file in sorted((folder / COMPILED).glob("*.json"))]
-    recipes = [facts for facts in compiled if not weak_scaling.is_row(facts)]
+    compiled = [
+        json.loads(file.read_text()) for file in sorted((folder / _COMPILED).glob("*.json"))
+    ]
+    recipes = [one for one in compiled if one["batch"] == _batch(one["recipe"])]
     if recipes:
         sections.append(_compiled(recipes))
     sections.append(weak_scaling.section(rows, picture.name, compiled))
@@ -198,21 +203,26 @@ def _gpus() -> str:
     return f"{_GPUS}\n{table(heads, rows())}"
 
 
+def _batch(recipe: str) -> int:
+    return load_recipe(recipe).training.batch_size
+
+
 def _compiled(entries: list[dict]) -> str:
     def rows() -> Iterator[tuple[str, ...]]:
         for facts in entries:
-            compiled = facts["compiled"]
+            found = _planned_again(facts)
+            compiled = add_predicted(restored(facts["compiled"]), found)
             sent = sum(row["bytes"] for row in compiled["collectives"]) / _GIB
             hidden = sum(row["overlapping_bytes"] for row in compiled["collectives"]) / _GIB
             yield (
                 f"`{facts['recipe']}`",
                 ", ".join(f"{axis}={n}" for axis, n in facts["mesh"].items() if n > 1),
                 f"{compiled['total'] / _GIB:.1f}",
-                f"{facts['memory_bytes_a_device']['total'] / _GIB:.1f}",
+                f"{found.memory.total / _GIB:.1f}",
                 f"{compiled['model_over_compiled']:.2f}",
                 f"{hidden:.1f} of {sent:.1f} GiB",
                 f"{compiled['waiting_seconds']:.3f} ({compiled['waiting_predicted']:.3f})",
-                f"{facts['prediction']['seconds_a_step']:.3g}",
+                f"{found.seconds:.3g}",
                 f"{compiled['mfu_waiting_included']:.1%}",
                 f"{compiled['seconds']:.0f}",
                 f"{compiled['program_bytes'] / 1e6:.1f}",
@@ -223,6 +233,16 @@ def _compiled(entries: list[dict]) -> str:
         "s waiting (predicted) | s a step | MFU, all waiting | s to compile | MB of text"
     )
     return f"{_COMPILATION}\n{table(heads, rows())}"
+
+
+def _planned_again(facts: dict) -> Plan:
+    """The plan of a compiled program by today's formula."""
+    config, split = load_recipe(facts["recipe"]), Split(**facts["mesh"])
+    name = facts["topology"].rpartition(" ")[2]
+    model = dataclasses.replace(config.model, remat=facts["remat"])
+    training = dataclasses.replace(config.training, accumulation=split.parts)
+    config = dataclasses.replace(config, model=model, training=training)
+    return plan(config, parse_topology(name, split.replica), split)
 
 
 def _plan(recipe: str, words: str, name: str, slices: int = 1) -> Plan:

@@ -35,6 +35,8 @@ CONSTANTS = Constants(matmul=0.78, exposed=0.077)
 """`calibration.fit` of all published runs."""
 _TILE_ROWS = 8
 """Rows of a tile of the TPU's memory layout."""
+SCATTERED_ROWS = 16
+"""Rows of its gradient that a device must keep for the TPU compiler to scatter the sum."""
 KERNEL_BACKWARD = 2.5
 """Products of the attention's backward kernel over those of its forward kernel: five to two."""
 
@@ -113,9 +115,9 @@ class Prediction:
     ici_activations: float
     """Collectives over tensor and context, hidden or not."""
     ici_weights: float
-    """Gathers of weights over fsdp, and sums of gradients over data, hidden or not."""
+    """Gathers of weights over fsdp, hidden or not."""
     ici_gradients: float
-    """Sums of gradients over fsdp."""
+    """Sums of gradients over fsdp and data."""
     dcn: float
     step: float
     mfu: float
@@ -187,10 +189,11 @@ def terms(work: Work, topology: Topology, split: Split) -> Terms:
         update=held * work.update_bytes / chip.bandwidth,
         activation=work.layers * activation * (1 + again.products / 3) / chip.bandwidth,
         ici_activations=work.layers * (summed + keys) / topology.fast_bandwidth,
-        ici_weights=(2 * once + copied) / topology.wide_bandwidth(used),
-        ici_gradients=summed_gradients / topology.wide_bandwidth(used),
+        ici_weights=2 * once / topology.wide_bandwidth(used),
+        ici_gradients=(summed_gradients + copied) / topology.wide_bandwidth(used),
         gradients_wait=not chip.hides_sums,
-        dcn=2 * 4.0 * held * _share(split.replica) / chip.network,
+        # Devices of a slice that hold copies sum theirs first, and each sends its part of it.
+        dcn=2 * 4.0 * held / split.data * _share(split.replica) / chip.network,
         ideal=work.counted / peak,
     )
 
@@ -199,11 +202,12 @@ def _crossings_of_a_sum(rows: float, *, gpu: bool) -> float:
     """How often the gradients of a weight cross the links, if a device keeps so many rows of them.
 
     The TPU compiler pads a shard to whole tiles; one of fewer than 16 rows it does not scatter: it
-    sums whole gradients, twice the way, and slices them (seen in compiled programs, docs/plans.md).
+    sums whole gradients, twice the way, and slices them (seen in compiled programs, docs/plans.md;
+    so it does over all 256 chips of a slice of v5e or v6e, which is left out here).
     """
     if gpu:
         return 1.0
-    return 2.0 if rows < 2 * _TILE_ROWS else math.ceil(rows / _TILE_ROWS) * _TILE_ROWS / rows
+    return 2.0 if rows < SCATTERED_ROWS else math.ceil(rows / _TILE_ROWS) * _TILE_ROWS / rows
 
 
 def _share(devices: int) -> float:

@@ -48,7 +48,7 @@ def parameter_shardings(model: nn.Module, streams: int, mesh: Mesh) -> Any:
     return state_shardings(shapes["params"], mesh)
 
 
-def frozen_shardings(boxed_shapes: Any, mesh: Mesh) -> Any:
+def shardings_that_divide(boxed_shapes: Any, mesh: Mesh) -> Any:
     """`state_shardings` for a frozen network, which may have any size: an axis that does not divide
     over its devices stays whole."""
     return jax.tree.map(

@@ -198,3 +198,28 @@ def test_what_a_sparse_core_sends_overlaps_with_what_the_tensor_core_does():
     assert [one.overlaps for one in find_collectives(bare, MESH)] == [False]
     sent = 8 * 32 * 2 + 64 * 32 * 2
     assert program_cost(parse_program(SPARSE_CORE)).bytes == sent + 3 * 16 * 16 * 2
+
+
+BETWEEN_SLICES = """\
+HloModule step, is_scheduled=true
+
+ENTRY %main (x: bf16[256,128], y: bf16[16,16]) -> bf16[256,128] {
+  %x = bf16[256,128]{1,0} parameter(0)
+  %y = bf16[16,16]{1,0} parameter(1)
+  %after = token[] after-all()
+  %send = (bf16[256,128]{1,0}, u32[], token[]) send(%x, %after), channel_id=4, \
+is_host_transfer=true, frontend_attributes={\
+_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_reduce_operation="SUM"}
+  %recv = (bf16[256,128]{1,0}, u32[], token[]) recv(%after), channel_id=3, is_host_transfer=true
+  %product = bf16[16,16]{1,0} dot(%y, %y), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %send-done = token[] send-done(%send), channel_id=4, is_host_transfer=true
+  %recv-done = (bf16[256,128]{1,0}, token[]) recv-done(%recv), channel_id=3, is_host_transfer=true
+  ROOT %sum = bf16[256,128]{1,0} get-tuple-element(%recv-done), index=0
+}
+"""
+
+
+def test_what_goes_to_another_slice_is_sent_over_replica():
+    (sent,) = find_collectives(BETWEEN_SLICES, MESH)
+    assert (sent.kind, sent.axes, sent.size) == ("send", {"replica"}, 256 * 128 * 2)
+    assert sent.overlaps

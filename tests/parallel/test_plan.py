@@ -66,7 +66,7 @@ def test_a_recipe_brings_its_own_mesh():
     assert recipe_mesh(config, two) == Split(
         replica=2, data=32, fsdp=32, parts=config.training.accumulation
     )
-    assert recipe_mesh(TEN, POD) == Split(data=4, fsdp=256)
+    assert recipe_mesh(TEN, POD) == Split(data=8, fsdp=128), "22 rows a device"
     with pytest.raises(LiditError, match="32 does not divide the 16 devices of v5p:2x2x4"):
         recipe_mesh(config, parse_topology("v5p:2x2x4"))
 
@@ -133,9 +133,20 @@ def test_gradients_in_thin_shards_are_padded_or_summed_whole(fsdp, crossings):
     work = Work(0.0, 0.0, 0.0, 1.2e10, 48, 1e6, 2816, Recomputed(0, 0), never_gathered=2e9)
     found = predict(work, POD, Split(data=1024 // fsdp, fsdp=fsdp))
     once = 2e10 * (1 - 1 / fsdp) / POD.wide_bandwidth(0)
-    assert found.ici_gradients == pytest.approx(crossings * once)
     copied = 8 * 1.2e10 / fsdp * (1 - fsdp / 1024) / POD.wide_bandwidth(0)
-    assert found.ici_weights == pytest.approx(2 * once + copied)
+    assert found.ici_gradients == pytest.approx(crossings * once + copied)
+    assert found.ici_weights == pytest.approx(2 * once)
+
+
+def test_between_slices_each_device_sends_its_part_whatever_the_layout():
+    """Copies within a slice sum theirs first: libtpu scatters before it sends."""
+    work = Work(1e18, 0.0, 3e18, 1e10, 48, 1e6, 2816, Recomputed(0, 0))
+    two = parse_topology("v5p:8x8x16", 2)
+    narrow, wide = (
+        predict(work, two, Split(replica=2, data=1024 // fsdp, fsdp=fsdp)) for fsdp in (32, 256)
+    )
+    assert narrow.dcn == pytest.approx(wide.dcn)
+    assert narrow.dcn == pytest.approx(4 * 1e10 / 1024 / two.generation.network)
 
 
 @pytest.mark.parametrize(("name", "waits"), [("v5p:4x8x8", True), ("tpu7x:4x4x8", False)])

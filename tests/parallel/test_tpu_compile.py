@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lidit_jax.cli import main
 from lidit_jax.parallel.collectives import find_collectives
 from lidit_jax.parallel.mesh import AXES
 
@@ -164,3 +165,31 @@ if __name__ == "__main__":
             compiled = compile_program(topology, Path(name), Path(__file__).parents[2])
         golden[topology] = dict(sorted(traffic(compiled).items()))
     GOLDEN.write_text(json.dumps(golden, indent=2) + "\n")
+
+
+def test_the_command_compiles_a_plan_and_writes_the_programs_text(tmp_path, repository):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_OPTIMIZATION_LEVEL": "O0"}
+    command = [sys.executable, "-m", "lidit_jax.cli", "plan", "--config=demo", "--compile"]
+    command += ["--topology=v5e:2x2", f"--hlo={tmp_path}/step.hlo", f"--json={tmp_path}/plan.json"]
+    subprocess.run(command, env=environment, cwd=repository, check=True)
+    facts = json.loads((tmp_path / "plan.json").read_text())
+    assert (facts["recipe"], facts["batch"]) == ("demo", 32)
+    compiled = facts["compiled"]
+    assert compiled["total"] > facts["memory_bytes_a_device"]["parameters"]
+    assert compiled["waiting_seconds"] > 0
+    assert facts["prediction"]["mfu"] > compiled["mfu_waiting_included"] > 0
+    text = (tmp_path / "step.hlo").read_text()
+    assert len(text) == compiled["program_bytes"]
+    assert find_collectives(text, LogicalMesh(np.zeros((1, 1, 4, 1, 1)), AXES))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--topology=v4:2x2x2"], "the cores of a chip of v4:2x2x2 cannot be joined"),
+        (["--topology=v5e:2x2", "--json=/proc/x/plan.json"], "--json: cannot write to /proc/x"),
+    ],
+)
+def test_what_cannot_be_compiled_or_written_is_said_before_compiling(arguments, message, capsys):
+    assert main(["plan", "--config=demo", "--compile", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,33 @@
+"""The page of all recipes' plans."""
+
+import json
+import shutil
+from pathlib import Path
+
+from lidit_jax.parallel import weak_scaling
+from lidit_jax.parallel.recipe_plans import write_recipe_plans
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_committed_page_is_what_the_command_writes(tmp_path):
+    """After a change of the formula: `lidit plan --all-recipes --out=docs`."""
+    shutil.copytree(DOCS / "compiled", tmp_path / "compiled")
+    page, picture = write_recipe_plans(tmp_path)
+    assert page.read_text() == (DOCS / "plans.md").read_text()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_compiled_program_has_its_row(tmp_path):
+    text = (DOCS / "plans.md").read_text()
+    files = [json.loads(file.read_text()) for file in (DOCS / "compiled").glob("*.json")]
+    assert len(files) > 8
+    for facts in files:
+        assert f"| {facts['compiled']['seconds']:.0f} | " in text, facts["recipe"]
+
+
+def test_rows_of_weak_scaling_are_known_by_their_words():
+    facts = {"recipe": "configs/lidit_10b.py:v5p:8x8x16,1024px,head128", "chips": 64, "batch": 256}
+    assert weak_scaling.is_row(facts)
+    assert not weak_scaling.is_row(facts | {"batch": 4096})
+    assert not weak_scaling.is_row(facts | {"recipe": "lidit_10b:1024px,v5p:8x8x16"})
