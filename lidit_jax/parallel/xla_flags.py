@@ -64,6 +64,11 @@ _OVERLAP_DATA_PARALLEL = _group(
     "gradients of the data axis are summed while the backward pass goes on",
     _MAXTEXT,
 )
+_GATHER_OVER_A_SLICE = _group(
+    ("xla_tpu_prefer_async_allgather_to_allreduce",),
+    "weights are gathered, not summed with zeros, also over the whole of a slice",
+    _IRONWOOD,
+)
 
 
 def _sparse_core(source: str) -> tuple[Setting, ...]:
@@ -122,6 +127,7 @@ GENERATIONS: dict[str, tuple[Setting, ...]] = {
             "the backward pass prefetches the weights of the next block",
             _MAXTEXT,
         ),
+        *_GATHER_OVER_A_SLICE,
     ),
     # Collectives overlap on the SparseCores. In fusions, which overlap them on the TensorCore, v6e
     # has given NaN beside the splash kernel (github.com/AI-Hypercomputer/maxdiffusion/issues/429).
@@ -166,11 +172,7 @@ GENERATIONS: dict[str, tuple[Setting, ...]] = {
             _OVERLAP_GATHER[0].reason,
             _IRONWOOD,
         ),
-        *_group(
-            ("xla_tpu_prefer_async_allgather_to_allreduce",),
-            "weights are gathered, not summed with zeros, also over a whole slice",
-            _IRONWOOD,
-        ),
+        *_GATHER_OVER_A_SLICE,
         *_sparse_core(_IRONWOOD),
         Setting(
             "--xla_tpu_scoped_vmem_limit_kib",
