@@ -76,8 +76,8 @@ collectives that nothing runs beside, at the links' full speed, of which the pre
 sums of gradients. The last MFU counts all of it.
 
 What these programs taught, and the recipes follow: gradients split into fewer than 16 rows, or over
-all 256 chips of v5e or v6e (which the formula leaves out), are summed whole before each device takes
-its slice. So a recipe splits its weights over a part of the slice, in shards whose rows are a
+all 256 chips of v5e or v6e (which the formula leaves out), are summed whole before each device
+takes its slice. So a recipe splits its weights over a part of the slice, in shards whose rows are a
 multiple of eight where memory allows, and copies them over the rest. And weights split over a whole
 slice of v5p or tpu7x were gathered by summing zeros, until a flag that `lidit train` sets.
 """
