@@ -158,15 +158,6 @@ def test_a_step_sends_nothing_new_and_nothing_larger(program):
         assert size <= allowed[name], name
 
 
-if __name__ == "__main__":
-    golden = {}
-    for topology in MESHES:
-        with tempfile.TemporaryDirectory() as name:
-            compiled = compile_program(topology, Path(name), Path(__file__).parents[2])
-        golden[topology] = dict(sorted(traffic(compiled).items()))
-    GOLDEN.write_text(json.dumps(golden, indent=2) + "\n")
-
-
 def test_the_command_compiles_a_plan_and_writes_the_programs_text(tmp_path, repository):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_OPTIMIZATION_LEVEL": "O0"}
     command = [sys.executable, "-m", "lidit_jax.cli", "plan", "--config=demo", "--compile"]
@@ -193,3 +184,12 @@ def test_the_command_compiles_a_plan_and_writes_the_programs_text(tmp_path, repo
 def test_what_cannot_be_compiled_or_written_is_said_before_compiling(arguments, message, capsys):
     assert main(["plan", "--config=demo", "--compile", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+if __name__ == "__main__":
+    golden = {}
+    for topology in MESHES:
+        with tempfile.TemporaryDirectory() as name:
+            compiled = compile_program(topology, Path(name), Path(__file__).parents[2])
+        golden[topology] = dict(sorted(traffic(compiled).items()))
+    GOLDEN.write_text(json.dumps(golden, indent=2) + "\n")
