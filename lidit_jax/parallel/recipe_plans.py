@@ -69,11 +69,12 @@ allows from the best product measured (80% of the data sheet's peak).
 """
 _COMPILATION = """## Compiled
 
-By libtpu on a machine without a TPU, with the flags of the generation: memory of a device beside
-the formula's; operations of the model over those of the program, where recomputation, padding and
-the backward kernel's second look at the scores count; what is sent; and how long devices wait for
-collectives that nothing runs beside, at the links' full speed, of which the prediction counts the
-sums of gradients. The last MFU counts all of it.
+By libtpu on a machine without a TPU, with the flags of the generation, each by
+`lidit plan --config=RECIPE --topology=NAME --compile --json=docs/compiled/FILE.json`: memory of a
+device beside the formula's; operations of the model over those of the program, where recomputation,
+padding and the backward kernel's second look at the scores count; what is sent; and how long
+devices wait for collectives that nothing runs beside, at the links' full speed, of which the
+prediction counts the sums of gradients. The last MFU counts all of it.
 
 What these programs taught, and the recipes follow: gradients split into fewer than 16 rows, or over
 all 256 chips of v5e or v6e (which the formula leaves out), are summed whole before each device
