@@ -242,7 +242,7 @@ def draw(plan: Plan, file: Path) -> None:
     axes.set_yticks([])
     axes.set_xlabel(f"GiB a device on {plan.topology.name}")
     axes.legend(ncols=4, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.35))
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=150, bbox_inches="tight")
 
 
 def _fits(plan: Plan, facts: dict[str, Any]) -> str:
