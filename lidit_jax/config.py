@@ -82,10 +82,10 @@ class ModelConfig:
     dtype: str = "bfloat16"
     """Compute type of matmuls and activations; parameters stay float32 (paper: bf16 mixed)."""
     remat: str = "none"
-    """What the backward pass of a block recomputes: "none"; "full", everything; "dots", all but
-    the matrix products and attentions; "branches", all but the attentions and what each branch
-    gives; "attention", all but the attentions; "offload", as "full", with the blocks' inputs moved
-    to the host's memory meanwhile."""
+    """What the backward pass of a block recomputes, in the refiners too: "none"; "full", all of it;
+    "dots", all but the products of weights and the attentions; "branches", all but the attentions
+    and what each branch gives; "attention", all but the attentions; "offload", as "full", with the
+    inputs of the backbone's blocks moved to the host's memory meanwhile."""
     scan_unroll: int = 1
     """Blocks unrolled in each iteration of the layer scan."""
     attention: str = "auto"

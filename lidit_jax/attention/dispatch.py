@@ -13,7 +13,7 @@ from lidit_jax.attention.tiles import generation_of
 from lidit_jax.errors import LiditError
 
 KERNELS = ("auto", "reference", "splash", "cudnn")
-_WORTH_A_KERNEL = 2**17
+WORTH_A_KERNEL = 2**17
 """Scores of one head, N x S, from which splash beats plain attention: below, starting the kernel
 (about a third of a microsecond a tile) costs more than moving the scores through memory."""
 
@@ -99,7 +99,7 @@ def chosen_kernel(
     if kernel != "auto":
         return kernel
     if device.platform == "tpu":
-        return "splash" if q.shape[1] * keys >= _WORTH_A_KERNEL else "reference"
+        return "splash" if q.shape[1] * keys >= WORTH_A_KERNEL else "reference"
     if device.platform == "gpu" and "NVIDIA" in device.kind:
         return "cudnn" if cudnn_takes(q.dtype, q.shape[-1]) else "reference"
     return "reference"

@@ -20,7 +20,7 @@ from lidit_jax.models.layers import (
     modulate,
     rms_norm,
 )
-from lidit_jax.models.rematerialisation import BLOCK_INPUT, BRANCH_OUTPUT
+from lidit_jax.models.rematerialisation import BLOCK_INPUT
 
 Rotary = tuple[Float[Array, "N K"], Float[Array, "N K"]]
 
@@ -132,14 +132,14 @@ class DiTBlock(nn.Module):
             matmul=self.matmul,
         )
         h = attention(name="self_attention")(h, h, rotary=rotary)
-        x = gated(x, gate_s, checkpoint_name(h, BRANCH_OUTPUT))
+        x = gated(x, gate_s, h)
         h = modulate(layer_norm(dtype, affine=False, name="cross_norm")(x), scale_c, shift_c)
         h = attention(name="cross_attention")(h, context, context_mask)
-        x = gated(x, gate_c, checkpoint_name(h, BRANCH_OUTPUT))
+        x = gated(x, gate_c, h)
         h = modulate(layer_norm(dtype, affine=False, name="mlp_norm")(x), scale_m, shift_m)
         hidden = config.mlp_ratio * config.width
         h = Mlp(hidden, config.width, nn.gelu, dtype, matmul=self.matmul, name="mlp")(h)
-        x = gated(x, gate_m, checkpoint_name(h, BRANCH_OUTPUT))
+        x = gated(x, gate_m, h)
         return nn.with_logical_constraint(x, ("batch", "tokens", None)), None
 
 

@@ -12,10 +12,12 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.attention import attention, attention_weights, device_in_use
 from lidit_jax.models.quantised import quantised_product
+from lidit_jax.models.rematerialisation import BRANCH_OUTPUT
 
 Axes = tuple[str | None, ...]
 NORM_EPSILON = 1e-6
@@ -182,8 +184,11 @@ def modulate(
 def gated(
     x: Float[Array, "B N D"], gate: Float[Array, "B 1 D"], h: Float[Array, "B N D"]
 ) -> Float[Array, "B N D"]:
-    """`x + gate * h`: a branch behind its adaLN gate, summed in float32."""
-    return (x + gate * h).astype(x.dtype)
+    """`x + gate * h`: a branch behind its adaLN gate, summed in float32.
+
+    What the branch gives has a name, by which recomputation policies can keep it.
+    """
+    return (x + gate * checkpoint_name(h, BRANCH_OUTPUT)).astype(x.dtype)
 
 
 def sinusoids(

@@ -69,12 +69,13 @@ class LIDiT(nn.Module):
         if reuse is None:
             streams = [
                 LinguisticRefiner(
-                    width, config.heads, config.refiner, dtype, name=f"linguistic_refiner_{k}"
+                    *(width, config.heads, config.refiner, dtype, config.remat),
+                    name=f"linguistic_refiner_{k}",
                 )(features[k], masks[k], t, time_embedding, crop[k])
                 for k in range(len(features))
             ]
             refined = CollaborativeRefiner(
-                config.heads, config.refiner, dtype, name="collaborative_refiner"
+                config.heads, config.refiner, dtype, config.remat, name="collaborative_refiner"
             )([s.tokens for s in streams], masks, [s.condition for s in streams])
             cropped = [x[:, n:] for x, n in zip(refined, crop, strict=True)]
             context = jnp.concatenate(cropped, axis=1)
@@ -102,7 +103,7 @@ class LIDiT(nn.Module):
         around = (context, context_mask, condition, rotary)
         if reuse is None and not keep:
             blocks = nn.scan(
-                rematerialised(DiTBlock, config.remat),
+                rematerialised(DiTBlock, config.remat, scanned=True),
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True},
                 in_axes=nn.broadcast,

@@ -25,6 +25,7 @@ from lidit_jax.models.layers import (
     modulate,
     rms_norm,
 )
+from lidit_jax.models.rematerialisation import rematerialised
 
 GATE_MAGNITUDES = "gate_magnitudes"
 """Collection where each block leaves the mean size of its gates, asked for as `mutable`. Unlike
@@ -82,6 +83,8 @@ class LinguisticRefiner(nn.Module):
     heads: int
     config: RefinerConfig
     dtype: jnp.dtype
+    remat: str = "none"
+    """See `ModelConfig.remat`."""
 
     @nn.compact
     def __call__(
@@ -118,10 +121,9 @@ class LinguisticRefiner(nn.Module):
         condition = time_embedding + pooled
 
         x = Dense(self.width, ("features", "embed"), self.dtype, name="projection")(normed)
+        block = rematerialised(LinguisticBlock, self.remat)
         for i in range(self.config.blocks):
-            x = LinguisticBlock(self.heads, self.config, self.dtype, name=f"block_{i}")(
-                x, mask, condition
-            )
+            x = block(self.heads, self.config, self.dtype, name=f"block_{i}")(x, mask, condition)
         return RefinedStream(x, pooled, condition)
 
 
@@ -166,6 +168,8 @@ class CollaborativeRefiner(nn.Module):
     heads: int
     config: RefinerConfig
     dtype: jnp.dtype
+    remat: str = "none"
+    """See `ModelConfig.remat`."""
 
     @nn.compact
     def __call__(
@@ -178,11 +182,12 @@ class CollaborativeRefiner(nn.Module):
         streams = list(streams)
         if len(streams) == 1:
             return streams
+        rematerialised_block = rematerialised(CollaborativeBlock, self.remat)
         for i in range(self.config.collaborative_blocks):
             updated = []
             for k, stream in enumerate(streams):
                 others = [j for j in range(len(streams)) if j != k]
-                block = CollaborativeBlock(
+                block = rematerialised_block(
                     self.heads, self.config.mlp_ratio, self.dtype, name=f"block_{i}_stream_{k}"
                 )
                 updated.append(

@@ -16,8 +16,9 @@ _POLICIES = jax.checkpoint_policies
 POLICIES = {
     "full": _POLICIES.nothing_saveable,
     "dots": _POLICIES.save_from_both_policies(
-        # The kernel's products are none of XLA's, so its result is kept by name.
-        _POLICIES.dots_saveable,
+        # Products of weights have no batch dimensions; those of plain attention do, and its scores
+        # would outweigh all else that a block keeps. What attention gives is kept by name.
+        _POLICIES.dots_with_no_batch_dims_saveable,
         _POLICIES.save_only_these_names(ATTENTION_OUTPUT),
     ),
     "branches": _POLICIES.save_only_these_names(ATTENTION_OUTPUT, BRANCH_OUTPUT),
@@ -31,12 +32,20 @@ POLICIES = {
 }
 
 
-def rematerialised(block: type[nn.Module], policy: str) -> type[nn.Module]:
+def rematerialised(
+    block: type[nn.Module], policy: str, *, scanned: bool = False
+) -> type[nn.Module]:
     """The block under one of `POLICIES`, or itself for "none".
 
-    The numbers do not change; only what is kept between forward and backward pass does.
+    The numbers do not change; only what is kept between forward and backward pass does. That goes
+    for weights too: those that `fsdp` splits are gathered again instead of being kept whole.
+
+    Args:
+      block: a module whose arguments are arrays.
+      policy: a name in `POLICIES`, or "none".
+      scanned: whether a layer scan runs it, which already keeps the compiler from undoing the
+        recomputation.
     """
     if policy == "none":
         return block
-    # The layer scan already keeps the compiler from undoing the recomputation.
-    return nn.remat(block, prevent_cse=False, policy=POLICIES[policy])
+    return nn.remat(block, prevent_cse=not scanned, policy=POLICIES[policy])

@@ -125,6 +125,16 @@ class Computation:
                 role = "done"
         return None if chain is None else ChainPart(chain, role)
 
+    @functools.cached_property
+    def readers(self) -> dict[str, list[Instruction]]:
+        """The instructions that take each result as an operand."""
+        readers: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
+        for instruction in self.instructions.values():
+            for name in dict.fromkeys(instruction.operands):
+                if name in readers:
+                    readers[name].append(instruction)
+        return readers
+
     @property
     def root(self) -> Instruction:
         """Its result."""

@@ -189,10 +189,9 @@ def _bytes(instruction: Instruction, inside: Computation, program: Program) -> f
     """HBM traffic of an instruction that stands outside of fusions."""
     if instruction.opcode in _FREE:
         return 0.0
-    read = [_array(name, inside) for name in instruction.operands if name in inside.instructions]
     if instruction.opcode == "fusion":
-        body = program.computations[instruction.called[0]]
-        return _fusion_bytes(instruction, body, read)
+        return _fusion_bytes(instruction, inside, program)
+    read = [_array(name, inside) for name in instruction.operands if name in inside.instructions]
     written = _hbm(instruction.arrays)
     if instruction.opcode in ("copy-start", "slice-start"):
         # (copy, its source, context) and (source, slice, context).
@@ -205,48 +204,66 @@ def _bytes(instruction: Instruction, inside: Computation, program: Program) -> f
     return written + _hbm(read)
 
 
-def _fusion_bytes(fusion: Instruction, body: Computation, operands: list[ArrayType]) -> float:
+def _fusion_bytes(fusion: Instruction, inside: Computation, program: Program) -> float:
+    body = program.computations[fusion.called[0]]
+    operands = [_array(name, inside) for name in fusion.operands]
     part = body.chain_part
     if part and part.role != "step":
         collective = next(i for i in body.instructions.values() if i.opcode in COLLECTIVES)
         return (part.role == "start") * (_hbm(collective.arrays) + _hbm(operands))
-    total = 0.0
-    passing = {*COLLECTIVES, "parameter"}
-    readers: dict[str, list[Instruction]] = defaultdict(list)
-    for inner in body.instructions.values():
-        if inner.opcode in COLLECTIVES or (inner.root and inner.opcode == "tuple"):
-            continue
-        for name in inner.operands:
-            readers[name].append(inner)
-    updates = [i for i in body.instructions.values() if i.opcode == "dynamic-update-slice"]
-    for inner in body.instructions.values():
-        if inner.opcode != "parameter":
-            continue
-        number = int(inner.argument)
-        if number >= len(operands) or not operands[number].in_hbm:
-            continue
-        users = readers[inner.name]
-        if not users:
-            continue
-        if all(user.opcode in ("dynamic-slice", "gather", "slice") for user in users):
-            total += sum(user.arrays[0].bytes for user in users)
-        elif all(
-            user.opcode == "dynamic-update-slice" and user.operands[0] == inner.name
-            for user in users
-        ):
-            continue
-        else:
-            total += operands[number].bytes
-    in_place = sum(body.instructions[u.operands[1]].arrays[0].bytes for u in updates)
-    if updates:
-        return total + in_place
+    read = sum(
+        min(_read_inside(body, number, array, program), array.bytes)
+        for number, array in enumerate(operands)
+        if array.in_hbm
+    )
     results = [body.root]
     if body.root.opcode == "tuple":
         results = [body.instructions[name] for name in body.root.operands]
     if len(results) != len(fusion.arrays):
-        return total + _hbm(fusion.arrays)
+        return read + _hbm(fusion.arrays)
     written = zip(results, fusion.arrays, strict=True)
-    return total + _hbm([array for result, array in written if result.opcode not in passing])
+    return read + sum(
+        _written_inside(body, result, array, program) for result, array in written if array.in_hbm
+    )
+
+
+def _read_inside(body: Computation, number: int, array: ArrayType, program: Program) -> float:
+    """Bytes that a fusion reads of its operand: of a slice, the slice; to update in place, none."""
+    parameter = next(
+        i.name
+        for i in body.instructions.values()
+        if i.opcode == "parameter" and int(i.argument) == number
+    )
+    names, total = [parameter], 0.0
+    for name in names:  # grows by other names of the same bytes
+        for user in body.readers[name]:
+            if user.opcode in COLLECTIVES or (user.root and user.opcode == "tuple"):
+                continue
+            if user.opcode in ("dynamic-slice", "gather", "slice"):
+                total += user.arrays[0].bytes
+            elif user.opcode == "bitcast":
+                names.append(user.name)
+            elif user.opcode == "fusion":
+                inner = program.computations[user.called[0]]
+                places = (i for i, operand in enumerate(user.operands) if operand == name)
+                total += sum(_read_inside(inner, i, array, program) for i in places)
+            elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:
+                total += array.bytes
+    return total
+
+
+def _written_inside(
+    body: Computation, result: Instruction, array: ArrayType, program: Program
+) -> float:
+    """Bytes that a fusion writes of one result: of an update in place, the update."""
+    if result.opcode == "bitcast":
+        return _written_inside(body, body.instructions[result.operands[0]], array, program)
+    if result.opcode == "dynamic-update-slice":
+        return _array(result.operands[1], body).bytes
+    if result.opcode == "fusion" and len(result.arrays) == 1:
+        inner = program.computations[result.called[0]]
+        return _written_inside(inner, inner.root, array, program)
+    return 0.0 if result.opcode in {*COLLECTIVES, "parameter"} else array.bytes
 
 
 def _array(name: str, inside: Computation) -> ArrayType:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+from lidit_jax.attention.dispatch import WORTH_A_KERNEL
 from lidit_jax.config import Config, ModelConfig
 from lidit_jax.models.flops import TextStream
 from lidit_jax.parallel.roofline import Split
@@ -16,9 +17,15 @@ from lidit_jax.parallel.roofline import Split
 _HALF, _FULL = 2, 4
 """Bytes of a bfloat16 and of a float32 number."""
 _BRANCH_TENSORS = 16
-"""Activations [tokens, width] alive while a block is differentiated, beside those of the FFN."""
+"""Activations [tokens, width] alive while a block is differentiated, beside those of the FFN; most
+of them are cut into heads."""
 _REFINER_TENSORS = 40
 """Activations [tokens, width] that the refiners, which are not recomputed, keep a block."""
+_SCORE_BYTES = 6
+"""Of plain attention, where its scores are kept: in float32, and their softmax in bfloat16."""
+_PLACEMENT = 0.1
+"""What the TPU compiler needs beyond the temporaries that live at once: 0 to 14% in its programs
+(docs/plans.md, "Compiled")."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,14 @@ class Memory:
     optimizer: float
     gradients: float
     gathered: float
-    """Weights of two blocks, whole over fsdp: the one at work and the one that comes next."""
+    """Weights in bfloat16: the device's own, those of the block at work, whole over fsdp, and half
+    of the refiners' and of the other layers outside of the blocks."""
     kept: float
     """Activations kept for the backward pass."""
     working: float
     """Activations of the block at work, and of the refiners."""
+    placement: float
+    """Left unused between temporaries of different sizes."""
     encoders: float
     """Frozen language models, where captions are encoded during training."""
 
@@ -66,43 +76,91 @@ def estimate_memory(
     shards = split.fsdp * split.tensor
     held = parameter_count(config, streams) / shards
     rows = math.ceil(config.training.batch_size / (split.rows * split.parts))
-    stream = rows * tokens / split.context * model.width * _HALF
+    positions = rows * tokens / split.context
+    stream = positions * model.width * _HALF
     text = rows * sum(s.tokens for s in streams) * model.width * _HALF
     moment = _HALF if optimizer.momentum_dtype == "bfloat16" else _FULL
     # AdamW has two moments, Muon one for its matrices, Adafactor rows and columns of the second.
     second = _FULL if optimizer.name == "adamw" else 0
     gradients = 2 if split.parts > 1 else 1
-    block = block_parameters(config) / split.tensor
-    ffn = 3 * model.mlp_ratio * stream / split.tensor
+    keys = sum(s.tokens - s.crop for s in streams)
+    attention = _Attention.of(model, tokens, keys, lanes)
+    working = (_BRANCH_TENSORS * attention.padding[0] + 3 * model.mlp_ratio) / split.tensor * stream
+    temporaries = {
+        "gradients": held * _FULL * gradients,
+        "gathered": _HALF * (held + _gathered(config, streams, split)),
+        "kept": model.depth * _kept(model, positions, rows * keys, split.tensor, attention),
+        "working": working + _REFINER_TENSORS * (model.refiner.blocks + 1) * text,
+    }
     return Memory(
         parameters=held * _FULL,
         averages=held * _FULL,
         optimizer=held * (moment + second),
-        gradients=held * _FULL * gradients,
-        gathered=2 * block * _HALF if split.fsdp > 1 else 0.0,
-        kept=model.depth * _kept(model, stream, split, lanes),
-        working=_BRANCH_TENSORS * stream
-        + ffn
-        + _REFINER_TENSORS * (model.refiner.blocks + 1) * text,
+        **temporaries,
+        placement=_PLACEMENT * sum(temporaries.values()),
         encoders=encoder_bytes / shards,
     )
 
 
-def _kept(model: ModelConfig, stream: float, split: Split, lanes: int) -> float:
-    """Bytes that one block keeps for the backward pass; its input always, or on the host."""
-    mlp_ratio, head = model.mlp_ratio, model.width // model.heads
-    # Queries, keys and values of the self-attention are kept as its kernel reads them.
-    padding = 3 * (math.ceil(head / lanes) * lanes / head - 1) * stream / split.tensor
-    attended = 2 * math.ceil(head / lanes) * lanes / head * stream / split.tensor
-    # Queries, keys, values, results and projections of both attentions, and both sides of the FFN.
-    products = (8 / split.tensor + 3 + mlp_ratio / split.tensor) * stream
+class _Attention(NamedTuple):
+    """How the two attentions of a block lie in memory."""
+
+    padding: tuple[float, float]
+    """Channels kept of a head over those it has: splash keeps whole lanes, plain attention, of few
+    tokens, has tokens in the lanes."""
+    plain_keys: int
+    """Keys S of those that plain attention computes."""
+
+    @classmethod
+    def of(cls, model: ModelConfig, tokens: int, text_tokens: int, lanes: int) -> _Attention:
+        """Self-attention of the image tokens, and theirs to the text."""
+        head = model.width // model.heads
+        whole = math.ceil(head / lanes) * lanes / head
+        keys = tokens, text_tokens
+        splash = [tokens * k >= WORTH_A_KERNEL for k in keys]
+        return cls(
+            tuple(whole if large else 1.0 for large in splash),
+            sum(k for k, large in zip(keys, splash, strict=True) if not large),
+        )
+
+
+def _gathered(config: Config, streams: tuple[TextStream, ...], split: Split) -> float:
+    """Parameters that a device holds whole over fsdp at once."""
+    if split.fsdp == 1:
+        return 0.0
+    block = block_parameters(config)
+    others = parameter_count(config, streams) - config.model.depth * block
+    return (block + others / 2) / split.tensor
+
+
+def _kept(
+    model: ModelConfig, positions: float, text: float, tensor: int, attention: _Attention
+) -> float:
+    """Bytes that one block keeps for the backward pass; its input always, or on the host.
+
+    Args:
+      model: the network.
+      positions: image tokens on this device.
+      text: text tokens that they read, on this device.
+      tensor: devices among which heads and FFN are divided.
+      attention: see `_Attention`.
+    """
+    image, text = (_HALF * model.width * tokens for tokens in (positions, text))
+    attended = sum(attention.padding) * image / tensor
+    branches = 3 * image
+    # Queries, keys and values of the images, queries, then keys and values of the text, and one
+    # side of the FFN.
+    products = ((4 + model.mlp_ratio) * image + 2 * text) / tensor
+    # Inputs of norms, gates and activations, what the kernel reads, and the scores of plain ones.
+    others = (9 + (3 * attention.padding[0] + 2 * model.mlp_ratio) / tensor) * image
+    scores = _SCORE_BYTES * model.heads * positions * attention.plain_keys / tensor
     return {
-        "offload": 0.05 * stream,
-        "full": stream,
-        "attention": stream + attended,
-        "branches": 4 * stream + attended,
-        "dots": stream + products + padding,
-        "none": stream + products + padding + (12 + 2 * mlp_ratio / split.tensor) * stream,
+        "offload": 0.05 * image,
+        "full": image,
+        "attention": image + attended,
+        "branches": image + attended + branches,
+        "dots": image + attended + branches + products,
+        "none": image + attended + branches + products + others + scores,
     }[model.remat]
 
 

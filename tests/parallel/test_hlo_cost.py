@@ -139,3 +139,39 @@ ENTRY %main (x: bf16[8,64]) -> bf16[8,64] {
 def test_what_is_fetched_ahead_is_read_once():
     """A slice of two rows, all eight, and all eight written back, 128 bytes each."""
     assert program_cost(parse_program(FETCHED)).bytes == (2 + 8 + 8) * 128
+
+
+NESTED = """HloModule nested, is_scheduled=true
+
+%one_row (stack: f32[8,64], row: s32[]) -> f32[1,64] {
+  %stack = f32[8,64]{1,0} parameter(0)
+  %row = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %slice = f32[1,64]{1,0} dynamic-slice(%stack, %row, %zero), dynamic_slice_sizes={1,64}
+}
+
+%outer (stack: f32[8,64], kept: f32[8,64], row: s32[]) -> (f32[8,64], f32[1,64]) {
+  %stack = f32[8,64]{1,0} parameter(0)
+  %kept = f32[8,64]{1,0} parameter(1)
+  %row = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  %same = f32[8,64]{1,0} bitcast(%stack)
+  %read = f32[1,64]{1,0} fusion(%same, %row), kind=kLoop, calls=%one_row
+  %doubled = f32[1,64]{1,0} add(%read, %read)
+  %updated = f32[8,64]{1,0} dynamic-update-slice(%kept, %read, %row, %zero)
+  ROOT %both = (f32[8,64]{1,0}, f32[1,64]{1,0}) tuple(%updated, %doubled)
+}
+
+ENTRY %main (stack: f32[8,64], kept: f32[8,64], row: s32[]) -> (f32[8,64], f32[1,64]) {
+  %stack = f32[8,64]{1,0} parameter(0)
+  %kept = f32[8,64]{1,0} parameter(1)
+  %row = s32[] parameter(2)
+  ROOT %fusion = (f32[8,64]{1,0}, f32[1,64]{1,0}) fusion(%stack, %kept, %row), kind=kLoop, calls=%outer
+}
+"""  # noqa: E501
+
+
+def test_a_slice_inside_of_nested_fusions_reads_the_slice_alone():
+    """One row read, one row of the stack updated, and the other result, of 256 bytes each; and the
+    four bytes of the row's number."""
+    assert program_cost(parse_program(NESTED)).bytes == 3 * 256 + 4
