@@ -95,11 +95,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _write_plan(options: argparse.Namespace) -> int:
     from lidit_jax.parallel.plan_report import draw, print_plan, report
-    from lidit_jax.parallel.plan_search import nearest_that_fits, with_wider_heads
+    from lidit_jax.parallel.plan_search import nearest_that_fits, with_heads_of_128
 
     config, chosen = _plan(options)
     nearest = None if chosen.free >= 0 else nearest_that_fits(config, chosen)
-    wider = with_wider_heads(config, chosen)
+    wider = with_heads_of_128(config, chosen, searching=options.search)
     compiled = None
     if options.compile:
         from lidit_jax.parallel.compiled_plan import compile_plan

@@ -60,6 +60,8 @@ class Plan:
     topology: Topology
     split: Split
     remat: str
+    heads: int
+    """Of the backbone."""
     memory: Memory
     prediction: Prediction
     model_flops: float
@@ -73,6 +75,11 @@ class Plan:
     def free(self) -> float:
         """Bytes of HBM left on a device; below 0 the plan does not fit by as much."""
         return self.topology.generation.memory - self.memory.total
+
+    @property
+    def free_share(self) -> float:
+        """`free` over all HBM of a device."""
+        return self.free / self.topology.generation.memory
 
     @property
     def seconds(self) -> float:
@@ -136,6 +143,7 @@ def plan(config: Config, topology: Topology, split: Split) -> Plan:
         topology,
         split,
         config.model.remat,
+        config.model.heads,
         estimate_memory(
             *(config, split, tokens, text.streams, text.weights * text.online),
             lanes=1 if topology.generation.is_gpu else _LANES,

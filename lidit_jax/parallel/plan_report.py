@@ -39,7 +39,7 @@ def report(
       price: of a chip for an hour.
       compiled: what the TPU compiler says, where it was asked.
       nearest: the plan that fits, where this one does not.
-      wider: the plan with wider heads, where these are narrow.
+      wider: the plan with heads of 128 channels, where these are narrower.
     """
     memory = plan.memory
     return {
@@ -53,7 +53,14 @@ def report(
         "hbm_bytes_a_device": plan.topology.generation.memory,
         "fits": plan.free >= 0,
         "nearest_that_fits": nearest and describe(nearest),
-        "with_heads_of_128": wider and {"seconds_a_step": wider.seconds, "mfu": wider.mfu},
+        "with_heads_of_128": wider
+        and {
+            "plan": describe(wider),
+            "heads": wider.heads,
+            "free": wider.free_share,
+            "seconds_a_step": wider.seconds,
+            "mfu": wider.mfu,
+        },
         "model_flops_a_step": plan.model_flops,
         "prediction": {
             "seconds_a_step": plan.seconds,
@@ -120,7 +127,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("plan", describe(plan))
     parameters = facts["parameters"] / 1e9
-    table.add_row("model", f"{parameters:.2f} B parameters, batch {plan.batch}")
+    table.add_row("model", f"{parameters:.2f} B parameters, {plan.heads} heads, batch {plan.batch}")
     for owner, size in facts["memory_bytes_a_device"].items():
         table.add_row(f"  {owner}", f"{size / _GIB:8.2f} GiB a device")
     table.add_row("fits", _fits(plan, facts))
@@ -145,12 +152,6 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         f"{plan.steps:,} steps: {predicted['days']:.1f} days, "
         f"{predicted['chip_hours']:,.0f} chip-hours{cost}",
     )
-    if wider := facts["with_heads_of_128"]:
-        table.add_row(
-            "with wider heads",
-            f"{wider['seconds_a_step']:.3f} s, MFU {wider['mfu']:.1%}: as many parameters in heads "
-            "of 128 channels (config.model.heads) keep more of the matrix unit at work",
-        )
     text = facts["text"]
     share = text["encoding_flops_a_step"] / plan.model_flops
     table.add_row(
@@ -162,6 +163,14 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     if facts["compiled"]:
         _add_compiled(table, facts["compiled"])
     table.add_row("error of the prediction", held_out_line(gpu=plan.topology.generation.is_gpu))
+    if wider := facts["with_heads_of_128"]:
+        table.add_row(
+            "with heads of 128",
+            f"{wider['plan']}: {wider['free']:.0%} of the HBM free, "
+            f"{wider['seconds_a_step']:.3f} s, MFU {wider['mfu']:.1%} (config.model.heads="
+            f"{wider['heads']}: another model of as many parameters and operations, which leaves "
+            "less of the matrix unit idle)",
+        )
     Console().print(table)
 
 
@@ -246,9 +255,8 @@ def draw(plan: Plan, file: Path) -> None:
 
 
 def _fits(plan: Plan, facts: dict[str, Any]) -> str:
-    size = plan.topology.generation.memory
     if plan.free >= 0:
-        return f"yes, {plan.free / _GIB:.1f} GiB ({plan.free / size:.0%}) of the HBM stay free"
+        return f"yes, {plan.free / _GIB:.1f} GiB ({plan.free_share:.0%}) of the HBM stay free"
     nearest = facts["nearest_that_fits"]
     remedy = f"the nearest that fits: {nearest}" if nearest else "no larger slice is built"
     return f"no, {-plan.free / _GIB:.1f} GiB too much a device; {remedy}"

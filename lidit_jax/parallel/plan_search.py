@@ -13,7 +13,7 @@ from lidit_jax.parallel.plan_mesh import image_tokens
 from lidit_jax.parallel.roofline import RECOMPUTED, Split
 from lidit_jax.parallel.topologies import Topology, larger_topologies
 
-FREE = 0.1
+_FREE_SHARE = 0.1
 """Share of the HBM that a plan found by searching leaves free."""
 _PARTS = (1, 2, 4, 8, 16)
 _LARGEST_FAST_AXIS = 16
@@ -34,7 +34,7 @@ def search(config: Config, topology: Topology) -> list[Plan]:
             f"no mesh of {topology.name} divides config.training.batch_size="
             f"{config.training.batch_size}: take a multiple of a power of two"
         )
-    fitting = [p for p in found if p.free >= FREE * topology.generation.memory]
+    fitting = [p for p in found if p.free_share >= _FREE_SHARE]
     if fitting:
         return sorted(fitting, key=_preference)
     return sorted(found, key=lambda p: p.memory.total)
@@ -66,18 +66,25 @@ def nearest_that_fits(config: Config, refused: Plan) -> Plan | None:
     return None
 
 
-def with_wider_heads(config: Config, chosen: Plan) -> Plan | None:
-    """The same plan with heads of 128 channels, where the model's are narrower: as many parameters
-    and operations, and more of the matrix unit at work. None where they do not fit the width or the
-    mesh, and on GPUs, whose matrix units are narrow.
+def with_heads_of_128(config: Config, chosen: Plan, *, searching: bool) -> Plan | None:
+    """What `head128` of the recipes would bring, where the model's heads are narrower: as many
+    parameters and operations, and more of the matrix unit at work. None where such heads do not fit
+    the width or the mesh, and on GPUs, whose matrix units are narrow.
+
+    Args:
+      config: the run.
+      chosen: its plan.
+      searching: whether other meshes, policies and parts may be taken, or those of `chosen`.
     """
     model = config.model
     heads, rest = divmod(model.width, _WIDE_HEAD)
     narrow = model.width // model.heads < _WIDE_HEAD and not chosen.topology.generation.is_gpu
-    if not narrow or rest or heads % chosen.split.tensor:
+    if not narrow or rest:
         return None
     wider = dataclasses.replace(config, model=dataclasses.replace(model, heads=heads))
-    return plan(wider, chosen.topology, chosen.split)
+    if searching:
+        return search(wider, chosen.topology)[0]
+    return None if heads % chosen.split.tensor else plan(wider, chosen.topology, chosen.split)
 
 
 def _candidates(config: Config, topology: Topology) -> Iterator[Plan]:

@@ -210,7 +210,7 @@ def _batch(recipe: str) -> int:
 def _compiled(entries: list[dict]) -> str:
     def rows() -> Iterator[tuple[str, ...]]:
         for facts in entries:
-            found = _planned_again(facts)
+            found = planned_again(facts)
             compiled = add_predicted(restored(facts["compiled"]), found)
             sent = sum(row["bytes"] for row in compiled["collectives"]) / _GIB
             hidden = sum(row["overlapping_bytes"] for row in compiled["collectives"]) / _GIB
@@ -235,12 +235,14 @@ def _compiled(entries: list[dict]) -> str:
     return f"{_COMPILATION}\n{table(heads, rows())}"
 
 
-def _planned_again(facts: dict) -> Plan:
-    """The plan of a compiled program by today's formula."""
+def planned_again(facts: dict) -> Plan:
+    """The plan, by today's formula, of what a JSON file in the folder `compiled` says."""
     config, split = load_recipe(facts["recipe"]), Split(**facts["mesh"])
     name = facts["topology"].rpartition(" ")[2]
     model = dataclasses.replace(config.model, remat=facts["remat"])
-    training = dataclasses.replace(config.training, accumulation=split.parts)
+    training = dataclasses.replace(
+        config.training, accumulation=split.parts, batch_size=facts["batch"]
+    )
     config = dataclasses.replace(config, model=model, training=training)
     return plan(config, parse_topology(name, split.replica), split)
 
@@ -251,9 +253,8 @@ def _plan(recipe: str, words: str, name: str, slices: int = 1) -> Plan:
 
 
 def _cells(found: Plan) -> tuple[str, ...]:
-    share = found.free / found.topology.generation.memory
     return (
-        f"{found.memory.total / _GIB:.1f} ({share:.0%})",
+        f"{found.memory.total / _GIB:.1f} ({found.free_share:.0%})",
         f"{found.seconds:.3g}",
         f"{found.mfu:.1%}",
         f"{found.seconds * found.steps / 86_400:.1f}",

@@ -12,7 +12,7 @@ from lidit_jax.parallel.compiled_plan import CompiledPlan
 from lidit_jax.parallel.memory import estimate_memory, parameter_count
 from lidit_jax.parallel.plan import describe_text, plan
 from lidit_jax.parallel.plan_mesh import parse_mesh, recipe_mesh
-from lidit_jax.parallel.plan_search import nearest_that_fits, search, with_wider_heads
+from lidit_jax.parallel.plan_search import nearest_that_fits, search, with_heads_of_128
 from lidit_jax.parallel.roofline import Recomputed, Split, Work, predict
 from lidit_jax.parallel.topologies import parse_topology
 from lidit_jax.recipes import load_recipe
@@ -157,15 +157,26 @@ def test_sums_of_gradients_cost_time_where_nothing_hides_them(name, waits):
     assert found.step == pytest.approx(beside + waits * found.ici_gradients)
 
 
-def test_wider_heads_are_offered_where_the_models_are_narrow():
+def test_heads_of_128_are_offered_where_the_models_are_narrower():
     narrow = changed(TEN, "data", image_size=1024)
     chosen = planned(config=narrow)
-    wider = with_wider_heads(narrow, chosen)
+    wider = with_heads_of_128(narrow, chosen, searching=False)
+    assert (wider.heads, wider.split, wider.remat) == (22, chosen.split, chosen.remat)
     assert wider.model_flops == chosen.model_flops
     assert wider.prediction.attention == chosen.prediction.attention / 2
-    assert with_wider_heads(changed(narrow, "model", heads=22), chosen) is None
+    assert with_heads_of_128(changed(narrow, "model", heads=22), chosen, searching=False) is None
     odd = planned("fsdp=64,tensor=4", config=narrow)
-    assert with_wider_heads(narrow, odd) is None, "22 heads do not divide over 4"
+    found = with_heads_of_128(narrow, odd, searching=False)
+    assert found is None, "22 heads do not divide over 4"
+
+
+def test_a_search_ends_in_the_best_with_heads_of_128():
+    """At 1024 px on a pod, with a tenth of the HBM free, it takes them to reach 55%."""
+    narrow = changed(TEN, "data", image_size=1024)
+    best = search(narrow, POD)[0]
+    wider = with_heads_of_128(narrow, best, searching=True)
+    assert min(best.free_share, wider.free_share) >= 0.1
+    assert best.mfu < 0.55 < wider.mfu
 
 
 def test_waiting_is_what_nothing_hides_at_the_speed_of_the_links():

@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from lidit_jax.parallel import weak_scaling
-from lidit_jax.parallel.recipe_plans import write_recipe_plans
+from lidit_jax.parallel.recipe_plans import planned_again, write_recipe_plans
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -31,3 +33,12 @@ def test_rows_of_weak_scaling_are_known_by_their_words():
     assert weak_scaling.is_row(facts)
     assert not weak_scaling.is_row(facts | {"batch": 4096})
     assert not weak_scaling.is_row(facts | {"recipe": "lidit_10b:1024px,v5p:8x8x16"})
+
+
+def test_the_formula_of_memory_follows_the_compiler():
+    """Within a ninth of what a device needs, whatever the recipe, the policy and the slice."""
+    for file in (DOCS / "compiled").glob("*.json"):
+        facts = json.loads(file.read_text())
+        needed = facts["compiled"]["arguments"] + facts["compiled"]["temporaries"]
+        found = planned_again(facts).memory.total
+        assert found == pytest.approx(needed, rel=0.11), file.name
