@@ -1,5 +1,6 @@
 """`lidit bench`: contenders in processes that take turns, a table and JSON."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -87,3 +88,12 @@ def test_pictures_of_diffusers_scheduler_are_the_same(tiny_config, tmp_path):
 def test_mistakes_are_named_before_anything_starts(arguments, message, capsys):
     assert main(["bench", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_only_a_flow_is_raced(tiny_config, tmp_path, capsys):
+    """DDPM has no sampler that diffusers' flow scheduler could be compared with."""
+    config = small(tiny_config())
+    diffusion = dataclasses.replace(config.diffusion, process="ddpm", prediction="epsilon")
+    bundle = make_bundle(tmp_path / "ddpm", dataclasses.replace(config, diffusion=diffusion))
+    assert main(["bench", "sample", f"--checkpoint={bundle}"]) == 2
+    assert f"{bundle} is no text-to-image flow: name one" in capsys.readouterr().err
