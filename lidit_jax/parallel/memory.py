@@ -20,7 +20,7 @@ _BRANCH_TENSORS = 16
 """Activations [tokens, width] alive while a block is differentiated, beside those of the FFN; most
 of them are cut into heads."""
 _REFINER_TENSORS = 40
-"""Activations [tokens, width] that the refiners, which are not recomputed, keep a block."""
+"""Activations [tokens, width] that the refiners keep a block; half of them under a policy."""
 _SCORE_BYTES = 6
 """Of plain attention, where its scores are kept: in float32, and their softmax in bfloat16."""
 _PLACEMENT = 0.1
@@ -38,7 +38,7 @@ class Memory:
     gradients: float
     gathered: float
     """Weights in bfloat16: the device's own, those of the block at work, whole over fsdp, and half
-    of the refiners' and of the other layers outside of the blocks."""
+    of those outside of the blocks (a quarter, where the refiners are recomputed)."""
     kept: float
     """Activations kept for the backward pass."""
     working: float
@@ -86,11 +86,12 @@ def estimate_memory(
     keys = sum(s.tokens - s.crop for s in streams)
     attention = _Attention.of(model, tokens, keys, lanes)
     working = (_BRANCH_TENSORS * attention.padding[0] + 3 * model.mlp_ratio) / split.tensor * stream
+    refining = _REFINER_TENSORS * _remembered(model) * (model.refiner.blocks + 1) * text
     temporaries = {
         "gradients": held * _FULL * gradients,
         "gathered": _HALF * (held + _gathered(config, streams, split)),
         "kept": model.depth * _kept(model, positions, rows * keys, split.tensor, attention),
-        "working": working + _REFINER_TENSORS * (model.refiner.blocks + 1) * text,
+        "working": working + refining,
     }
     return Memory(
         parameters=held * _FULL,
@@ -124,13 +125,18 @@ class _Attention(NamedTuple):
         )
 
 
+def _remembered(model: ModelConfig) -> float:
+    """What the refiners keep, of what they would without recomputation: by the compiled programs."""
+    return 1.0 if model.remat == "none" else 0.5
+
+
 def _gathered(config: Config, streams: tuple[TextStream, ...], split: Split) -> float:
     """Parameters that a device holds whole over fsdp at once."""
     if split.fsdp == 1:
         return 0.0
     block = block_parameters(config)
     others = parameter_count(config, streams) - config.model.depth * block
-    return (block + others / 2) / split.tensor
+    return (block + others * _remembered(config.model) / 2) / split.tensor
 
 
 def _kept(
