@@ -118,15 +118,16 @@ class _Attention(NamedTuple):
         head = model.width // model.heads
         whole = math.ceil(head / lanes) * lanes / head
         keys = tokens, text_tokens
-        splash = [tokens * k >= WORTH_A_KERNEL for k in keys]
+        # GPUs, which pad nothing, have a kernel for any number of tokens.
+        by_kernel = [lanes == 1 or tokens * k >= WORTH_A_KERNEL for k in keys]
         return cls(
-            tuple(whole if large else 1.0 for large in splash),
-            sum(k for k, large in zip(keys, splash, strict=True) if not large),
+            tuple(whole if kernel else 1.0 for kernel in by_kernel),
+            sum(k for k, kernel in zip(keys, by_kernel, strict=True) if not kernel),
         )
 
 
 def _remembered(model: ModelConfig) -> float:
-    """What the refiners keep, of what they would without recomputation: by the compiled programs."""
+    """What the refiners keep of all, as compiled: half of it where they recompute."""
     return 1.0 if model.remat == "none" else 0.5
 
 

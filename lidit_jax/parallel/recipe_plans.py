@@ -71,16 +71,23 @@ _COMPILATION = """## Compiled
 
 By libtpu on a machine without a TPU, with the flags of the generation, each by
 `lidit plan --config=RECIPE --topology=NAME --compile --json=docs/compiled/FILE.json`: memory of a
-device beside the formula's; operations of the model over those of the program, where recomputation,
-padding and the backward kernel's second look at the scores count; what is sent; and how long
-devices wait for collectives that nothing runs beside, at the links' full speed, of which the
-prediction counts the sums of gradients. The last MFU counts all of it.
+device beside the formula's, two of whose constants were read off these programs; operations of the
+model over those of the program, where recomputation, padding and the backward kernel's second look
+at the scores count; what is sent; and how long devices wait for collectives that nothing runs
+beside, at the links' full speed, of which the prediction counts the sums of gradients. The last MFU
+counts all of it.
 
 What these programs taught, and the recipes follow: gradients split into fewer than 16 rows, or over
 all 256 chips of v5e or v6e (which the formula leaves out), are summed whole before each device
 takes its slice. So a recipe splits its weights over a part of the slice, in shards whose rows are a
 multiple of eight where memory allows, and copies them over the rest. And weights split over a whole
 slice of v5p or tpu7x were gathered by summing zeros, until a flag that `lidit train` sets.
+
+Of memory: `dots` kept the float32 scores of plain attention, a quarter of what the 1B needs at 256
+px; it keeps only products of weights now. Refiners outside of the policy kept their gathered
+weights whole until the backward pass: under it, 0.7 GiB of 14.5 on v5e come back, and nothing more
+is sent. On v4 to v6e the kernel's results are kept in lanes of 128 channels, so that heads of 64
+take twice their bytes; on tpu7x they do not, where the formula says too much.
 """
 
 
