@@ -51,6 +51,7 @@ def get_config():
         "llava-hf/llava-interleave-qwen-7b-hf",
     )
     config.encoders.dtype = "bfloat16"
+    config.vae.source = "black-forest-labs/FLUX.1-schnell"
     config.data.source = "folder"
     config.data.image_size = 512
     config.model.width = 2816

@@ -366,6 +366,20 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Rows, columns and channels of what the network sees of a training image."""
+        side = self.data.image_size
+        if self.vae.source == "pixels":
+            return side, side, 3
+        return side // self.vae.downsample, side // self.vae.downsample, self.vae.channels
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens N of a training image."""
+        rows, columns, _ = self.latent_shape
+        return (rows // self.model.patch) * (columns // self.model.patch)
+
     def to_json(self) -> str:
         """The configuration as JSON, as stored in checkpoints."""
         return json.dumps(dataclasses.asdict(self), indent=2)

@@ -52,6 +52,29 @@ def writable_folder(folder: Path, option: str) -> Iterator[Path]:
 
 
 @contextmanager
+def writable_file(path: Path | None, option: str, suffix: str = "") -> Iterator[Path | None]:
+    """Proves that a file can be written at `path`, as `writable_folder` does; None is left alone.
+
+    Args:
+      path: where it will be.
+      option: the option that named it, for the message ("--json").
+      suffix: what its name must end with (".png").
+
+    Raises:
+      LiditError: when it is a folder, ends otherwise, or cannot be written.
+    """
+    if path is None:
+        yield None
+        return
+    if path.is_dir():
+        raise LiditError(f"{option}: {path} is a folder: name a file in it")
+    if not path.name.endswith(suffix):
+        raise LiditError(f"{option}: {path} must end in {suffix}")
+    with writable_folder(path.parent, option):
+        yield path
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file that appears at `path` only once it is complete.
 

@@ -48,7 +48,7 @@ def topology_devices(name: str, slices: int = 1) -> list[jax.Device]:
 
 
 def lower_train_step(
-    config: Config, mesh: Mesh, latent: tuple[int, int, int], streams: Sequence[TextStream]
+    config: Config, mesh: Mesh, streams: Sequence[TextStream]
 ) -> jax.stages.Lowered:
     """The training step on cached latents and features, traced for the devices of `mesh`.
 
@@ -57,7 +57,6 @@ def lower_train_step(
     Args:
       config: the run.
       mesh: see `make_mesh`.
-      latent: rows, columns and channels of an image's latent.
       streams: the text.
     """
     model = LIDiT(config.model, config.training.matmul)
@@ -67,7 +66,7 @@ def lower_train_step(
     def rows(count: int) -> dict[str, Any]:
         shape = jax.ShapeDtypeStruct
         return {
-            "latent": shape((count, *latent), jnp.float32),
+            "latent": shape((count, *config.latent_shape), jnp.float32),
             "index": shape((count,), jnp.int32),
             "features": tuple(shape((count, s.tokens, s.width), jnp.bfloat16) for s in streams),
             "masks": tuple(shape((count, s.tokens), jnp.bool_) for s in streams),

@@ -16,7 +16,6 @@ from lidit_jax.parallel.hlo import parse_program
 from lidit_jax.parallel.hlo_cost import program_cost
 from lidit_jax.parallel.mesh import AXES, make_mesh
 from lidit_jax.parallel.plan import Plan
-from lidit_jax.parallel.plan_mesh import image_tokens
 from lidit_jax.parallel.topologies import Topology
 from lidit_jax.parallel.xla_flags import GENERATIONS
 
@@ -89,8 +88,7 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
             "its plans are by formula"
         )
     mesh = make_mesh(MeshConfig(**{axis: getattr(plan.split, axis) for axis in AXES}), devices)
-    side = round(image_tokens(config) ** 0.5) * config.model.patch
-    lowered = lower_train_step(config, mesh, (side, side, config.vae.channels), plan.text.streams)
+    lowered = lower_train_step(config, mesh, plan.text.streams)
     start = time.perf_counter()
     try:
         compiled = lowered.compile(compiler_options=_options(topology.generation.name))

@@ -175,7 +175,7 @@ def parameter_count(config: Config, streams: tuple[TextStream, ...]) -> int:
     """Parameters of the trained model, refiners included, by tracing its initialisation."""
     # One block tells of all; the policy changes none of them.
     model = dataclasses.replace(config.model, depth=1, remat="none")
-    counted = _traced_count(model, config.vae.channels, streams)
+    counted = _traced_count(model, config.latent_shape[-1], streams)
     return counted.total + (config.model.depth - 1) * counted.block
 
 

@@ -88,12 +88,10 @@ def check_model_divides(config: Config, mesh: Mesh) -> None:
       LiditError: names the axis, what it must divide, and the nearest sizes that do.
     """
     model = config.model
-    downsample = 1 if config.vae.source == "pixels" else config.vae.downsample
-    tokens = (config.data.image_size // (downsample * model.patch)) ** 2
     for axis, name, whole in (
         ("tensor", "config.model.heads", model.heads),
         ("fsdp", "config.model.width", model.width),
-        ("context", "the tokens of an image", tokens),
+        ("context", "the tokens of an image", config.image_tokens),
     ):
         _check_divides(mesh, axis, name, whole)
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from lidit_jax.config import Config
+from lidit_jax.errors import LiditError
 from lidit_jax.models.flops import TextStream, forward_flops
 from lidit_jax.parallel.memory import (
     Memory,
@@ -14,7 +15,7 @@ from lidit_jax.parallel.memory import (
     modulation_parameters,
     parameter_count,
 )
-from lidit_jax.parallel.plan_mesh import check_split, image_tokens
+from lidit_jax.parallel.plan_mesh import check_split
 from lidit_jax.parallel.roofline import (
     CONSTANTS,
     RECOMPUTED,
@@ -118,13 +119,15 @@ def plan(config: Config, topology: Topology, split: Split) -> Plan:
     """The plan of one configuration on one mesh.
 
     Raises:
-      LiditError: when the mesh does not divide the model or the batch.
+      LiditError: when the mesh does not divide the model or the batch, or the config trains
+        something else or has images that are no whole number of tokens.
     """
-    tokens = image_tokens(config)
+    _check_plannable(config)
+    tokens, channels = config.image_tokens, config.latent_shape[-1]
     check_split(config, topology, split)
     text = describe_text(config)
     parameters = parameter_count(config, text.streams)
-    forward = forward_flops(config.model, tokens, config.vae.channels, text.streams)
+    forward = forward_flops(config.model, tokens, channels, text.streams)
     batch = config.training.batch_size
     work = Work(
         dense=batch * (forward.total - forward.attention),
@@ -155,6 +158,21 @@ def plan(config: Config, topology: Topology, split: Split) -> Plan:
         text,
         parameters,
     )
+
+
+def _check_plannable(config: Config) -> None:
+    if config.training.task != "lidit":
+        raise LiditError(
+            f"lidit plan: config.training.task={config.training.task!r}: plans are of the "
+            "text-to-image model"
+        )
+    unit = config.model.patch * (1 if config.vae.source == "pixels" else config.vae.downsample)
+    if config.data.image_size % unit:
+        near = max(round(config.data.image_size / unit), 1) * unit
+        raise LiditError(
+            f"config.data.image_size={config.data.image_size} is no multiple of the {unit} pixels "
+            f"of a token: the nearest is {near}"
+        )
 
 
 def _update_bytes(config: Config) -> float:

@@ -58,12 +58,6 @@ def _filled(sizes: dict[str, int], given: str, config: Config, topology: Topolog
     return Split(**sizes, parts=config.training.accumulation)
 
 
-def image_tokens(config: Config) -> int:
-    """Tokens N of a training image."""
-    downsample = 1 if config.vae.source == "pixels" and config.data.source == "scenes" else 8
-    return (config.data.image_size // (downsample * config.model.patch)) ** 2
-
-
 def check_split(config: Config, topology: Topology, split: Split) -> None:
     """Refuses a mesh that does not divide what it splits.
 
@@ -92,7 +86,7 @@ def check_split(config: Config, topology: Topology, split: Split) -> None:
     for axis, name, whole in (
         ("tensor", "config.model.heads", config.model.heads),
         ("fsdp", "config.model.width", config.model.width),
-        ("context", "the tokens of an image", image_tokens(config)),
+        ("context", "the tokens of an image", config.image_tokens),
     ):
         size = getattr(split, axis)
         if whole % size:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from lidit_jax.config import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.parallel.plan import Plan, plan
-from lidit_jax.parallel.plan_mesh import image_tokens
 from lidit_jax.parallel.roofline import RECOMPUTED, Split
 from lidit_jax.parallel.topologies import Topology, larger_topologies
 
@@ -95,7 +94,7 @@ def _candidates(config: Config, topology: Topology) -> Iterator[Plan]:
 
 
 def _splits(config: Config, topology: Topology) -> Iterator[Split]:
-    tokens, heads, width = image_tokens(config), config.model.heads, config.model.width
+    tokens, heads, width = config.image_tokens, config.model.heads, config.model.width
     devices = topology.devices // topology.slices
     fast = topology.shape[0] if topology.generation.is_gpu else _LARGEST_FAST_AXIS
     powers = [2**i for i in range(int(math.log2(devices)) + 1)]

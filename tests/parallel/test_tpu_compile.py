@@ -33,19 +33,24 @@ CEILING = {"v5e:2x4": 232 * MIB, "v5p:2x2x2": 310 * MIB}
 # In a process of its own: other tests ask for exact float32 products, which are not bfloat16's.
 COMPILE = """
 import json, sys
-from lidit_jax.config import Config, MeshConfig, ModelConfig, TrainingConfig
-from lidit_jax.models.flops import TextStream
+from lidit_jax.config import (
+    Config, DataConfig, MeshConfig, ModelConfig, TrainingConfig, VAEConfig
+)
+from lidit_jax.models.flops import TextStream, forward_flops
 from lidit_jax.parallel.ahead_of_time import lower_train_step, topology_devices
 from lidit_jax.parallel.mesh import make_mesh
 
 topology, sizes, folder = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
-model = ModelConfig(width=256, depth=3, heads=4, remat="attention")
 config = Config(
-    model=model, training=TrainingConfig(batch_size=16), mesh=MeshConfig(**sizes)
+    model=ModelConfig(width=256, depth=3, heads=4, remat="dots"),
+    vae=VAEConfig(source="an autoencoder"),
+    data=DataConfig(image_size=512),
+    training=TrainingConfig(batch_size=16),
+    mesh=MeshConfig(**sizes),
 )
 mesh = make_mesh(config.mesh, topology_devices(topology))
 streams = [TextStream(512, 96, 32), TextStream(384, 96, 32)]
-lowered = lower_train_step(config, mesh, (64, 64, 16), streams)
+lowered = lower_train_step(config, mesh, streams)
 open(f"{folder}/lowered", "w").write(lowered.as_text())
 compiled = lowered.compile()
 open(f"{folder}/compiled", "w").write(compiled.as_text())
@@ -53,6 +58,8 @@ memory = compiled.memory_analysis()
 open(f"{folder}/bytes", "w").write(
     str(memory.argument_size_in_bytes + memory.temp_size_in_bytes)
 )
+forward = forward_flops(config.model, config.image_tokens, config.latent_shape[-1], streams)
+open(f"{folder}/flops", "w").write(str(round(16 * forward.training / mesh.size)))
 """
 
 
@@ -70,6 +77,8 @@ class Program:
     lowered: str
     compiled: str
     bytes: int
+    flops: int
+    """Of the model, of one device's part of a step, as the MFU counts them."""
 
     @property
     def collectives(self):
@@ -83,8 +92,9 @@ def compile_program(topology, folder, repository):
     subprocess.run(
         [sys.executable, "-c", COMPILE, *arguments], env=environment, cwd=repository, check=True
     )
-    texts = {name: (folder / name).read_text() for name in ("lowered", "compiled", "bytes")}
-    return Program(topology, texts["lowered"], texts["compiled"], int(texts["bytes"]))
+    texts = {name: (folder / name).read_text() for name in ("lowered", "compiled", "bytes", "flops")}
+    numbers = int(texts["bytes"]), int(texts["flops"])
+    return Program(topology, texts["lowered"], texts["compiled"], *numbers)
 
 
 @pytest.fixture(scope="module", params=MESHES)
