@@ -17,18 +17,23 @@ import pytest
 
 from lidit_jax.cli import main
 from lidit_jax.parallel.collectives import find_collectives
+from lidit_jax.parallel.hlo import parse_program
+from lidit_jax.parallel.hlo_cost import program_cost
 from lidit_jax.parallel.mesh import AXES
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: pip install 'jax[tpu]' (Linux)")
 
 MESHES = {
-    "v5e:2x4": {"data": 1, "fsdp": 4, "tensor": 2},
+    "v5e:2x4": {"data": 2, "fsdp": 4},
     "v5p:2x2x2": {"data": 1, "fsdp": 2, "tensor": 2, "context": 2},
 }
 MIB = 2**20
 GOLDEN = Path(__file__).with_name("golden_traffic.json")
-CEILING = {"v5e:2x4": 232 * MIB, "v5p:2x2x2": 310 * MIB}
+CEILING = {"v5e:2x4": 290 * MIB, "v5p:2x2x2": 389 * MIB}
 """Arguments and temporaries of one chip, in bytes: measured, and a quarter more."""
+USEFUL = {"v5e:2x4": 0.8, "v5p:2x2x2": 0.58}
+"""The model's share of a program's operations, at the least. With the layout of the recipes it is
+0.93 here; tensor and context leave text and convolutions whole, much of so small a model."""
 
 # In a process of its own: other tests ask for exact float32 products, which are not bfloat16's.
 COMPILE = """
@@ -133,16 +138,24 @@ def test_weights_of_blocks_are_gathered_inside_the_layer_loop_only(program):
 
 
 def test_each_axis_carries_what_it_should_in_the_layer_loop(program):
-    """Weights over fsdp, partial sums over tensor, keys and values over context; nothing of any
-    size over several axes at once."""
+    """Weights over fsdp, gradients over data, partial sums over tensor, keys and values over
+    context; nothing of any size over several axes at once."""
     large = [c for c in program.collectives if c.in_loop and c.size >= MIB // 16 and c.axes]
     split = {axis for axis, size in MESHES[program.topology].items() if size > 1}
     assert {axis for c in large for axis in c.axes} == split
     by_kind = {(c.kind, *sorted(c.axes)) for c in large}
-    assert {("all-gather", "fsdp"), ("all-reduce", "tensor")} <= by_kind
+    carried = {"fsdp": "all-gather", "data": "all-reduce", "tensor": "all-reduce"}
+    carried["context"] = "all-gather"
+    assert {(carried[axis], axis) for axis in split} <= by_kind
     assert ("all-reduce", "fsdp", "tensor") not in by_kind
-    if "context" in split:
-        assert ("all-gather", "context") in by_kind
+
+
+def test_little_is_computed_beyond_the_model(program):
+    """Under "dots", the recipes' policy. Kernels count as they run: two products forward, five
+    backward, among them that of the scores once more."""
+    cost = program_cost(parse_program(program.compiled))
+    assert cost.unknown == ()
+    assert USEFUL[program.topology] <= program.flops / cost.flops <= 1
 
 
 def test_memory_stays_below_its_ceiling(program):
