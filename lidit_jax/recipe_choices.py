@@ -43,13 +43,20 @@ class Choices:
         """The recipe with the words of a choice, such as "1024px,v5p:8x8x16".
 
         Raises:
-          LiditError: for a word that the recipe does not have, which names those that it has, and
-            for more devices than images.
+          LiditError: for a word that the recipe does not have, which names those that it has, for
+            several topologies or slices without one, and for more devices than images.
         """
         chosen = [word for word in words.split(",") if word]
         known = [*self.variants, *self.placements, *SLICES]
         if unknown := [word for word in chosen if word not in known]:
             raise LiditError(f"this recipe has no choice {unknown[0]!r}, only {', '.join(known)}")
+        for kind, words_of_it in (("topology", self.placements), ("number of slices", SLICES)):
+            if len(several := [word for word in chosen if word in words_of_it]) > 1:
+                raise LiditError(f"{' and '.join(several)}: choose one {kind}")
+        if (word := next((w for w in chosen if w in SLICES), "")) and not (
+            self.placements.keys() & set(chosen)
+        ):
+            raise LiditError(f"{word} of what? Name a topology: {', '.join(self.placements)}")
         slices = 1
         for word in chosen:
             slices = SLICES.get(word, slices)

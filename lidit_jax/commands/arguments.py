@@ -44,6 +44,11 @@ def guidance_scale(text: str) -> float:
     return _checked(text, float, "a number from 0 to 100", lambda value: 0 <= value <= 100)
 
 
+def price(text: str) -> float:
+    """An amount of money."""
+    return _checked(text, float, "a number, 0 or above", lambda value: 0 <= value < float("inf"))
+
+
 def _checked(text: str, kind: type, wanted: str, valid: Callable[[Any], bool]) -> Any:
     try:
         value = kind(text)

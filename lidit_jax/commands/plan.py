@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lidit_jax.commands.arguments import add_command, positive_int
+from lidit_jax.commands.arguments import add_command, positive_int, price
 from lidit_jax.errors import LiditError
-from lidit_jax.output import writable_folder
+from lidit_jax.output import writable_file
 
 if TYPE_CHECKING:
     from lidit_jax.config import Config
@@ -44,7 +44,9 @@ def add_parser(subparsers: Any) -> None:
         "--slices", type=positive_int, default=1, metavar="N", help="slices joined by network"
     )
     parser.add_argument(
-        "--mesh", metavar="AXIS=SIZE,...", help="default: the recipe's, else all devices over fsdp"
+        "--mesh",
+        metavar="AXIS=SIZE,...",
+        help="default: the recipe's, else fsdp as wide as pays",
     )
     parser.add_argument(
         "--search", action="store_true", help="try meshes, remat policies and parts of the batch"
@@ -56,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
         "--images", type=positive_int, default=30_000_000, metavar="N", help="for the storage"
     )
     parser.add_argument(
-        "--price-per-chip-hour", type=float, default=0.0, metavar="X", help="for the cost"
+        "--price-per-chip-hour", type=price, default=0.0, metavar="X", help="for the cost"
     )
     parser.add_argument(
         "--compile", action="store_true", help="the TPU compiler's figures beside the formula's"
@@ -81,39 +83,65 @@ def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if options.hlo and not options.compile:
         raise LiditError("--hlo writes what --compile has compiled: add --compile")
+    if options.search and options.mesh:
+        raise LiditError("--search tries all meshes: leave --mesh or --search out")
+    if options.out and not options.all_recipes:
+        raise LiditError("--out belongs to --all-recipes; one plan is written by --json and --png")
     if options.all_recipes:
+        if options.config or options.topology:
+            raise LiditError("--all-recipes plans all of them: leave --config and --topology out")
         return _write_recipe_plans(options.out)
     if not options.config or not options.topology:
         raise LiditError("lidit plan needs --config and --topology (see: lidit plan --help)")
     with ExitStack() as outputs:
         # Before compiling, which takes minutes.
-        for option in ("json", "png", "hlo"):
-            if file := getattr(options, option):
-                outputs.enter_context(writable_folder(file.parent, f"--{option}"))
+        outputs.enter_context(writable_file(options.json, "--json"))
+        outputs.enter_context(writable_file(options.png, "--png", ".png"))
+        outputs.enter_context(writable_file(options.hlo, "--hlo"))
         return _write_plan(options)
 
 
 def _write_plan(options: argparse.Namespace) -> int:
-    from lidit_jax.parallel.plan_report import draw, print_plan, report
+    from lidit_jax.parallel.plan_report import describe, draw, print_plan, report
     from lidit_jax.parallel.plan_search import nearest_that_fits, with_heads_of_128
 
     config, chosen = _plan(options)
-    nearest = None if chosen.free >= 0 else nearest_that_fits(config, chosen)
     wider = with_heads_of_128(config, chosen, searching=options.search)
-    compiled = None
+    compiled = refusal = None
     if options.compile:
-        from lidit_jax.parallel.compiled_plan import compile_plan
+        from lidit_jax.parallel.compiled_plan import CompilerRefusalError, compile_plan
 
-        compiled = compile_plan(config, chosen, options.hlo)
+        try:
+            compiled = compile_plan(config, chosen, options.hlo)
+        except CompilerRefusalError as error:
+            refusal = error
+    nearest = nearest_that_fits(config, chosen) if refusal or chosen.free < 0 else None
     facts = {"recipe": options.config} | report(
         chosen, options.images, options.price_per_chip_hour, compiled, nearest, wider
     )
     print_plan(chosen, facts)
+    if layout := _unused_layout(options):
+        print(f"This recipe has a layout for {options.topology}: --config={layout}")
     if options.json:
         options.json.write_text(json.dumps(facts, indent=2) + "\n")
     if options.png:
         draw(chosen, options.png)
-    return 0 if chosen.free >= 0 else 1
+    if refusal:
+        remedy = f"try {describe(nearest)}" if nearest else "no larger slice is built"
+        raise LiditError(f"{refusal}: {remedy}") from refusal
+    return 0 if facts["fits"] else 1
+
+
+def _unused_layout(options: argparse.Namespace) -> str:
+    """The recipe with its own layout for this topology, where no other was asked for."""
+    from lidit_jax.recipes import recipe_choices
+
+    name, _, words = options.config.partition(":")
+    chosen = [word for word in words.split(",") if word]
+    placements = recipe_choices(name).placements
+    if options.search or options.mesh or options.topology not in placements.keys() - set(chosen):
+        return ""
+    return f"{name}:{','.join([*chosen, options.topology])}"
 
 
 def _plan(options: argparse.Namespace) -> tuple[Config, Plan]:

@@ -17,7 +17,11 @@ from lidit_jax.parallel.hlo_cost import program_cost
 from lidit_jax.parallel.mesh import AXES, make_mesh
 from lidit_jax.parallel.plan import Plan
 from lidit_jax.parallel.topologies import Topology
-from lidit_jax.parallel.xla_flags import GENERATIONS
+from lidit_jax.parallel.xla_flags import FLAGS
+
+
+class CompilerRefusalError(LiditError):
+    """The TPU compiler does not take a program: it needs more memory than there is, or the like."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,8 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
       hlo: file for the text of the compiled program.
 
     Raises:
-      LiditError: for GPUs and v4, without libtpu, and where the compiler refuses the program, such
-        as one that needs more memory than a chip has.
+      CompilerRefusalError: see there.
+      LiditError: for GPUs and v4, and without libtpu.
     """
     topology = plan.topology
     if topology.generation.is_gpu:
@@ -94,7 +98,7 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
         compiled = lowered.compile(compiler_options=_options(topology.generation.name))
     except Exception as error:  # the plugin raises whatever it likes
         reason = " ".join(str(error).split())[:300]
-        raise LiditError(f"the TPU compiler refuses this plan: {reason}") from error
+        raise CompilerRefusalError(f"the TPU compiler refuses this plan: {reason}") from error
     seconds = time.perf_counter() - start
     memory, text = compiled.memory_analysis(), compiled.as_text()
     if hlo is not None:
@@ -117,6 +121,6 @@ def _options(generation: str) -> dict[str, str]:
     """The flags that `lidit train` sets on these chips, as the compiler's options."""
     return {
         setting.name.removeprefix("--"): setting.value
-        for setting in GENERATIONS.get(generation, ())
+        for setting in FLAGS.get(generation, ())
         if setting.name.startswith("--xla")
     }

@@ -3,7 +3,6 @@ any machine."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from lidit_jax.config import Config
@@ -28,12 +27,26 @@ from lidit_jax.parallel.topologies import Topology
 
 _AVERAGES_BYTES = 8.0
 """Read and written for a parameter's average."""
-_ENCODERS = {"smollm2": (0.135e9, 576), "minilm": (0.023e9, 384)}
-"""Parameters and width of packaged encoders."""
+_ENCODERS = {
+    "smollm2": (0.135e9, 576),
+    "smollm2-135m-instruct": (0.135e9, 576),
+    "minilm": (0.023e9, 384),
+    "llava-llama-3-8b-v1_1-transformers": (8.0e9, 4096),
+    "llava-interleave-qwen-7b-hf": (7.0e9, 4096),
+    "qwen2.5-0.5b-instruct": (0.49e9, 896),
+    "qwen3-0.6b": (0.6e9, 1024),
+    "gemma-2-2b-it": (2.6e9, 2304),
+    "gemma-3-1b-it": (1.0e9, 1152),
+    "flan-t5-base": (0.11e9, 768),
+    "flan-t5-large": (0.34e9, 1024),
+    "flan-t5-xl": (1.2e9, 2048),
+}
+"""Parameters and width of encoders, by the end of their names; of T5 the encoder's alone."""
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 _LANES = 128
 """Columns of a tile of a TPU's memory layout."""
-_LLM_WIDTH = 4096
+_ASSUMED = (8e9, 4096)
+"""Parameters and width of an encoder that is not known."""
 """Width of the 7 to 8 billion parameter models that the recipes name."""
 
 
@@ -52,6 +65,8 @@ class Text:
     """To encode one caption, with the instruction's keys and values computed once."""
     bytes_a_caption: int
     """Of its features in bfloat16, without the instruction's."""
+    assumed: tuple[str, ...]
+    """Encoders whose sizes are not known, and taken for those of an LLM of 8 B parameters."""
 
 
 @dataclass(frozen=True)
@@ -195,12 +210,13 @@ def describe_text(config: Config, prompt: int = 100, instruction: int = 30) -> T
         steps_a_call=config.data.encode_steps,
         encoding_flops=2 * parameters * prompt,
         bytes_a_caption=sum(2 * prompt * width for _, width in sizes),
+        assumed=tuple(s for s in config.encoders.sources if _short(s) not in _ENCODERS),
     )
 
 
 def _encoder(source: str) -> tuple[float, int]:
-    """Parameters and width, from the size in the name: "…-8b-…" has 8e9."""
-    if source in _ENCODERS:
-        return _ENCODERS[source]
-    size = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", source.lower())
-    return (float(size[1]) if size else 8.0) * 1e9, _LLM_WIDTH
+    return _ENCODERS.get(_short(source), _ASSUMED)
+
+
+def _short(source: str) -> str:
+    return source.lower().rpartition("/")[2]

@@ -15,14 +15,18 @@ def parse_mesh(text: str, config: Config, topology: Topology) -> Split:
     """The split "fsdp=64,tensor=2"; `data` takes the devices left, `replica` the slices.
 
     Raises:
-      LiditError: for an unknown axis, a size that is no number, or one that does not fit.
+      LiditError: for an unknown axis, one named twice, a size that is no number, or one that does
+        not fit.
     """
-    sizes = {"replica": topology.slices}
+    sizes: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         axis, _, size = part.partition("=")
-        if axis not in AXES or not size.isdigit() or int(size) == 0:
+        if axis not in AXES or not size.isdecimal() or int(size) == 0:
             raise LiditError(f"--mesh={text}: write AXIS=SIZE with an axis of {', '.join(AXES)}")
+        if axis in sizes:
+            raise LiditError(f"--mesh={text}: {axis} stands there twice")
         sizes[axis] = int(size)
+    sizes.setdefault("replica", topology.slices)
     return _filled(sizes, f"--mesh={text}", config, topology)
 
 
@@ -40,6 +44,11 @@ def recipe_mesh(config: Config, topology: Topology) -> Split:
         largest = max(width // SCATTERED_ROWS, 1)
         fsdp = max(n for n in range(1, largest + 1) if math.gcd(width, devices) % n == 0)
         return parse_mesh(f"fsdp={fsdp}", config, topology)
+    if mesh.replica not in (1, topology.slices):
+        raise LiditError(
+            f"the recipe is for {mesh.replica} slices (config.mesh.replica), the plan for "
+            f"{topology.slices}: add --slices={mesh.replica}"
+        )
     sizes = {axis: getattr(mesh, axis) for axis in AXES if getattr(mesh, axis) != -1}
     sizes["replica"] = topology.slices
     shown = ",".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1)
@@ -69,6 +78,11 @@ def check_split(config: Config, topology: Topology, split: Split) -> None:
         raise LiditError(
             f"--mesh: {' x '.join(map(str, sizes))} are not the {topology.devices} devices of "
             f"{topology.name}"
+        )
+    if topology.slices > 1 and split.replica != topology.slices:
+        raise LiditError(
+            f"--mesh: replica={split.replica}, but {topology.name} are {topology.slices} slices: "
+            "leave it out"
         )
     chip, fast = topology.generation, split.tensor * split.context
     if chip.is_gpu and topology.shape[0] % fast:

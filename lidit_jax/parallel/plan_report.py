@@ -9,8 +9,8 @@ from typing import Any
 from lidit_jax.parallel.calibration import held_out, summary
 from lidit_jax.parallel.compiled_plan import CompiledPlan
 from lidit_jax.parallel.plan import Plan
+from lidit_jax.parallel.topologies import GIB
 
-_GIB = 2**30
 _TERMS = {
     "products": "matrix products",
     "attention": "attention kernels",
@@ -51,7 +51,7 @@ def report(
         "parameters": plan.parameters,
         "memory_bytes_a_device": asdict(memory) | {"total": memory.total},
         "hbm_bytes_a_device": plan.topology.generation.memory,
-        "fits": plan.free >= 0,
+        "fits": bool(compiled) or plan.free >= 0,
         "nearest_that_fits": nearest and describe(nearest),
         "with_heads_of_128": wider
         and {
@@ -129,7 +129,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     parameters = facts["parameters"] / 1e9
     table.add_row("model", f"{parameters:.2f} B parameters, {plan.heads} heads, batch {plan.batch}")
     for owner, size in facts["memory_bytes_a_device"].items():
-        table.add_row(f"  {owner}", f"{size / _GIB:8.2f} GiB a device")
+        table.add_row(f"  {owner}", f"{size / GIB:8.2f} GiB a device")
     table.add_row("fits", _fits(plan, facts))
     predicted = facts["prediction"]
     for name, meaning in _TERMS.items():
@@ -160,8 +160,12 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         f"{text['cached_bytes_a_sample'] / 1e6:.2f} MB a sample, {text['cached_bytes'] / 1e12:.1f} "
         f"TB ({'online' if text['online'] else 'cached'} here)",
     )
+    for source in plan.text.assumed:
+        table.add_row("  assumed", f"that {source} has 8 B parameters and is 4096 wide")
     if facts["compiled"]:
         _add_compiled(table, facts["compiled"])
+        if plan.text.online:
+            table.add_row("  not counted", "the frozen encoders, a program of their own")
     table.add_row("error of the prediction", held_out_line(gpu=plan.topology.generation.is_gpu))
     if wider := facts["with_heads_of_128"]:
         table.add_row(
@@ -185,15 +189,15 @@ def held_out_line(*, gpu: bool) -> str:
 def _add_compiled(table: Any, compiled: dict[str, Any]) -> None:
     table.add_row(
         "compiled",
-        f"{compiled['total'] / _GIB:.2f} GiB a device "
-        f"({compiled['arguments'] / _GIB:.2f} arguments, "
-        f"{compiled['temporaries'] / _GIB:.2f} temporaries), in {compiled['seconds']:.0f} s, "
+        f"{compiled['total'] / GIB:.2f} GiB a device "
+        f"({compiled['arguments'] / GIB:.2f} arguments, "
+        f"{compiled['temporaries'] / GIB:.2f} temporaries), in {compiled['seconds']:.0f} s, "
         f"{compiled['program_bytes'] / 1e6:.1f} MB of text",
     )
     table.add_row(
         "  operations",
         f"{compiled['flops']:.3g} a device and step, model/compiled "
-        f"{compiled['model_over_compiled']:.2f}; {compiled['hbm_bytes'] / _GIB:.1f} GiB of HBM",
+        f"{compiled['model_over_compiled']:.2f}; {compiled['hbm_bytes'] / GIB:.1f} GiB of HBM",
     )
     for row in compiled["collectives"]:
         if row["bytes"] >= 1e6:
@@ -201,7 +205,7 @@ def _add_compiled(table: Any, compiled: dict[str, Any]) -> None:
             share = row["overlapping_bytes"] / row["bytes"]
             table.add_row(
                 f"  {row['kind']}",
-                f"{row['bytes'] / _GIB:8.3f} GiB over {axes}, {row['times']:.0f} a step, "
+                f"{row['bytes'] / GIB:8.3f} GiB over {axes}, {row['times']:.0f} a step, "
                 f"{share:.0%} beside other work",
             )
     table.add_row(
@@ -228,7 +232,7 @@ def print_ranking(plans: list[Plan]) -> None:
             ",".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1),
             str(plan.split.parts),
             plan.remat,
-            f"{plan.free / _GIB:.1f}",
+            f"{plan.free / GIB:.1f}",
             f"{plan.seconds:.3f}",
             f"{plan.mfu:.1%}",
         )
@@ -244,9 +248,9 @@ def draw(plan: Plan, file: Path) -> None:
     left = 0.0
     for owner, size in asdict(plan.memory).items():
         if size:
-            axes.barh(0, size / _GIB, left=left, label=f"{owner} {size / _GIB:.1f}")
-            left += size / _GIB
-    limit = plan.topology.generation.memory / _GIB
+            axes.barh(0, size / GIB, left=left, label=f"{owner} {size / GIB:.1f}")
+            left += size / GIB
+    limit = plan.topology.generation.memory / GIB
     axes.axvline(limit, color="black", linestyle="--", label=f"HBM {limit:.1f}")
     axes.set_yticks([])
     axes.set_xlabel(f"GiB a device on {plan.topology.name}")
@@ -255,8 +259,12 @@ def draw(plan: Plan, file: Path) -> None:
 
 
 def _fits(plan: Plan, facts: dict[str, Any]) -> str:
+    size = plan.topology.generation.memory
+    if compiled := facts["compiled"]:
+        free = size - compiled["total"]
+        return f"yes: it compiles; {free / GIB:.1f} GiB ({free / size:.0%}) of the HBM stay free"
     if plan.free >= 0:
-        return f"yes, {plan.free / _GIB:.1f} GiB ({plan.free_share:.0%}) of the HBM stay free"
+        return f"yes, {plan.free / GIB:.1f} GiB ({plan.free_share:.0%}) of the HBM stay free"
     nearest = facts["nearest_that_fits"]
     remedy = f"the nearest that fits: {nearest}" if nearest else "no larger slice is built"
-    return f"no, {-plan.free / _GIB:.1f} GiB too much a device; {remedy}"
+    return f"no, {-plan.free / GIB:.1f} GiB too much a device; {remedy}"

@@ -43,19 +43,28 @@ def _preference(plan: Plan) -> tuple[float, ...]:
     """Of equally fast ones, first the one that sends less, then the one with more memory free."""
     predicted = plan.prediction
     sent = predicted.ici_activations + predicted.ici_weights + predicted.ici_gradients
-    return round(plan.seconds, 3), round(sent, 3), -plan.free
+    return _speed_class(plan.seconds), _speed_class(max(sent, 1e-9)), -plan.free
+
+
+def _speed_class(seconds: float) -> int:
+    """The same for times that differ by less than half a percent, give or take the borders."""
+    return round(math.log(seconds) / 0.005)
 
 
 def nearest_that_fits(config: Config, refused: Plan) -> Plan | None:
     """The plan with the fewest changes of mesh, policy and parts, and among these the fastest; on
-    the next larger topology where nothing else helps. None when no built one is large enough."""
+    the next larger topology where nothing else helps. None when no built one is large enough.
+
+    It needs less memory than `refused`, which the compiler may have refused though it fits by
+    formula.
+    """
 
     def changes(other: Plan) -> int:
         kept = dataclasses.replace(other.split, parts=refused.split.parts) == refused.split
         same = (kept, other.split.parts == refused.split.parts, other.remat == refused.remat)
         return same.count(False)
 
-    fitting = [p for p in _candidates(config, refused.topology) if p.free >= 0]
+    fitting = [p for p in _candidates(config, refused.topology) if p.free > max(refused.free, 0)]
     if fitting:
         return min(fitting, key=lambda p: (changes(p), *_preference(p)))
     for topology in larger_topologies(refused.topology):

@@ -15,11 +15,10 @@ from lidit_jax.parallel.plan_mesh import recipe_mesh
 from lidit_jax.parallel.plan_report import add_predicted, describe
 from lidit_jax.parallel.plan_search import search
 from lidit_jax.parallel.roofline import CONSTANTS, Split
-from lidit_jax.parallel.topologies import parse_topology
+from lidit_jax.parallel.topologies import GIB, parse_topology
 from lidit_jax.recipe_choices import SLICES
 from lidit_jax.recipes import load_recipe, recipe_choices
 
-_GIB = 2**30
 _STAGES = (("lidit_1b", ""), ("lidit_10b", ""), ("lidit_10b", "1024px"))
 _GPU_NODES = {"lidit_1b": ("h100:8x8", "h200:8x8"), "lidit_10b": ("h100:8x32", "h200:8x32")}
 _SEARCHED = ("v5p:8x8x16", "v6e:16x16", "v5e:16x16")
@@ -75,7 +74,7 @@ device beside the formula's, two of whose constants were read off these programs
 model over those of the program, where recomputation, padding and the backward kernel's second look
 at the scores count; what is sent; and how long devices wait for collectives that nothing runs
 beside, at the links' full speed, of which the prediction counts the sums of gradients. The last MFU
-counts all of it.
+counts all of it. What has no row here was not compiled.
 
 What these programs taught, and the recipes follow: gradients split into fewer than 16 rows, or over
 all 256 chips of v5e or v6e (which the formula leaves out), are summed whole before each device
@@ -189,7 +188,7 @@ def _text() -> str:
                     f"{cached.seconds:.3g}",
                     f"{cached.text.bytes_a_caption / 1e6:.2f} MB",
                     f"{online.seconds:.3g}",
-                    f"{online.memory.encoders / _GIB:.2f}",
+                    f"{online.memory.encoders / GIB:.2f}",
                 )
 
     heads = (
@@ -219,13 +218,13 @@ def _compiled(entries: list[dict]) -> str:
         for facts in entries:
             found = planned_again(facts)
             compiled = add_predicted(restored(facts["compiled"]), found)
-            sent = sum(row["bytes"] for row in compiled["collectives"]) / _GIB
-            hidden = sum(row["overlapping_bytes"] for row in compiled["collectives"]) / _GIB
+            sent = sum(row["bytes"] for row in compiled["collectives"]) / GIB
+            hidden = sum(row["overlapping_bytes"] for row in compiled["collectives"]) / GIB
             yield (
                 f"`{facts['recipe']}`",
                 ", ".join(f"{axis}={n}" for axis, n in facts["mesh"].items() if n > 1),
-                f"{compiled['total'] / _GIB:.1f}",
-                f"{found.memory.total / _GIB:.1f}",
+                f"{compiled['total'] / GIB:.1f}",
+                f"{found.memory.total / GIB:.1f}",
                 f"{compiled['model_over_compiled']:.2f}",
                 f"{hidden:.1f} of {sent:.1f} GiB",
                 f"{compiled['waiting_seconds']:.3f} ({compiled['waiting_predicted']:.3f})",
@@ -261,7 +260,7 @@ def _plan(recipe: str, words: str, name: str, slices: int = 1) -> Plan:
 
 def _cells(found: Plan) -> tuple[str, ...]:
     return (
-        f"{found.memory.total / _GIB:.1f} ({found.free_share:.0%})",
+        f"{found.memory.total / GIB:.1f} ({found.free_share:.0%})",
         f"{found.seconds:.3g}",
         f"{found.mfu:.1%}",
         f"{found.seconds * found.steps / 86_400:.1f}",

@@ -55,7 +55,7 @@ GENERATIONS = {
     for generation in (
         Generation("v4", 275e12, 31.75 * GIB, 1.23e12, 45e9, 3, 6.25e9, 4096),
         Generation("v5e", 197e12, 15.75 * GIB, 0.82e12, 45e9, 2, 3.125e9, 256),
-        Generation("v5p", 459e12, 95.74 * GIB, 2.765e12, 90e9, 3, 6.25e9, 8960),
+        Generation("v5p", 459e12, 95.74 * GIB, 2.765e12, 90e9, 3, 6.25e9, 6144),
         Generation("v6e", 918e12, 31.25 * GIB, 1.64e12, 90e9, 2, 12.5e9, 256, 256),
         # A chip of this generation is two devices, which share its links.
         Generation(
@@ -121,8 +121,7 @@ class Topology:
         return chip.link if self.shape[1] == 1 else min(chip.link, chip.network * self.shape[0])
 
     def _torus_bandwidth(self, axes: int) -> float:
-        """A side of fewer than four chips has no wrap-around link, so its ring has half the
-        speed."""
+        """A side without a wrap-around link (`_wraps`) has half the speed of a ring."""
         sides = sorted(self.shape, reverse=True)[:axes]
         rates = (2.0 if self._wraps(side) else 1.0 for side in sides if side > 1)
         return max(sum(rates), 1.0) * self.generation.link

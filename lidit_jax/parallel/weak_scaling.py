@@ -11,8 +11,8 @@ from lidit_jax.config import Config
 from lidit_jax.parallel.memory import modulation_parameters
 from lidit_jax.parallel.plan import Plan, plan
 from lidit_jax.parallel.plan_mesh import recipe_mesh
-from lidit_jax.parallel.roofline import Split
-from lidit_jax.parallel.topologies import parse_topology
+from lidit_jax.parallel.roofline import Split, ring_share
+from lidit_jax.parallel.topologies import GIB, parse_topology
 from lidit_jax.recipes import load_recipe
 
 _RECIPE = "lidit_10b:1024px,head128,v5p:8x8x16"
@@ -20,7 +20,6 @@ _TOPOLOGIES = ("v5p:4x4x4", "v5p:4x8x8", "v5p:8x8x16", "v5p:16x16x16")
 _IMAGES_A_CHIP = 4
 _BATCH = 4096
 """The paper's, for the strong scaling beside it."""
-_GIB = 2**30
 _INTRODUCTION = f"""## Weak scaling on paper
 
 `{_RECIPE}` with {_IMAGES_A_CHIP} images a chip; "strong" keeps the paper's batch of {_BATCH:,}.
@@ -63,8 +62,8 @@ def measure() -> list[Row]:
             Row(
                 weak,
                 _planned(config, name, _BATCH),
-                gathered=3 * 2.0 * travelling * weak.split.parts * _share(weak.split.fsdp),
-                summed=2 * 4.0 * held * _share(weak.split.data),
+                gathered=3 * 2.0 * travelling * weak.split.parts * ring_share(weak.split.fsdp),
+                summed=2 * 4.0 * held * ring_share(weak.split.data),
             )
         )
     return rows
@@ -80,10 +79,6 @@ def _planned(config: Config, name: str, batch: int) -> Plan:
     training = dataclasses.replace(config.training, batch_size=batch, accumulation=parts)
     changed = dataclasses.replace(config, mesh=mesh, training=training)
     return plan(changed, topology, dataclasses.replace(split, parts=parts))
-
-
-def _share(devices: int) -> float:
-    return (devices - 1) / devices
 
 
 def is_row(facts: dict[str, Any]) -> bool:
@@ -119,9 +114,9 @@ def section(rows: list[Row], picture: str, compiled: list[dict[str, Any]]) -> st
             f"{weak.topology.chips:,}",
             f"{weak.batch:,}",
             f"data {weak.split.data} x fsdp {weak.split.fsdp}",
-            f"{weak.memory.total / _GIB:.1f}",
-            f"{row.gathered / _GIB:.1f}",
-            f"{row.summed / _GIB:.2f}",
+            f"{weak.memory.total / GIB:.1f}",
+            f"{row.gathered / GIB:.1f}",
+            f"{row.summed / GIB:.2f}",
             f"{weak.seconds:.2f}",
             f"{weak.mfu:.1%}",
             f"{strong.split.parts}",
@@ -138,8 +133,8 @@ def _compiled_cells(compiled: dict[str, Any] | None) -> tuple[str, ...]:
     if compiled is None:
         return ("",) * 5
     return (
-        f"{compiled['total'] / _GIB:.1f}",
-        f"{sum(row['bytes'] for row in compiled['collectives']) / _GIB:.1f}",
+        f"{compiled['total'] / GIB:.1f}",
+        f"{sum(row['bytes'] for row in compiled['collectives']) / GIB:.1f}",
         f"{compiled['waiting_seconds']:.3f}",
         f"{compiled['seconds']:.0f}",
         f"{compiled['program_bytes'] / 1e6:.1f}",
@@ -168,7 +163,7 @@ def draw(rows: list[Row], file: Path) -> None:
         (f"batch {_BATCH:,}", [row.strong for row in rows]),
     ):
         left.plot(chips, [100 * one.mfu for one in plans], marker="o", label=label)
-        right.plot(chips, [one.memory.total / _GIB for one in plans], marker="o", label=label)
+        right.plot(chips, [one.memory.total / GIB for one in plans], marker="o", label=label)
     left.set_ylabel("predicted MFU, %")
     left.set_ylim(0, 100)
     right.set_ylabel("GiB a chip")

@@ -101,7 +101,7 @@ _GPU = (
     ),
 )
 
-GENERATIONS: dict[str, tuple[Setting, ...]] = {
+FLAGS: dict[str, tuple[Setting, ...]] = {
     "v4": (
         Setting("--xla_enable_async_all_gather", "true", _OVERLAP_GATHER[0].reason, _MAXTEXT),
         Setting(
@@ -194,7 +194,7 @@ GENERATIONS: dict[str, tuple[Setting, ...]] = {
         ),
     ),
 }
-"""What is set for each generation."""
+"""By accelerator, as `detect_generation` names them."""
 
 MULTISLICE: tuple[Setting, ...] = (
     Setting(
@@ -213,7 +213,7 @@ MULTISLICE: tuple[Setting, ...] = (
 
 
 def detect_generation(environment: MutableMapping[str, str]) -> str | None:
-    """The accelerator of this machine, before JAX has looked: a name in `GENERATIONS`, or None.
+    """The accelerator of this machine, before JAX has looked: a name in `FLAGS`, or None.
 
     Found in LIDIT_ACCELERATOR (the launcher's), in TPU_ACCELERATOR_TYPE where there is a TPU (or it
     is what `prepare_libtpu` made up), else in `/dev/nvidia0` and what the driver says of it.
@@ -240,7 +240,7 @@ def apply_flags(environment: MutableMapping[str, str] = os.environ) -> list[str]
     generation = detect_generation(environment)
     if generation is None or environment.get("LIDIT_XLA_FLAGS") == "off":
         return []
-    settings = GENERATIONS[generation]
+    settings = FLAGS[generation]
     slices = environment.get("LIDIT_SLICES") or environment.get("MEGASCALE_NUM_SLICES") or 1
     if int(slices) > 1:
         settings += MULTISLICE

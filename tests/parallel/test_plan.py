@@ -1,14 +1,16 @@
 """Plans by formula: memory, time, and the command."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
 
 from lidit_jax.cli import main
 from lidit_jax.errors import LiditError
+from lidit_jax.parallel import compiled_plan
 from lidit_jax.parallel.collectives import Traffic
-from lidit_jax.parallel.compiled_plan import CompiledPlan
+from lidit_jax.parallel.compiled_plan import CompiledPlan, CompilerRefusalError
 from lidit_jax.parallel.memory import estimate_memory, parameter_count
 from lidit_jax.parallel.plan import describe_text, plan
 from lidit_jax.parallel.plan_mesh import parse_mesh, recipe_mesh
@@ -68,7 +70,7 @@ def test_a_recipe_brings_its_own_mesh():
     )
     assert recipe_mesh(TEN, POD) == Split(data=8, fsdp=128), "22 rows a device"
     with pytest.raises(LiditError, match="32 does not divide the 16 devices of v5p:2x2x4"):
-        recipe_mesh(config, parse_topology("v5p:2x2x4"))
+        recipe_mesh(load_recipe("lidit_10b:v5p:8x8x16"), parse_topology("v5p:2x2x4"))
 
 
 def test_parameters_averages_and_moments_are_four_bytes_each_and_split():
@@ -220,7 +222,9 @@ def test_waiting_is_what_nothing_hides_at_the_speed_of_the_links():
 def test_a_search_ends_in_plans_that_fit_the_fastest_first(size):
     ranked = search(changed(TEN, "data", image_size=size), POD)
     assert all(p.free >= 0.1 * POD.generation.memory for p in ranked)
-    assert [round(p.seconds, 3) for p in ranked] == sorted(round(p.seconds, 3) for p in ranked)
+    pairs = itertools.pairwise(ranked)
+    assert all(one.seconds < 1.006 * other.seconds for one, other in pairs)
+    assert ranked[0].seconds < 1.006 * min(p.seconds for p in ranked)
     assert ranked[0].mfu > 0.5
 
 
@@ -269,11 +273,65 @@ def test_a_plan_that_does_not_fit_says_by_how_much_and_what_would(capsys):
     assert main(arguments) == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert "GiB too much a device; the nearest that fits: v5e:" in shown
+
+
+def test_the_layout_of_the_recipe_is_pointed_at_where_it_is_not_used(capsys):
+    hint = "a layout for v5p:8x8x16: --config=lidit_10b:1024px,v5p:8x8x16"
+    assert main(["plan", "--config=lidit_10b:1024px", "--topology=v5p:8x8x16"]) == 0
+    assert hint in capsys.readouterr().out
+    assert main(["plan", "--config=lidit_10b:1024px,v5p:8x8x16", "--topology=v5p:8x8x16"]) == 0
+    assert "This recipe has a layout" not in capsys.readouterr().out
+
+
+def test_mistakes_in_a_plan_get_one_line(capsys):
+    small = ["--config=demo", "--topology=v5e:2x2"]
+    paper = ["--config=lidit_1b", "--topology=v5e:16x16"]
     for wrong, message in (
         (["--config=lidit_10b", "--topology=v5e:5x5"], "--topology=v5e:5x5"),
         (["--config=lidit_10b"], "needs --config and --topology"),
         (["--all-recipes", "--out=/nowhere"], "writes into a folder that exists"),
         (["--hlo=x"], "--hlo writes what --compile has compiled: add --compile"),
+        (["--search", "--mesh=fsdp=4"], "--search tries all meshes: leave --mesh or --search out"),
+        (["--out=x"], "--out belongs to --all-recipes"),
+        (["--all-recipes", "--config=demo"], "leave --config and --topology out"),
+        ([*small, "--json=/tmp"], "--json: /tmp is a folder: name a file in it"),
+        ([*small, "--png=x.foo"], "--png: x.foo must end in .png"),
+        ([*small, "--price-per-chip-hour=-3"], "'-3' is not a number, 0 or above"),
+        ([*small, "--price-per-chip-hour=nan"], "'nan' is not a number, 0 or above"),
+        ([*small, "--mesh=fsdp=2,fsdp=4"], "fsdp stands there twice"),
+        ([*small, "--mesh=fsdp=²"], "write AXIS=SIZE"),
+        ([*small, "--slices=2", "--mesh=replica=1"], "are 2 slices: leave it out"),
+        (["--config=demo_vae", "--topology=v5e:2x2"], "plans are of the text-to-image model"),
+        ([*paper, "--config.data.image_size=100"], "is no multiple of the 16 pixels of a token"),
+        (["--config=lidit_1b:v5e:16x16,2slices", *paper[1:]], "add --slices=2"),
+        (["--config=lidit_1b:v5e:16x16,v5p:8x8x16", "--topology=v5e:16x16"], "choose one topology"),
+        (["--config=lidit_1b:2slices", *paper[1:]], "2slices of what?"),
     ):
         assert main(["plan", *wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_what_the_compiler_refuses_is_planned_all_the_same(tmp_path, capsys, monkeypatch):
+    """With the formula's figures, and a plan that needs less."""
+
+    def refuse(*_):
+        raise CompilerRefusalError("the TPU compiler refuses this plan: too large")
+
+    monkeypatch.setattr(compiled_plan, "compile_plan", refuse)
+    file = tmp_path / "plan.json"
+    arguments = ["plan", "--config=lidit_10b:1024px,v5e:16x16", "--topology=v5e:16x16"]
+    assert main([*arguments, "--compile", f"--json={file}"]) == 2
+    shown = capsys.readouterr()
+    assert "predicted step" in shown.out
+    assert "refuses this plan: too large: try v5e:16x16, " in shown.err
+    assert json.loads(file.read_text())["nearest_that_fits"]
+
+
+def test_sizes_of_known_encoders_are_theirs_and_of_others_assumed_aloud():
+    known, unknown = (
+        changed(TEN, "encoders", sources=sources)
+        for sources in (("google/flan-t5-base", "smollm2"), ("my/own-llm",))
+    )
+    assert [s.width for s in planned(config=known).text.streams] == [768, 576]
+    assert planned(config=known).text.assumed == ()
+    assert planned(config=unknown).text.assumed == ("my/own-llm",)

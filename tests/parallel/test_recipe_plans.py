@@ -20,12 +20,27 @@ def test_the_committed_page_is_what_the_command_writes(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_every_compiled_program_has_its_row(tmp_path):
-    text = (DOCS / "plans.md").read_text()
+def test_every_compiled_program_has_its_row():
+    lines = (DOCS / "plans.md").read_text().splitlines()
     files = [json.loads(file.read_text()) for file in (DOCS / "compiled").glob("*.json")]
     assert len(files) > 8
     for facts in files:
-        assert f"| {facts['compiled']['seconds']:.0f} | " in text, facts["recipe"]
+        first = (
+            f"| {facts['chips']:,} |" if weak_scaling.is_row(facts) else f"| `{facts['recipe']}`"
+        )
+        took = f"| {facts['compiled']['seconds']:.0f} | "
+        assert any(line.startswith(first) and took in line for line in lines), facts["recipe"]
+
+
+def test_the_plans_of_the_readme_are_those_of_the_page():
+    """Memory, seconds, utilisation and chip-hours, of every row of its table."""
+    page = (DOCS / "plans.md").read_text().splitlines()
+    readme = (DOCS.parent / "README.md").read_text()
+    table = readme.partition("chip-hours |\n")[2].partition("\n\n")[0].splitlines()[1:]
+    assert len(table) == 10
+    for row in table:
+        figures = row.split("|")[-5:-1]
+        assert any(all(f"|{figure}|" in line for figure in figures) for line in page), row
 
 
 def test_rows_of_weak_scaling_are_known_by_their_words():

@@ -97,7 +97,9 @@ def compile_program(topology, folder, repository):
     subprocess.run(
         [sys.executable, "-c", COMPILE, *arguments], env=environment, cwd=repository, check=True
     )
-    texts = {name: (folder / name).read_text() for name in ("lowered", "compiled", "bytes", "flops")}
+    texts = {
+        name: (folder / name).read_text() for name in ("lowered", "compiled", "bytes", "flops")
+    }
     numbers = int(texts["bytes"]), int(texts["flops"])
     return Program(topology, texts["lowered"], texts["compiled"], *numbers)
 

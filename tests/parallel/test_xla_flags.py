@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lidit_jax.parallel import xla_flags
-from lidit_jax.parallel.xla_flags import GENERATIONS, MULTISLICE, apply_flags, detect_generation
+from lidit_jax.parallel.xla_flags import FLAGS, MULTISLICE, apply_flags, detect_generation
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_blackwell_gets_command_buffers(capability, generation, command_buffers,
 
 
 def test_every_setting_has_a_reason_and_a_source():
-    for setting in (*MULTISLICE, *(one for group in GENERATIONS.values() for one in group)):
+    for setting in (*MULTISLICE, *(one for group in FLAGS.values() for one in group)):
         assert setting.reason, setting.name
         assert setting.source.startswith("https://"), setting.name
 
@@ -86,7 +86,7 @@ def test_several_slices_add_their_own():
 def test_libtpu_knows_every_flag():
     """An unknown flag ends the process, so libtpu itself is asked, without a TPU."""
     pytest.importorskip("libtpu")
-    settings = {one.name: one for group in GENERATIONS.values() for one in group}
+    settings = {one.name: one for group in FLAGS.values() for one in group}
     flags = [f"{s.name}={s.value}" for s in settings.values() if s.variable == "LIBTPU_INIT_ARGS"]
     flags += [f"{setting.name}={setting.value}" for setting in MULTISLICE]
     variables = {
@@ -105,7 +105,7 @@ def test_libtpu_knows_every_flag():
 
 def test_xla_knows_the_flags_for_gpus():
     """XLA reads these flags on every platform, and ends the process when it knows one not."""
-    flags = [f"{s.name}={s.value}" for s in GENERATIONS["blackwell"] if s.variable == "XLA_FLAGS"]
+    flags = [f"{s.name}={s.value}" for s in FLAGS["blackwell"] if s.variable == "XLA_FLAGS"]
     code = "import jax; print(jax.devices()[0].platform)"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags)}
     result = subprocess.run(
