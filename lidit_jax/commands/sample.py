@@ -39,11 +39,12 @@ _EXAMPLES = """\
   lidit sample --checkpoint=demo --prompt="a red circle" --prompt="two blue stars" --out=images/
   lidit sample --checkpoint=runs/demo --prompts=prompts.txt --grid --out=grid.png
   lidit sample --checkpoint=demo --prompt="a red circle" --sampler=unipc --steps=10 --out=x.png
-  lidit sample --checkpoint=demo --prompt="a star" --negative-prompt="a red star" --out=x.png
+  lidit sample --checkpoint=demo --prompt="a star" --negative-prompt="cyan" --out=x.png
   lidit sample --checkpoint=demo --prompt="a red circle" --count=4 --variation=0.3 --out=near/
   lidit sample --checkpoint=demo --prompt="a cross" --blend-with="a star" --count=5 --out=between/
   lidit sample --checkpoint=demo --prompt="a blue star" --image=x.png --strength=0.7 --out=y.png
-  lidit sample --checkpoint=demo --prompt="a star" --image=x.png --mask=m.png --out=y.png
+  lidit sample --checkpoint=demo --prompt="a blue square and a green star" --image=x.png \\
+      --mask=m.png --out=y.png                         the prompt says what the whole shows
   lidit sample --again=x.png --out=same.png
 
 One image makes one PNG; several make a folder of numbered ones, or with --grid one captioned
