@@ -11,6 +11,18 @@ from lidit_jax.parallel.compiled_plan import CompiledPlan
 from lidit_jax.parallel.plan import Plan
 from lidit_jax.parallel.topologies import GIB
 
+_OWNERS = {
+    "parameters": "weights, in float32",
+    "averages": "moving averages of them",
+    "optimizer": "moments",
+    "gradients": "accumulation doubles them",
+    "gathered": "bfloat16 weights, a block whole",
+    "kept": "for the backward pass",
+    "working": "activations at work",
+    "placement": "lost between buffers",
+    "encoders": "frozen LLMs, when online",
+    "total": "",
+}
 _TERMS = {
     "products": "matrix products",
     "attention": "attention kernels",
@@ -129,7 +141,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     parameters = facts["parameters"] / 1e9
     table.add_row("model", f"{parameters:.2f} B parameters, {plan.heads} heads, batch {plan.batch}")
     for owner, size in facts["memory_bytes_a_device"].items():
-        table.add_row(f"  {owner}", f"{size / GIB:8.2f} GiB a device")
+        table.add_row(f"  {owner}", f"{size / GIB:8.2f} GiB a device  {_OWNERS[owner]}".rstrip())
     table.add_row("fits", _fits(plan, facts))
     predicted = facts["prediction"]
     for name, meaning in _TERMS.items():
@@ -240,21 +252,26 @@ def print_ranking(plans: list[Plan]) -> None:
 
 
 def draw(plan: Plan, file: Path) -> None:
-    """A bar of a device's memory, by owner, as a PNG."""
+    """Two bars of a device's memory as a PNG: what the plan needs of the HBM, and whose that is."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 2.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    share, owners = figure.subplots(2)
+    needed, limit = plan.memory.total / GIB, plan.topology.generation.memory / GIB
+    share.barh(0, needed, color="lightsteelblue", label=f"the plan, {needed:.1f} GiB")
+    share.axvline(limit, color="black", linestyle="--", label=f"HBM, {limit:.1f} GiB")
+    share.set_title(f"a device of {plan.topology.name}", fontsize="medium")
     left = 0.0
     for owner, size in asdict(plan.memory).items():
         if size:
-            axes.barh(0, size / GIB, left=left, label=f"{owner} {size / GIB:.1f}")
+            owners.barh(0, size / GIB, left=left, label=f"{owner} {size / GIB:.1f}")
             left += size / GIB
-    limit = plan.topology.generation.memory / GIB
-    axes.axvline(limit, color="black", linestyle="--", label=f"HBM {limit:.1f}")
-    axes.set_yticks([])
-    axes.set_xlabel(f"GiB a device on {plan.topology.name}")
-    axes.legend(ncols=4, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.35))
+    owners.set_xlim(0, needed)
+    owners.set_xlabel("GiB")
+    for axes in (share, owners):
+        axes.set_yticks([])
+    share.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    owners.legend(ncols=4, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.5))
     figure.savefig(file, dpi=150, bbox_inches="tight")
 
 
