@@ -60,13 +60,19 @@ def attention(
       The weighted values, in the type of `v`.
 
     Raises:
-      LiditError: when cuDNN is asked for and cannot take these inputs.
+      LiditError: when there is no such kernel, or cuDNN is asked for and cannot take these inputs
+        or has no NVIDIA GPU to run on.
     """
     device = device_in_use()
     if kernel == "cudnn" and not cudnn_takes(q.dtype, q.shape[-1]):
         raise LiditError(
             f"config.model.attention='cudnn' takes 16-bit heads of 8, 16, ... 128 channels, not "
             f"{q.dtype} of {q.shape[-1]}: use 'auto'"
+        )
+    if kernel == "cudnn" and not _is_nvidia(device):
+        raise LiditError(
+            f"config.model.attention='cudnn' runs on NVIDIA GPUs only, not on {device.kind} "
+            f"({device.platform}): use 'auto'"
         )
     chosen = chosen_kernel(kernel, device, q, k.shape[1])
     given = {name: value for name, value in plain.items() if value is not None}
@@ -95,14 +101,24 @@ def attention(
 def chosen_kernel(
     kernel: str, device: Device, q: jax.Array | jax.ShapeDtypeStruct, keys: int
 ) -> str:
-    """ "splash", "cudnn" or "reference" for queries `q` [B, N, H, K] and S keys."""
+    """ "splash", "cudnn" or "reference" for queries `q` [B, N, H, K] and S keys.
+
+    Raises:
+      LiditError: when there is no such kernel.
+    """
+    if kernel not in KERNELS:
+        raise LiditError(f"no attention kernel {kernel!r}: know {', '.join(KERNELS)}")
     if kernel != "auto":
         return kernel
     if device.platform == "tpu":
         return "splash" if q.shape[1] * keys >= WORTH_A_KERNEL else "reference"
-    if device.platform == "gpu" and "NVIDIA" in device.kind:
+    if _is_nvidia(device):
         return "cudnn" if cudnn_takes(q.dtype, q.shape[-1]) else "reference"
     return "reference"
+
+
+def _is_nvidia(device: Device) -> bool:
+    return device.platform == "gpu" and "NVIDIA" in device.kind
 
 
 def attention_kernel(device: jax.Device) -> str:

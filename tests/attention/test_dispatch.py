@@ -53,6 +53,26 @@ def test_cudnn_says_what_it_takes():
         attention(q, k, v, kernel="cudnn")
 
 
+def test_cudnn_needs_an_nvidia_gpu():
+    q, k, v, _ = arrays(8, 8, 16, "bfloat16")
+    with pytest.raises(LiditError, match=r"'cudnn' runs on NVIDIA GPUs only, not on cpu \(cpu\)"):
+        attention(q, k, v, kernel="cudnn")
+    amd = AbstractDevice(device_kind=AMD.kind, num_cores=None, platform=AMD.platform)
+    mesh = AbstractMesh((1,), ("fsdp",), abstract_device=amd)
+    with (
+        jax.sharding.use_abstract_mesh(mesh),
+        pytest.raises(LiditError, match=r"not on AMD Instinct MI300X \(gpu\): use 'auto'"),
+    ):
+        attention(q, k, v, kernel="cudnn")
+
+
+def test_an_unknown_kernel_is_no_plain_attention():
+    q, k, v, _ = arrays(8, 8, 16)
+    known = "auto, reference, splash, cudnn"
+    with pytest.raises(LiditError, match=f"no attention kernel 'flash': know {known}"):
+        attention(q, k, v, kernel="flash")
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("lengths", [None, (35, 6), (35, 0)], ids=["full", "padded", "empty row"])
 def test_the_call_to_cudnn_is_the_same_attention(lengths, causal):
