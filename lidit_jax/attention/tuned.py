@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+import warnings
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 from lidit_jax.output import atomic_file
 from lidit_jax.paths import cache_dir
 
 _FILE = "attention_tiles.json"
+FoundBy = Literal["time", "schedule"]
+"""Measured on a TPU, or estimated by the compiler's schedule."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +32,57 @@ class Shape:
         return f"{self.generation} K={self.head_width} N={self.queries} S={self.keys}"
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """What the file keeps of one shape."""
+
+    tiles: tuple[int, int, int]
+    found_by: FoundBy
+
+
 def tuned_tiles(shape: Shape) -> tuple[int, int, int] | None:
     """Tokens of queries, of keys, and of keys in one product; None where nothing was tuned."""
     found = _read(cache_dir() / _FILE).get(shape.key)
-    return None if found is None else tuple(found)
+    return None if found is None else found.tiles
 
 
-def keep_tiles(shape: Shape, tiles: tuple[int, int, int]) -> Path:
-    """Remembers them, and returns the file."""
+def keep_tiles(shape: Shape, tiles: tuple[int, int, int], found_by: FoundBy) -> Path | None:
+    """Remembers them, and returns the file; None where an estimate would replace a measurement."""
     file = cache_dir() / _FILE
+    entries = dict(_read(file))
+    known = entries.get(shape.key)
+    if known is not None and known.found_by == "time" and found_by != "time":
+        return None
+    entries[shape.key] = _Entry(tiles, found_by)
+    content = {key: asdict(entry) for key, entry in entries.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    entries = _read(file) | {shape.key: list(tiles)}
     with atomic_file(file) as handle:
-        handle.write((json.dumps(entries, indent=1) + "\n").encode())
+        handle.write((json.dumps(content, indent=1) + "\n").encode())
     _read.cache_clear()
     return file
 
 
 @functools.cache
-def _read(file: Path) -> dict[str, list[int]]:
-    return json.loads(file.read_text()) if file.is_file() else {}
+def _read(file: Path) -> dict[str, _Entry]:
+    """What was kept; nothing, with a warning, where the file is damaged."""
+    if not file.is_file():
+        return {}
+    try:
+        return {key: _entry(value) for key, value in json.loads(file.read_bytes()).items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        warnings.warn(
+            f"{file} is damaged ({error}), so no tuned tiles are used: delete it, or run "
+            "`lidit tune attention` again",
+            stacklevel=2,
+        )
+        return {}
+
+
+def _entry(value: Any) -> _Entry:
+    # The first entries were tiles alone, and did not say how they were found.
+    entry = {"tiles": value, "found_by": "schedule"} if isinstance(value, list) else value
+    tiles, found_by = tuple(entry["tiles"]), entry["found_by"]
+    sizes = all(isinstance(size, int) and size > 0 for size in tiles)
+    if len(tiles) != 3 or not sizes or found_by not in get_args(FoundBy):
+        raise ValueError(f"no tiles: {value}")
+    return _Entry(tiles, found_by)

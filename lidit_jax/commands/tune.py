@@ -10,6 +10,7 @@ from typing import Any
 
 from lidit_jax.commands.arguments import add_command, positive_int
 from lidit_jax.errors import LiditError
+from lidit_jax.output import atomic_file, writable_file
 
 _EXAMPLES = """\
   lidit tune attention                                    on a TPU: by time, for the 1B recipe
@@ -18,7 +19,8 @@ _EXAMPLES = """\
 
 The best tiles are kept in the cache ($LIDIT_CACHE, else ~/.cache/lidit) and used from then on for
 attention of exactly these sizes. Without a TPU it needs pip install 'lidit-jax[tpu]' and Linux, and
-some seconds for each candidate. GPUs have nothing to tune: cuDNN chooses its own tiles.
+some seconds for each candidate; such an estimate never replaces tiles found by time. GPUs have
+nothing to tune: cuDNN chooses its own tiles.
 """
 
 
@@ -50,6 +52,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints costs as they are known, and keeps the best tiles."""
+    with writable_file(options.json, "--json"):
+        return _tune(options)
+
+
+def _tune(options: argparse.Namespace) -> int:
     if options.generation:
         import os
 
@@ -73,7 +80,8 @@ def run(options: argparse.Namespace) -> int:
     shape = Shape(generation, options.head_width, options.queries, options.keys or options.queries)
     tiles = [_tiles(text) for text in options.tiles or ()] or candidates(shape)
     unit = "us a head" if on_device else "cycles a head"
-    print(f"{shape.key}, forward and backward, by {'time' if on_device else 'schedule'}")
+    found_by = "time" if on_device else "schedule"
+    print(f"{shape.key}, forward and backward, by {found_by}")
     ranked = []
     for found in rank(shape, tiles, on_device=on_device):
         one = found.tiles
@@ -83,15 +91,21 @@ def run(options: argparse.Namespace) -> int:
         print(f"  queries {one.query:5d}  keys {one.key:5d} by {one.key_compute:5d}  {shown}")
         ranked.append(found)
     ranked.sort(key=lambda found: found.cost)
+    best = ranked[0]
+    some_fit = best.cost < float("inf")
+    if some_fit:
+        one = best.tiles
+        print(f"best: queries {one.query}, keys {one.key} by {one.key_compute}")
+        if not options.no_keep:
+            file = keep_tiles(shape, dataclasses.astuple(one), found_by)
+            print(f"kept in {file}" if file else "not kept: those in use were found by time")
     if options.json:
         rows = [dataclasses.asdict(found) for found in ranked]
-        options.json.write_text(json.dumps({"shape": shape.key, "tiles": rows}, indent=2) + "\n")
-    best = ranked[0]
-    if best.cost == float("inf"):
+        content = json.dumps({"shape": shape.key, "tiles": rows}, indent=2) + "\n"
+        with atomic_file(options.json) as handle:
+            handle.write(content.encode())
+    if not some_fit:
         raise LiditError("none of these tiles fit into the core's memory: try smaller --tiles")
-    print(f"best: queries {best.tiles.query}, keys {best.tiles.key} by {best.tiles.key_compute}")
-    if not options.no_keep:
-        print(f"kept in {keep_tiles(shape, dataclasses.astuple(best.tiles))}")
     return 0
 
 
@@ -99,7 +113,7 @@ def _tiles(text: str) -> Any:
     from lidit_jax.attention.tiles import LANES, Tiles
 
     parts = text.split(",")
-    if len(parts) != 3 or not all(part.isdigit() for part in parts):
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
         raise LiditError(f"--tiles={text}: write queries, keys, keys a product: 1024,2048,512")
     tiles = Tiles(*map(int, parts))
     if any(n % LANES or not n for n in dataclasses.astuple(tiles)) or tiles.key % tiles.key_compute:

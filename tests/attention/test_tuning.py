@@ -1,12 +1,15 @@
 """Tiles are ranked by the compiler's schedule, and the best are used from then on."""
 
 import json
+import shutil
+import warnings
 
 import pytest
 
+from lidit_jax.attention import tuning
 from lidit_jax.attention.tiles import LANES, Tiles, choose_tiles
 from lidit_jax.attention.tuned import Shape, keep_tiles, tuned_tiles
-from lidit_jax.attention.tuning import candidates, kernel_cycles, scheduled_bundles
+from lidit_jax.attention.tuning import Ranked, candidates, kernel_cycles, scheduled_bundles
 from lidit_jax.cli import main
 
 SHAPE = Shape("v5e", 128, 4096, 4096)
@@ -51,14 +54,90 @@ def test_candidates_are_tiles_that_the_kernel_takes_and_that_pad_little(lengths)
 
 def test_tuned_tiles_are_used_for_exactly_their_sizes(cache):
     usual = choose_tiles("v5e", 128, 4096, 4096, 2)
-    keep_tiles(Shape("v5e", 128, 2048, 2048), (512, 512, 256))
-    file = keep_tiles(SHAPE, (256, 512, 256))
+    keep_tiles(Shape("v5e", 128, 2048, 2048), (512, 512, 256), "schedule")
+    file = keep_tiles(SHAPE, (256, 512, 256), "time")
     assert file.parent == cache
     assert len(json.loads(file.read_text())) == 2
     assert choose_tiles("v5e", 128, 4096, 4096, 2) == Tiles(256, 512, 256) != usual
     assert choose_tiles("v5e", 128, 4096, 4096, 4) != Tiles(256, 512, 256), "tuned for 16 bits"
     assert choose_tiles("v5p", 128, 4096, 4096, 2) == usual
     assert tuned_tiles(Shape("v5e", 64, 4096, 4096)) is None
+
+
+def test_an_estimate_never_replaces_what_was_found_by_time(cache):
+    first, second = (256, 512, 256), (512, 512, 256)
+    assert keep_tiles(SHAPE, first, "schedule")
+    assert keep_tiles(SHAPE, second, "schedule")
+    assert keep_tiles(SHAPE, first, "time")
+    assert keep_tiles(SHAPE, second, "schedule") is None
+    assert tuned_tiles(SHAPE) == first
+    assert keep_tiles(SHAPE, second, "time")
+    assert tuned_tiles(SHAPE) == second
+
+
+def test_the_first_files_kept_estimates(cache):
+    (cache / "attention_tiles.json").write_text(json.dumps({SHAPE.key: [256, 512, 256]}))
+    assert tuned_tiles(SHAPE) == (256, 512, 256)
+    assert keep_tiles(SHAPE, (512, 512, 256), "schedule")
+    assert tuned_tiles(SHAPE) == (512, 512, 256)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "\udcff",
+        json.dumps({SHAPE.key: 256}),
+        json.dumps({SHAPE.key: [256, "512", 256]}),
+        json.dumps({SHAPE.key: [256, 0, 256]}),
+        json.dumps({SHAPE.key: {"tiles": [256, 512], "found_by": "time"}}),
+        json.dumps({SHAPE.key: {"tiles": [256, 512, 256], "found_by": "luck"}}),
+        json.dumps({SHAPE.key: {"tiles": [256, 512, 256]}}),
+    ],
+)
+def test_a_damaged_file_is_empty_and_says_so_once(content, cache):
+    file = cache / "attention_tiles.json"
+    file.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.warns(UserWarning, match=r"attention_tiles.json is damaged .*: delete it, or run"):
+        assert tuned_tiles(SHAPE) is None
+    with warnings.catch_warnings(action="error"):
+        assert choose_tiles("v5e", 128, 4096, 4096, 2) == Tiles(1024, 2048, 512)
+        assert keep_tiles(SHAPE, (256, 512, 256), "schedule") == file
+    assert tuned_tiles(SHAPE) == (256, 512, 256)
+
+
+ESTIMATE = ["tune", "attention", "--generation=v5e", "--head-width=128", "--tiles=512,512,256"]
+
+
+def test_the_command_says_when_it_keeps_nothing(cache, monkeypatch, capsys):
+    monkeypatch.setattr(tuning, "rank", lambda shape, tiles, **_: [Ranked(tiles[0], cycles=9.0)])
+    keep_tiles(SHAPE, (256, 512, 256), "time")
+    assert main(ESTIMATE) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "not kept: those in use were found by time"
+    assert tuned_tiles(SHAPE) == (256, 512, 256)
+
+
+def test_costs_have_a_place_before_the_search(cache, monkeypatch, capsys):
+    def rank(*_, **__):
+        raise AssertionError("searched")
+
+    monkeypatch.setattr(tuning, "rank", rank)
+    (cache / "file").touch()
+    assert main([*ESTIMATE, f"--json={cache / 'file' / 'costs.json'}"]) == 2
+    assert "--json: cannot write to" in capsys.readouterr().err
+
+
+def test_tiles_are_kept_though_costs_cannot_be_written(cache, monkeypatch):
+    def rank(shape, tiles, **_):
+        shutil.rmtree(cache / "costs")
+        return [Ranked(tiles[0], cycles=9.0)]
+
+    monkeypatch.setattr(tuning, "rank", rank)
+    with pytest.raises(FileNotFoundError):
+        main([*ESTIMATE, f"--json={cache / 'costs' / 'costs.json'}"])
+    assert tuned_tiles(SHAPE) == (512, 512, 256)
 
 
 def test_the_command_compiles_where_there_is_no_tpu(cache, capsys):
@@ -78,6 +157,7 @@ def test_the_command_compiles_where_there_is_no_tpu(cache, capsys):
         ([], "this machine has no TPU but cpu: name one with --generation (v4, v5e, v5p"),
         (["--generation=v9"], "--generation=v9: know v4, v5e, v5p, v6e, tpu7x"),
         (["--generation=v5e", "--tiles=1024"], "write queries, keys, keys a product"),
+        (["--generation=v5e", "--tiles=128²,128,128"], "write queries, keys, keys a product"),
         (["--generation=v5e", "--tiles=100,200,100"], "multiples of 128, of which the third"),
     ],
 )
