@@ -11,11 +11,9 @@ from lidit_jax.benchmarks.workload import Builder, Settings, Workload, torch_dev
 
 def shape_of(settings: Settings) -> tuple[int, int, int, int]:
     """B, N, H and K: a batch's images as tokens, the model's heads."""
-    from lidit_jax.parallel.plan_mesh import image_tokens
-
     config = settings.recipe()
     heads = config.model.heads
-    return settings.batch, image_tokens(config), heads, config.model.width // heads
+    return settings.batch, config.image_tokens, heads, config.model.width // heads
 
 
 def ours(settings: Settings, kernel: str = "auto") -> Workload:

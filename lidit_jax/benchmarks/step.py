@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lidit_jax.benchmarks.synthetic import Stream, empty_prompt, latent_shape, make_batch
+from lidit_jax.benchmarks.synthetic import empty_prompt, make_batch
 from lidit_jax.benchmarks.workload import Builder, Settings, Workload, torch_device, torch_finished
 from lidit_jax.config import Config
 from lidit_jax.models.flops import TextStream, forward_flops
@@ -15,7 +16,7 @@ from lidit_jax.models.flops import TextStream, forward_flops
 _BATCHES = 4
 
 
-def recipe_of(settings: Settings) -> tuple[Config, list[Stream]]:
+def recipe_of(settings: Settings) -> tuple[Config, tuple[TextStream, ...]]:
     """The recipe with an objective that both sides know, and the sizes of its text."""
     config = settings.recipe()
     # All cost the same.
@@ -27,12 +28,11 @@ def recipe_of(settings: Settings) -> tuple[Config, list[Stream]]:
     return config, text_streams(config, settings.tokens)
 
 
-def text_streams(config: Config, tokens: int) -> list[Stream]:
+def text_streams(config: Config, tokens: int) -> tuple[TextStream, ...]:
     """The sizes of the recipe's text with so many tokens of a prompt."""
     from lidit_jax.parallel.plan import describe_text
 
-    text = describe_text(config, prompt=tokens)
-    return [Stream(s.width, s.tokens, s.crop) for s in text.streams]
+    return describe_text(config, prompt=tokens).streams
 
 
 def ours(settings: Settings) -> Workload:
@@ -84,7 +84,7 @@ def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
         return torch.from_numpy(value).to(device)
 
     torch.manual_seed(0)
-    model = LIDiTTransformer(config.model, [s.width for s in streams], latent_shape(config)[-1])
+    model = LIDiTTransformer(config.model, [s.width for s in streams], config.latent_shape[-1])
     rng = np.random.default_rng(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -107,11 +107,9 @@ def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
     return Workload(run, settings.batch, _flops(config, streams), {"parameters": count})
 
 
-def _flops(config: Config, streams: list[Stream]) -> float:
-    rows, columns, channels = latent_shape(config)
-    tokens = rows * columns // config.model.patch**2
-    text = [TextStream(s.width, s.tokens, s.crop) for s in streams]
-    forward = forward_flops(config.model, tokens, channels, text)
+def _flops(config: Config, streams: Sequence[TextStream]) -> float:
+    channels = config.latent_shape[-1]
+    forward = forward_flops(config.model, config.image_tokens, channels, streams)
     return config.training.batch_size * forward.training
 
 

@@ -1,36 +1,17 @@
 """Made-up training data of real shapes, with NumPy alone, so that every contender sees the same."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from lidit_jax.config import Config
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Sizes of one encoder's features."""
-
-    width: int
-    """Width D_k."""
-    tokens: int
-    """Tokens S_k that batches are padded to, instruction included."""
-    crop: int
-    """Instruction tokens."""
-
-
-def latent_shape(config: Config) -> tuple[int, int, int]:
-    """Rows, columns and channels of one training example."""
-    if config.vae.source == "pixels":
-        return config.data.image_size, config.data.image_size, 3
-    side = config.data.image_size // config.vae.downsample
-    return side, side, config.vae.channels
+from lidit_jax.models.flops import TextStream
 
 
 def make_batch(
-    config: Config, streams: list[Stream], batch_size: int, seed: int = 0
+    config: Config, streams: Sequence[TextStream], batch_size: int, seed: int = 0
 ) -> dict[str, Any]:
     """What `LatentRecords` would give: float32 latents, bfloat16 features, masks, indices.
 
@@ -44,14 +25,14 @@ def make_batch(
         values = rng.normal(size=(batch_size, stream.tokens, stream.width))
         features.append((values * masks[-1][..., None]).astype(ml_dtypes.bfloat16))
     return {
-        "latent": rng.normal(size=(batch_size, *latent_shape(config))).astype(np.float32),
+        "latent": rng.normal(size=(batch_size, *config.latent_shape)).astype(np.float32),
         "features": tuple(features),
         "masks": tuple(masks),
         "index": np.arange(batch_size, dtype=np.int32),
     }
 
 
-def empty_prompt(streams: list[Stream], seed: int = 1) -> dict[str, Any]:
+def empty_prompt(streams: Sequence[TextStream], seed: int = 1) -> dict[str, Any]:
     """Features [1, S_k, D_k] and masks of the instruction with nothing after it but its end."""
     rng = np.random.default_rng(seed)
     return {

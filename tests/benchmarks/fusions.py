@@ -51,8 +51,7 @@ def parts(recipe: str, batch: int) -> dict[str, tuple[Callable, list[Any], float
     """Function, arguments, and the least traffic forward and with the backward pass."""
     config = load_recipe(recipe)
     model = config.model
-    n = (config.data.image_size // config.vae.downsample // model.patch) ** 2
-    width, head = model.width, model.width // model.heads
+    n, width, head = config.image_tokens, model.width, model.width // model.heads
     x = jax.ShapeDtypeStruct((batch, n, width), jnp.bfloat16)
     q = jax.ShapeDtypeStruct((batch, n, model.heads, head), jnp.bfloat16)
     vector = jax.ShapeDtypeStruct((batch, 1, width), jnp.float32)

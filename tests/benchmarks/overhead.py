@@ -22,13 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lidit_jax.benchmarks.step import text_streams
-from lidit_jax.benchmarks.synthetic import Stream
 from lidit_jax.config import Config
+from lidit_jax.models.flops import TextStream
 from lidit_jax.recipes import load_recipe
 
 WAYS = ("bare", "watched", "saving")
@@ -83,7 +83,7 @@ class Turns:
         return self._way == "saving" and self._done == 1
 
 
-def overhead(config: Config, streams: list[Stream], turns: Turns) -> None:
+def overhead(config: Config, streams: Sequence[TextStream], turns: Turns) -> None:
     """Runs the loop of `lidit train` until all turns are over."""
     from lidit_jax.benchmarks.synthetic_task import SyntheticTask
     from lidit_jax.training import loop
@@ -129,7 +129,7 @@ def overhead(config: Config, streams: list[Stream], turns: Turns) -> None:
         loop.train(config, Path(folder) / "run")
 
 
-def first_step(config: Config, streams: list[Stream], begun: float) -> None:
+def first_step(config: Config, streams: Sequence[TextStream], begun: float) -> None:
     """Prints the seconds from `begun` to the end of the first step, and ends the process."""
     from lidit_jax.benchmarks.synthetic_task import SyntheticTask
     from lidit_jax.training import loop
