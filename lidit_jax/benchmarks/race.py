@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,8 +18,29 @@ from lidit_jax.benchmarks.workload import Settings
 from lidit_jax.errors import LiditError
 
 
+def default_platform() -> str:
+    """ "tpu", "gpu" or "cpu": where contenders will run, as a process of its own has seen.
+
+    Raises:
+      LiditError: when JAX finds no device, or another program holds it.
+    """
+    command = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise LiditError(f"JAX finds no device (see: lidit doctor): {last[:200]}")
+    return done.stdout.split()[-1]
+
+
 def race(
-    settings: Settings, *, rounds: int, count: int, warmup: int, torch: bool, only: str = ""
+    settings: Settings,
+    *,
+    rounds: int,
+    count: int,
+    warmup: int,
+    torch: bool,
+    only: str = "",
+    alone: bool = False,
 ) -> dict[str, Any]:
     """Builds everyone, lets them take turns, and returns rows and circumstances.
 
@@ -29,6 +51,8 @@ def race(
       warmup: pieces of work before the first turn.
       torch: whether PyTorch takes part.
       only: a word that names must contain.
+      alone: whether a contender starts only when the one before has ended: on a TPU, which one
+        process holds at a time.
 
     Raises:
       LiditError: when nobody is left.
@@ -43,16 +67,19 @@ def race(
     # Two frameworks share the GPU: none may take all of its memory.
     env = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     threads = settings.threads or len(os.sched_getaffinity(0))
-    running = []
-    for name in names:
-        command = [sys.executable, "-m", "lidit_jax.benchmarks.serve", name, settings.to_json()]
-        contender = Contender(name, command, threads, env)
-        contender.build()
-        print(f"{name}: {contender.error or 'ready'}", file=sys.stderr)
-        running.append(contender)
-    take_turns(running, rounds, count, warmup)
-    first = next((one for one in running if not one.error), running[0])
-    rows = [_with_rates(one.summary(first)) for one in running]
+    ended: list[Contender] = []
+    for group in [[name] for name in names] if alone else [names]:
+        running = []
+        for name in group:
+            command = [sys.executable, "-m", "lidit_jax.benchmarks.serve", name, settings.to_json()]
+            contender = Contender(name, command, threads, env)
+            contender.build()
+            print(f"{name}: {contender.error or 'ready'}", file=sys.stderr)
+            running.append(contender)
+        take_turns(running, rounds, count, warmup)
+        ended += running
+    first = next((one for one in ended if not one.error), ended[0])
+    rows = [_with_rates(one.summary(first)) for one in ended]
     if settings.results and not first.error:
         add_likeness(rows, Path(settings.results), first.name)
     return {
@@ -98,7 +125,7 @@ def add_likeness(rows: list[dict[str, Any]], results: Path, first: str) -> None:
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
-    """A Markdown table."""
+    """A Markdown table, and a warning below it for each who ran on another device."""
     columns = ["contender", "s (median)", "min to max", "items/s", "TFLOP/s", "MFU", "of ours"]
     columns += ["PSNR", "first, s", "peak MiB"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
@@ -116,6 +143,13 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
             f"| {row['items_per_second']:.1f} | {rate} | {mfu} | {row['of_ours'] or 1:.2f} "
             f"| {likeness} | {row['first_seconds']:.1f} | {row['peak_bytes'] / 2**20:.0f} |"
         )
+    first, *others = [row for row in rows if "error" not in row] or [{}]
+    for row in others:
+        if row["device"] != first["device"]:
+            print(
+                f"warning: {row['name']} ran on {row['device']}, {first['name']} on "
+                f"{first['device']}: their times do not compare"
+            )
 
 
 def _versions() -> dict[str, str]:

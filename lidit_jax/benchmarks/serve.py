@@ -18,8 +18,6 @@ import numpy as np
 
 from lidit_jax.benchmarks.workload import Builder, Settings, peak_bytes
 
-KINDS = ("attention", "step", "sample", "encode")
-
 
 def contenders(kind: str) -> dict[str, Builder]:
     """The contenders of a benchmark, ours first; those of PyTorch have its name in theirs."""

@@ -20,7 +20,7 @@ class Settings:
     """Of one benchmark; every contender gets the same."""
 
     kind: str
-    """ "attention", "step", "sample" or "encode"."""
+    """One of `lidit_jax.benchmarks.KINDS`."""
     config: str
     """The recipe, for shapes."""
     overrides: tuple[str, ...] = ()

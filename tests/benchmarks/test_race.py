@@ -2,15 +2,24 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from lidit_jax.benchmarks import sample
-from lidit_jax.benchmarks.race import add_likeness
-from lidit_jax.benchmarks.serve import KINDS, contenders
+from lidit_jax.benchmarks import KINDS, race, sample
+from lidit_jax.benchmarks.attention import shape_of
+from lidit_jax.benchmarks.race import add_likeness, default_platform, print_rows
+from lidit_jax.benchmarks.serve import contenders
+from lidit_jax.benchmarks.step import recipe_of
+from lidit_jax.benchmarks.synthetic import make_batch
 from lidit_jax.benchmarks.workload import Settings
-from lidit_jax.cli import main
+from lidit_jax.cli import build_parser, main
+from lidit_jax.errors import LiditError
+from lidit_jax.parallel.plan import describe_text
+from tests.benchmarks.fusions import parts
 from tests.weights.exported import make_bundle, make_export, small
 
 QUICK = ["--rounds=2", "--count=1", "--warmup=1", "--batch=2", "--config=tests/tiny_recipe.py"]
@@ -27,6 +36,126 @@ def test_every_kind_has_us_first_and_pytorch():
         names = list(contenders(kind))
         assert names[0].startswith("lidit-jax")
         assert any("PyTorch" in name for name in names)
+        assert build_parser().parse_args(["bench", kind]).what == kind
+
+
+class Recorded:
+    """Takes the place of a contender's process, and writes down when it lives."""
+
+    error = ""
+
+    def __init__(self, name, command, threads, env):
+        self.name = name
+        self.settings = json.loads(command[-1])
+        self.log.append(f"{name} begins")
+
+    def build(self):
+        pass
+
+    def round(self, count, *, keep):
+        pass
+
+    def finish(self):
+        self.log.append(f"{self.name} ends")
+
+    def summary(self, first):
+        return {"name": self.name, "error": self.settings["dtype"]}
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """The lives of contenders on a machine whose platform is named."""
+
+    def install(platform):
+        monkeypatch.setattr(race, "default_platform", lambda: platform)
+        monkeypatch.setattr(race, "Contender", Recorded)
+        monkeypatch.setattr(Recorded, "log", [], raising=False)
+        return Recorded.log
+
+    return install
+
+
+def test_a_tpu_belongs_to_one_contender_at_a_time(tmp_path, recorded, capsys):
+    log = recorded("tpu")
+    _, rows = bench(tmp_path, "attention")
+    names = ["lidit-jax", "lidit-jax, plain products"]
+    assert [row["name"] for row in rows] == names
+    assert {row["error"] for row in rows} == {"bfloat16"}
+    assert log == [f"{name} {what}" for name in names for what in ("begins", "ends")]
+    assert "PyTorch has no TPU and is left out\n" in capsys.readouterr().err
+
+
+def test_elsewhere_contenders_live_together(tmp_path, recorded):
+    log = recorded("gpu")
+    _, rows = bench(tmp_path, "attention")
+    assert [line.rpartition(" ")[2] for line in log] == ["begins"] * 3 + ["ends"] * 3
+    assert {row["error"] for row in rows} == {"bfloat16"}
+    recorded("cpu")
+    _, rows = bench(tmp_path, "attention")
+    assert {row["error"] for row in rows} == {"float32"}
+
+
+@pytest.mark.parametrize("kind", ["attention", "sample"])
+def test_the_parent_leaves_accelerators_alone(kind, repository):
+    """Whatever it does, it does on the CPU; contenders keep what JAX_PLATFORMS says."""
+    program = f"""if True:
+        import os, jax
+        from jax._src import xla_bridge
+        from lidit_jax.benchmarks import race
+        from lidit_jax.cli import main
+        race.default_platform = lambda: "gpu"
+        def recorded_race(settings, **_):
+            assert jax.config.jax_platforms == "cpu"
+            assert set(xla_bridge._backends) <= {{"cpu"}}
+            assert os.environ["JAX_PLATFORMS"] == "cuda,cpu"
+            assert settings.dtype == "bfloat16"
+            return {{"rows": []}}
+        race.race = recorded_race
+        assert main(["bench", "{kind}"]) == 0
+    """
+    subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"JAX_PLATFORMS": "cuda,cpu"},
+        cwd=repository,
+        check=True,
+    )
+
+
+def test_the_platform_is_asked_of_another_process(monkeypatch):
+    assert default_platform() == "cpu"
+    monkeypatch.setenv("JAX_PLATFORMS", "abacus")
+    with pytest.raises(LiditError, match=r"JAX finds no device \(see: lidit doctor\): .*abacus"):
+        default_platform()
+
+
+def test_times_of_different_devices_do_not_compare(capsys):
+    times = dict.fromkeys(("median_seconds", "fastest_round_seconds", "slowest_round_seconds"), 1.0)
+    row = times | {"items_per_second": 1.0, "of_ours": 1.0, "first_seconds": 1.0, "peak_bytes": 0}
+    ours, same = row | {"name": "a", "device": "TPU v4"}, row | {"name": "b", "device": "TPU v4"}
+    print_rows([{"name": "broken", "error": "no memory"}, ours, same])
+    assert "warning" not in capsys.readouterr().out
+    print_rows([ours, same, row | {"name": "c", "device": "cpu"}])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "warning: c ran on cpu, a on TPU v4: their times do not compare"
+
+
+def test_the_file_has_a_place_before_anybody_starts(tmp_path, recorded, capsys):
+    log = recorded("cpu")
+    (tmp_path / "file").touch()
+    assert main(["bench", "attention", f"--json={tmp_path / 'file' / 'bench.json'}"]) == 2
+    assert "--json: cannot write to" in capsys.readouterr().err
+    assert not log
+
+
+def test_shapes_are_those_of_the_configuration():
+    settings = Settings("step", "demo", tokens=40)
+    config, streams = recipe_of(settings)
+    assert config.vae.source == "pixels"
+    assert streams == describe_text(config, prompt=40).streams
+    assert make_batch(config, streams, 2)["latent"].shape == (2, *config.latent_shape)
+    assert shape_of(settings)[1] == config.image_tokens
+    _, (x, *_), *_ = parts("demo", 2)["adaLN: norm, scale, shift"]
+    assert x.shape == (2, config.image_tokens, config.model.width)
 
 
 def test_settings_reach_other_processes_unchanged():
