@@ -35,7 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     """Reads the command line and launches; mistakes are one line and exit status 2."""
     try:
         own, training = _split(list(arguments))
-        options = build_parser().parse_args(own)
+        parser = build_parser()
+        _refuse_own_options(training, parser)
+        options = parser.parse_args(own)
         commands = Commands(options.dry_run)
         with commands.one_interrupt():
             return _launch(options, training, commands)
@@ -107,6 +109,15 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
         raise LaunchError("what to run? end with `train --config=RECIPE --workdir=DIR`")
     first = arguments.index("train")
     return arguments[:first], arguments[first:]
+
+
+def _refuse_own_options(training: list[str], parser: argparse.ArgumentParser) -> None:
+    """Of `lidit train` none has such a name, and --dry-run passed on to it would rent machines."""
+    own = set(parser._option_string_actions) - {"-h", "--help"}  # lidit has these too
+    for argument in training:
+        option = argument.partition("=")[0]
+        if option in own:
+            raise LaunchError(f"{option} belongs before train: it is an option of the launcher")
 
 
 def _positive(text: str) -> int:

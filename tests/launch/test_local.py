@@ -11,6 +11,8 @@ import pytest
 
 from tests.faults.runs import RECIPE
 
+TRAIN = ("train", "--config=demo", "--workdir=x")
+
 
 def _launch(repository, *arguments, **variables) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -48,8 +50,7 @@ def test_the_process_that_fails_is_heard_and_ends_the_job(repository, tmp_path):
         "echo 'no such chip'; exit 3\n"
     )
     program.chmod(0o755)
-    train = ("train", "--config=demo", "--workdir=x")
-    result = _launch(repository, "--processes=2", *train, LIDIT_VENV=tmp_path)
+    result = _launch(repository, "--processes=2", *TRAIN, LIDIT_VENV=tmp_path)
     assert result.returncode == 3
     assert "process 1 ended with status 3\nno such chip" in result.stderr
 
@@ -64,9 +65,8 @@ def test_ctrl_c_lets_every_process_save(repository, tmp_path):
         'sleep 60 & touch "started$JAX_PROCESS_ID"; wait\n'
     )
     program.chmod(0o755)
-    arguments = ("--on=local", "--processes=2", "train", "--config=demo", "--workdir=x")
     launch = subprocess.Popen(
-        [sys.executable, "launch/run.py", *arguments],
+        [sys.executable, "launch/run.py", "--on=local", "--processes=2", *TRAIN],
         cwd=repository,
         env=os.environ | {"LIDIT_VENV": str(tmp_path)},
     )
@@ -84,6 +84,9 @@ def test_ctrl_c_lets_every_process_save(repository, tmp_path):
         ((), "what to run?"),
         (("train", "--workdir=x"), "needs --config"),
         (("train", "--config=demo"), "needs --workdir"),
+        ((*TRAIN, "--dry-run"), "--dry-run belongs before train: it is an option of the launcher"),
+        ((*TRAIN, "--processes=2"), "--processes belongs before train"),
+        ((*TRAIN, "--name", "x"), "--name belongs before train"),
     ],
 )
 def test_mistakes_are_one_line(repository, arguments, message):
