@@ -14,7 +14,8 @@ XPK restarts on it (https://github.com/AI-Hypercomputer/xpk: 42 and 127 to 255).
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,37}[a-z0-9])?")
 _MOUNTED = re.compile(r"/gcs/([a-z0-9][-_.a-z0-9]+)")
-_BUCKET_RUN = re.compile(r"gs://([a-z0-9][-_.a-z0-9]+)/(.+)")
+_BUCKET = re.compile(r"[a-z0-9][-_.a-z0-9]+")
+_BUCKET_RUN = re.compile(r"gs://([^/]+)/(.+)")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def check_bucket(job: Job, commands: Commands) -> str:
     """The bucket of a workdir that must outlive the machines, after looking whether it is there.
 
     Raises:
-      LaunchError: when the workdir is not in a bucket, or the bucket cannot be seen.
+      LaunchError: when the workdir is not in a bucket, or the bucket has no valid name or cannot
+        be seen.
     """
     found = _BUCKET_RUN.fullmatch(job.workdir)
     if not found:
@@ -88,6 +90,11 @@ def check_bucket(job: Job, commands: Commands) -> str:
             "gs://BUCKET/runs/NAME"
         )
     bucket = found[1]
+    if not _BUCKET.fullmatch(bucket):
+        raise LaunchError(
+            f"--workdir={job.workdir}: {bucket} is no valid bucket name (lower-case letters, "
+            "digits, dots, dashes): put the name of your own there"
+        )
     result = commands.run("gcloud", "storage", "buckets", "describe", f"gs://{bucket}")
     if result.returncode:
         raise LaunchError(
