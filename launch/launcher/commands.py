@@ -155,7 +155,11 @@ def _start(command: Sequence[str], **streams: Any) -> subprocess.Popen:
         raise LaunchError(f"{command[0]} is not installed here") from None
 
 
-def last_line(text: str) -> str:
-    """The last line that says something, of a program's errors."""
+def cause(text: str) -> str:
+    """The line of a program's errors that says most: gcloud's "ERROR: …", else the last one.
+
+    Below its error gcloud explains on several lines what to do.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if line.startswith("ERROR:")] or lines
     return lines[-1][:300] if lines else "no message"

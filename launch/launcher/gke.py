@@ -10,7 +10,7 @@ import contextlib
 import shlex
 import subprocess
 
-from launcher.commands import Commands, LaunchError, last_line
+from launcher.commands import Commands, LaunchError, cause
 from launcher.git_state import Checkout
 from launcher.image import build_image
 from launcher.job import STOPPED_STATUS, Job, check_bucket
@@ -130,4 +130,4 @@ def _exists(job: Job, place: list[str], commands: Commands) -> bool:
 def _reason(result: subprocess.CompletedProcess[str]) -> str:
     """The last line with a cause; XPK prints errors like all else, and its status at the end."""
     lines = (result.stderr + result.stdout).splitlines()
-    return last_line("\n".join(line for line in lines if "XPK failed" not in line))
+    return cause("\n".join(line for line in lines if "XPK failed" not in line))

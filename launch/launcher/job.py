@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from launcher.commands import Commands, LaunchError, last_line
+from launcher.commands import Commands, LaunchError, cause
 
 STOPPED_STATUS = 143
 """What `lidit train` shall end with after a SIGTERM (128 + 15); 0 would mean that all is done.
@@ -96,9 +96,11 @@ def check_bucket(job: Job, commands: Commands) -> str:
             "digits, dots, dashes): put the name of your own there"
         )
     result = commands.run("gcloud", "storage", "buckets", "describe", f"gs://{bucket}")
+    if result.returncode and "gcloud auth login" in result.stderr:
+        raise LaunchError(f"no account is active ({cause(result.stderr)}): run `gcloud auth login`")
     if result.returncode:
         raise LaunchError(
-            f"bucket gs://{bucket} cannot be read ({last_line(result.stderr)}): make it with "
+            f"bucket gs://{bucket} cannot be read ({cause(result.stderr)}): make it with "
             f"`gcloud storage buckets create gs://{bucket} --location=REGION "
             "--uniform-bucket-level-access`, in the region of the machines"
         )

@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.commands import Commands, LaunchError, last_line
+from launcher.commands import Commands, LaunchError, cause
 
 _GONE = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")
 _TRIES = 5
@@ -55,7 +55,7 @@ class QueuedResource:
         )
         if result.returncode:
             raise LaunchError(
-                f"zone {zone} does not offer {wanted} ({last_line(result.stderr)}): "
+                f"zone {zone} does not offer {wanted} ({cause(result.stderr)}): "
                 f"`gcloud compute tpus accelerator-types list --zone={zone}` shows what it has"
             )
         if self._commands.dry_run:
@@ -87,7 +87,7 @@ class QueuedResource:
         )
         if not result.returncode:
             return
-        reason = last_line(result.stderr)
+        reason = cause(result.stderr)
         if "quota" in result.stderr.lower():
             raise LaunchError(
                 f"no quota for {request.accelerator} ({request.capacity}) in {request.zone}: "
@@ -133,7 +133,7 @@ class QueuedResource:
             return result.stdout.strip()
         if _not_found(result.stderr):
             return ""
-        raise LaunchError(f"gcloud does not answer: {last_line(result.stderr)}")
+        raise LaunchError(f"gcloud does not answer: {cause(result.stderr)}")
 
     def copy(self, source: Path) -> None:
         """Copies a file into the home folder of every worker of every slice."""
@@ -172,7 +172,7 @@ class QueuedResource:
             self._commands.pause(self._poll)
         raise LaunchError(
             f"{self._request.name} could not be deleted and may cost money "
-            f"({last_line(result.stderr)}): run `{self._delete_command()}`"
+            f"({cause(result.stderr)}): run `{self._delete_command()}`"
         )
 
     def _repeat(self, *command: str) -> None:
@@ -183,10 +183,10 @@ class QueuedResource:
                 return
             if not self.is_active():
                 raise PreemptedError
-            self._commands.say(f"failed, and will be repeated: {last_line(result.stderr)}")
+            self._commands.say(f"failed, and will be repeated: {cause(result.stderr)}")
             self._commands.pause(self._poll)
         raise LaunchError(
-            f"`{shlex.join(command)[:160]}` failed {_TRIES} times: {last_line(result.stderr)}"
+            f"`{shlex.join(command)[:160]}` failed {_TRIES} times: {cause(result.stderr)}"
         )
 
     def _state_with_patience(self) -> str:

@@ -7,7 +7,7 @@ import getpass
 import shlex
 from pathlib import Path
 
-from launcher.commands import Commands, LaunchError, last_line
+from launcher.commands import Commands, LaunchError, cause
 from launcher.git_state import Checkout
 from launcher.job import Job
 
@@ -65,7 +65,7 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
     try:
         result = commands.run("sbatch", "--parsable", str(script))
         if result.returncode:
-            raise LaunchError(f"sbatch refused the job: {last_line(result.stderr)}")
+            raise LaunchError(f"sbatch refused the job: {cause(result.stderr)}")
         identity = result.stdout.strip().partition(";")[0]
         if not options.detach:
             status = _follow(identity, log, options.poll_seconds, commands)
@@ -108,7 +108,7 @@ def _refuse_name_in_use(job: Job, commands: Commands) -> None:
     """Two jobs in one workdir would disturb each other, and a cancellation by name hit both."""
     result = commands.run("squeue", "--me", "--noheader", "--format=%i", f"--name={job.name}")
     if result.returncode:
-        raise LaunchError(f"squeue does not answer: {last_line(result.stderr)}")
+        raise LaunchError(f"squeue does not answer: {cause(result.stderr)}")
     if identities := result.stdout.split():
         raise LaunchError(
             f"job {job.name} exists already ({identities[0]}): give another --name, or cancel it "
@@ -129,7 +129,7 @@ def _stage(checkout: Checkout, folder: Path, commands: Commands) -> None:
         ):
             result = commands.run(*command)
             if result.returncode:
-                raise LaunchError(f"cannot write {folder}: {last_line(result.stderr)}")
+                raise LaunchError(f"cannot write {folder}: {cause(result.stderr)}")
 
 
 def _follow(identity: str, log: Path, poll_seconds: float, commands: Commands) -> int:
@@ -143,7 +143,7 @@ def _follow(identity: str, log: Path, poll_seconds: float, commands: Commands) -
         )
         silent = silent + 1 if result.returncode else 0
         if silent > _SILENCE:
-            raise LaunchError(f"sacct does not answer: {last_line(result.stderr)}")
+            raise LaunchError(f"sacct does not answer: {cause(result.stderr)}")
         state = result.stdout.strip().splitlines()[-1:] or [""]
         if log.is_file():
             with log.open(encoding="utf-8", errors="replace") as file:
@@ -163,6 +163,6 @@ def _cancel(identity: str, job: Job, commands: Commands) -> None:
         if not result.returncode:
             return
     raise LaunchError(
-        f"the job could not be cancelled ({last_line(result.stderr)}): run "
+        f"the job could not be cancelled ({cause(result.stderr)}): run "
         f"`{shlex.join(['scancel', *which])}`"
     )

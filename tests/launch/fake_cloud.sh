@@ -16,6 +16,10 @@ finish() { if [[ $fails ]]; then refuse 'the network went away'; fi && exit 0; }
 things=$FAKE_CLOUD/things
 case $call in
   'gcloud storage buckets describe'*)
+    if [[ $call == *gs://private* ]]; then
+      refuse $'(gcloud) You do not currently have an active account selected.\nPlease run:\n
+  $ gcloud auth login\n\nto select an already authenticated account to use.'
+    fi
     [[ $call != *gs://missing* ]] || refuse 'gs://missing not found: 404.' ;;
   'gcloud compute tpus accelerator-types describe'*)
     [[ $call != *--zone=nowhere* ]] || refuse 'NOT_FOUND: Location nowhere is not found' ;;

@@ -67,6 +67,12 @@ def test_no_call_that_fails_or_is_interrupted_leaves_anything(cloud, what):
     [
         (("--zone=nowhere",), (), "zone nowhere does not offer v6e-16"),
         ((), ("--workdir=gs://missing/run",), "bucket gs://missing cannot be read"),
+        (
+            (),
+            ("--workdir=gs://private/run",),
+            "no account is active (ERROR: (gcloud) You do not currently have an active account "
+            "selected.): run `gcloud auth login`",
+        ),
         ((), ("--workdir=runs/here",), "would be lost with the machines"),
         ((), ("--workdir=gs://bucket",), "name a folder in a bucket"),
         ((), ("--workdir=gs://BUCKET/runs/first",), "BUCKET is no valid bucket name (lower-case"),
