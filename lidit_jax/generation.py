@@ -154,9 +154,11 @@ class Generator:
         """Raises `LiditError` unless (height, width) in pixels are multiples of a patch."""
         step = self.size_step
         if any(side <= 0 or side % step for side in size):
-            raise LiditError(
-                f"size {size[0]}x{size[1]}: each side must be a multiple of {step} "
-                "(patch x downsampling of the autoencoder)"
+            height, width = size
+            nearest = "x".join(str(max(round(side / step), 1) * step) for side in (width, height))
+            raise LiditError(  # as --size has it: width first
+                f"size {width}x{height}: each side must be a multiple of {step} (patch x "
+                f"downsampling of the autoencoder); the nearest size is {nearest} (width x height)"
             )
 
     @property

@@ -336,7 +336,11 @@ def test_a_model_that_breaks_down_is_named_with_its_step(folder):
 BY_COMMAND = {
     "steps": (["--steps=0"], "argument --steps: '0' is not a whole number above 0"),
     "scale": (["--guidance=-1"], "argument --guidance: '-1' is not a number from 0 to 100"),
-    "size": (["--size=30"], "size 30x30: each side must be a multiple of 8 (patch x downsampling"),
+    "size": (
+        ["--size=50x30"],
+        "size 50x30: each side must be a multiple of 8 (patch x downsampling of the autoencoder); "
+        "the nearest size is 48x32 (width x height)",
+    ),
     "sampler": (
         ["--sampler=eulr"],
         "sampler 'eulr' does not fit process 'flow': choose one of 'euler', 'euler_ancestral', "
