@@ -174,6 +174,18 @@ MISTAKES = {
         ["sample", "--checkpoint=a", "--prompt=a", "--out=x.png", "--steps=0"],
         "argument --steps: '0' is not a whole number above 0",
     ),
+    "size in words": (
+        ["sample", "--checkpoint=a", "--prompt=a", "--out=x.png", "--size=big"],
+        "argument --size: 'big' is not a size: write 96 or 96x48",
+    ),
+    "half a size": (
+        ["sample", "--checkpoint=a", "--prompt=a", "--out=x.png", "--size=96x"],
+        "argument --size: '96x' is not a size: write 96 or 96x48",
+    ),
+    "aspect without colon": (
+        ["sample", "--checkpoint=a", "--prompt=a", "--out=x.png", "--aspect=16-9"],
+        "argument --aspect: '16-9' is not a shape: write 16:9",
+    ),
     "prompt file missing": (
         ["sample", "--checkpoint=a", "--prompts=none.txt", "--out=x.png"],
         "cannot read none.txt (No such file or directory)",

@@ -66,11 +66,20 @@ def fraction(text: str) -> float:
 
 def image_size(text: str) -> tuple[int, int]:
     """A side, or "WIDTHxHEIGHT", as (height, width) in pixels."""
-    width, _, height = text.partition("x")
-    return positive_int(height or width), positive_int(width)
+    width, times, height = text.partition("x")
+    width, height = _pair(text, (width, height if times else width), "a size: write 96 or 96x48")
+    return height, width
 
 
 def aspect_ratio(text: str) -> tuple[int, int]:
     """ "WIDTH:HEIGHT", as a pair."""
     width, _, height = text.partition(":")
-    return positive_int(width), positive_int(height)
+    return _pair(text, (width, height), "a shape: write 16:9")
+
+
+def _pair(text: str, parts: tuple[str, str], wanted: str) -> tuple[int, int]:
+    """Two whole numbers above 0, or a message about all of the text."""
+    try:
+        return positive_int(parts[0]), positive_int(parts[1])
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
