@@ -150,6 +150,10 @@ MISTAKES = {
         ["sample", "--prompt=a", "--out=x.png", "--again=y.png"],
         "--again repeats one image: leave out --prompt",
     ),
+    "again and what the record says": (
+        ["sample", "--out=x.png", "--again=y.png", "--steps=4", "--seed=0", "--size=64", "--raw"],
+        "--again repeats one image: leave out --seed, --raw, --size, --steps\n",
+    ),
     "again of nothing": (
         ["sample", "--out=x.png", "--again=none.png"],
         "none.png is not a readable picture",

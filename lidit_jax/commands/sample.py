@@ -79,22 +79,43 @@ _SETTINGS = (
     "apg_momentum",
 )
 
+# What is left out, where the checkpoint has no say. Not the parser's defaults: --again has to know
+# what was given.
+_DEFAULTS = {
+    "prompt": (),
+    "count": 1,
+    "seed": 0,
+    "raw": False,
+    "negative_prompt": "",
+    "variation": 0.0,
+    "variation_seed": 1,
+    "blend_with": "",
+}
+
+# Options that the record of --again answers.
+_RECORDED = (*_DEFAULTS, "prompts", "size", "aspect", "guidance", "blend", "strength", *_SETTINGS)
+
 
 def add_parser(subparsers: Any) -> None:
     """Adds `lidit sample`."""
     parser = add_command(subparsers, "sample", "make images from prompts", _EXAMPLES, run)
     add = parser.add_argument
     add("--checkpoint", metavar="PATH|NAME", help=CHECKPOINT_HELP)
-    add("--raw", action="store_true", help="the raw weights instead of their moving average")
-    add("--prompt", action="append", default=[], metavar="TEXT", help="what to see; repeatable")
+    add(
+        "--raw",
+        action="store_true",
+        default=None,
+        help="the raw weights instead of their moving average",
+    )
+    add("--prompt", action="append", metavar="TEXT", help="what to see; repeatable")
     add("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line")
     add("--out", required=True, type=to_path, metavar="FILE|DIR", help="a .png file, or a folder")
     add("--grid", action="store_true", help="one captioned picture of all images")
     add("--again", type=Path, metavar="PNG", help="draw this image once more, from its own record")
     add("--size", type=image_size, metavar="PX|WxH", help="side, or width x height, in pixels")
     add("--aspect", type=aspect_ratio, metavar="W:H", help="shape, at the area of training images")
-    add("--seed", type=natural, default=0, metavar="K", help="noise (default: 0)")
-    add("--count", type=positive_int, default=1, metavar="N", help="images a prompt (default: 1)")
+    add("--seed", type=natural, metavar="K", help="noise (default: 0)")
+    add("--count", type=positive_int, metavar="N", help="images a prompt (default: 1)")
 
     group = parser.add_argument_group("sampling (left out: as the checkpoint says)")
     add = group.add_argument
@@ -113,7 +134,7 @@ def add_parser(subparsers: Any) -> None:
     group = parser.add_argument_group("guidance")
     add = group.add_argument
     add("--guidance", type=guidance_scale, metavar="S", help="scale; 1 switches it off")
-    add("--negative-prompt", default="", metavar="TEXT", help="what to move away from")
+    add("--negative-prompt", metavar="TEXT", help="what to move away from")
     add("--guidance-method", metavar="NAME", help="cfg, apg, or under flow cfg_zero")
     add("--guidance-low", type=fraction, metavar="T", help="guide from here (0: the image) ...")
     add("--guidance-high", type=fraction, metavar="T", help="... to here (1: pure noise)")
@@ -131,9 +152,9 @@ def add_parser(subparsers: Any) -> None:
 
     group = parser.add_argument_group("other jobs")
     add = group.add_argument
-    add("--variation", type=fraction, default=0.0, metavar="V", help="turn the noise by V, 0 to 1")
-    add("--variation-seed", type=natural, default=1, metavar="K", help="towards this seed's")
-    add("--blend-with", default="", metavar="TEXT", help="a second prompt")
+    add("--variation", type=fraction, metavar="V", help="turn the noise by V, 0 to 1")
+    add("--variation-seed", type=natural, metavar="K", help="towards this seed's")
+    add("--blend-with", metavar="TEXT", help="a second prompt")
     add(
         "--blend",
         type=fraction,
@@ -147,7 +168,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Checks inputs and output path, then samples and writes."""
-    record = _read_record(options)
+    given = [name for name in _RECORDED if getattr(options, name) is not None]
+    vars(options).update({k: v for k, v in _DEFAULTS.items() if k not in given})
+    record = _read_record(options, given)
     prompts = [record.request["prompt"]] if record else read_prompts(options)
     prompts = [prompt for prompt in prompts for _ in range(options.count)]
     files = output_files(options.out, len(prompts), options.grid)
@@ -198,14 +221,15 @@ def _mesh(options: argparse.Namespace) -> MeshConfig | None:
     return MeshConfig(**sizes)
 
 
-def _read_record(options: argparse.Namespace) -> ImageRecord | None:
-    """The record of --again, whose checkpoint and strength the options may leave out."""
+def _read_record(options: argparse.Namespace, given: list[str]) -> ImageRecord | None:
+    """The record of --again, whose checkpoint the options may name anew; `given` must be empty."""
     if options.again is None:
         return None
     from lidit_jax import image_record
 
-    if options.prompt or options.prompts or options.count != 1:
-        raise LiditError("--again repeats one image: leave out --prompt, --prompts and --count")
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise LiditError(f"--again repeats one image: leave out {names}")
     record = image_record.read(options.again)
     options.checkpoint = options.checkpoint or record.checkpoint
     options.raw = record.raw
@@ -251,7 +275,7 @@ def _start(
 ) -> dict[str, Any]:
     """Size, and the picture to begin from, as `Pipeline.__call__` takes them."""
     size = record.size if record else options.size
-    if options.aspect and not record:
+    if options.aspect:
         if options.size:
             raise LiditError("--size and --aspect both give the shape: leave one out")
         side = pipeline.config.data.image_size
