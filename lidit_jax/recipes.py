@@ -152,9 +152,18 @@ def _set(config: ml_collections.ConfigDict, path: str, value: Any) -> None:
     if type(value) is not type(current):
         raise LiditError(
             f"config.{path}={value!r} is {type(value).__name__}, "
-            f"must be {type(current).__name__} (now {current!r})"
+            f"must be {type(current).__name__} (now {current!r}){_example(path, value, current)}"
         )
     node[name] = value
+
+
+def _example(path: str, value: Any, current: Any) -> str:
+    """How a tuple of texts is written on the command line, where one was meant."""
+    of_texts = isinstance(current, tuple) and current and isinstance(current[0], str)
+    if not of_texts or not isinstance(value, str):
+        return ""
+    texts = tuple(text.strip() for text in value.split(","))
+    return f': write --config.{path}="{texts!r}"'
 
 
 def _parse(text: str, current: Any) -> Any:

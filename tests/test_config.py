@@ -62,6 +62,8 @@ MISTAKES = {
     "model.width=wide": "config.model.width='wide' is str, must be int (now ",
     "model.width=1.5": "config.model.width=1.5 is float, must be int",
     "model.qk_norm=1": "config.model.qk_norm=1 is int, must be bool",
+    "encoders.sources=minilm": "config.encoders.sources='minilm' is str, must be tuple (now "
+    """('smollm2', 'minilm')): write --config.encoders.sources="('minilm',)\"""",
     "encoders.layers=-3": "config.encoders.layers=-3 is int, must be tuple (now ())",
     "encoders.layers=('a', 'b')": "config.encoders.layers=('a', 'b') must be a tuple of int",
     "encoders.layers=(-1,)": "config.encoders.layers has 1 entries for 2 encoders",
