@@ -1,8 +1,7 @@
 """LI-DiT-10B as the paper trains it (section 5.1, table 7): 512 px, then 1024 px, batch 4096.
 
 Command:  lidit train --config=configs/lidit_10b.py:v5p:8x8x16 --workdir=runs/lidit-10b-512px \\
-              --config.data.path=IMAGES --config.vae.source=VAE \\
-              --config.encoders.sources="('LLAMA', 'QWEN')"
+              --config.data.path=IMAGES
           and then the same with :1024px,v5p:8x8x16 and another workdir: it starts from the averaged
           weights of the first (`training.init_from`).
 Hardware: not run here; the paper does not name its own. docs/plans.md predicts step time, memory
@@ -14,9 +13,10 @@ Choices behind the colon, in any order: `1024px` for the second stage (its 100,0
 a topology of the table, `2slices` or `4slices` of it, `head128` for 22 heads of 128 channels
 instead of 44 of 64 (the same parameters, faster on TPUs), `bf16moments` for half-size first
 moments, `online` to encode captions while training. XLA's flags follow the chips
-(`lidit_jax/parallel/xla_flags.py`). See lidit_1b.py about the encoders. 2816 = 256 * 11: the width
-divides over at most 256 devices; 32 of them, with 88 rows each, is the most that needs no padding
-(docs/plans.md, "Compiled"), and 64 or 128, padded by a tenth, leave v5e and v6e the memory.
+(`lidit_jax/parallel/xla_flags.py`). See lidit_1b.py about encoders and autoencoder. 2816 = 256 *
+11: the width divides over at most 256 devices; 32 of them, with 88 rows each, is the most that
+needs no padding (docs/plans.md, "Compiled"), and 64 or 128, padded by a tenth, leave v5e and v6e
+the memory.
 """
 
 from lidit_jax.recipe_choices import Choices, Placement

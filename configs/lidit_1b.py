@@ -1,8 +1,7 @@
 """LI-DiT-1B as the paper trains it (section 5.1, table 7): 256 px, batch 2048, 500k steps.
 
 Command:  lidit train --config=configs/lidit_1b.py:v5e:16x16 --workdir=DIR \\
-              --config.data.path=IMAGES --config.vae.source=VAE \\
-              --config.encoders.sources="('LLAMA', 'QWEN')"
+              --config.data.path=IMAGES
 Hardware: not run here; the paper does not name its own. docs/plans.md predicts step time, memory
           and chip-hours for every topology below; GPU nodes: lidit plan --topology=h100:8x4.
 Expected: T2I-CompBench colour 74.08, shape 59.34, texture 69.59; GenEval 0.60; DPG-Bench 81.65
@@ -15,7 +14,8 @@ encode captions while training instead of reading 49 TB of features. XLA's flags
 of them, with 72 rows each, is the most that needs no padding (docs/plans.md, "Compiled").
 
 The encoders named below are public stand-ins for the paper's LLaMA3-8B and Qwen1.5-7B, which its
-authors tuned on images and did not release.
+authors tuned on images and did not release; the autoencoder is a public one with the paper's 16
+channels. Others: --config.encoders.sources="('LLAMA', 'QWEN')", --config.vae.source=VAE.
 """
 
 from lidit_jax.recipe_choices import Choices, Placement
