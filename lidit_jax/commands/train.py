@@ -81,24 +81,28 @@ def run(options: argparse.Namespace) -> int:
     from lidit_jax.parallel.distributed import join_processes, say_once
     from lidit_jax.parallel.xla_flags import apply_flags
     from lidit_jax.recipes import load_recipe
+    from lidit_jax.training.stopping import StoppedAtOnce, stop_at_once
 
     config = load_recipe(options.config, options.overrides)
     stopped_status = _stopped_status()
     flags = apply_flags()
     join_processes()
     say_once(flags)
-    with writable_folder(options.workdir, "--workdir"):
-        from lidit_jax.training import loop
+    try:
+        with stop_at_once(), writable_folder(options.workdir, "--workdir"):
+            from lidit_jax.training import loop
 
-        try:
             state = loop.train(config, options.workdir)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise LiditError(
-                f"no space left for {error.filename or options.workdir}: make room, and run the "
-                "same command to go on from the last checkpoint"
-            ) from error
+    except StoppedAtOnce:
+        print("stopped; run the same command to go on")
+        return stopped_status
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise LiditError(
+            f"no space left for {error.filename or options.workdir}: make room, and run the "
+            "same command to go on from the last checkpoint"
+        ) from error
     if int(state.step) < config.training.steps:
         return stopped_status
     return 0

@@ -1,4 +1,4 @@
-"""When a run should stop early: a signal, on which all processes agree."""
+"""When a run should stop early: a signal, on which all processes agree once there are steps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,33 @@ from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+
+
+class StoppedAtOnce(BaseException):
+    """SIGTERM came where there is nothing to save; like KeyboardInterrupt no mistake to handle."""
+
+
+@contextmanager
+def stop_at_once() -> Iterator[None]:
+    """SIGTERM raises `StoppedAtOnce`, until `stop_signal` takes over.
+
+    libtpu, which JAX loads when it looks for devices, installs a handler that prints the stack of
+    the program that it ends. So the devices are looked for before this one is installed. Of several
+    processes none may leave alone: there the service of `jax.distributed` keeps the signal.
+    """
+    alone = jax.process_count() == 1
+    if not alone or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise StoppedAtOnce
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager

@@ -1,20 +1,22 @@
 """`lidit train`: mistakes that show once it starts; each one line, and nothing left behind."""
 
 import errno
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from lidit_jax.cli import main
-from lidit_jax.training import loop
+from lidit_jax.training import lidit_task, loop
 
 RECIPE = Path(__file__).parents[1] / "tiny_recipe.py"
 
 
 @pytest.fixture
-def refuse(tiny_config, capsys):
-    """`refuse(workdir, **settings)` runs the tiny recipe and returns the one line on stderr."""
+def run_train(tiny_config):
+    """`run_train(workdir, **settings)` runs the tiny recipe and returns the exit status."""
 
     def run(workdir, **settings):
         config = tiny_config()
@@ -23,7 +25,17 @@ def refuse(tiny_config, capsys):
             "data.cache_dir": config.data.cache_dir,
         } | settings
         options = [f"--config.{name}={value}" for name, value in settings.items()]
-        assert main(["train", f"--config={RECIPE}", f"--workdir={workdir}", *options]) == 2
+        return main(["train", f"--config={RECIPE}", f"--workdir={workdir}", *options])
+
+    return run
+
+
+@pytest.fixture
+def refuse(run_train, capsys):
+    """`refuse(workdir, **settings)` runs the tiny recipe and returns the one line on stderr."""
+
+    def run(workdir, **settings):
+        assert run_train(workdir, **settings) == 2
         shown = capsys.readouterr()
         assert shown.err.startswith("lidit: error: ")
         assert shown.err.count("\n") == 1
@@ -78,3 +90,27 @@ def test_a_disk_that_is_full_at_the_start(refuse, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "train", no_space)
     error = refuse(tmp_path / "run")
     assert "no space left for config.json: make room, and run the same command to go on" in error
+
+
+@pytest.mark.parametrize("status", [0, 75])
+def test_sigterm_before_the_first_step_stops_in_one_line(
+    status, run_train, tmp_path, monkeypatch, capsys
+):
+    def terminate(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def unheard(*_):
+        raise AssertionError("nobody listens to SIGTERM")
+
+    monkeypatch.setenv("LIDIT_STOPPED_STATUS", str(status))
+    monkeypatch.setattr(lidit_task, "encoded_captions", terminate)
+    before = signal.signal(signal.SIGTERM, unheard)
+    try:
+        assert run_train(tmp_path / "run") == status
+        assert signal.getsignal(signal.SIGTERM) is unheard, "as it was"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1] == "stopped; run the same command to go on"
+    assert shown.err == ""
+    assert not (tmp_path / "run").exists()
