@@ -39,6 +39,8 @@ from lidit_jax.training.scene_scores import SceneScores
 from lidit_jax.training.step import Batch, Metrics
 
 _VALIDATION_TIMES = 8
+_ENOUGH_RECORDS = 64
+"""From here on each held-out record is evaluated at one time only, in turn."""
 
 
 class Frozen(NamedTuple):
@@ -48,6 +50,23 @@ class Frozen(NamedTuple):
     """The empty prompt with its instruction: what a dropped caption becomes."""
     encoders: tuple[FrozenStream, ...] = ()
     """The text encoders, where they run during training."""
+
+
+class _AtEveryTime:
+    """Few records, each as often as there are times of validation, with numbers of their own.
+
+    The loss at the smallest time outweighs all others, so each time must have as many records.
+    """
+
+    def __init__(self, records: LatentRecords):
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records) * _VALIDATION_TIMES
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The record, with the new number, which decides time and noise."""
+        return self._records[index // _VALIDATION_TIMES] | {"index": np.int32(index)}
 
 
 class LIDiTTask:
@@ -93,6 +112,8 @@ class LIDiTTask:
             )
             for split in ("train", "heldout")
         )
+        if len(self.validation_records) < _ENOUGH_RECORDS:
+            self.validation_records = _AtEveryTime(self.validation_records)
         self._crop = tuple(stream.crop for stream in streams)
         null, _ = encoders.encode([""])
         self.frozen = Frozen(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from lidit_jax.data.pipeline import training_batches
+from lidit_jax.data.pipeline import evaluation_batches, training_batches
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.errors import LiditError
 from lidit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
@@ -148,6 +148,21 @@ def test_validation_has_eight_fixed_times_and_fixed_noise(task, recorder, batch)
     np.testing.assert_array_equal(recorder.masks[0], batch["masks"][0])
     task.validation_losses({}, task.frozen, rows(batch, np.arange(ROWS)[::-1]))
     np.testing.assert_allclose(recorder.x_t[::-1], x_t, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "each"), [(1, 1), (3, 3), (64, 8)])
+def test_validation_covers_all_times_equally(count, each, tiny_config, recorder):
+    """Also a single record, of which one time would tell next to nothing."""
+    task = LIDiTTask(tiny_config(f"data.validation_records={count}"))
+    task._model = recorder
+    (batch,) = evaluation_batches(task.validation_records, len(task.validation_records))
+    task.validation_losses({}, task.frozen, batch)
+    times, counts = np.unique(np.asarray(recorder.t), return_counts=True)
+    np.testing.assert_allclose(times, 1000 * (np.arange(8) + 0.5) / 8, rtol=1e-6)
+    assert set(counts) == {each}
+    pairs = zip(batch["latent"], recorder.t, strict=True)
+    seen = {(latent.tobytes(), float(t)) for latent, t in pairs}
+    assert len(seen) == len(task.validation_records), "each record once at a time"
 
 
 def test_a_checkpoint_remembers_what_the_model_was_trained_with(task):
