@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -113,15 +113,17 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         watchdog = cleanup.enter_context(Watchdog(training.watchdog_minutes))
         profiler = cleanup.enter_context(Profiler(workdir, training, log.say))
         meet("the first step", training.barrier_minutes)
+        if first_step < training.steps:
+            log.say("compiling the step; on a CPU this takes about half a minute")
 
         for step in range(first_step + 1, training.steps + 1):
             watchdog.step()
             profiler.step(step, state)
             with log.waiting_for_data():
                 records, batch = next(batches)
-            # The first call compiles the step before it returns.
-            with log.aside() if step == first_step + 1 else nullcontext():
-                state, metrics = train_step(state, frozen, batch)
+            state, metrics = train_step(state, frozen, batch)
+            if step == first_step + 1:
+                log.start_clock(step, metrics)
             log.accumulate(metrics)
             skipped.watch(step, metrics["applied"].total, records)
             stopping = stop(step)

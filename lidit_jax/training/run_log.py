@@ -91,6 +91,11 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def start_clock(self, step: int, averages: dict[str, Average]) -> None:
+        """Waits for the first step and measures from there: its time was spent on compiling."""
+        jax.block_until_ready(averages)
+        self._mark, self._waited, self._aside = (time.perf_counter(), step), 0.0, 0.0
+
     def accumulate(self, averages: dict[str, Average]) -> None:
         """Adds one step's metrics to the running averages, on the device."""
         self._averages = _merge(self._averages, averages) if self._averages else averages
@@ -105,42 +110,54 @@ class RunLog:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Counts time that is not spent on steps: compiling, validation, pictures, checkpoints."""
+        """Counts time that is not spent on steps: validation, pictures, checkpoints."""
         begin = time.perf_counter()
         yield
         self._aside += time.perf_counter() - begin
 
     def flush(self, step: int) -> dict[str, float]:
-        """Writes and returns the averages since the last flush, with speed and time left."""
+        """Writes and returns the averages since the last flush, with speed and time left.
+
+        Without a step since the clock was started there is nothing to say about speed.
+        """
         averages = jax.device_get(self._averages)
         values = {name: float(a.total / a.count) for name, a in averages.items() if a.count}
         self._averages = {}
         now, (then, first) = time.perf_counter(), self._mark
         self._mark = (now, step)
-        values["step_seconds"] = (now - then) / max(step - first, 1)
-        values["images_per_second"] = self._batch_size / values["step_seconds"]
-        values["data_wait_share"] = self._waited / max(now - then, 1e-9)
-        values["productive_seconds"] = max(now - then - self._aside, 0.0)
-        values["steps"] = step - first
+        if step > first:
+            values |= self._speed(now - then, step - first)
         self._waited = self._aside = 0.0
+        values |= _device_memory()
+        if self._active:
+            self._goodput.add(values.get("productive_seconds", 0.0))
+            values["goodput"] = self._goodput.share(time.time())
+        self.scalars(step, values)
+        if self._active:
+            loss = f"loss {values.get('loss', math.nan):.4f}"
+            line = f"step {step}/{self._total}  {loss}"
+            if "step_seconds" in values:
+                left = (self._total - step) * values["step_seconds"]
+                line += f"  {values['images_per_second']:.0f} images/s  {_duration(left)} left"
+            self._progress.update(self._bar, completed=step, description=loss)
+            if not self.console.is_terminal:
+                print(line, flush=True)
+        return values
+
+    def _speed(self, seconds: float, steps: int) -> dict[str, float]:
+        """What is to be said of so many steps that took so long."""
+        values = {
+            "step_seconds": seconds / steps,
+            "images_per_second": self._batch_size * steps / seconds,
+            "data_wait_share": self._waited / seconds,
+            "productive_seconds": max(seconds - self._aside, 0.0),
+            "steps": steps,
+        }
         if self._sample_flops:
             device_flops = values["images_per_second"] * self._sample_flops / jax.device_count()
             values["tflops_per_second_per_device"] = device_flops / 1e12
             if self._peak:
                 values["model_flops_utilisation"] = device_flops / self._peak
-        values |= _device_memory()
-        if self._active:
-            self._goodput.add(values["productive_seconds"])
-            values["goodput"] = self._goodput.share(time.time())
-        self.scalars(step, values)
-        if self._active:
-            left = (self._total - step) * values["step_seconds"]
-            loss = f"loss {values.get('loss', math.nan):.4f}"
-            line = f"step {step}/{self._total}  {loss}  "
-            line += f"{values['images_per_second']:.0f} images/s  {_duration(left)} left"
-            self._progress.update(self._bar, completed=step, description=loss)
-            if not self.console.is_terminal:
-                print(line, flush=True)
         return values
 
     def scalars(self, step: int, values: dict[str, float]) -> None:

@@ -46,7 +46,9 @@ def test_sigterm_saves_and_the_same_command_ends_as_if_nothing_had_happened(
     with monkeypatch.context() as patched:
         patched.setattr(RunLog, "accumulate", terminate_at_step_3)
         assert train(tiny_config(), tmp_path).step == 3
-    assert "stopped at step 3; run the same command to go on" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "stopped at step 3; run the same command to go on" in shown
+    assert "compiling the step; on a CPU this takes about half a minute\nstep 1/8" in shown
     assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["3"]
 
     state = train(tiny_config(), tmp_path)
