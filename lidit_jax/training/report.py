@@ -6,7 +6,8 @@ import base64
 import html
 import json
 import math
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from lidit_jax.training.resume import flat_fields
 _PLOTTED = ("loss", "validation_loss", "validation_loss_ema")
 _SHOWN = {
     "loss": ("training loss", "{:.4f}"),
-    "validation_loss": ("validation loss", "{:.4f}"),
-    "validation_loss_ema": ("validation loss, averaged weights", "{:.4f}"),
+    "validation_loss": ("{validation}", "{:.4f}"),
+    "validation_loss_ema": ("{validation}, averaged weights", "{:.4f}"),
     "scene_score": ("score on scenes, averaged weights", "{:.1%}"),
-    "images_per_second": ("images/s", "{:.1f}"),
-    "step_seconds": ("seconds a step", "{:.3f}"),
+    "images_per_second": ("images/s, median", "{:.1f}"),
+    "step_seconds": ("seconds a step, median", "{:.3f}"),
     "data_wait_share": ("share of time waiting for data", "{:.1%}"),
     "goodput": ("goodput: share of all time in steps that count", "{:.1%}"),
     "device_memory_gib": ("largest use of a device's memory, GiB", "{:.2f}"),
@@ -30,6 +31,8 @@ _SHOWN = {
     "gradient_norm": ("gradient norm", "{:.3f}"),
     "applied": ("share of updates applied", "{:.1%}"),
 }
+_MEDIANS = ("images_per_second", "step_seconds")
+"""One interval says little: it may hold a validation, or another program's work."""
 _STYLE = "body{font:15px/1.5 system-ui;max-width:60em;margin:2em auto;padding:0 1em}"
 _STYLE += "td,th{padding:.1em 1em .1em 0;text-align:left}img{max-width:100%}"
 
@@ -37,31 +40,48 @@ _STYLE += "td,th{padding:.1em 1em .1em 0;text-align:left}img{max-width:100%}"
 def write_report(workdir: Path) -> None:
     """Writes `loss.png` and `report.html`, which needs no other file; nothing without records."""
     records = read_records(workdir / RECORDS)
-    if not plot_losses(records, workdir / "loss.png"):
+    settings = {}
+    if (workdir / "config.json").is_file():
+        settings = flat_fields(json.loads((workdir / "config.json").read_bytes()))
+    # A folder's pictures are all trained on (see `open_source`): that is no validation.
+    from_folder = settings.get("data.source") == "folder"
+    validation = "loss on every 20th training picture" if from_folder else "validation loss"
+    if not plot_losses(records, workdir / "loss.png", validation):
         return
     last: dict[str, float] = {}
     for record in records:
         last |= record
+    for name in _MEDIANS:
+        if name in last:
+            last[name] = statistics.median(record[name] for record in records if name in record)
     figures = [
-        (label, layout.format(last[name]))
+        (label.format(validation=validation), layout.format(last[name]))
         for name, (label, layout) in _SHOWN.items()
         if name in last
     ]
     parts = [f"<h1>{html.escape(workdir.name)}, step {last['step']}</h1>", _table(figures)]
+    parts += _by_time(last) + _by_module(last)
     parts.append(_picture(workdir / "loss.png"))
     parts += [_picture(grid) for grid in sorted((workdir / "images").glob("*.png"))[-1:]]
-    if (workdir / "config.json").is_file():
-        settings = flat_fields(json.loads((workdir / "config.json").read_bytes())).items()
-        parts.append(f"<details><summary>Configuration</summary>{_table(settings)}</details>")
+    if settings:
+        table = _table(settings.items())
+        parts.append(f"<details><summary>Configuration</summary>{table}</details>")
     page = f"<!doctype html><meta charset=utf-8><title>Run</title><style>{_STYLE}</style>"
     with atomic_file(workdir / "report.html") as file:
         file.write((page + "\n".join(parts)).encode())
 
 
-def plot_losses(records: Iterable[dict[str, Any]], target: Path) -> bool:
+def plot_losses(
+    records: Iterable[dict[str, Any]], target: Path, validation: str = "validation loss"
+) -> bool:
     """Draws training and validation losses over the steps; False when there are none.
 
     After a resume the last value of a repeated step counts.
+
+    Args:
+      records: the lines of `metrics.jsonl`.
+      target: the picture to write.
+      validation: what to call the validation loss.
     """
     import matplotlib
 
@@ -78,7 +98,8 @@ def plot_losses(records: Iterable[dict[str, Any]], target: Path) -> bool:
     figure, axes = plt.subplots(figsize=(8, 4.5))
     for name, points in sorted(curves.items()):
         steps = sorted(points)
-        axes.plot(steps, [points[s] for s in steps], label=name.replace("_", " "), marker=".")
+        label = _SHOWN[name][0].format(validation=validation)
+        axes.plot(steps, [points[s] for s in steps], label=label, marker=".")
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend()
@@ -88,9 +109,37 @@ def plot_losses(records: Iterable[dict[str, Any]], target: Path) -> bool:
     return True
 
 
-def _table(rows: Iterable[tuple[str, Any]]) -> str:
-    cells = (f"<tr><th>{html.escape(n)}<td>{html.escape(str(v))}</td></tr>" for n, v in rows)
-    return f"<table>{''.join(cells)}</table>"
+def _by_time(last: dict[str, float]) -> list[str]:
+    """The newest training loss in each part of time; nothing for an autoencoder."""
+    parts = _below("loss_by_time", last)
+    rows = [(part, f"{loss:.4f}") for part, loss in sorted(parts.items())]
+    caption = "Training loss by time of diffusion, from 0 (image) to 1 (noise)"
+    return [f"<h2>{caption}</h2>", _table(rows, ("time", "loss"))] if rows else []
+
+
+def _by_module(last: dict[str, float]) -> list[str]:
+    """The newest norms of each module's gradient and update."""
+    gradients, updates = _below("gradient_norm", last), _below("update_norm", last)
+    rows = [
+        (module, f"{gradients[module]:.2e}", f"{updates[module]:.2e}")
+        for module in sorted(gradients.keys() & updates.keys())
+    ]
+    header = ("module", "gradient", "update")
+    return ["<h2>Norms by module</h2>", _table(rows, header)] if rows else []
+
+
+def _below(name: str, values: dict[str, float]) -> dict[str, float]:
+    """The values whose names begin with `name/`, without that."""
+    start = f"{name}/"
+    return {key.removeprefix(start): values[key] for key in values if key.startswith(start)}
+
+
+def _table(rows: Iterable[tuple[Any, ...]], header: Sequence[str] = ()) -> str:
+    lines = ["".join(f"<th>{html.escape(name)}</th>" for name in header)] if header else []
+    for name, *values in rows:
+        cells = "".join(f"<td>{html.escape(str(value))}</td>" for value in values)
+        lines.append(f"<th>{html.escape(name)}</th>{cells}")
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _picture(file: Path) -> str:

@@ -130,6 +130,60 @@ def test_the_report_shows_settings_curve_and_newest_grid(tmp_path):
     assert "1.5" in page
 
 
+def test_the_report_shows_losses_by_time_and_norms_by_module(tmp_path):
+    with log(tmp_path) as run:
+        for step, loss in ((1, 0.75), (2, 0.5)):
+            run.scalars(step, {"loss": loss, "loss_by_time/0.00-0.25": loss / 2})
+        run.scalars(2, {"loss_by_time/0.75-1.00": 0.125})
+        run.scalars(2, {"gradient_norm/blocks": 0.03, "update_norm/blocks": 0.0004})
+    page = (tmp_path / "report.html").read_text()
+    assert "<th>0.00-0.25</th><td>0.2500</td>" in page, "the newest"
+    assert "<th>0.75-1.00</th><td>0.1250</td>" in page
+    assert "<th>blocks</th><td>3.00e-02</td><td>4.00e-04</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("source", "shown", "hidden"),
+    [
+        ("scenes", "validation loss", "every 20th"),
+        ("folder", "loss on every 20th training picture", "validation loss"),
+    ],
+)
+def test_the_report_calls_no_training_picture_validation(source, shown, hidden, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"source": source}}))
+    with log(tmp_path) as run:
+        run.scalars(1, {"loss": 1.0, "validation_loss": 2.0, "validation_loss_ema": 3.0})
+    page = (tmp_path / "report.html").read_text()
+    assert f"<th>{shown}</th><td>2.0000</td>" in page
+    assert f"<th>{shown}, averaged weights</th><td>3.0000</td>" in page
+    assert hidden not in page
+
+
+def test_speed_and_time_left_do_not_count_the_compiled_step(tmp_path, capsys):
+    with log(tmp_path) as run:
+        time.sleep(0.5)
+        run.start_clock(1, average(1.0))
+        run.accumulate(average(1.0))
+        assert "step_seconds" not in run.flush(1)
+        assert capsys.readouterr().out == "step 1/10  loss 1.0000\n"
+        time.sleep(0.02)
+        run.accumulate(average(1.0))
+        values = run.flush(3)
+        assert values["steps"] == 2
+        assert 0.01 <= values["step_seconds"] < 0.2
+        assert "0:00:0" in capsys.readouterr().out
+
+
+def test_the_report_shows_the_median_of_the_speed(tmp_path):
+    with log(tmp_path) as run:
+        for step, seconds in ((1, 0.2), (2, 0.3), (3, 9.0)):
+            speed = {"step_seconds": seconds, "images_per_second": 6 / seconds}
+            run.scalars(step, {"loss": 1.0} | speed)
+    page = (tmp_path / "report.html").read_text()
+    assert "<th>seconds a step, median</th><td>0.300</td>" in page
+    assert "<th>images/s, median</th><td>20.0</td>" in page
+
+
 def test_goodput_goes_on_over_restarts(tmp_path):
     for first_step in (0, 5):
         with log(tmp_path, first_step) as run:
