@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from lidit_jax.attention.dispatch import WORTH_A_KERNEL
 from lidit_jax.config import Config, ModelConfig
 from lidit_jax.models.flops import TextStream
 from lidit_jax.parallel.roofline import Split
@@ -61,6 +60,7 @@ def estimate_memory(
     streams: Sequence[TextStream],
     encoder_bytes: float = 0.0,
     lanes: int = 1,
+    kernel_from: int = 0,
 ) -> Memory:
     """The memory of one chip.
 
@@ -70,7 +70,8 @@ def estimate_memory(
       tokens: image tokens N.
       streams: the text.
       encoder_bytes: of the frozen language models; 0 with cached features.
-      lanes: channels to which the devices' memory pads a head: 128 on TPUs.
+      lanes: channels to which a kernel's results are padded, see `Generation`.
+      kernel_from: scores of one head, N x S, from which a kernel computes attention.
     """
     model, optimizer = config.model, config.optimizer
     shards = split.fsdp * split.tensor
@@ -84,7 +85,7 @@ def estimate_memory(
     second = _FULL if optimizer.name == "adamw" else 0
     gradients = 2 if split.parts > 1 else 1
     keys = sum(s.tokens - s.crop for s in streams)
-    attention = _Attention.of(model, tokens, keys, lanes)
+    attention = _Attention.of(model, tokens, keys, lanes, kernel_from)
     working = (_BRANCH_TENSORS * attention.padding[0] + 3 * model.mlp_ratio) / split.tensor * stream
     refining = _REFINER_TENSORS * _remembered(model) * (model.refiner.blocks + 1) * text
     temporaries = {
@@ -113,13 +114,14 @@ class _Attention(NamedTuple):
     """Keys S of those that plain attention computes."""
 
     @classmethod
-    def of(cls, model: ModelConfig, tokens: int, text_tokens: int, lanes: int) -> _Attention:
+    def of(
+        cls, model: ModelConfig, tokens: int, text_tokens: int, lanes: int, kernel_from: int
+    ) -> _Attention:
         """Self-attention of the image tokens, and theirs to the text."""
         head = model.width // model.heads
         whole = math.ceil(head / lanes) * lanes / head
         keys = tokens, text_tokens
-        # GPUs, which pad nothing, have a kernel for any number of tokens.
-        by_kernel = [lanes == 1 or tokens * k >= WORTH_A_KERNEL for k in keys]
+        by_kernel = [tokens * k >= kernel_from for k in keys]
         return cls(
             tuple(whole if kernel else 1.0 for kernel in by_kernel),
             sum(k for k, kernel in zip(keys, by_kernel, strict=True) if not kernel),

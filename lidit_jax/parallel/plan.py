@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lidit_jax.attention.dispatch import WORTH_A_KERNEL
 from lidit_jax.config import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.models.flops import TextStream, forward_flops
@@ -43,8 +44,6 @@ _ENCODERS = {
 }
 """Parameters and width of encoders, by the end of their names; of T5 the encoder's alone."""
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
-_LANES = 128
-"""Columns of a tile of a TPU's memory layout."""
 _ASSUMED = (8e9, 4096)
 """Parameters and width of an encoder that is not known."""
 """Width of the 7 to 8 billion parameter models that the recipes name."""
@@ -164,7 +163,8 @@ def plan(config: Config, topology: Topology, split: Split) -> Plan:
         config.model.heads,
         estimate_memory(
             *(config, split, tokens, text.streams, text.weights * text.online),
-            lanes=1 if topology.generation.is_gpu else _LANES,
+            lanes=topology.generation.lanes,
+            kernel_from=0 if topology.generation.is_gpu else WORTH_A_KERNEL,
         ),
         predict(work, topology, split),
         work.counted,

@@ -85,8 +85,8 @@ slice of v5p or tpu7x were gathered by summing zeros, until a flag that `lidit t
 Of memory: `dots` kept the float32 scores of plain attention, a quarter of what the 1B needs at 256
 px; it keeps only products of weights now. Refiners outside of the policy kept their gathered
 weights whole until the backward pass: under it, 0.7 GiB of 14.5 on v5e come back, and nothing more
-is sent. On v4 to v6e the kernel's results are kept in lanes of 128 channels, so that heads of 64
-take twice their bytes; on tpu7x they do not, where the formula says too much.
+is sent. The kernel's results are kept in lanes of 128 channels, so that heads of 64 take twice
+their bytes; on tpu7x their tokens lie in the lanes, and they do not.
 """
 
 

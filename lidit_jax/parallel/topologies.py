@@ -43,6 +43,9 @@ class Generation:
     hides_sums: bool = False
     """Whether sums of gradients run beside other work: in compiled programs they do on tpu7x, whose
     SparseCores do them, and on no TPU before it. Assumed of GPUs."""
+    lanes: int = 128
+    """Channels to which attention's results are padded in memory. In compiled programs of tpu7x
+    they are not: its kernels' tokens lie in the lanes."""
 
     @property
     def is_gpu(self) -> bool:
@@ -62,16 +65,19 @@ GENERATIONS = {
             *("tpu7x", 1153.5e12, 94.75 * GIB, 3.7e12, 45e9, 3, 6.25e9, 9216, 256),
             devices_a_chip=2,
             hides_sums=True,
+            lanes=1,
         ),
         # Nine tenths of the memory (`xla_flags`), one 400 Gb/s adapter a GPU, and the 80% of the
         # peak that the best product reaches (github.com/stas00/ml-engineering, MAMF table).
         Generation(
             *("h100", 989e12, 71.6 * GIB, 3.35e12, 450e9, 0, 50e9, 4096, 16, 0.8),
             hides_sums=True,
+            lanes=1,
         ),
         Generation(
             *("h200", 989e12, 126.3 * GIB, 4.8e12, 450e9, 0, 50e9, 4096, 16, 0.8),
             hides_sums=True,
+            lanes=1,
         ),
     )
 }

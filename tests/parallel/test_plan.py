@@ -96,25 +96,25 @@ def test_stronger_recomputation_keeps_less():
 @pytest.mark.parametrize(
     ("tokens", "lanes", "padding"),
     [(4096, 128, 2.0), (4096, 1, 1.0), (256, 128, 1.0)],
-    ids=["splash keeps heads of 64 in 128 lanes", "a GPU pads nothing", "nor does plain attention"],
+    ids=["splash keeps heads of 64 in 128 lanes", "tpu7x pads nothing", "nor plain attention"],
 )
 def test_narrow_heads_are_padded_by_the_kernel(tokens, lanes, padding):
     config, streams = changed(TEN, "model", remat="attention"), planned().text.streams
-    split = Split(data=4, fsdp=256)
-    kept = estimate_memory(config, split, tokens, streams, lanes=lanes).kept
+    options = {"lanes": lanes, "kernel_from": 2**17}
+    kept = estimate_memory(config, Split(data=4, fsdp=256), tokens, streams, **options).kept
     activation = 4 * tokens * 2816 * 2
     # A block's input and the results of its two attentions.
     assert kept == 48 * (1 + 2 * padding) * activation
 
 
 def test_scores_of_plain_attention_count_where_nothing_is_recomputed():
-    def kept(lanes):
-        config = changed(TEN, "model", remat="none")
-        split, streams = Split(data=4, fsdp=256), planned().text.streams
-        return estimate_memory(config, split, 256, streams, lanes=lanes).kept
+    def kept(kernel_from):
+        config, split = changed(TEN, "model", remat="none"), Split(data=4, fsdp=256)
+        streams = planned().text.streams
+        return estimate_memory(config, split, 256, streams, kernel_from=kernel_from).kept
 
     scores = 44 * 256 * (256 + 200)  # of an image: those among its tokens, and to the text
-    assert kept(128) - kept(1) == 48 * 4 * 6 * scores
+    assert kept(2**17) - kept(0) == 48 * 4 * 6 * scores
 
 
 def test_text_costs_what_the_design_says():

@@ -51,9 +51,9 @@ def test_rows_of_weak_scaling_are_known_by_their_words():
 
 
 def test_the_formula_of_memory_follows_the_compiler():
-    """Within a twelfth of what a device needs, whatever the recipe, the policy and the slice."""
+    """Within a twentieth of what a device needs, whatever the recipe, the policy and the slice."""
     for file in (DOCS / "compiled").glob("*.json"):
         facts = json.loads(file.read_text())
         needed = facts["compiled"]["arguments"] + facts["compiled"]["temporaries"]
         found = planned_again(facts).memory.total
-        assert found == pytest.approx(needed, rel=0.08), file.name
+        assert found == pytest.approx(needed, rel=0.05), file.name
