@@ -117,7 +117,8 @@ def _write_plan(options: argparse.Namespace) -> int:
             refusal = error
     nearest = nearest_that_fits(config, chosen) if refusal or chosen.free < 0 else None
     facts = {"recipe": options.config} | report(
-        chosen, options.images, options.price_per_chip_hour, compiled, nearest, wider
+        *(chosen, options.images, options.price_per_chip_hour, compiled, nearest, wider),
+        refused=refusal is not None,
     )
     print_plan(chosen, facts)
     if layout := _unused_layout(options):
@@ -134,14 +135,18 @@ def _write_plan(options: argparse.Namespace) -> int:
 
 def _unused_layout(options: argparse.Namespace) -> str:
     """The recipe with its own layout for this topology, where no other was asked for."""
+    from lidit_jax.recipe_choices import SLICES
     from lidit_jax.recipes import recipe_choices
 
     name, _, words = options.config.partition(":")
     chosen = [word for word in words.split(",") if word]
     placements = recipe_choices(name).placements
-    if options.search or options.mesh or options.topology not in placements.keys() - set(chosen):
+    several = [word for word, count in SLICES.items() if count == options.slices]
+    asked_for = options.search or options.mesh or placements.keys() & set(chosen)
+    known = options.topology in placements and (several or options.slices == 1)
+    if asked_for or not known:
         return ""
-    return f"{name}:{','.join([*chosen, options.topology])}"
+    return f"{name}:{','.join([*chosen, options.topology, *several])}"
 
 
 def _plan(options: argparse.Namespace) -> tuple[Config, Plan]:

@@ -46,7 +46,6 @@ _ENCODERS = {
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 _ASSUMED = (8e9, 4096)
 """Parameters and width of an encoder that is not known."""
-"""Width of the 7 to 8 billion parameter models that the recipes name."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ def report(
     compiled: CompiledPlan | None = None,
     nearest: Plan | None = None,
     wider: Plan | None = None,
+    *,
+    refused: bool = False,
 ) -> dict[str, Any]:
     """All figures, in bytes, seconds, operations and units of the price.
 
@@ -52,6 +54,7 @@ def report(
       compiled: what the TPU compiler says, where it was asked.
       nearest: the plan that fits, where this one does not.
       wider: the plan with heads of 128 channels, where these are narrower.
+      refused: whether the compiler was asked and did not take it.
     """
     memory = plan.memory
     return {
@@ -63,7 +66,7 @@ def report(
         "parameters": plan.parameters,
         "memory_bytes_a_device": asdict(memory) | {"total": memory.total},
         "hbm_bytes_a_device": plan.topology.generation.memory,
-        "fits": bool(compiled) or plan.free >= 0,
+        "fits": bool(compiled) or (plan.free >= 0 and not refused),
         "nearest_that_fits": nearest and describe(nearest),
         "with_heads_of_128": wider
         and {
@@ -280,8 +283,10 @@ def _fits(plan: Plan, facts: dict[str, Any]) -> str:
     if compiled := facts["compiled"]:
         free = size - compiled["total"]
         return f"yes: it compiles; {free / GIB:.1f} GiB ({free / size:.0%}) of the HBM stay free"
-    if plan.free >= 0:
+    if facts["fits"]:
         return f"yes, {plan.free / GIB:.1f} GiB ({plan.free_share:.0%}) of the HBM stay free"
     nearest = facts["nearest_that_fits"]
     remedy = f"the nearest that fits: {nearest}" if nearest else "no larger slice is built"
+    if plan.free >= 0:
+        return f"no, the compiler refuses it; {remedy}"
     return f"no, {-plan.free / GIB:.1f} GiB too much a device; {remedy}"

@@ -281,6 +281,10 @@ def test_the_layout_of_the_recipe_is_pointed_at_where_it_is_not_used(capsys):
     assert hint in capsys.readouterr().out
     assert main(["plan", "--config=lidit_10b:1024px,v5p:8x8x16", "--topology=v5p:8x8x16"]) == 0
     assert "This recipe has a layout" not in capsys.readouterr().out
+    assert main(["plan", "--config=lidit_10b", "--topology=v5p:8x8x16", "--slices=2"]) == 0
+    assert "--config=lidit_10b:v5p:8x8x16,2slices" in capsys.readouterr().out
+    assert main(["plan", "--config=lidit_10b:v5p:4x8x8", "--topology=v5p:8x8x16"]) == 0
+    assert "This recipe has a layout" not in capsys.readouterr().out, "one was asked for"
 
 
 def test_mistakes_in_a_plan_get_one_line(capsys):
@@ -324,7 +328,10 @@ def test_what_the_compiler_refuses_is_planned_all_the_same(tmp_path, capsys, mon
     shown = capsys.readouterr()
     assert "predicted step" in shown.out
     assert "refuses this plan: too large: try v5e:16x16, " in shown.err
-    assert json.loads(file.read_text())["nearest_that_fits"]
+    assert "no, the compiler refuses it; the nearest that fits: v5e" in " ".join(shown.out.split())
+    facts = json.loads(file.read_text())
+    assert facts["nearest_that_fits"]
+    assert facts["fits"] is False
 
 
 def test_sizes_of_known_encoders_are_theirs_and_of_others_assumed_aloud():
