@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from lidit_jax.commands import bench, convert, doctor, evaluate, export, plan, sample, train, tune
 from lidit_jax.errors import LiditError
-from lidit_jax.paths import cache_dir
+from lidit_jax.io.paths import cache_dir
 
 _COMMANDS = (train, sample, evaluate, export, convert, plan, bench, tune, doctor)
 

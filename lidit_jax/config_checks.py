@@ -12,7 +12,7 @@ from typing import Any
 
 from lidit_jax.config import Config, VAEConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.paths import local_path
+from lidit_jax.io.paths import local_path
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.position": ("conv", "rope", "sincos", "conv+rope", "conv+sincos"),

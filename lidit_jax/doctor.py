@@ -15,8 +15,8 @@ from typing import Literal
 from lidit_jax import cuda
 from lidit_jax.encoders import sources
 from lidit_jax.errors import LiditError
-from lidit_jax.output import writable_folder
-from lidit_jax.paths import PACKAGED, cache_dir
+from lidit_jax.io.output import writable_folder
+from lidit_jax.io.paths import PACKAGED, cache_dir
 
 _SHOWN_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers")
 _ATTENTION = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lidit_jax.errors import LiditError
-from lidit_jax.output import atomic_file
+from lidit_jax.io.output import atomic_file
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ import jax
 
 from lidit_jax.config import Config
 from lidit_jax.errors import LiditError
-from lidit_jax.paths import PACKAGED, to_path
+from lidit_jax.io.paths import PACKAGED, to_path
 from lidit_jax.recipes import config_from_json
 from lidit_jax.training.checkpoint import Checkpoints
 from lidit_jax.weights.bundle import describe_bundle, is_bundle, load_bundle

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lidit_jax.output import atomic_file
-from lidit_jax.paths import cache_dir
+from lidit_jax.io.output import atomic_file
+from lidit_jax.io.paths import cache_dir
 
 _FILE = "attention_tiles.json"
 FoundBy = Literal["time", "schedule"]

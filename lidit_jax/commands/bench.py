@@ -12,7 +12,7 @@ from typing import Any
 from lidit_jax.benchmarks import KINDS
 from lidit_jax.commands.arguments import add_command, positive_int
 from lidit_jax.errors import LiditError
-from lidit_jax.output import atomic_file, writable_file
+from lidit_jax.io.output import atomic_file, writable_file
 
 _EXAMPLES = """\
   lidit bench attention --config=lidit_10b --config.data.image_size=1024 --batch=4

@@ -7,8 +7,8 @@ from typing import Any
 
 from lidit_jax.commands.arguments import CHECKPOINT_HELP, add_command
 from lidit_jax.errors import LiditError
-from lidit_jax.output import writable_folder
-from lidit_jax.paths import local_path
+from lidit_jax.io.output import writable_folder
+from lidit_jax.io.paths import local_path
 
 _EXAMPLES = """\
   lidit convert to-torch demo torch-demo                then, without JAX:

@@ -14,8 +14,8 @@ from lidit_jax.commands.arguments import (
     positive_int,
 )
 from lidit_jax.errors import LiditError
-from lidit_jax.output import writable_folder
-from lidit_jax.paths import to_path
+from lidit_jax.io.output import writable_folder
+from lidit_jax.io.paths import to_path
 
 _EXAMPLES = """\
   lidit eval scenes --checkpoint=demo

@@ -7,9 +7,9 @@ import shutil
 from typing import Any
 
 from lidit_jax.commands.arguments import add_command
-from lidit_jax.output import writable_folder
-from lidit_jax.paths import to_path
-from lidit_jax.staging import written_here
+from lidit_jax.io.bucket_sync import written_here
+from lidit_jax.io.output import writable_folder
+from lidit_jax.io.paths import to_path
 
 _EXAMPLES = """\
   lidit export --checkpoint=runs/demo --out=my-model

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lidit_jax.commands.arguments import add_command, positive_int, price
 from lidit_jax.errors import LiditError
-from lidit_jax.output import writable_file
+from lidit_jax.io.output import writable_file
 
 if TYPE_CHECKING:
     from lidit_jax.config import Config

@@ -26,8 +26,8 @@ from lidit_jax.commands.sample_inputs import (
     size_of_aspect,
 )
 from lidit_jax.errors import LiditError
-from lidit_jax.output import writable_folder
-from lidit_jax.paths import to_path
+from lidit_jax.io.output import writable_folder
+from lidit_jax.io.paths import to_path
 
 if TYPE_CHECKING:
     from lidit_jax.config import MeshConfig

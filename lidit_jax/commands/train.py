@@ -9,8 +9,8 @@ from typing import Any
 
 from lidit_jax.commands.arguments import add_command
 from lidit_jax.errors import LiditError
-from lidit_jax.output import writable_folder
-from lidit_jax.paths import to_path
+from lidit_jax.io.output import writable_folder
+from lidit_jax.io.paths import to_path
 
 _LARGEST_STATUS = 255
 _EXAMPLES = """\

@@ -10,7 +10,7 @@ from typing import Any
 
 from lidit_jax.commands.arguments import add_command, positive_int
 from lidit_jax.errors import LiditError
-from lidit_jax.output import atomic_file, writable_file
+from lidit_jax.io.output import atomic_file, writable_file
 
 _EXAMPLES = """\
   lidit tune attention                                    on a TPU: by time, for the 1B recipe

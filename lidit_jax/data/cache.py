@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from lidit_jax.errors import LiditError
-from lidit_jax.output import writable_folder
-from lidit_jax.paths import cache_dir, in_bucket
-from lidit_jax.staging import upload_folder
+from lidit_jax.io.bucket_sync import upload_folder
+from lidit_jax.io.output import writable_folder
+from lidit_jax.io.paths import cache_dir, in_bucket
 
 _COMPLETE = "complete.json"
 

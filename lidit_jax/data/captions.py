@@ -11,8 +11,8 @@ from lidit_jax.data.caption_tokens import CaptionTokens, tokenize_captions
 from lidit_jax.data.latents import ImageSource
 from lidit_jax.data.text_features import TextFeatures, prepare_text_features
 from lidit_jax.encoders.conditions import PromptEncoders
-from lidit_jax.output import atomic_file
-from lidit_jax.progress import progress_bar
+from lidit_jax.io.output import atomic_file
+from lidit_jax.io.progress import progress_bar
 
 
 def read_captions(source: ImageSource, folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ from lidit_jax.data.folder import FolderSource
 from lidit_jax.data.latents import ImageSource
 from lidit_jax.data.scenes.source import SceneSource
 from lidit_jax.errors import LiditError
-from lidit_jax.paths import local_path
+from lidit_jax.io.paths import local_path
 
 _VALIDATION_STRIDE = 20
 

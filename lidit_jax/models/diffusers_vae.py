@@ -13,10 +13,10 @@ import flax.traverse_util
 import safetensors.numpy
 
 from lidit_jax.errors import LiditError
+from lidit_jax.io.output import atomic_file
 from lidit_jax.models.autoencoder_kl import AutoencoderKL
 from lidit_jax.models.latent_model import boxed_shapes
 from lidit_jax.models.tiny_autoencoder import TinyAutoencoder
-from lidit_jax.output import atomic_file
 from lidit_jax.weights.hub import download
 from lidit_jax.weights.huggingface import load_params, read_json
 from lidit_jax.weights.vae_tables import diffusers_table, to_diffusers

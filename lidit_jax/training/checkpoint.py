@@ -18,8 +18,8 @@ from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
 from lidit_jax.config import TrainingConfig
 from lidit_jax.errors import LiditError
+from lidit_jax.io.paths import in_bucket
 from lidit_jax.migrations import FORMAT, migrate
-from lidit_jax.paths import in_bucket
 from lidit_jax.training.checksums import checksums, refuse_changes
 from lidit_jax.training.orbax_s3 import teach_orbax
 from lidit_jax.training.state import TrainState

@@ -19,10 +19,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lidit_jax.config import TrainingConfig
 from lidit_jax.errors import LiditError
+from lidit_jax.io.output import atomic_file
+from lidit_jax.io.paths import local_path
 from lidit_jax.migrations import FORMAT, migrate
-from lidit_jax.output import atomic_file
 from lidit_jax.parallel.distributed import from_all, say_once
-from lidit_jax.paths import local_path
 from lidit_jax.training.checkpoint import CHECKSUMS, reason
 from lidit_jax.training.checksums import checksums, refuse_changes
 from lidit_jax.training.state import TrainState

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from lidit_jax.config import Config
 from lidit_jax.data.pipeline import evaluation_batches
-from lidit_jax.output import atomic_file
+from lidit_jax.io.output import atomic_file
 from lidit_jax.parallel.distributed import meet
 from lidit_jax.parallel.mesh import (
     BATCH_AXES,

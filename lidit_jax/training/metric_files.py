@@ -20,8 +20,8 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
-from lidit_jax.paths import in_bucket
-from lidit_jax.staging import Staging
+from lidit_jax.io.bucket_sync import Staging
+from lidit_jax.io.paths import in_bucket
 
 RECORDS = "metrics.jsonl"
 _FLUSH_SECONDS = 20

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 
 from lidit_jax.config import TrainingConfig
+from lidit_jax.io.bucket_sync import written_here
 from lidit_jax.parallel.distributed import any_process
-from lidit_jax.staging import written_here
 
 REQUEST = "profile-now"
 """The file in the workdir that asks for a profile; SIGUSR1 to any process does too."""

@@ -20,8 +20,8 @@ import safetensors.numpy
 
 from lidit_jax.config import Config
 from lidit_jax.errors import LiditError
+from lidit_jax.io.output import atomic_file
 from lidit_jax.migrations import FORMAT, migrate
-from lidit_jax.output import atomic_file
 from lidit_jax.recipes import config_from_json
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"

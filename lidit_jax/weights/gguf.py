@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lidit_jax.errors import LiditError
-from lidit_jax.paths import cache_dir
+from lidit_jax.io.paths import cache_dir
 from lidit_jax.weights.tables import GGUF_DECODER
 from lidit_jax.weights.tensor_writer import TensorSpec, write_tensors
 

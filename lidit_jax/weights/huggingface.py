@@ -14,7 +14,7 @@ import flax.traverse_util
 from jax.sharding import Sharding
 
 from lidit_jax.errors import LiditError
-from lidit_jax.progress import progress_bar
+from lidit_jax.io.progress import progress_bar
 from lidit_jax.weights.mapped_tensors import list_tensors
 from lidit_jax.weights.plan import plan_placements, shortened
 from lidit_jax.weights.streaming import stream

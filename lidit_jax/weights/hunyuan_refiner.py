@@ -25,8 +25,8 @@ import safetensors.numpy
 
 from lidit_jax.config import RefinerConfig
 from lidit_jax.errors import LiditError
+from lidit_jax.io.output import atomic_file
 from lidit_jax.models.refiner import LinguisticRefiner
-from lidit_jax.output import atomic_file
 from lidit_jax.weights.huggingface import load_params, read_json, safetensors_files
 from lidit_jax.weights.tables import Rule
 

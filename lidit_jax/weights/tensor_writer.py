@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from lidit_jax.errors import LiditError
-from lidit_jax.output import atomic_file
+from lidit_jax.io.output import atomic_file
 
 SHARD_BYTES = 5 * 10**9
 """Most bytes of tensors in a file, as on the Hugging Face hub."""

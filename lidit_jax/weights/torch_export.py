@@ -23,8 +23,8 @@ import numpy as np
 
 from lidit_jax.config import Config
 from lidit_jax.errors import LiditError
+from lidit_jax.io.output import atomic_file
 from lidit_jax.migrations import FORMAT as DESCRIPTION_FORMAT
-from lidit_jax.output import atomic_file
 from lidit_jax.weights.checkpoint_source import Source, check_shapes
 from lidit_jax.weights.gguf import file_sha256
 from lidit_jax.weights.tensor_writer import (

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lidit_jax import paths
 from lidit_jax.cli import main
 from lidit_jax.errors import LiditError
-from lidit_jax.paths import in_bucket, local_path, to_path
+from lidit_jax.io import paths
+from lidit_jax.io.paths import in_bucket, local_path, to_path
 
 
 def test_a_plain_name_is_a_path_of_this_machine():

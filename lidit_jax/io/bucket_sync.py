@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from lidit_jax.paths import in_bucket
+from lidit_jax.io.paths import in_bucket
 
 _BYTES_PER_SECOND = 1e6
 

@@ -16,10 +16,10 @@ from fsspec.config import conf
 from lidit_jax.cli import main
 from lidit_jax.data.cache import fill
 from lidit_jax.errors import LiditError
-from lidit_jax.output import atomic_file, writable_folder
-from lidit_jax.paths import to_path
+from lidit_jax.io.bucket_sync import Staging
+from lidit_jax.io.output import atomic_file, writable_folder
+from lidit_jax.io.paths import to_path
 from lidit_jax.saved_model import load_model
-from lidit_jax.staging import Staging
 from lidit_jax.training.checkpoint import Checkpoints
 from lidit_jax.training.loop import train
 from tests import fake_gcs

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lidit_jax.errors import LiditError
-from lidit_jax.paths import in_bucket
+from lidit_jax.io.paths import in_bucket
 
 
 @contextmanager
