@@ -13,7 +13,7 @@ Choices behind the colon, in any order: `1024px` for the second stage (its 100,0
 a topology of the table, `2slices` or `4slices` of it, `head128` for 22 heads of 128 channels
 instead of 44 of 64 (the same parameters, faster on TPUs), `bf16moments` for half-size first
 moments, `online` to encode captions while training. XLA's flags follow the chips
-(`lidit_jax/parallel/xla_flags.py`). See lidit_1b.py about encoders and autoencoder. 2816 = 256 *
+(`lidit_jax/hardware/xla_flags.py`). See lidit_1b.py about encoders and autoencoder. 2816 = 256 *
 11: the width divides over at most 256 devices; 32 of them, with 88 rows each, is the most that
 needs no padding (docs/plans.md, "Compiled"), and 64 or 128, padded by a tenth, leave v5e and v6e
 the memory.

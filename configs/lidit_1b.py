@@ -10,7 +10,7 @@ Expected: T2I-CompBench colour 74.08, shape 59.34, texture 69.59; GenEval 0.60; 
 Choices behind the colon, in any order: a topology of the table, `2slices` or `4slices` of it,
 `head128` for heads of 128 channels instead of 72 (the same parameters, faster on TPUs), `online` to
 encode captions while training instead of reading 49 TB of features. XLA's flags follow the chips
-(`lidit_jax/parallel/xla_flags.py`). 1152 = 128 * 9: the width divides over at most 128 devices; 16
+(`lidit_jax/hardware/xla_flags.py`). 1152 = 128 * 9: the width divides over at most 128 devices; 16
 of them, with 72 rows each, is the most that needs no padding (docs/plans.md, "Compiled").
 
 The encoders named below are public stand-ins for the paper's LLaMA3-8B and Qwen1.5-7B, which its

@@ -118,7 +118,7 @@ def _prepare_environment() -> None:
 
     from absl import flags, logging
 
-    from lidit_jax.parallel.libtpu import prepare_libtpu
+    from lidit_jax.hardware.libtpu import prepare_libtpu
 
     prepare_libtpu()
     # Orbax logs whole tracebacks of errors that it raises too, and that commands report in a line;

@@ -12,9 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from lidit_jax import cuda
 from lidit_jax.encoders import sources
 from lidit_jax.errors import LiditError
+from lidit_jax.hardware import cuda
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import PACKAGED, cache_dir
 

@@ -13,7 +13,7 @@ from typing import Any
 import ml_collections
 
 from lidit_jax.errors import LiditError
-from lidit_jax.parallel.topologies import parse_topology
+from lidit_jax.hardware.topologies import parse_topology
 
 SLICES = {"2slices": 2, "4slices": 4}
 """Slices joined by the data-centre network: copies of the model."""

@@ -3,8 +3,8 @@
 import pytest
 
 from lidit_jax.errors import LiditError
+from lidit_jax.hardware.topologies import parse_topology
 from lidit_jax.parallel.plan_mesh import check_split, recipe_mesh
-from lidit_jax.parallel.topologies import parse_topology
 from lidit_jax.recipe_choices import SLICES
 from lidit_jax.recipes import load_recipe, recipe_choices
 

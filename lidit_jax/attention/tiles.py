@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from lidit_jax.attention.tuned import Shape, tuned_tiles
-from lidit_jax.parallel.devices import tpu_generation
+from lidit_jax.hardware.devices import tpu_generation
 
 LANES = 128
 """Every tile is a multiple of the width of a vector register."""

@@ -96,7 +96,7 @@ def _with_rates(row: dict[str, Any]) -> dict[str, Any]:
     """Adds items and operations a second, and the share of the device's peak."""
     if "error" in row:
         return row
-    from lidit_jax.parallel.devices import peak_of_kind
+    from lidit_jax.hardware.devices import peak_of_kind
 
     seconds = row["median_seconds"]
     row["items_per_second"] = row["items"] / seconds

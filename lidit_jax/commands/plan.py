@@ -151,11 +151,11 @@ def _unused_layout(options: argparse.Namespace) -> str:
 
 def _plan(options: argparse.Namespace) -> tuple[Config, Plan]:
     """The run, with the plan's policy and parts, and its plan."""
+    from lidit_jax.hardware.topologies import parse_topology
     from lidit_jax.parallel.plan import plan
     from lidit_jax.parallel.plan_mesh import parse_mesh, recipe_mesh
     from lidit_jax.parallel.plan_report import print_ranking
     from lidit_jax.parallel.plan_search import search
-    from lidit_jax.parallel.topologies import parse_topology
     from lidit_jax.recipes import load_recipe
 
     config = load_recipe(options.config, options.overrides)

@@ -78,8 +78,8 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def run(options: argparse.Namespace) -> int:
     """Checks recipe and workdir, then trains."""
+    from lidit_jax.hardware.xla_flags import apply_flags
     from lidit_jax.parallel.distributed import join_processes, say_once
-    from lidit_jax.parallel.xla_flags import apply_flags
     from lidit_jax.recipes import load_recipe
     from lidit_jax.training.stopping import StoppedAtOnce, stop_at_once
 

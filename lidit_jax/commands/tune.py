@@ -65,7 +65,7 @@ def _tune(options: argparse.Namespace) -> int:
 
     from lidit_jax.attention.tuned import Shape, keep_tiles
     from lidit_jax.attention.tuning import SMALLEST_SLICE, candidates, rank
-    from lidit_jax.parallel.devices import tpu_generation
+    from lidit_jax.hardware.devices import tpu_generation
 
     device = jax.devices()[0]
     on_device = not options.generation

@@ -19,9 +19,9 @@ from lidit_jax.config import Config
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.dropout import sample_keys
 from lidit_jax.errors import LiditError
+from lidit_jax.hardware.libtpu import prepare_libtpu
 from lidit_jax.models.flops import TextStream
 from lidit_jax.models.lidit import LIDiT
-from lidit_jax.parallel.libtpu import prepare_libtpu
 from lidit_jax.parallel.mesh import batch_sharding, replicated
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
 from lidit_jax.training.optimizers import make_optimizer

@@ -10,14 +10,14 @@ from typing import Any
 
 from lidit_jax.config import Config, MeshConfig
 from lidit_jax.errors import LiditError
+from lidit_jax.hardware.topologies import Topology
+from lidit_jax.hardware.xla_flags import FLAGS
 from lidit_jax.parallel.ahead_of_time import lower_train_step, topology_devices
 from lidit_jax.parallel.collectives import Traffic, find_collectives, traffic
 from lidit_jax.parallel.hlo import parse_program
 from lidit_jax.parallel.hlo_cost import program_cost
 from lidit_jax.parallel.mesh import AXES, make_mesh
 from lidit_jax.parallel.plan import Plan
-from lidit_jax.parallel.topologies import Topology
-from lidit_jax.parallel.xla_flags import FLAGS
 
 
 class CompilerRefusalError(LiditError):

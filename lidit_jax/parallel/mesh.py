@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lidit_jax.config import Config, MeshConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.parallel.devices import without_stored_programs
+from lidit_jax.hardware.devices import without_stored_programs
 
 AXES = ("replica", "data", "fsdp", "context", "tensor")
 """From the slowest network to the fastest: slices, copies, split weights, split images, split

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lidit_jax.attention.dispatch import WORTH_A_KERNEL
 from lidit_jax.config import Config
 from lidit_jax.errors import LiditError
+from lidit_jax.hardware.topologies import Topology
 from lidit_jax.models.flops import TextStream, forward_flops
 from lidit_jax.parallel.memory import (
     Memory,
@@ -24,7 +25,6 @@ from lidit_jax.parallel.roofline import (
     Work,
     predict,
 )
-from lidit_jax.parallel.topologies import Topology
 
 _AVERAGES_BYTES = 8.0
 """Read and written for a parameter's average."""

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lidit_jax.hardware.topologies import GIB
 from lidit_jax.parallel.calibration import held_out, summary
 from lidit_jax.parallel.compiled_plan import CompiledPlan
 from lidit_jax.parallel.plan import Plan
-from lidit_jax.parallel.topologies import GIB
 
 _OWNERS = {
     "parameters": "weights, in float32",

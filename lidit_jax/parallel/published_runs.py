@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lidit_jax.hardware.topologies import Topology, parse_topology
 from lidit_jax.parallel.roofline import Recomputed, Split, Work
-from lidit_jax.parallel.topologies import Topology, parse_topology
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from lidit_jax.hardware.topologies import GIB, parse_topology
 from lidit_jax.parallel import weak_scaling
 from lidit_jax.parallel.calibration import summary
 from lidit_jax.parallel.compiled_plan import restored
@@ -15,7 +16,6 @@ from lidit_jax.parallel.plan_mesh import recipe_mesh
 from lidit_jax.parallel.plan_report import add_predicted, describe
 from lidit_jax.parallel.plan_search import search
 from lidit_jax.parallel.roofline import CONSTANTS, Split
-from lidit_jax.parallel.topologies import GIB, parse_topology
 from lidit_jax.recipe_choices import SLICES
 from lidit_jax.recipes import load_recipe, recipe_choices
 

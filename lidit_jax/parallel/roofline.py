@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lidit_jax.parallel.topologies import Topology
+from lidit_jax.hardware.topologies import Topology
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lidit_jax.config import Config
+from lidit_jax.hardware.topologies import GIB, parse_topology
 from lidit_jax.parallel.memory import modulation_parameters
 from lidit_jax.parallel.plan import Plan, plan
 from lidit_jax.parallel.plan_mesh import recipe_mesh
 from lidit_jax.parallel.roofline import Split, ring_share
-from lidit_jax.parallel.topologies import GIB, parse_topology
 from lidit_jax.recipes import load_recipe
 
 _RECIPE = "lidit_10b:1024px,head128,v5p:8x8x16"

@@ -18,8 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lidit_jax.config import Config
 from lidit_jax.evaluation.images import captioned_grid
+from lidit_jax.hardware.devices import peak_flops
 from lidit_jax.io.output import atomic_file
-from lidit_jax.parallel.devices import peak_flops
 from lidit_jax.training.goodput import Goodput
 from lidit_jax.training.metric_files import MetricFiles
 from lidit_jax.training.report import write_report

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from lidit_jax.parallel.topologies import GENERATIONS
+from lidit_jax.hardware.topologies import GENERATIONS
 
 _SPELLINGS = {
     "v4": ("v4",),

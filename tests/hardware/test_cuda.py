@@ -4,9 +4,10 @@ from importlib import metadata
 
 import pytest
 
-from lidit_jax import cuda, doctor
+from lidit_jax import doctor
 from lidit_jax.attention import gpu
-from lidit_jax.cuda import Plugin
+from lidit_jax.hardware import cuda
+from lidit_jax.hardware.cuda import Plugin
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from lidit_jax.parallel import xla_flags
-from lidit_jax.parallel.xla_flags import FLAGS, MULTISLICE, apply_flags, detect_generation
+from lidit_jax.hardware import xla_flags
+from lidit_jax.hardware.xla_flags import FLAGS, MULTISLICE, apply_flags, detect_generation
 
 
 @pytest.mark.parametrize(

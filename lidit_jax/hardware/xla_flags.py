@@ -15,8 +15,8 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lidit_jax import cuda
-from lidit_jax.parallel.libtpu import has_tpu
+from lidit_jax.hardware import cuda
+from lidit_jax.hardware.libtpu import has_tpu
 
 _BLACKWELL = (10, 0)
 """Compute capability of B200, and of all later GPUs."""

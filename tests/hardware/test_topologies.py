@@ -3,7 +3,7 @@
 import pytest
 
 from lidit_jax.errors import LiditError
-from lidit_jax.parallel.topologies import larger_topologies, parse_topology
+from lidit_jax.hardware.topologies import larger_topologies, parse_topology
 
 
 @pytest.mark.parametrize(
