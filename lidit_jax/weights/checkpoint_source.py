@@ -18,7 +18,7 @@ from lidit_jax.recipes import config_from_json
 from lidit_jax.saved_model import model_folder, open_workdir
 from lidit_jax.weights.bundle import is_bundle
 from lidit_jax.weights.mapped_tensors import list_tensors, map_file
-from lidit_jax.weights.plan import shortened
+from lidit_jax.weights.placement import shortened
 
 
 class Source(Protocol):

@@ -16,7 +16,7 @@ from jax.sharding import Sharding
 from lidit_jax.errors import LiditError
 from lidit_jax.io.progress import progress_bar
 from lidit_jax.weights.mapped_tensors import list_tensors
-from lidit_jax.weights.plan import plan_placements, shortened
+from lidit_jax.weights.placement import plan_placements, shortened
 from lidit_jax.weights.streaming import stream
 from lidit_jax.weights.tables import Rule
 

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from lidit_jax.errors import LiditError
 from lidit_jax.weights.int8 import Int8Weight, quantize
 from lidit_jax.weights.mapped_tensors import map_file
-from lidit_jax.weights.plan import Placement, shortened
+from lidit_jax.weights.placement import Placement, shortened
 
 _PIECE_BYTES = 1 << 26
 """Tensors that stand alone (embeddings) are put in pieces of rows of at most this size."""

@@ -22,7 +22,7 @@ from lidit_jax.weights.checkpoint_source import compare_shapes, parameter_shapes
 from lidit_jax.weights.gguf import file_sha256
 from lidit_jax.weights.huggingface import safetensors_files
 from lidit_jax.weights.mapped_tensors import MappedTensor, list_tensors, map_file
-from lidit_jax.weights.plan import shortened
+from lidit_jax.weights.placement import shortened
 from lidit_jax.weights.tensor_writer import TensorSpec, digest_of, write_tensors
 from lidit_jax.weights.torch_export import FORMAT as EXPORT_FORMAT
 from lidit_jax.weights.torch_export import MANIFEST
