@@ -18,8 +18,8 @@ authors tuned on images and did not release; the autoencoder is a public one wit
 channels. Others: --config.encoders.sources="('LLAMA', 'QWEN')", --config.vae.source=VAE.
 """
 
-from lidit_jax.recipe_choices import Choices, Placement
-from lidit_jax.recipes import default_config
+from lidit_jax.config.load import default_config
+from lidit_jax.config.recipe_choices import Choices, Placement
 
 CHOICES = Choices(
     variants={

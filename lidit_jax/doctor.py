@@ -86,7 +86,7 @@ def _devices() -> Iterator[Finding]:
     import jax
 
     from lidit_jax.attention import attention_kernel
-    from lidit_jax.config import MeshConfig
+    from lidit_jax.config.schema import MeshConfig
     from lidit_jax.parallel.mesh import make_mesh
 
     try:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from lidit_jax.config import SamplingConfig
+from lidit_jax.config.schema import SamplingConfig
 from lidit_jax.diffusion.flow import RectifiedFlow
 from lidit_jax.diffusion.guidance import Guidance
 from lidit_jax.diffusion.noise import checked_seeds, initial_noise, step_noise, vary

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from lidit_jax.config import Config, SamplingConfig
+    from lidit_jax.config.schema import Config, SamplingConfig
     from lidit_jax.image_request import ImageRequest
 
 PER_IMAGE = {
@@ -95,7 +95,7 @@ def read(path: Path) -> ImageRecord:
     """
     from PIL import Image, UnidentifiedImageError
 
-    from lidit_jax.config import SamplingConfig
+    from lidit_jax.config.schema import SamplingConfig
 
     try:
         with Image.open(path) as image:

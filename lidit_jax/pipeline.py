@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
-from lidit_jax.config import Config, MeshConfig, SamplingConfig
+from lidit_jax.config.schema import Config, MeshConfig, SamplingConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.samplers import fitting_samplers
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lidit_jax.config import SamplingConfig
+from lidit_jax.config.schema import SamplingConfig
 from lidit_jax.diffusion.base import Process
 from lidit_jax.diffusion.guidance import METHODS, Guidance
 from lidit_jax.diffusion.samplers import Sampler, plan

@@ -24,8 +24,8 @@ import pytest
 from absl import flags
 from jax._src import compilation_cache
 
-from lidit_jax.config import Config
-from lidit_jax.recipes import load_recipe
+from lidit_jax.config.load import load_recipe
+from lidit_jax.config.schema import Config
 from tests.tiny_encoders import save_encoder
 
 jax.config.update("jax_default_matmul_precision", "highest")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lidit_jax.cli import main
-from lidit_jax.config import Config, SamplingConfig
+from lidit_jax.config.schema import Config, SamplingConfig
 from lidit_jax.encoders.sources import PACKAGED
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling_settings import override

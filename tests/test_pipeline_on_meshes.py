@@ -7,7 +7,7 @@ from PIL import Image
 
 from lidit_jax import Pipeline
 from lidit_jax.cli import main
-from lidit_jax.config import MeshConfig
+from lidit_jax.config.schema import MeshConfig
 from lidit_jax.errors import LiditError
 from tests.weights.exported import make_bundle
 

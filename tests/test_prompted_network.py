@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lidit_jax.models.dit
-from lidit_jax.config import ModelConfig
+from lidit_jax.config.schema import ModelConfig
 from lidit_jax.diffusion.guidance import Guidance
 from lidit_jax.diffusion.process import RectifiedFlow
 from lidit_jax.diffusion.samplers import Sampler, sample

@@ -186,7 +186,7 @@ def _compile(request: dict) -> None:
     prepare_libtpu()
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from lidit_jax.config import MeshConfig
+    from lidit_jax.config.schema import MeshConfig
     from lidit_jax.parallel.ahead_of_time import topology_devices
     from lidit_jax.parallel.mesh import make_mesh
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lidit_jax.benchmarks.synthetic import empty_prompt, make_batch
 from lidit_jax.benchmarks.workload import Builder, Settings, Workload, torch_device, torch_finished
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.models.flops import TextStream, forward_flops
 
 _BATCHES = 4

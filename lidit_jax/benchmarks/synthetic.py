@@ -6,7 +6,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.models.flops import TextStream
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from lidit_jax.benchmarks.synthetic import empty_prompt, make_batch
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.diffusion import process as processes
 from lidit_jax.encoders.conditions import TextConditions
 from lidit_jax.models import LIDiT

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 
 Batch = dict[str, Tensor | tuple[Tensor, ...]]
 

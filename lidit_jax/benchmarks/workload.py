@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.config import Config
-from lidit_jax.recipes import load_recipe
+from lidit_jax.config.load import load_recipe
+from lidit_jax.config.schema import Config
 
 
 @dataclass(frozen=True)

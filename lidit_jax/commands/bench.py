@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
 def _race(options: argparse.Namespace) -> dict[str, Any]:
     from lidit_jax.benchmarks.race import default_platform, race
     from lidit_jax.benchmarks.workload import Settings
-    from lidit_jax.recipes import load_recipe
+    from lidit_jax.config.load import load_recipe
 
     # Mistakes are found here and not in every process.
     load_recipe(options.config, options.overrides)

@@ -14,7 +14,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_file
 
 if TYPE_CHECKING:
-    from lidit_jax.config import Config
+    from lidit_jax.config.schema import Config
     from lidit_jax.parallel.plan import Plan
 
 _EXAMPLES = """\
@@ -135,8 +135,8 @@ def _write_plan(options: argparse.Namespace) -> int:
 
 def _unused_layout(options: argparse.Namespace) -> str:
     """The recipe with its own layout for this topology, where no other was asked for."""
-    from lidit_jax.recipe_choices import SLICES
-    from lidit_jax.recipes import recipe_choices
+    from lidit_jax.config.load import recipe_choices
+    from lidit_jax.config.recipe_choices import SLICES
 
     name, _, words = options.config.partition(":")
     chosen = [word for word in words.split(",") if word]
@@ -151,12 +151,12 @@ def _unused_layout(options: argparse.Namespace) -> str:
 
 def _plan(options: argparse.Namespace) -> tuple[Config, Plan]:
     """The run, with the plan's policy and parts, and its plan."""
+    from lidit_jax.config.load import load_recipe
     from lidit_jax.hardware.topologies import parse_topology
     from lidit_jax.parallel.plan import plan
     from lidit_jax.parallel.plan_mesh import parse_mesh, recipe_mesh
     from lidit_jax.parallel.plan_report import print_ranking
     from lidit_jax.parallel.plan_search import search
-    from lidit_jax.recipes import load_recipe
 
     config = load_recipe(options.config, options.overrides)
     if options.online:

@@ -30,7 +30,7 @@ from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import to_path
 
 if TYPE_CHECKING:
-    from lidit_jax.config import MeshConfig
+    from lidit_jax.config.schema import MeshConfig
     from lidit_jax.image_record import ImageRecord
     from lidit_jax.pipeline import Pipeline
 
@@ -211,7 +211,7 @@ def _mesh(options: argparse.Namespace) -> MeshConfig | None:
         return None
     import jax
 
-    from lidit_jax.config import MeshConfig
+    from lidit_jax.config.schema import MeshConfig
 
     if jax.device_count() % math.prod(sizes.values()):
         given = " ".join(f"--{name}={size}" for name, size in sizes.items())

@@ -19,7 +19,7 @@ _EXAMPLES = """\
 
 The workdir holds everything about the run. The same command again resumes from its last
 checkpoint, with the same data order, also on another number of devices. Every field of
-lidit_jax/config.py can be set as --config.FIELD=VALUE.
+lidit_jax/config/schema.py can be set as --config.FIELD=VALUE.
 
 On several hosts, start the same command on each: Slurm and TPU pods are recognised, any other
 launcher sets JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. In a checkout,
@@ -78,9 +78,9 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def run(options: argparse.Namespace) -> int:
     """Checks recipe and workdir, then trains."""
+    from lidit_jax.config.load import load_recipe
     from lidit_jax.hardware.xla_flags import apply_flags
     from lidit_jax.parallel.distributed import join_processes, say_once
-    from lidit_jax.recipes import load_recipe
     from lidit_jax.training.stopping import StoppedAtOnce, stop_at_once
 
     config = load_recipe(options.config, options.overrides)

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from lidit_jax.config.prompt_format import PromptFormat
 from lidit_jax.data.text_features import padded_length
 from lidit_jax.encoders import TextEncoder
-from lidit_jax.encoders.prompt import PromptFormat
 
 
 @dataclass(frozen=True)

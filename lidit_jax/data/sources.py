@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.data.folder import FolderSource
 from lidit_jax.data.latents import ImageSource
 from lidit_jax.data.scenes.source import SceneSource

@@ -14,9 +14,9 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from lidit_jax.config.prompt_format import PromptFormat
 from lidit_jax.data.cache import content_key, fill
 from lidit_jax.encoders import TextEncoder
-from lidit_jax.encoders.prompt import PromptFormat
 
 _CHUNK = 2048
 _BATCH = 64

@@ -6,7 +6,7 @@ paper's) and `RectifiedFlow`; `from_config` makes the one that a configuration n
 
 from __future__ import annotations
 
-from lidit_jax.config import DiffusionConfig
+from lidit_jax.config.schema import DiffusionConfig
 from lidit_jax.diffusion.base import Process, Times
 from lidit_jax.diffusion.ddpm import DDPM
 from lidit_jax.diffusion.flow import RectifiedFlow

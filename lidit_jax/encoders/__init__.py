@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lidit_jax.encoders.prompt import INSTRUCTION, PromptFormat, TokenBatch
+from lidit_jax.config.prompt_format import INSTRUCTION, PromptFormat, TokenBatch
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh

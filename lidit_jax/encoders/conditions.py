@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax import encoders
-from lidit_jax.config import EncoderConfig
+from lidit_jax.config.prompt_format import PromptFormat
+from lidit_jax.config.schema import EncoderConfig
 from lidit_jax.encoders.decoder import PrefixCache
-from lidit_jax.encoders.prompt import PromptFormat
 from lidit_jax.encoders.text_encoder import TextEncoder
 from lidit_jax.errors import LiditError
 

@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int32
 
+from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
 from lidit_jax.encoders import families
 from lidit_jax.encoders.decoder import PrefixCache
-from lidit_jax.encoders.prompt import PromptFormat, TokenBatch
 from lidit_jax.encoders.sources import locate
 from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.errors import LiditError

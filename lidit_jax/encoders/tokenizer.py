@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from lidit_jax.encoders.prompt import PromptFormat, TokenBatch
+from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
 from lidit_jax.errors import LiditError
 from lidit_jax.weights.huggingface import read_json
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-from lidit_jax.config import ModelConfig
+from lidit_jax.config.schema import ModelConfig
 from lidit_jax.models.convolution import Convolution
 from lidit_jax.models.layers import (
     Attention,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lidit_jax.config import ModelConfig
+from lidit_jax.config.schema import ModelConfig
 
 _TIME_FREQUENCIES = 256
 

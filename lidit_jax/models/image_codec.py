@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, UInt8
 
-from lidit_jax.config import VAEConfig
+from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.models import diffusers_vae
 from lidit_jax.models.autoencoder_kl import AutoencoderKL

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lidit_jax.config import ModelConfig
+from lidit_jax.config.schema import ModelConfig
 from lidit_jax.models.dit import (
     DiTBlock,
     OutputLayer,

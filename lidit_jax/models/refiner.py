@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lidit_jax.config import RefinerConfig
+from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.models.layers import (
     Attention,
     Dense,

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from lidit_jax.config import VAEConfig
+from lidit_jax.config.schema import VAEConfig
 from lidit_jax.models.convolution import Convolution
 from lidit_jax.models.layers import rms_norm
 from lidit_jax.models.posterior import Posterior

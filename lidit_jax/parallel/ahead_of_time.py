@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.dropout import sample_keys
 from lidit_jax.errors import LiditError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.config import Config, MeshConfig
+from lidit_jax.config.schema import Config, MeshConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import Topology
 from lidit_jax.hardware.xla_flags import FLAGS

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from lidit_jax.config import Config, ModelConfig
+from lidit_jax.config.schema import Config, ModelConfig
 from lidit_jax.models.flops import TextStream
 from lidit_jax.parallel.roofline import Split
 

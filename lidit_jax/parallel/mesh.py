@@ -9,7 +9,7 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lidit_jax.config import Config, MeshConfig
+from lidit_jax.config.schema import Config, MeshConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.devices import without_stored_programs
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lidit_jax.attention.dispatch import WORTH_A_KERNEL
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import Topology
 from lidit_jax.models.flops import TextStream, forward_flops

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import Topology
 from lidit_jax.parallel.mesh import AXES, nearest_divisors

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import Topology, larger_topologies
 from lidit_jax.parallel.plan import Plan, plan

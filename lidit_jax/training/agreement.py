@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import lidit_jax
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import training_batches
 from lidit_jax.errors import LiditError
 from lidit_jax.migrations import FORMAT

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import ImageRecords
 from lidit_jax.data.sources import open_source
 from lidit_jax.diffusion.dropout import sample_keys

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
-from lidit_jax.config import TrainingConfig
+from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import in_bucket
 from lidit_jax.migrations import FORMAT, migrate

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import training_batches
 from lidit_jax.training.step import Batch, EncodeFunction
 from lidit_jax.training.tasks import Task

@@ -13,7 +13,7 @@ from clu.metrics import Average
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
-from lidit_jax.config import Config, MeshConfig
+from lidit_jax.config.schema import Config, MeshConfig
 from lidit_jax.data.captions import encoded_captions, read_captions, tokenized_captions
 from lidit_jax.data.latents import ImageSource, channel_statistics, prepare_latents
 from lidit_jax.data.pipeline import LatentRecords

@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lidit_jax.config import TrainingConfig
+from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.paths import local_path

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from clu import parameter_overview
 from jax.sharding import Mesh
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import evaluation_batches
 from lidit_jax.io.output import atomic_file
 from lidit_jax.parallel.distributed import meet

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float
 from optax.contrib import MuonDimensionNumbers, muon
 
-from lidit_jax.config import Config, OptimizerConfig
+from lidit_jax.config.schema import Config, OptimizerConfig
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:

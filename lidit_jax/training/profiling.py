@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from lidit_jax.config import TrainingConfig
+from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.io.bucket_sync import written_here
 from lidit_jax.parallel.distributed import any_process
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.config import Config
+from lidit_jax.config.load import config_from_json
+from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
-from lidit_jax.recipes import config_from_json
 from lidit_jax.training.tasks import Task
 
 # What a resumed run may change: everything else would silently make it another run.

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.evaluation.images import captioned_grid
 from lidit_jax.hardware.devices import peak_flops
 from lidit_jax.io.output import atomic_file

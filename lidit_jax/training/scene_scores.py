@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.evaluation.scene_prompts import evaluation_prompts
 from lidit_jax.evaluation.scene_scorer import score_images, summarise

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, UInt32
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from clu.metrics import Average
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.training.optimizers import learning_rate
 from lidit_jax.training.state import TrainState
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.training.step import Batch, Metrics
 
 

@@ -9,7 +9,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 
 _PROJECT = "lidit-jax"

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from lidit_jax.config import RefinerConfig
+from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
 from lidit_jax.models.refiner import LinguisticRefiner

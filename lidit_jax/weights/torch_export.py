@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
 from lidit_jax.migrations import FORMAT as DESCRIPTION_FORMAT
@@ -152,7 +152,7 @@ def _export_weights(
 
 def _export_encoders(source: Source, out: Path, with_encoders: bool) -> list[dict[str, Any]]:
     """What stands around every prompt of each stream, and where its encoder is."""
-    from lidit_jax.encoders.prompt import PromptFormat
+    from lidit_jax.config.prompt_format import PromptFormat
     from lidit_jax.encoders.sources import PACKAGED, locate
     from lidit_jax.encoders.tokenizer import PromptTokenizer
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lidit_jax.config import ModelConfig
+from lidit_jax.config.schema import ModelConfig
 
 _ATTENTION = {
     "query": "to_q",

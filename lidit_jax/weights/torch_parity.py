@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lidit_jax.config import Config, ModelConfig
+from lidit_jax.config.schema import Config, ModelConfig
 from lidit_jax.io.output import atomic_file
 from lidit_jax.weights.torch_export import MODULE, module_sampler
 

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from lidit_jax.benchmarks.step import text_streams
-from lidit_jax.config import Config
+from lidit_jax.config.load import load_recipe
+from lidit_jax.config.schema import Config
 from lidit_jax.models.flops import TextStream
-from lidit_jax.recipes import load_recipe
 
 WAYS = ("bare", "watched", "saving")
 _RECORDS = 256

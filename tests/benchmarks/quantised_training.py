@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lidit_jax.recipes import load_recipe
+from lidit_jax.config.load import load_recipe
 
 from ..tiny_encoders import save_encoder
 

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lidit_jax.config import DiffusionConfig
+from lidit_jax.config.schema import DiffusionConfig
 from lidit_jax.diffusion.process import DDPM, RectifiedFlow, from_config
 from lidit_jax.diffusion.weighting import LOSS_DIVISOR_FLOOR
 from lidit_jax.errors import LiditError

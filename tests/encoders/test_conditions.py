@@ -4,9 +4,9 @@ import jax
 import numpy as np
 
 from lidit_jax import encoders
-from lidit_jax.config import EncoderConfig, MeshConfig
+from lidit_jax.config.prompt_format import PromptFormat
+from lidit_jax.config.schema import EncoderConfig, MeshConfig
 from lidit_jax.encoders.conditions import PromptEncoders
-from lidit_jax.encoders.prompt import PromptFormat
 from lidit_jax.parallel.mesh import make_mesh
 
 PROMPTS = ["a red circle", "", "three green stars above a large blue square"]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lidit_jax.commands.evaluate import run_samplers
-from lidit_jax.config import SamplingConfig
+from lidit_jax.config.schema import SamplingConfig
 from lidit_jax.diffusion.process import RectifiedFlow
 from lidit_jax.encoders.conditions import TextConditions
 from lidit_jax.errors import LiditError

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lidit_jax.config import ModelConfig
+from lidit_jax.config.schema import ModelConfig
 from lidit_jax.models import LIDiT
 
 CROP = (3, 4)

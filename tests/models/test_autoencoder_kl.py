@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from lidit_jax.config import VAEConfig
+from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.models import diffusers_vae
 from lidit_jax.models.autoencoder_kl import PixelAttention

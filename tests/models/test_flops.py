@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import pytest
 
-from lidit_jax.config import RefinerConfig
+from lidit_jax.config.load import load_recipe
+from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.models import LIDiT
 from lidit_jax.models.flops import TextStream, forward_flops
-from lidit_jax.recipes import load_recipe
 
 from .conftest import CROP, initialise, small_config
 

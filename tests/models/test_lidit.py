@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lidit_jax.config import RefinerConfig
+from lidit_jax.config.load import load_recipe
+from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.models import LIDiT
-from lidit_jax.recipes import load_recipe
 
 from .conftest import apply, initialise, randomised, small_config
 

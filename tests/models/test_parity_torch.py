@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lidit_jax.benchmarks.torch_training import x0_velocity_loss
-from lidit_jax.config import DiffusionConfig, RefinerConfig
+from lidit_jax.config.schema import DiffusionConfig, RefinerConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.models import LIDiT
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTokenRefiner
 
-from lidit_jax.config import RefinerConfig
+from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
 
 from .conftest import randomised

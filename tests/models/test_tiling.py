@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lidit_jax.config import VAEConfig
+from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.models.autoencoder_kl import AutoencoderKL
 from lidit_jax.models.image_codec import ImageCodec

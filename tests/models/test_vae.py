@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lidit_jax.config import VAEConfig
+from lidit_jax.config.schema import VAEConfig
 from lidit_jax.models.latent_model import boxed_shapes
 from lidit_jax.models.vae import Autoencoder
 

@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 import jax
 
-from lidit_jax.config import MeshConfig
+from lidit_jax.config.schema import MeshConfig
 from lidit_jax.parallel.mesh import make_mesh
 from tests.parallel.test_rules import spec, state_shapes
 

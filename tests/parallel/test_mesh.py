@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from lidit_jax.config import MeshConfig
+from lidit_jax.config.load import load_recipe
+from lidit_jax.config.schema import MeshConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.parallel.mesh import batch_sharding, check_divisions, make_mesh, replicated
-from lidit_jax.recipes import load_recipe
 
 
 @pytest.mark.parametrize(

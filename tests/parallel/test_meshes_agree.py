@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lidit_jax.config import MeshConfig
+from lidit_jax.config.schema import MeshConfig
 from lidit_jax.models import LIDiT
 from lidit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on

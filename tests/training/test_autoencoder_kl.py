@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lidit_jax.cli import main
-from lidit_jax.config import VAEConfig
+from lidit_jax.config.load import load_recipe
+from lidit_jax.config.schema import VAEConfig
 from lidit_jax.models.image_codec import load_codec
-from lidit_jax.recipes import load_recipe
 from lidit_jax.training.autoencoder_task import AutoencoderTask
 from lidit_jax.training.loop import train
 from tests.quick import random_parameters

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lidit_jax.config import TrainingConfig
+from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.migrations import FORMAT
 from lidit_jax.pipeline import Pipeline

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lidit_jax.config import MeshConfig, TrainingConfig
+from lidit_jax.config.schema import MeshConfig, TrainingConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.migrations import FORMAT
 from lidit_jax.parallel.mesh import make_mesh

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lidit_jax.config import TrainingConfig
+from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.training.profiling import REQUEST, Profiler
 
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from lidit_jax.config.load import load_recipe
 from lidit_jax.errors import LiditError
-from lidit_jax.recipes import load_recipe
 from lidit_jax.training import tracker
 from lidit_jax.training.run_log import RunLog
 from tests.training.test_run_log import average

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.models import LIDiT
 from lidit_jax.weights.bundle import save_bundle

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from lidit_jax.config import Config
+from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.migrations import FORMAT
 from lidit_jax.weights.bundle import is_bundle, load_bundle, save_bundle

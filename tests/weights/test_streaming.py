@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import PartitionSpec
 from safetensors.numpy import save_file
 
-from lidit_jax.config import MeshConfig
+from lidit_jax.config.schema import MeshConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.parallel.encoder_axes import encoder_shardings
 from lidit_jax.parallel.mesh import make_mesh

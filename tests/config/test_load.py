@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lidit_jax.config import Config
+from lidit_jax.config.load import config_from_json, default_config, find_recipe, freeze, load_recipe
+from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
-from lidit_jax.recipes import config_from_json, default_config, find_recipe, freeze, load_recipe
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TINY = str(Path(__file__).parent / "tiny_recipe.py")
@@ -149,7 +149,7 @@ BROKEN = {
 @pytest.mark.parametrize(("line", "expected"), BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_recipe_is_named_with_its_line(line, expected, tmp_path):
     recipe = tmp_path / "mine.py"
-    start = "from lidit_jax.recipes import default_config\ndef get_config():\n"
+    start = "from lidit_jax.config.load import default_config\ndef get_config():\n"
     recipe.write_text(f"{start}    c = default_config()\n    {line}\n    return c\n")
     with pytest.raises(LiditError) as refusal:
         load_recipe(str(recipe))

@@ -17,10 +17,10 @@ from typing import Any
 
 import ml_collections
 
-from lidit_jax.config import Config
-from lidit_jax.config_checks import check
+from lidit_jax.config.checks import check
+from lidit_jax.config.recipe_choices import Choices
+from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
-from lidit_jax.recipe_choices import Choices
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -52,7 +52,7 @@ def freeze(config: ml_collections.ConfigDict) -> Config:
 def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
     """Loads `configs/NAME.py` (or a packaged recipe by name) and applies `a.b=value` overrides.
 
-    "NAME:WORD,WORD" also applies choices of the recipe (`lidit_jax.recipe_choices`).
+    "NAME:WORD,WORD" also applies choices of the recipe (`lidit_jax.config.recipe_choices`).
 
     Raises:
       LiditError: when the recipe, a choice or a field does not exist, or a value has the wrong

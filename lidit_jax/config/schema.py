@@ -1,7 +1,7 @@
 """The configuration: typed, frozen, one docstring line a field; recipes override, nothing else.
 
 `Config` is what the program reads. A recipe (`configs/*.py`) starts from
-`lidit_jax.recipes.default_config()`, a locked `ml_collections.ConfigDict` of the same fields,
+`lidit_jax.config.load.default_config()`, a locked `ml_collections.ConfigDict` of the same fields,
 overrides what it wants and returns it. The
 command line overrides once more (`--config.model.depth=12`), then `freeze` checks types and values
 and returns a `Config`. Every choice that the paper leaves open is a field here, marked "ours".
@@ -13,7 +13,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 
-from lidit_jax.encoders.prompt import INSTRUCTION
+from lidit_jax.config.prompt_format import INSTRUCTION
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lidit_jax.config import Config, VAEConfig
+from lidit_jax.config.schema import Config, VAEConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import local_path
 
