@@ -19,7 +19,7 @@ from lidit_jax.diffusion.guidance import (
     concatenate_conditions,
     in_one_batch,
 )
-from lidit_jax.diffusion.reusing import Memory, Reusing
+from lidit_jax.diffusion.step_cache import Memory, Reusing
 from lidit_jax.encoders.conditions import TextConditions
 from lidit_jax.models.lidit import LIDiT
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Num
 
-from lidit_jax.diffusion import spaces, weighting
-from lidit_jax.diffusion.spaces import Images
+from lidit_jax.diffusion import parameterization, weighting
+from lidit_jax.diffusion.parameterization import Images
 from lidit_jax.errors import LiditError
 
 Times = Num[Array, "B"]  # integers for DDPM, float32 in [0, 1] for flow
@@ -34,7 +34,7 @@ class Process(ABC):
     name: ClassVar[str]
     """Value of `config.diffusion.process`."""
     spaces: ClassVar[tuple[str, ...]]
-    """What a network may predict under this process (`lidit_jax.diffusion.spaces`)."""
+    """What a network may predict under this process (`lidit_jax.diffusion.parameterization`)."""
     weightings: ClassVar[tuple[str, ...]] = ("", "min_snr")
     """Values of `config.diffusion.weighting` that fit."""
 
@@ -95,7 +95,9 @@ class Process(ABC):
 
     def target(self, x0: Images, noise: Images, t: Times) -> Images:
         """What a perfect network returns for `add_noise(x0, noise, t)`."""
-        return spaces.from_x0_epsilon(self.prediction, x0, noise, *self._scales_like(x0, t))
+        return parameterization.from_x0_epsilon(
+            self.prediction, x0, noise, *self._scales_like(x0, t)
+        )
 
     def to_x0_epsilon(self, prediction: Images, x_t: Images, t: Times) -> tuple[Images, Images]:
         """The image and the noise that a prediction stands for; at every time a sampler visits.
@@ -105,14 +107,14 @@ class Process(ABC):
         """
         scales = self._scales_like(x_t, t)
         return (
-            spaces.to_x0(self.prediction, prediction, x_t, *scales),
-            spaces.to_epsilon(self.prediction, prediction, x_t, *scales),
+            parameterization.to_x0(self.prediction, prediction, x_t, *scales),
+            parameterization.to_epsilon(self.prediction, prediction, x_t, *scales),
         )
 
     def convert(self, prediction: Images, x_t: Images, t: Times, space: str) -> Images:
         """The prediction expressed in another of the process's spaces."""
         scales = self._scales_like(x_t, t)
-        return spaces.convert(self.prediction, space, prediction, x_t, *scales)
+        return parameterization.convert(self.prediction, space, prediction, x_t, *scales)
 
     def loss(self, prediction: Images, x0: Images, noise: Images, t: Times) -> PerSample:
         """Mean squared error of each sample, weighted by its time; float32.

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lidit_jax.diffusion.spaces import Images, convert
+from lidit_jax.diffusion.parameterization import Images, convert
 
 METHODS = {"ddpm": ("cfg", "apg"), "flow": ("cfg", "cfg_zero", "apg")}
 
@@ -62,7 +62,7 @@ class Point(NamedTuple):
     """Where on its path a sampler asks for guidance."""
 
     space: str
-    """What the predictions are (`lidit_jax.diffusion.spaces`)."""
+    """What the predictions are (`lidit_jax.diffusion.parameterization`)."""
     x_t: Images
     signal: Float[Array, ""]
     sigma: Float[Array, ""]

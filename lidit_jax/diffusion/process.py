@@ -10,7 +10,7 @@ from lidit_jax.config.schema import DiffusionConfig
 from lidit_jax.diffusion.base import Process, Times
 from lidit_jax.diffusion.ddpm import DDPM
 from lidit_jax.diffusion.flow import RectifiedFlow
-from lidit_jax.diffusion.spaces import Images
+from lidit_jax.diffusion.parameterization import Images
 from lidit_jax.errors import LiditError
 
 __all__ = ["DDPM", "Images", "Process", "RectifiedFlow", "Times", "from_config"]

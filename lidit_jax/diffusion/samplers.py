@@ -15,7 +15,7 @@ The number of steps and the table are part of the compiled program (`lidit_jax.d
 computes it); noise, seeds, conditions and guidance scales are data.
 
 With a `cache_interval` above 1 only every so many-th evaluation is computed in full; those between
-take from it what changes little (`lidit_jax.diffusion.reusing`).
+take from it what changes little (`lidit_jax.diffusion.step_cache`).
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from lidit_jax.diffusion import solvers
 from lidit_jax.diffusion.base import Process
 from lidit_jax.diffusion.guidance import Guidance, ModelFn, Pair, PairFn, Point, State
 from lidit_jax.diffusion.noise import StepNoise
-from lidit_jax.diffusion.reusing import Memory, Reusing
+from lidit_jax.diffusion.parameterization import to_x0
 from lidit_jax.diffusion.solvers import SolverTable
-from lidit_jax.diffusion.spaces import to_x0
 from lidit_jax.diffusion.spacing import Grid, grid
+from lidit_jax.diffusion.step_cache import Memory, Reusing
 from lidit_jax.errors import LiditError
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lidit_jax.diffusion.spaces import Scale
+from lidit_jax.diffusion.parameterization import Scale
 
 PerSample = Float[Array, "B"]
 

@@ -16,9 +16,9 @@ from lidit_jax.diffusion.guidance import (
     in_one_batch,
     rescaled,
 )
+from lidit_jax.diffusion.parameterization import convert
 from lidit_jax.diffusion.process import DDPM, RectifiedFlow
 from lidit_jax.diffusion.samplers import Sampler, sample
-from lidit_jax.diffusion.spaces import convert
 from tests.diffusion.toy import NOISE, toy_denoiser
 
 PROMPTS = {"text": np.array([[1.0], [2.0], [3.0]], np.float32), "size": np.full((3, 2), 8.0)}

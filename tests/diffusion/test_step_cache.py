@@ -7,8 +7,8 @@ import pytest
 
 from lidit_jax.diffusion.guidance import Guidance, Pair
 from lidit_jax.diffusion.process import DDPM, RectifiedFlow
-from lidit_jax.diffusion.reusing import Reusing
 from lidit_jax.diffusion.samplers import Sampler, fitting_samplers, plan, sample
+from lidit_jax.diffusion.step_cache import Reusing
 from lidit_jax.errors import LiditError
 from tests.diffusion.toy import NOISE
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.diffusion.guidance import Pair
-from lidit_jax.diffusion.spaces import Images
+from lidit_jax.diffusion.parameterization import Images
 
 Memory = Any
 """What a computed evaluation leaves for the next ones: a pytree."""
