@@ -20,7 +20,7 @@ from lidit_jax.models.layers import (
     modulate,
     rms_norm,
 )
-from lidit_jax.models.rematerialisation import BLOCK_INPUT
+from lidit_jax.models.rematerialization import BLOCK_INPUT
 
 Rotary = tuple[Float[Array, "N K"], Float[Array, "N K"]]
 

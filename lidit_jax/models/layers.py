@@ -16,8 +16,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.attention import attention, attention_weights, device_in_use
-from lidit_jax.models.quantised import quantised_product
-from lidit_jax.models.rematerialisation import BRANCH_OUTPUT
+from lidit_jax.models.quantized import quantised_product
+from lidit_jax.models.rematerialization import BRANCH_OUTPUT
 
 Axes = tuple[str | None, ...]
 NORM_EPSILON = 1e-6

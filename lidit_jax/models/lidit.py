@@ -18,7 +18,7 @@ from lidit_jax.models.dit import (
 )
 from lidit_jax.models.layers import Dense, TimeEmbedder, dtype_of
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
-from lidit_jax.models.rematerialisation import rematerialised
+from lidit_jax.models.rematerialization import rematerialised
 from lidit_jax.models.step_cache import Reusable, run_blocks
 
 

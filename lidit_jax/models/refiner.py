@@ -25,7 +25,7 @@ from lidit_jax.models.layers import (
     modulate,
     rms_norm,
 )
-from lidit_jax.models.rematerialisation import rematerialised
+from lidit_jax.models.rematerialization import rematerialised
 
 GATE_MAGNITUDES = "gate_magnitudes"
 """Collection where each block leaves the mean size of its gates, asked for as `mutable`. Unlike

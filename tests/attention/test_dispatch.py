@@ -13,7 +13,7 @@ from lidit_jax.attention import attention, chosen_kernel, device_in_use, referen
 from lidit_jax.attention.dispatch import Device
 from lidit_jax.attention.gpu import gpu_attention
 from lidit_jax.errors import LiditError
-from lidit_jax.models.rematerialisation import POLICIES
+from lidit_jax.models.rematerialization import POLICIES
 
 from .inputs import arrays, padding, value_and_gradients
 

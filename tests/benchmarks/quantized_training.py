@@ -1,6 +1,6 @@
 """Loss curves of training with exact products, int8 and fp8: the same model, data and draws.
 
-    python -m tests.benchmarks.quantised_training [--steps 1000] [--seeds 2] [--png FILE]
+    python -m tests.benchmarks.quantized_training [--steps 1000] [--seeds 2] [--png FILE]
 
 It trains `tests/tiny_recipe.py` (32 px scenes, two blocks of width 32) on random encoders. A CPU
 computes fp8 products in float32 on rounded operands, so this says what rounding does to learning,

@@ -12,7 +12,7 @@ import pytest
 from lidit_jax.errors import LiditError
 from lidit_jax.models import LIDiT
 from lidit_jax.models.layers import Dense
-from lidit_jax.models.quantised import quantised_product
+from lidit_jax.models.quantized import quantised_product
 from tests.models.conftest import CROP, small_config
 
 pytest.importorskip("qwix", reason="qwix is not installed: pip install 'lidit-jax[quantised]'")
