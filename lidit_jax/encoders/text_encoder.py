@@ -16,10 +16,10 @@ from jaxtyping import Array, Bool, Float, Int32
 from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
 from lidit_jax.encoders import families
 from lidit_jax.encoders.decoder import PrefixCache
+from lidit_jax.encoders.sharding import encoder_shardings
 from lidit_jax.encoders.sources import locate
 from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.errors import LiditError
-from lidit_jax.parallel.encoder_axes import encoder_shardings
 from lidit_jax.weights import gguf, huggingface
 
 _DTYPES = ("float32", "bfloat16", "int8")

@@ -13,8 +13,8 @@ from jax.sharding import PartitionSpec
 from safetensors.numpy import save_file
 
 from lidit_jax.config.schema import MeshConfig
+from lidit_jax.encoders.sharding import encoder_shardings
 from lidit_jax.errors import LiditError
-from lidit_jax.parallel.encoder_axes import encoder_shardings
 from lidit_jax.parallel.mesh import make_mesh
 from lidit_jax.weights import huggingface, streaming
 from lidit_jax.weights.tables import DECODER

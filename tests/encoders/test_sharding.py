@@ -3,7 +3,7 @@
 from jax.sharding import PartitionSpec
 
 from lidit_jax.config.schema import MeshConfig
-from lidit_jax.parallel.encoder_axes import encoder_shardings
+from lidit_jax.encoders.sharding import encoder_shardings
 from lidit_jax.parallel.mesh import make_mesh
 
 SHAPES = {
