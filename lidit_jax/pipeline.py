@@ -17,6 +17,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
+from lidit_jax.checkpoints.bundle import is_bundle
+from lidit_jax.checkpoints.saved_model import describe_model, load_model, model_folder
 from lidit_jax.config.schema import Config, MeshConfig, SamplingConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.samplers import fitting_samplers
@@ -30,9 +32,7 @@ from lidit_jax.parallel.mesh import BATCH_AXES, check_model_divides, make_mesh
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, parameter_shardings
 from lidit_jax.prompted_network import Blend, Weaker
 from lidit_jax.sampling_settings import check_settings, override
-from lidit_jax.saved_model import describe_model, load_model, model_folder
 from lidit_jax.start_image import Start, start_from
-from lidit_jax.weights.bundle import is_bundle
 
 _BATCH = 16
 

@@ -6,13 +6,13 @@ import pytest
 from PIL import Image
 
 from lidit_jax import Pipeline
+from lidit_jax.checkpoints.bundle import save_bundle
+from lidit_jax.checkpoints.saved_model import load_model
 from lidit_jax.cli import main
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.errors import LiditError
 from lidit_jax.models.lidit import LIDiT
-from lidit_jax.saved_model import load_model
 from lidit_jax.training.loop import train
-from lidit_jax.weights.bundle import save_bundle
 from tests.quick import random_parameters
 
 PROMPTS = ["a red circle", "two blue stars"]

@@ -41,8 +41,8 @@ def ours(settings: Settings) -> Workload:
     import jax
 
     from lidit_jax.benchmarks.synthetic_task import SyntheticTask
+    from lidit_jax.checkpoints.state import create_state
     from lidit_jax.training.optimizers import make_optimizer
-    from lidit_jax.training.state import create_state
     from lidit_jax.training.step import make_train_step
 
     config, streams = recipe_of(settings)

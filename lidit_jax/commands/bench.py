@@ -118,7 +118,7 @@ def _race(options: argparse.Namespace) -> dict[str, Any]:
 
 def _check_flow(checkpoint: str) -> None:
     """Everybody draws with Euler's method of a flow."""
-    from lidit_jax.saved_model import describe_model
+    from lidit_jax.checkpoints.saved_model import describe_model
 
     config, _ = describe_model(checkpoint)
     if config.training.task != "lidit" or config.diffusion.process != "flow":

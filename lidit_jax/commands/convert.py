@@ -80,8 +80,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _to_torch(options: argparse.Namespace) -> int:
+    from lidit_jax.checkpoints.source import open_source
     from lidit_jax.weights import torch_parity
-    from lidit_jax.weights.checkpoint_source import open_source
     from lidit_jax.weights.torch_export import MODULE, export_torch
 
     source = open_source(options.checkpoint, raw=options.raw)

@@ -42,10 +42,10 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Loads the newest checkpoint and writes the folder."""
     with writable_folder(options.out, "--out"), written_here(options.out) as out:
+        from lidit_jax.checkpoints.bundle import save_bundle
+        from lidit_jax.checkpoints.saved_model import load_workdir
         from lidit_jax.models import diffusers_vae
         from lidit_jax.models.image_codec import build_autoencoder, files_of, locate
-        from lidit_jax.saved_model import load_workdir
-        from lidit_jax.weights.bundle import save_bundle
 
         params, config, metadata = load_workdir(options.checkpoint, raw=options.raw)
         if config.training.task == "lidit" and config.vae.source != "pixels":

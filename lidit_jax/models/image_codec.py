@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, UInt8
 
+from lidit_jax.checkpoints.bundle import is_bundle, load_bundle
 from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.models import diffusers_vae
@@ -22,7 +23,6 @@ from lidit_jax.models.layers import dtype_of
 from lidit_jax.models.tiling import MINIMUM_TILE, tiled_decode
 from lidit_jax.models.vae import Autoencoder
 from lidit_jax.parallel.rules import shardings_that_divide
-from lidit_jax.weights.bundle import is_bundle, load_bundle
 from lidit_jax.weights.hub import is_hub_id
 
 # Images encoded in one call hold so many pixels: an activation of Stable Diffusion's encoder is

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 
+from lidit_jax.checkpoints.state import create_state
 from lidit_jax.config.schema import Config
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.dropout import sample_keys
@@ -25,7 +26,6 @@ from lidit_jax.models.lidit import LIDiT
 from lidit_jax.parallel.mesh import batch_sharding, replicated
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
 from lidit_jax.training.optimizers import make_optimizer
-from lidit_jax.training.state import create_state
 from lidit_jax.training.step import make_train_step
 
 

@@ -14,10 +14,10 @@ import jax
 import numpy as np
 
 import lidit_jax
+from lidit_jax.checkpoints.migrations import FORMAT
 from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import training_batches
 from lidit_jax.errors import LiditError
-from lidit_jax.migrations import FORMAT
 from lidit_jax.parallel.distributed import from_all
 from lidit_jax.training.resume import flat_fields
 from lidit_jax.training.tasks import Task

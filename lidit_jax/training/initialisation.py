@@ -8,9 +8,9 @@ import flax.traverse_util
 import jax
 import optax
 
+from lidit_jax.checkpoints.saved_model import load_model, model_folder, open_workdir
+from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.errors import LiditError
-from lidit_jax.saved_model import load_model, model_folder, open_workdir
-from lidit_jax.training.state import TrainState
 
 
 def start_from(

@@ -16,6 +16,9 @@ import jax.numpy as jnp
 from clu import parameter_overview
 from jax.sharding import Mesh
 
+from lidit_jax.checkpoints.local import LocalCheckpoints
+from lidit_jax.checkpoints.orbax import Checkpoints
+from lidit_jax.checkpoints.state import TrainState, create_state
 from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import evaluation_batches
 from lidit_jax.io.output import atomic_file
@@ -29,16 +32,13 @@ from lidit_jax.parallel.mesh import (
 )
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
 from lidit_jax.training.agreement import refuse_other_data, refuse_other_programs
-from lidit_jax.training.checkpoint import Checkpoints
 from lidit_jax.training.feed import Feed
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
 from lidit_jax.training.initialisation import start_from
-from lidit_jax.training.local_checkpoint import LocalCheckpoints
 from lidit_jax.training.optimizers import make_optimizer
 from lidit_jax.training.profiling import Profiler
 from lidit_jax.training.resume import refuse_another_run, refuse_other_models
 from lidit_jax.training.run_log import RunLog
-from lidit_jax.training.state import TrainState, create_state
 from lidit_jax.training.step import make_train_step
 from lidit_jax.training.stopping import stop_signal
 from lidit_jax.training.tasks import Task, make_task

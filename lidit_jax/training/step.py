@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 from clu.metrics import Average
 
+from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import Config
 from lidit_jax.training.optimizers import learning_rate
-from lidit_jax.training.state import TrainState
 
 Batch = dict[str, Any]
 Metrics = dict[str, Any]

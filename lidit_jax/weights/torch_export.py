@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from lidit_jax.checkpoints.migrations import FORMAT as DESCRIPTION_FORMAT
+from lidit_jax.checkpoints.source import Source, check_shapes
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
-from lidit_jax.migrations import FORMAT as DESCRIPTION_FORMAT
-from lidit_jax.weights.checkpoint_source import Source, check_shapes
 from lidit_jax.weights.gguf import file_sha256
 from lidit_jax.weights.tensor_writer import (
     DTYPES,
@@ -186,9 +186,9 @@ def _export_encoders(source: Source, out: Path, with_encoders: bool) -> list[dic
 
 def _export_autoencoder(source: Source, out: Path) -> dict[str, Any]:
     """Copies the autoencoder's files to OUT/vae and describes them."""
+    from lidit_jax.checkpoints.bundle import is_bundle
     from lidit_jax.models.diffusers_vae import read_model
     from lidit_jax.models.image_codec import files_of, locate
-    from lidit_jax.weights.bundle import is_bundle
 
     vae = source.config.vae
     if vae.source == "pixels":

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from lidit_jax.checkpoints.migrations import FORMAT, migrate
+from lidit_jax.checkpoints.source import compare_shapes, parameter_shapes
 from lidit_jax.config.load import config_from_json
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
-from lidit_jax.migrations import FORMAT, migrate
-from lidit_jax.weights.checkpoint_source import compare_shapes, parameter_shapes
 from lidit_jax.weights.gguf import file_sha256
 from lidit_jax.weights.huggingface import safetensors_files
 from lidit_jax.weights.mapped_tensors import MappedTensor, list_tensors, map_file

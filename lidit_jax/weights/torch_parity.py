@@ -100,10 +100,10 @@ def compare(
     import jax
     import jax.numpy as jnp
 
+    from lidit_jax.checkpoints.bundle import is_bundle
+    from lidit_jax.checkpoints.saved_model import load_model, model_folder
     from lidit_jax.models.image_codec import load_codec
     from lidit_jax.pipeline import Pipeline
-    from lidit_jax.saved_model import load_model, model_folder
-    from lidit_jax.weights.bundle import is_bundle
 
     torch_model = load_module(out / MODULE).LIDiT.from_pretrained(out)
     folder = model_folder(checkpoint)

@@ -13,17 +13,17 @@ import pytest
 from etils.epath.backend import fsspec_backend
 from fsspec.config import conf
 
+from lidit_jax.checkpoints.orbax import Checkpoints
+from lidit_jax.checkpoints.saved_model import load_model
 from lidit_jax.cli import main
 from lidit_jax.data.cache import fill
 from lidit_jax.errors import LiditError
 from lidit_jax.io.bucket_sync import Staging
 from lidit_jax.io.output import atomic_file, writable_folder
 from lidit_jax.io.paths import to_path
-from lidit_jax.saved_model import load_model
-from lidit_jax.training.checkpoint import Checkpoints
 from lidit_jax.training.loop import train
 from tests import fake_gcs
-from tests.training.test_checkpoint import KEEP, SHAPES, state
+from tests.checkpoints.test_orbax import KEEP, SHAPES, state
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
+from lidit_jax.checkpoints.state import create_state
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import MeshConfig, ModelConfig
 from lidit_jax.errors import LiditError
@@ -16,7 +17,6 @@ from lidit_jax.models import LIDiT
 from lidit_jax.parallel.mesh import make_mesh
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
 from lidit_jax.training.optimizers import make_optimizer
-from lidit_jax.training.state import create_state
 
 
 def state_shapes(mesh, **model):

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lidit_jax.checkpoints.state import create_state
 from lidit_jax.config.load import load_recipe
 from lidit_jax.errors import LiditError
 from lidit_jax.training import guards
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
 from lidit_jax.training.optimizers import make_optimizer
-from lidit_jax.training.state import create_state
 from lidit_jax.training.step import make_train_step
 
 

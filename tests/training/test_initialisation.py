@@ -5,13 +5,13 @@ import numpy as np
 import optax
 import pytest
 
+from lidit_jax.checkpoints.orbax import Checkpoints
+from lidit_jax.checkpoints.saved_model import load_model
+from lidit_jax.checkpoints.state import TrainState, create_state
 from lidit_jax.errors import LiditError
-from lidit_jax.saved_model import load_model
-from lidit_jax.training.checkpoint import Checkpoints
 from lidit_jax.training.initialisation import start_from
 from lidit_jax.training.loop import train
 from lidit_jax.training.optimizers import make_optimizer
-from lidit_jax.training.state import TrainState, create_state
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from lidit_jax.checkpoints.state import create_state
 from lidit_jax.config.load import load_recipe
 from lidit_jax.training.optimizers import learning_rate, make_optimizer
-from lidit_jax.training.state import create_state
 from lidit_jax.training.step import accumulated_gradient, make_train_step
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from lidit_jax.weights.checkpoint_source import check_shapes, open_source
+from lidit_jax.checkpoints.source import check_shapes, open_source
 from lidit_jax.weights.torch_export import export_torch
 
 

@@ -4,11 +4,11 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from lidit_jax.checkpoints.bundle import save_bundle
+from lidit_jax.checkpoints.source import open_source
 from lidit_jax.config.schema import Config
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.models import LIDiT
-from lidit_jax.weights.bundle import save_bundle
-from lidit_jax.weights.checkpoint_source import open_source
 from lidit_jax.weights.torch_export import export_torch
 
 from ..quick import random_parameters

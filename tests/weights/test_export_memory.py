@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from lidit_jax.migrations import FORMAT
-from lidit_jax.weights.bundle import load_bundle
+from lidit_jax.checkpoints.bundle import load_bundle
+from lidit_jax.checkpoints.migrations import FORMAT
 from lidit_jax.weights.mapped_tensors import list_tensors
 
 from .exported import make_bundle

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from lidit_jax.checkpoints.bundle import load_bundle
 from lidit_jax.cli import main
 from lidit_jax.pipeline import Pipeline
 from lidit_jax.weights import torch_parity
-from lidit_jax.weights.bundle import load_bundle
 from lidit_jax.weights.torch_export import MODULE, module_source
 from lidit_jax.weights.torch_import import import_torch
 
@@ -178,8 +178,8 @@ def test_the_exported_file_knows_nothing_of_this_package():
 
 
 def test_raw_and_averaged_weights_of_a_workdir(trained, tmp_path):
-    from lidit_jax.saved_model import load_workdir
-    from lidit_jax.weights.checkpoint_source import open_source
+    from lidit_jax.checkpoints.saved_model import load_workdir
+    from lidit_jax.checkpoints.source import open_source
     from lidit_jax.weights.torch_export import export_torch
 
     loaded = []

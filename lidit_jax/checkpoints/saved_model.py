@@ -9,12 +9,12 @@ from typing import Any
 import flax.traverse_util
 import jax
 
+from lidit_jax.checkpoints.bundle import describe_bundle, is_bundle, load_bundle
+from lidit_jax.checkpoints.orbax import Checkpoints
 from lidit_jax.config.load import config_from_json
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import PACKAGED, to_path
-from lidit_jax.training.checkpoint import Checkpoints
-from lidit_jax.weights.bundle import describe_bundle, is_bundle, load_bundle
 
 
 def model_folder(checkpoint: str | Path) -> Path:

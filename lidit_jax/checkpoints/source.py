@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import flax.traverse_util
 import numpy as np
 
+from lidit_jax.checkpoints.bundle import is_bundle
+from lidit_jax.checkpoints.migrations import migrate
+from lidit_jax.checkpoints.saved_model import model_folder, open_workdir
 from lidit_jax.config.load import config_from_json
 from lidit_jax.config.schema import Config, ModelConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.migrations import migrate
-from lidit_jax.saved_model import model_folder, open_workdir
-from lidit_jax.weights.bundle import is_bundle
 from lidit_jax.weights.mapped_tensors import list_tensors, map_file
 from lidit_jax.weights.placement import shortened
 

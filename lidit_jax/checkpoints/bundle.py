@@ -18,11 +18,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from lidit_jax.checkpoints.migrations import FORMAT, migrate
 from lidit_jax.config.load import config_from_json
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
-from lidit_jax.migrations import FORMAT, migrate
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 

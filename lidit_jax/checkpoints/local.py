@@ -17,15 +17,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lidit_jax.checkpoints.checksums import checksums, refuse_changes
+from lidit_jax.checkpoints.migrations import FORMAT, migrate
+from lidit_jax.checkpoints.orbax import CHECKSUMS, reason
+from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.paths import local_path
-from lidit_jax.migrations import FORMAT, migrate
 from lidit_jax.parallel.distributed import from_all, say_once
-from lidit_jax.training.checkpoint import CHECKSUMS, reason
-from lidit_jax.training.checksums import checksums, refuse_changes
-from lidit_jax.training.state import TrainState
 
 _TOKEN = "local_checkpoints.txt"
 _KEPT = 2

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lidit_jax.checkpoints.migrations import FORMAT
+from lidit_jax.checkpoints.orbax import Checkpoints
+from lidit_jax.checkpoints.saved_model import load_workdir
+from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.migrations import FORMAT
 from lidit_jax.pipeline import Pipeline
-from lidit_jax.saved_model import load_workdir
-from lidit_jax.training.checkpoint import Checkpoints
-from lidit_jax.training.state import TrainState
 
 
 def state(value):

@@ -16,13 +16,13 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
+from lidit_jax.checkpoints.checksums import checksums, refuse_changes
+from lidit_jax.checkpoints.migrations import FORMAT, migrate
+from lidit_jax.checkpoints.orbax_s3 import teach_orbax
+from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import in_bucket
-from lidit_jax.migrations import FORMAT, migrate
-from lidit_jax.training.checksums import checksums, refuse_changes
-from lidit_jax.training.orbax_s3 import teach_orbax
-from lidit_jax.training.state import TrainState
 
 CHECKSUMS = "checksums"
 """Name of the arrays' checksums in the metadata."""

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lidit_jax.checkpoints.local import LocalCheckpoints, _to_all
+from lidit_jax.checkpoints.migrations import FORMAT
 from lidit_jax.config.schema import MeshConfig, TrainingConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.migrations import FORMAT
 from lidit_jax.parallel.mesh import make_mesh
-from lidit_jax.training.local_checkpoint import LocalCheckpoints, _to_all
-from tests.training.test_checkpoint import SHAPES, state
+from tests.checkpoints.test_orbax import SHAPES, state
 
 
 @pytest.fixture

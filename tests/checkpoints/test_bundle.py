@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+from lidit_jax.checkpoints.bundle import is_bundle, load_bundle, save_bundle
+from lidit_jax.checkpoints.migrations import FORMAT
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
-from lidit_jax.migrations import FORMAT
-from lidit_jax.weights.bundle import is_bundle, load_bundle, save_bundle
 
 PARAMS = {
     "block": {"kernel": np.linspace(-3, 3, 24, dtype=np.float32).reshape(4, 6)},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lidit_jax.training.checksums import checksums
+from lidit_jax.checkpoints.checksums import checksums
 
 
 def test_a_single_bit_and_two_swapped_values_are_seen():

@@ -1,0 +1,1 @@
+"""Trained models on disk: opening, saving, checking and migrating them."""
