@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from lidit_jax.autoencoders.frozen import ImageCodec, to_uint8
 from lidit_jax.config.schema import SamplingConfig
 from lidit_jax.diffusion.flow import RectifiedFlow
 from lidit_jax.diffusion.guidance import Guidance
@@ -20,7 +21,6 @@ from lidit_jax.diffusion.process import Process
 from lidit_jax.diffusion.samplers import Known, Sampler, plan, sample
 from lidit_jax.encoders.conditions import TextConditions, pad_conditions
 from lidit_jax.errors import LiditError
-from lidit_jax.models.image_codec import ImageCodec, to_uint8
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.prompted_network import Blend, PromptedNetwork, Weaker
 from lidit_jax.sampling_settings import guidance_of, sampler_of

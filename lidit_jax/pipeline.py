@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
+from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
 from lidit_jax.checkpoints.bundle import is_bundle
 from lidit_jax.checkpoints.saved_model import describe_model, load_model, model_folder
 from lidit_jax.config.schema import Config, MeshConfig, SamplingConfig
@@ -26,7 +27,6 @@ from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.errors import LiditError
 from lidit_jax.generation import Generator, Variation
 from lidit_jax.image_request import ImageRequest, image_requests
-from lidit_jax.models.image_codec import ImageCodec, load_codec
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.parallel.mesh import BATCH_AXES, check_model_divides, make_mesh
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, parameter_shardings

@@ -42,10 +42,10 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Loads the newest checkpoint and writes the folder."""
     with writable_folder(options.out, "--out"), written_here(options.out) as out:
+        from lidit_jax.autoencoders import diffusers_layout
+        from lidit_jax.autoencoders.frozen import build_autoencoder, files_of, locate
         from lidit_jax.checkpoints.bundle import save_bundle
         from lidit_jax.checkpoints.saved_model import load_workdir
-        from lidit_jax.models import diffusers_vae
-        from lidit_jax.models.image_codec import build_autoencoder, files_of, locate
 
         params, config, metadata = load_workdir(options.checkpoint, raw=options.raw)
         if config.training.task == "lidit" and config.vae.source != "pixels":
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
                 for file in files_of(source):
                     shutil.copy2(file, target)
         if config.training.task == "vae" and config.vae.architecture == "kl":
-            diffusers_vae.save(out, build_autoencoder(config.vae), params)
+            diffusers_layout.save(out, build_autoencoder(config.vae), params)
         else:
             save_bundle(out, params, config, metadata)
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

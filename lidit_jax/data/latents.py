@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float
 
+from lidit_jax.autoencoders.frozen import ImageCodec
 from lidit_jax.data.cache import content_key, fill
-from lidit_jax.models.image_codec import ImageCodec
 
 _CHUNK = 1024
 _BATCH = 64

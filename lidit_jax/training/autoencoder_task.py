@@ -8,11 +8,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from lidit_jax.autoencoders.frozen import build_autoencoder, to_uint8
 from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import ImageRecords
 from lidit_jax.data.sources import open_source
 from lidit_jax.diffusion.dropout import sample_keys
-from lidit_jax.models.image_codec import build_autoencoder, to_uint8
 from lidit_jax.training.reconstruction import distance, gradient_distance
 from lidit_jax.training.step import Batch, Metrics
 

@@ -13,6 +13,7 @@ from clu.metrics import Average
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
+from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
 from lidit_jax.config.schema import Config, MeshConfig
 from lidit_jax.data.captions import encoded_captions, read_captions, tokenized_captions
 from lidit_jax.data.latents import ImageSource, channel_statistics, prepare_latents
@@ -31,7 +32,6 @@ from lidit_jax.generation import Generator
 from lidit_jax.io.paths import cache_dir, to_path
 from lidit_jax.io.progress import progress_bar
 from lidit_jax.models.flops import TextStream, forward_flops
-from lidit_jax.models.image_codec import ImageCodec, load_codec
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.models.refiner import GATE_MAGNITUDES
 from lidit_jax.parallel.mesh import make_mesh, replicated

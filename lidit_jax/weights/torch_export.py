@@ -186,9 +186,9 @@ def _export_encoders(source: Source, out: Path, with_encoders: bool) -> list[dic
 
 def _export_autoencoder(source: Source, out: Path) -> dict[str, Any]:
     """Copies the autoencoder's files to OUT/vae and describes them."""
+    from lidit_jax.autoencoders.diffusers_layout import read_model
+    from lidit_jax.autoencoders.frozen import files_of, locate
     from lidit_jax.checkpoints.bundle import is_bundle
-    from lidit_jax.models.diffusers_vae import read_model
-    from lidit_jax.models.image_codec import files_of, locate
 
     vae = source.config.vae
     if vae.source == "pixels":

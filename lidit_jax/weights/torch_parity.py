@@ -100,9 +100,9 @@ def compare(
     import jax
     import jax.numpy as jnp
 
+    from lidit_jax.autoencoders.frozen import load_codec
     from lidit_jax.checkpoints.bundle import is_bundle
     from lidit_jax.checkpoints.saved_model import load_model, model_folder
-    from lidit_jax.models.image_codec import load_codec
     from lidit_jax.pipeline import Pipeline
 
     torch_model = load_module(out / MODULE).LIDiT.from_pretrained(out)

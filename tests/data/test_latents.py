@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from lidit_jax.autoencoders.frozen import ImageCodec
 from lidit_jax.data import latents as module
 from lidit_jax.data.latents import channel_statistics, prepare_latents
 from lidit_jax.data.scenes.source import SceneSource
-from lidit_jax.models.image_codec import ImageCodec
 
 PIXELS = ImageCodec(None, {}, "pixels")
 

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
+from lidit_jax.autoencoders.frozen import load_codec
 from lidit_jax.checkpoints.orbax import Checkpoints
 from lidit_jax.cli import main
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.models.image_codec import load_codec
 from lidit_jax.training.lidit_task import LIDiTTask
 from lidit_jax.training.loop import train
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lidit_jax.autoencoders.frozen import load_codec
 from lidit_jax.cli import main
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import VAEConfig
-from lidit_jax.models.image_codec import load_codec
 from lidit_jax.training.autoencoder_task import AutoencoderTask
 from lidit_jax.training.loop import train
 from tests.quick import random_parameters

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from lidit_jax.autoencoders.frozen import build_autoencoder, load_codec
 from lidit_jax.checkpoints.bundle import save_bundle
 from lidit_jax.config.schema import Config, TrainingConfig, VAEConfig
-from lidit_jax.models.image_codec import build_autoencoder, load_codec
 from lidit_jax.weights.torch_export import MODULE, _export_autoencoder, module_source
 from lidit_jax.weights.torch_parity import load_module
 

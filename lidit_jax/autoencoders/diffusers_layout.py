@@ -12,14 +12,14 @@ import flax.linen as nn
 import flax.traverse_util
 import safetensors.numpy
 
+from lidit_jax.autoencoders.kl import AutoencoderKL
+from lidit_jax.autoencoders.latent_model import boxed_shapes
+from lidit_jax.autoencoders.tables import diffusers_table, to_diffusers
+from lidit_jax.autoencoders.tiny import TinyAutoencoder
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
-from lidit_jax.models.autoencoder_kl import AutoencoderKL
-from lidit_jax.models.latent_model import boxed_shapes
-from lidit_jax.models.tiny_autoencoder import TinyAutoencoder
 from lidit_jax.weights.hub import download
 from lidit_jax.weights.huggingface import load_params, read_json
-from lidit_jax.weights.vae_tables import diffusers_table, to_diffusers
 
 CONFIG = "config.json"
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from lidit_jax.autoencoders.frozen import ImageCodec
+from lidit_jax.autoencoders.kl import AutoencoderKL
+from lidit_jax.autoencoders.patch import Autoencoder
+from lidit_jax.autoencoders.tiling import tile_axis, tiled_decode
 from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.models.autoencoder_kl import AutoencoderKL
-from lidit_jax.models.image_codec import ImageCodec
-from lidit_jax.models.tiling import tile_axis, tiled_decode
-from lidit_jax.models.vae import Autoencoder
 from tests.quick import random_parameters
 
 LOCAL = Autoencoder(VAEConfig(width=8, blocks=1, channels=4, patch=8))

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lidit_jax.autoencoders.latent_model import boxed_shapes
+from lidit_jax.autoencoders.patch import Autoencoder
 from lidit_jax.config.schema import VAEConfig
-from lidit_jax.models.latent_model import boxed_shapes
-from lidit_jax.models.vae import Autoencoder
 
 from ..quick import random_parameters
 

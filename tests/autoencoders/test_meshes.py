@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from lidit_jax.autoencoders.frozen import ImageCodec
+from lidit_jax.autoencoders.kl import AutoencoderKL
+from lidit_jax.autoencoders.latent_model import boxed_shapes
+from lidit_jax.autoencoders.patch import Autoencoder
+from lidit_jax.autoencoders.tiny import TinyAutoencoder
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import MeshConfig, VAEConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.models.autoencoder_kl import AutoencoderKL
-from lidit_jax.models.image_codec import ImageCodec
-from lidit_jax.models.latent_model import boxed_shapes
-from lidit_jax.models.tiny_autoencoder import TinyAutoencoder
-from lidit_jax.models.vae import Autoencoder
 from lidit_jax.parallel.mesh import batch_sharding, check_divisions, make_mesh, replicated
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shardings_that_divide
 

@@ -13,15 +13,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, UInt8
 
+from lidit_jax.autoencoders import diffusers_layout
+from lidit_jax.autoencoders.kl import AutoencoderKL
+from lidit_jax.autoencoders.latent_model import LatentModel, boxed_shapes
+from lidit_jax.autoencoders.patch import Autoencoder
+from lidit_jax.autoencoders.tiling import MINIMUM_TILE, tiled_decode
 from lidit_jax.checkpoints.bundle import is_bundle, load_bundle
 from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.models import diffusers_vae
-from lidit_jax.models.autoencoder_kl import AutoencoderKL
-from lidit_jax.models.latent_model import LatentModel, boxed_shapes
 from lidit_jax.models.layers import dtype_of
-from lidit_jax.models.tiling import MINIMUM_TILE, tiled_decode
-from lidit_jax.models.vae import Autoencoder
 from lidit_jax.parallel.rules import shardings_that_divide
 from lidit_jax.weights.hub import is_hub_id
 
@@ -155,7 +155,7 @@ def load_codec(config: VAEConfig, folder: Path | None = None) -> ImageCodec:
         model = build_autoencoder(bundle.config.vae)
         params, fingerprint = bundle.params, bundle.fingerprint
     else:
-        model, params, fingerprint = diffusers_vae.load(folder)
+        model, params, fingerprint = diffusers_layout.load(folder)
     model = model.clone(dtype=dtype_of(config.dtype))
     return ImageCodec(model, params, fingerprint, config.tile)
 
@@ -171,7 +171,7 @@ def locate(source: str) -> Path:
     """
     folder = Path(source).expanduser()
     if not folder.is_dir() and is_hub_id(source):
-        return diffusers_vae.download_autoencoder(source)
+        return diffusers_layout.download_autoencoder(source)
     return _autoencoder_in(folder, source)
 
 
@@ -179,13 +179,13 @@ def files_of(folder: Path) -> list[Path]:
     """The files of a located autoencoder that `load_codec` needs, no others."""
     if is_bundle(folder):
         return [folder / "config.json", folder / "model.safetensors"]
-    return [folder / diffusers_vae.CONFIG, diffusers_vae.weights_file(folder)]
+    return [folder / diffusers_layout.CONFIG, diffusers_layout.weights_file(folder)]
 
 
 def _autoencoder_in(folder: Path, source: str) -> Path:
     if is_bundle(folder):
         return folder
-    if found := diffusers_vae.autoencoder_folder(folder):
+    if found := diffusers_layout.autoencoder_folder(folder):
         return found
     raise LiditError(
         f"config.vae.source={source!r}: no autoencoder in {folder}; give diffusers' folder or hub "

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from lidit_jax.autoencoders.posterior import Posterior
 from lidit_jax.models.convolution import Convolution
 from lidit_jax.models.layers import Dense
-from lidit_jax.models.posterior import Posterior
 
 _NORM_EPSILON = 1e-6
 _NARROWING = ("embed", None)

@@ -1,7 +1,7 @@
 """A small image autoencoder of the paper's kind: 8x down, 16 channels (section 5.1).
 
 It cuts the image into patches first and convolves at that lower resolution, which makes it cheap
-enough to train on a CPU. `lidit_jax.models.autoencoder_kl` is the large one.
+enough to train on a CPU. `lidit_jax.autoencoders.kl` is the large one.
 """
 
 import math
@@ -11,10 +11,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from lidit_jax.autoencoders.posterior import Posterior
 from lidit_jax.config.schema import VAEConfig
 from lidit_jax.models.convolution import Convolution
 from lidit_jax.models.layers import rms_norm
-from lidit_jax.models.posterior import Posterior
 
 
 class ResBlock(nn.Module):

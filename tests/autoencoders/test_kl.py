@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from lidit_jax.autoencoders import diffusers_layout
+from lidit_jax.autoencoders.frozen import files_of, load_codec, locate
+from lidit_jax.autoencoders.kl import PixelAttention
 from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.models import diffusers_vae
-from lidit_jax.models.autoencoder_kl import PixelAttention
-from lidit_jax.models.image_codec import files_of, load_codec, locate
 from tests.quick import random_parameters
 
 TOLERANCE = 1e-4
@@ -140,7 +140,7 @@ def error(ours, theirs):
 
 def test_encode_and_decode_are_diffusers(saved):
     theirs, folder = saved
-    ours, params, _ = diffusers_vae.load(folder)
+    ours, params, _ = diffusers_layout.load(folder)
     latent = their_latent(theirs, images())
     assert latent.std() > 0.01
     assert error(run(ours, params, "encode", images()), latent) <= TOLERANCE
@@ -154,7 +154,7 @@ def test_encode_and_decode_are_diffusers(saved):
 def test_bfloat16_stays_near(name, tmp_path):
     """Within 3% of the rms, as a mean; single values may be further off."""
     random_model(MODELS[name]).save_pretrained(tmp_path)
-    exact, params, _ = diffusers_vae.load(tmp_path)
+    exact, params, _ = diffusers_layout.load(tmp_path)
     half = exact.clone(dtype=jnp.bfloat16)
     latent = run(exact, params, "encode", images())
     for method, argument in (("encode", images()), ("decode", latent)):
@@ -166,7 +166,7 @@ def test_bfloat16_stays_near(name, tmp_path):
 
 
 def test_the_posterior_samples_as_its_moments_say(sd3_folder):
-    ours, params, _ = diffusers_vae.load(sd3_folder)
+    ours, params, _ = diffusers_layout.load(sd3_folder)
     posterior = run(ours, params, "posterior", images(1))
     theirs = diffusers.AutoencoderKL.from_pretrained(sd3_folder).encode(to_torch(images(1)))
     assert error(posterior.log_variance, to_numpy(theirs.latent_dist.logvar.detach())) <= TOLERANCE
@@ -186,7 +186,7 @@ def test_attention_in_parts_is_the_attention_at_once(monkeypatch):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 9, 8)), jnp.float32)
     params = random_parameters(attention.init, x)
     at_once = attention.apply({"params": params}, x)
-    monkeypatch.setattr("lidit_jax.models.autoencoder_kl._QUERIES_AT_ONCE", 10)
+    monkeypatch.setattr("lidit_jax.autoencoders.kl._QUERIES_AT_ONCE", 10)
     np.testing.assert_allclose(attention.apply({"params": params}, x), at_once, atol=1e-6)
 
 
@@ -199,14 +199,14 @@ def test_files_from_before_the_attention_was_renamed(sd3_folder, tmp_path):
     assert any("proj_attn" in name for name in tensors)
     save_file(tensors, tmp_path / "diffusion_pytorch_model.safetensors")
     (tmp_path / "config.json").write_bytes((sd3_folder / "config.json").read_bytes())
-    (_, expected, _), (_, params, _) = (diffusers_vae.load(f) for f in (sd3_folder, tmp_path))
+    (_, expected, _), (_, params, _) = (diffusers_layout.load(f) for f in (sd3_folder, tmp_path))
     jax.tree.map(np.testing.assert_array_equal, params, expected)
 
 
 def test_written_in_diffusers_layout_it_is_the_same_there(sd3_folder, tmp_path):
-    ours, params, _ = diffusers_vae.load(sd3_folder)
-    diffusers_vae.save(tmp_path, ours, params)
-    again, same, _ = diffusers_vae.load(tmp_path)
+    ours, params, _ = diffusers_layout.load(sd3_folder)
+    diffusers_layout.save(tmp_path, ours, params)
+    again, same, _ = diffusers_layout.load(tmp_path)
     assert again == ours
     jax.tree.map(np.testing.assert_array_equal, same, params)
     before, after = (diffusers.AutoencoderKL.from_pretrained(f) for f in (sd3_folder, tmp_path))
@@ -270,7 +270,7 @@ def test_the_fingerprint_names_weights_and_scale(sd3_folder, tmp_path):
     fingerprints = set()
     for changes in ({}, {"_diffusers_version": "9"}, {"scaling_factor": 2.0}):
         (tmp_path / "config.json").write_text(json.dumps(config | changes))
-        fingerprints.add(diffusers_vae.load(tmp_path)[2])
+        fingerprints.add(diffusers_layout.load(tmp_path)[2])
     assert len(fingerprints) == 2
 
 

@@ -1,0 +1,1 @@
+"""Image autoencoders: from pixels to latents and back."""
