@@ -12,14 +12,14 @@ Importing the package loads nothing heavy: `Pipeline` is looked up when it is fi
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lidit_jax.pipeline import Pipeline as Pipeline
+    from lidit_jax.sampling.pipeline import Pipeline as Pipeline
 
 __all__ = ["Pipeline", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Pipeline":
-        from lidit_jax.pipeline import Pipeline
+        from lidit_jax.sampling.pipeline import Pipeline
 
         return Pipeline
     if name == "__version__":

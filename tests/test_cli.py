@@ -14,13 +14,13 @@ from lidit_jax.cli import main
 from lidit_jax.config.schema import Config, SamplingConfig
 from lidit_jax.encoders.sources import PACKAGED
 from lidit_jax.errors import LiditError
-from lidit_jax.sampling_settings import override
+from lidit_jax.sampling.settings import override
 
 SIDE = 16
 
 
 class FakePipeline:
-    """Stands in for `lidit_jax.pipeline.Pipeline`: image i is plain grey of value 10 * i."""
+    """Stands in for `lidit_jax.sampling.pipeline.Pipeline`: image i is plain grey of value 10 * i."""
 
     def __init__(self):
         self.calls = []
@@ -39,10 +39,12 @@ class FakePipeline:
 
 @pytest.fixture
 def pipeline(monkeypatch):
-    import lidit_jax.pipeline
+    import lidit_jax.sampling.pipeline
 
     fake = FakePipeline()
-    monkeypatch.setattr(lidit_jax.pipeline.Pipeline, "from_checkpoint", lambda *_, **__: fake)
+    monkeypatch.setattr(
+        lidit_jax.sampling.pipeline.Pipeline, "from_checkpoint", lambda *_, **__: fake
+    )
     return fake
 
 

@@ -31,8 +31,8 @@ from lidit_jax.io.paths import to_path
 
 if TYPE_CHECKING:
     from lidit_jax.config.schema import MeshConfig
-    from lidit_jax.image_record import ImageRecord
-    from lidit_jax.pipeline import Pipeline
+    from lidit_jax.sampling.pipeline import Pipeline
+    from lidit_jax.sampling.png_metadata import ImageRecord
 
 _EXAMPLES = """\
   lidit sample --checkpoint=demo --prompt="a red circle" --out=circle.png
@@ -177,7 +177,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.checkpoint:
         raise LiditError("--checkpoint is missing: name a workdir, an exported folder, or 'demo'")
     with writable_folder(files[0].parent, "--out"):
-        from lidit_jax.pipeline import Pipeline
+        from lidit_jax.sampling.pipeline import Pipeline
 
         load = functools.partial(Pipeline.from_checkpoint, raw=options.raw, mesh=_mesh(options))
         pipeline = load(options.checkpoint)
@@ -225,12 +225,12 @@ def _read_record(options: argparse.Namespace, given: list[str]) -> ImageRecord |
     """The record of --again, whose checkpoint the options may name anew; `given` must be empty."""
     if options.again is None:
         return None
-    from lidit_jax import image_record
+    from lidit_jax.sampling import png_metadata
 
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise LiditError(f"--again repeats one image: leave out {names}")
-    record = image_record.read(options.again)
+    record = png_metadata.read(options.again)
     options.checkpoint = options.checkpoint or record.checkpoint
     options.raw = record.raw
     options.weaker_checkpoint = options.weaker_checkpoint or record.weaker
@@ -287,7 +287,7 @@ def _start(
     image = read_picture(options.image, "--image", size, pipeline.size_step)
     mask = None if options.mask is None else read_mask(options.mask, image.shape[:2])
     if record:
-        from lidit_jax.image_record import pixels_sha256
+        from lidit_jax.sampling.png_metadata import pixels_sha256
 
         if pixels_sha256(image, mask) != record.source:
             raise LiditError(f"--image and --mask are not those that {options.again} began from")
@@ -307,9 +307,9 @@ def _write(
 ) -> None:
     from PIL import Image
 
-    from lidit_jax import image_record
     from lidit_jax.evaluation.images import captioned_grid
-    from lidit_jax.image_request import image_requests
+    from lidit_jax.sampling import png_metadata
+    from lidit_jax.sampling.request import image_requests
 
     checked = pipeline.settings(**settings)
     guidance = checked.guidance if fields["guidance"] is None else fields["guidance"]
@@ -323,7 +323,7 @@ def _write(
         }
     if "image" in start:
         strength = start["strength"] or (0.6 if start["mask"] is None else 1.0)
-        sha256 = image_record.pixels_sha256(start["image"], start["mask"])
+        sha256 = png_metadata.pixels_sha256(start["image"], start["mask"])
         extra |= {"image": options.image, "image_sha256": sha256, "strength": strength}
     common = {
         "checkpoint": options.checkpoint,
@@ -333,9 +333,9 @@ def _write(
     }
     if options.grid:
         extra |= {"images": len(prompts), "prompt": "\n".join(prompts)}
-        text = image_record.chunks(requests[0], checked, **common, extra=extra)
-        image_record.save(captioned_grid(images, prompts), files[0], text)
+        text = png_metadata.chunks(requests[0], checked, **common, extra=extra)
+        png_metadata.save(captioned_grid(images, prompts), files[0], text)
         return
     for file, image, request in zip(files, images, requests, strict=True):
-        text = image_record.chunks(request, checked, **common, extra=extra)
-        image_record.save(Image.fromarray(image), file, text)
+        text = png_metadata.chunks(request, checked, **common, extra=extra)
+        png_metadata.save(Image.fromarray(image), file, text)

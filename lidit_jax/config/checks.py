@@ -182,7 +182,7 @@ def _check_scores(config: Config) -> None:
 
 def _check_process(config: Config) -> None:
     from lidit_jax.diffusion import process as processes
-    from lidit_jax.sampling_settings import check_settings
+    from lidit_jax.sampling.settings import check_settings
 
     try:
         check_settings(config.sampling, processes.from_config(config.diffusion))

@@ -21,11 +21,11 @@ from lidit_jax.evaluation.sampler_plot import plot
 from lidit_jax.evaluation.sampler_report import markdown
 from lidit_jax.evaluation.scene_prompts import GENEVAL_TASKS, ScenePrompt, evaluation_prompts
 from lidit_jax.evaluation.scene_scorer import score_images, summarise
-from lidit_jax.image_request import image_requests
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import progress_bar
-from lidit_jax.pipeline import Pipeline
-from lidit_jax.sampling_settings import sampler_of
+from lidit_jax.sampling.pipeline import Pipeline
+from lidit_jax.sampling.request import image_requests
+from lidit_jax.sampling.settings import sampler_of
 from lidit_jax.weights.torch_parity import psnr
 
 

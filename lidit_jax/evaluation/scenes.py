@@ -13,7 +13,7 @@ from lidit_jax.evaluation.scene_prompts import GENEVAL_TASKS, evaluation_prompts
 from lidit_jax.evaluation.scene_scorer import Accuracy, SceneReport, score_images, summarise
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import progress_bar
-from lidit_jax.pipeline import Pipeline
+from lidit_jax.sampling.pipeline import Pipeline
 
 _GRID_LIMIT = 128
 

@@ -28,13 +28,13 @@ from lidit_jax.encoders.conditions import (
     pad_conditions,
 )
 from lidit_jax.errors import LiditError
-from lidit_jax.generation import Generator
 from lidit_jax.io.paths import cache_dir, to_path
 from lidit_jax.io.progress import progress_bar
 from lidit_jax.models.flops import TextStream, forward_flops
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.models.refiner import GATE_MAGNITUDES
 from lidit_jax.parallel.mesh import make_mesh, replicated
+from lidit_jax.sampling.generator import Generator
 from lidit_jax.training.scene_scores import SceneScores
 from lidit_jax.training.step import Batch, Metrics
 

@@ -10,7 +10,7 @@ from lidit_jax.config.schema import Config
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.evaluation.scene_prompts import evaluation_prompts
 from lidit_jax.evaluation.scene_scorer import score_images, summarise
-from lidit_jax.generation import Generator
+from lidit_jax.sampling.generator import Generator
 
 _SEED = 1
 """Another one than `lidit eval scenes` uses: the best checkpoint is not chosen by its prompts."""

@@ -103,7 +103,7 @@ def compare(
     from lidit_jax.autoencoders.frozen import load_codec
     from lidit_jax.checkpoints.bundle import is_bundle
     from lidit_jax.checkpoints.saved_model import load_model, model_folder
-    from lidit_jax.pipeline import Pipeline
+    from lidit_jax.sampling.pipeline import Pipeline
 
     torch_model = load_module(out / MODULE).LIDiT.from_pretrained(out)
     folder = model_folder(checkpoint)

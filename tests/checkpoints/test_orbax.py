@@ -17,7 +17,7 @@ from lidit_jax.checkpoints.saved_model import load_workdir
 from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.pipeline import Pipeline
+from lidit_jax.sampling.pipeline import Pipeline
 
 
 def state(value):

@@ -9,7 +9,7 @@ from PIL import Image
 from lidit_jax.cli import main
 from lidit_jax.data.sources import open_source
 from lidit_jax.errors import LiditError
-from lidit_jax.pipeline import Pipeline
+from lidit_jax.sampling.pipeline import Pipeline
 
 COLOURS = ["red", "green", "blue", "white", "black", "yellow", "orange", "purple"]
 

@@ -13,7 +13,7 @@ from lidit_jax.diffusion.process import RectifiedFlow
 from lidit_jax.encoders.conditions import TextConditions
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.sampler_report import markdown, recommended
-from lidit_jax.sampling_settings import override
+from lidit_jax.sampling.settings import override
 
 USUAL = {"sampler": "euler", "steps": 8, "cache_interval": 1}
 

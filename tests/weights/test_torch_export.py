@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from lidit_jax.checkpoints.bundle import load_bundle
 from lidit_jax.cli import main
-from lidit_jax.pipeline import Pipeline
+from lidit_jax.sampling.pipeline import Pipeline
 from lidit_jax.weights import torch_parity
 from lidit_jax.weights.torch_export import MODULE, module_source
 from lidit_jax.weights.torch_import import import_torch

@@ -25,14 +25,14 @@ from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.samplers import fitting_samplers
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.errors import LiditError
-from lidit_jax.generation import Generator, Variation
-from lidit_jax.image_request import ImageRequest, image_requests
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.parallel.mesh import BATCH_AXES, check_model_divides, make_mesh
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, parameter_shardings
-from lidit_jax.prompted_network import Blend, Weaker
-from lidit_jax.sampling_settings import check_settings, override
-from lidit_jax.start_image import Start, start_from
+from lidit_jax.sampling.generator import Generator, Variation
+from lidit_jax.sampling.guided_model import Blend, Weaker
+from lidit_jax.sampling.init_image import Start, start_from
+from lidit_jax.sampling.request import ImageRequest, image_requests
+from lidit_jax.sampling.settings import check_settings, override
 
 _BATCH = 16
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from lidit_jax.config.schema import Config, SamplingConfig
-    from lidit_jax.image_request import ImageRequest
+    from lidit_jax.sampling.request import ImageRequest
 
 PER_IMAGE = {
     "prompt": str,

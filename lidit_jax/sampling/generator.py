@@ -22,9 +22,9 @@ from lidit_jax.diffusion.samplers import Known, Sampler, plan, sample
 from lidit_jax.encoders.conditions import TextConditions, pad_conditions
 from lidit_jax.errors import LiditError
 from lidit_jax.models.lidit import LIDiT
-from lidit_jax.prompted_network import Blend, PromptedNetwork, Weaker
-from lidit_jax.sampling_settings import guidance_of, sampler_of
-from lidit_jax.start_image import Start
+from lidit_jax.sampling.guided_model import Blend, PromptedNetwork, Weaker
+from lidit_jax.sampling.init_image import Start
+from lidit_jax.sampling.settings import guidance_of, sampler_of
 
 
 class Variation(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lidit_jax.errors import LiditError
-from lidit_jax.sampling_settings import check_scale
+from lidit_jax.sampling.settings import check_scale
 
 _SEEDS = 2**32
 

@@ -15,7 +15,7 @@ from lidit_jax.diffusion.samplers import Sampler, sample
 from lidit_jax.encoders.conditions import TextConditions
 from lidit_jax.models.layers import gated
 from lidit_jax.models.lidit import LIDiT
-from lidit_jax.prompted_network import Blend, PromptedNetwork, Weaker
+from lidit_jax.sampling.guided_model import Blend, PromptedNetwork, Weaker
 from tests.quick import random_parameters
 
 CROP = (2,)

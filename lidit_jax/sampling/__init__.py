@@ -1,0 +1,1 @@
+"""From prompts to images with a trained model."""
