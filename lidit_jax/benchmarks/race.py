@@ -115,7 +115,7 @@ def add_likeness(rows: list[dict[str, Any]], results: Path, first: str) -> None:
       results: has NAME.npy of each.
       first: whose images are the reference.
     """
-    from lidit_jax.weights.torch_parity import psnr
+    from lidit_jax.pytorch.parity import psnr
 
     reference = np.load(results / f"{first}.npy")
     for row in rows:

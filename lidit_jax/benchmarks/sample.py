@@ -33,8 +33,8 @@ def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
     import diffusers
     import torch
 
-    from lidit_jax.weights.torch_export import MODULE
-    from lidit_jax.weights.torch_parity import load_module
+    from lidit_jax.pytorch.export import MODULE
+    from lidit_jax.pytorch.parity import load_module
 
     module, device = load_module(Path(settings.exported) / MODULE), torch_device()
     model = module.LIDiT.from_pretrained(settings.exported).to(device)

@@ -71,7 +71,7 @@ def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
     import torch
 
     from lidit_jax.benchmarks.torch_training import TorchTrainer
-    from lidit_jax.weights.torch_model import LIDiTTransformer
+    from lidit_jax.pytorch.model import LIDiTTransformer
 
     config, streams = recipe_of(settings)
     device = torch_device()

@@ -1,4 +1,4 @@
-"""A loss and train step in PyTorch, for `lidit_jax/weights/torch_model.py`."""
+"""A loss and train step in PyTorch, for `lidit_jax/pytorch/model.py`."""
 
 import contextlib
 import copy

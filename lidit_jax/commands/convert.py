@@ -81,8 +81,8 @@ def add_parser(subparsers: Any) -> None:
 
 def _to_torch(options: argparse.Namespace) -> int:
     from lidit_jax.checkpoints.source import open_source
-    from lidit_jax.weights import torch_parity
-    from lidit_jax.weights.torch_export import MODULE, export_torch
+    from lidit_jax.pytorch import parity
+    from lidit_jax.pytorch.export import MODULE, export_torch
 
     source = open_source(options.checkpoint, raw=options.raw)
     with writable_folder(options.out, "OUT"):
@@ -97,10 +97,10 @@ def _to_torch(options: argparse.Namespace) -> int:
         print(f"{options.out}: {size / 1e6:.1f} MB of weights, {options.dtype}")
         if options.no_parity:
             return 0
-        if not torch_parity.torch_is_installed():
+        if not parity.torch_is_installed():
             print("not compared with the original: pip install torch (or add --no-parity)")
             return 0
-        parity = torch_parity.compare(
+        parity = parity.compare(
             options.checkpoint, options.out, raw=options.raw, dtype=options.dtype
         )
         parity.save(options.out / "parity.json")
@@ -114,7 +114,7 @@ def _to_torch(options: argparse.Namespace) -> int:
 
 
 def _back(options: argparse.Namespace) -> int:
-    from lidit_jax.weights.torch_import import import_torch
+    from lidit_jax.pytorch.import_weights import import_torch
 
     if not options.folder.is_dir():
         raise LiditError(f"{options.folder} is not a folder: name what to-torch wrote")
@@ -127,7 +127,7 @@ def _back(options: argparse.Namespace) -> int:
 
 
 def _from_hf(options: argparse.Namespace) -> int:
-    from lidit_jax.weights.hunyuan_refiner import load_hunyuan_refiner, save_refiner
+    from lidit_jax.pytorch.hunyuan_refiner import load_hunyuan_refiner, save_refiner
 
     refiner = load_hunyuan_refiner(options.path)
     with writable_folder(options.out, "OUT"):

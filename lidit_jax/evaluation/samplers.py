@@ -23,10 +23,10 @@ from lidit_jax.evaluation.scene_prompts import GENEVAL_TASKS, ScenePrompt, evalu
 from lidit_jax.evaluation.scene_scorer import score_images, summarise
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import progress_bar
+from lidit_jax.pytorch.parity import psnr
 from lidit_jax.sampling.pipeline import Pipeline
 from lidit_jax.sampling.request import image_requests
 from lidit_jax.sampling.settings import sampler_of
-from lidit_jax.weights.torch_parity import psnr
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lidit_jax.cli import build_parser, main
 from lidit_jax.errors import LiditError
 from lidit_jax.parallel.plan import describe_text
 from tests.benchmarks.fusions import parts
-from tests.weights.exported import make_bundle, make_export, small
+from tests.pytorch.exported import make_bundle, make_export, small
 
 QUICK = ["--rounds=2", "--count=1", "--warmup=1", "--batch=2", "--config=tests/tiny_recipe.py"]
 

@@ -9,7 +9,7 @@ from lidit_jax import Pipeline
 from lidit_jax.cli import main
 from lidit_jax.config.schema import MeshConfig
 from lidit_jax.errors import LiditError
-from tests.weights.exported import make_bundle
+from tests.pytorch.exported import make_bundle
 
 PROMPTS = ["a red circle", "two blue stars", "a green cross"]
 

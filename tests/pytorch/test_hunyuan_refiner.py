@@ -11,7 +11,7 @@ from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideo
 
 from lidit_jax.cli import main
 from lidit_jax.errors import LiditError
-from lidit_jax.weights.hunyuan_refiner import load_hunyuan_refiner, load_refiner
+from lidit_jax.pytorch.hunyuan_refiner import load_hunyuan_refiner, load_refiner
 
 HEADS, HEAD_WIDTH, FEATURES = 4, 8, 24
 CONFIG = {

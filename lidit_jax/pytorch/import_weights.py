@@ -19,14 +19,14 @@ from lidit_jax.checkpoints.source import compare_shapes, parameter_shapes
 from lidit_jax.config.load import config_from_json
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
+from lidit_jax.pytorch.export import FORMAT as EXPORT_FORMAT
+from lidit_jax.pytorch.export import MANIFEST
+from lidit_jax.pytorch.layout import from_torch, torch_names
 from lidit_jax.weights.gguf import file_sha256
 from lidit_jax.weights.huggingface import safetensors_files
 from lidit_jax.weights.mapped_tensors import MappedTensor, list_tensors, map_file
 from lidit_jax.weights.placement import shortened
 from lidit_jax.weights.tensor_writer import TensorSpec, digest_of, write_tensors
-from lidit_jax.weights.torch_export import FORMAT as EXPORT_FORMAT
-from lidit_jax.weights.torch_export import MANIFEST
-from lidit_jax.weights.torch_layout import from_torch, torch_names
 
 _UNTRUSTED = "export it again with `lidit convert to-torch`"
 

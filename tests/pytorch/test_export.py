@@ -11,10 +11,10 @@ import safetensors.numpy
 
 from lidit_jax.checkpoints.bundle import load_bundle
 from lidit_jax.cli import main
+from lidit_jax.pytorch import parity
+from lidit_jax.pytorch.export import MODULE, module_source
+from lidit_jax.pytorch.import_weights import import_torch
 from lidit_jax.sampling.pipeline import Pipeline
-from lidit_jax.weights import torch_parity
-from lidit_jax.weights.torch_export import MODULE, module_source
-from lidit_jax.weights.torch_import import import_torch
 
 from .exported import make_bundle, make_export, small
 
@@ -47,7 +47,7 @@ def exported(bundle, tmp_path_factory):
 
 
 def test_every_block_and_the_pictures_are_the_same(bundle, exported, tmp_path):
-    parity = torch_parity.compare(bundle, exported)
+    parity = parity.compare(bundle, exported)
     parity.save(tmp_path / "parity.json")
     assert parity.passed, parity.table()
     components = [row.component for row in parity.differences]
@@ -70,12 +70,12 @@ def test_every_block_and_the_pictures_are_the_same(bundle, exported, tmp_path):
 
 
 def test_the_comparison_notices_one_changed_tensor(bundle, exported, tmp_path):
-    model = torch_parity.load_module(exported / MODULE).LIDiT.from_pretrained(exported)
+    model = parity.load_module(exported / MODULE).LIDiT.from_pretrained(exported)
     model.network.transformer_blocks[1].ff.linear_1.bias += 0.01
     params = load_bundle(bundle).params
     config = load_bundle(bundle).config
-    rows = torch_parity._blocks(model, params, config)
-    broken = [row.component for row in rows if row.error > torch_parity.TOLERANCE]
+    rows = parity._blocks(model, params, config)
+    broken = [row.component for row in rows if row.error > parity.TOLERANCE]
     assert broken[0] == "DiT block 1"
 
 
@@ -107,7 +107,7 @@ def test_a_process_without_jax_draws_the_same_picture(bundle, exported, tmp_path
     from PIL import Image
 
     ours = Pipeline.from_checkpoint(bundle)(["a red circle"], seed=7)[0]
-    assert torch_parity.psnr(ours, np.asarray(Image.open(picture))) >= 45
+    assert parity.psnr(ours, np.asarray(Image.open(picture))) >= 45
 
 
 def test_it_is_a_diffusers_pipeline(bundle, exported, tmp_path, monkeypatch):
@@ -120,13 +120,13 @@ def test_it_is_a_diffusers_pipeline(bundle, exported, tmp_path, monkeypatch):
     )
     images = pipe(["a red circle", "two stars"], seed=3).images
     ours = Pipeline.from_checkpoint(bundle)(["a red circle", "two stars"], seed=3)
-    assert torch_parity.psnr(ours, np.stack([np.asarray(image) for image in images])) >= 45
+    assert parity.psnr(ours, np.stack([np.asarray(image) for image in images])) >= 45
     drawn = pipe("x", generator=torch.Generator().manual_seed(0), num_inference_steps=1).images
     assert drawn[0].size == (32, 32)
 
 
 def test_noise_of_a_seed_is_jaxs(exported):
-    module = torch_parity.load_module(exported / MODULE)
+    module = parity.load_module(exported / MODULE)
     for seed in (0, 1, 2**32 - 1):
         key = jax.random.key(jax.numpy.uint32(seed))
         ours = jax.random.normal(key, (16, 16, 4))
@@ -149,15 +149,15 @@ def test_other_processes_are_sampled_alike(process, prediction, sampler, tiny_co
     bundle = make_bundle(tmp_path / "bundle", config)
     out = make_export(bundle, tmp_path / "out")
     ours = Pipeline.from_checkpoint(bundle)(["a red circle"], seed=1)
-    theirs = torch_parity.load_module(out / MODULE).LIDiT.from_pretrained(out)
-    assert torch_parity.psnr(ours, theirs(["a red circle"], seed=1).numpy()) >= 45
+    theirs = parity.load_module(out / MODULE).LIDiT.from_pretrained(out)
+    assert parity.psnr(ours, theirs(["a red circle"], seed=1).numpy()) >= 45
 
 
 def test_half_precision_has_half_the_size(bundle, exported, tmp_path):
     out = make_export(bundle, tmp_path, dtype="bfloat16")
     whole = sum(file.stat().st_size for file in exported.glob("model*.safetensors"))
     assert (out / "model.safetensors").stat().st_size < 0.6 * whole
-    rows = torch_parity.compare(bundle, out, dtype="bfloat16")
+    rows = parity.compare(bundle, out, dtype="bfloat16")
     assert rows.passed, rows.table()
 
 
@@ -180,7 +180,7 @@ def test_the_exported_file_knows_nothing_of_this_package():
 def test_raw_and_averaged_weights_of_a_workdir(trained, tmp_path):
     from lidit_jax.checkpoints.saved_model import load_workdir
     from lidit_jax.checkpoints.source import open_source
-    from lidit_jax.weights.torch_export import export_torch
+    from lidit_jax.pytorch.export import export_torch
 
     loaded = []
     for raw in (True, False):

@@ -1,4 +1,4 @@
-"""LI-DiT against a second implementation of the paper in PyTorch (`weights/torch_model.py`).
+"""LI-DiT against a second implementation of the paper in PyTorch (`pytorch/model.py`).
 
 Parameters are random and nowhere zero, streams have padding of different lengths, and the image is
 not square. Errors are the largest absolute difference over the rms of what PyTorch gives, in
@@ -17,8 +17,8 @@ from lidit_jax.config.schema import DiffusionConfig, RefinerConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.models import LIDiT
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
-from lidit_jax.weights.torch_layout import torch_state
-from lidit_jax.weights.torch_model import LIDiTTransformer
+from lidit_jax.pytorch.layout import torch_state
+from lidit_jax.pytorch.model import LIDiTTransformer
 
 from ..quick import random_parameters
 from .conftest import small_config

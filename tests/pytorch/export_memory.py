@@ -1,6 +1,6 @@
 """Exports a checkpoint and prints, as JSON, by how many bytes the process grew meanwhile.
 
-python -m tests.weights.export_memory CHECKPOINT OUT
+python -m tests.pytorch.export_memory CHECKPOINT OUT
 """
 
 import json
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from lidit_jax.checkpoints.source import check_shapes, open_source
-from lidit_jax.weights.torch_export import export_torch
+from lidit_jax.pytorch.export import export_torch
 
 
 def anonymous_memory() -> int:

@@ -14,8 +14,8 @@ import torch
 from lidit_jax.autoencoders.frozen import build_autoencoder, load_codec
 from lidit_jax.checkpoints.bundle import save_bundle
 from lidit_jax.config.schema import Config, TrainingConfig, VAEConfig
-from lidit_jax.weights.torch_export import MODULE, _export_autoencoder, module_source
-from lidit_jax.weights.torch_parity import load_module
+from lidit_jax.pytorch.export import MODULE, _export_autoencoder, module_source
+from lidit_jax.pytorch.parity import load_module
 
 from ..quick import random_parameters
 

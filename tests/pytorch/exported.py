@@ -9,7 +9,7 @@ from lidit_jax.checkpoints.source import open_source
 from lidit_jax.config.schema import Config
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.models import LIDiT
-from lidit_jax.weights.torch_export import export_torch
+from lidit_jax.pytorch.export import export_torch
 
 from ..quick import random_parameters
 from ..tiny_encoders import WIDTH

@@ -26,6 +26,7 @@ from lidit_jax.checkpoints.source import Source, check_shapes
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
+from lidit_jax.pytorch.layout import to_torch, torch_layers, torch_names
 from lidit_jax.weights.gguf import file_sha256
 from lidit_jax.weights.tensor_writer import (
     DTYPES,
@@ -35,13 +36,12 @@ from lidit_jax.weights.tensor_writer import (
     shards,
     write_tensors,
 )
-from lidit_jax.weights.torch_layout import to_torch, torch_layers, torch_names
 
 FORMAT = 1
 MODULE = "lidit_torch.py"
 MANIFEST = "manifest.json"
 INDEX = "model.safetensors.index.json"
-_OWN_IMPORT = "from lidit_jax.weights.torch_model import EPSILON, LIDiTTransformer\n"
+_OWN_IMPORT = "from lidit_jax.pytorch.model import EPSILON, LIDiTTransformer\n"
 _ANCESTRAL = ("ddpm", "euler_ancestral")
 _ENCODER_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json")
 

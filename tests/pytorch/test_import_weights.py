@@ -11,7 +11,7 @@ import safetensors.numpy
 from lidit_jax.checkpoints.bundle import is_bundle, load_bundle, save_bundle
 from lidit_jax.cli import main
 from lidit_jax.errors import LiditError
-from lidit_jax.weights.torch_import import import_torch
+from lidit_jax.pytorch.import_weights import import_torch
 
 from .exported import make_bundle, make_export, small
 

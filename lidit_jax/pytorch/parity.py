@@ -16,7 +16,7 @@ import numpy as np
 
 from lidit_jax.config.schema import Config, ModelConfig
 from lidit_jax.io.output import atomic_file
-from lidit_jax.weights.torch_export import MODULE, module_sampler
+from lidit_jax.pytorch.export import MODULE, module_sampler
 
 TOLERANCE = 1e-4
 """Largest difference that a block may show, over the rms of its values in PyTorch."""

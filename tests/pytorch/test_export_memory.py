@@ -42,7 +42,7 @@ def test_a_sharded_checkpoint_is_never_held(tiny_config, repository, tmp_path):
         manager.save(8, args=items)
     out = tmp_path / "out"
     out.mkdir()
-    command = [sys.executable, "-m", "tests.weights.export_memory", tmp_path / "run", out]
+    command = [sys.executable, "-m", "tests.pytorch.export_memory", tmp_path / "run", out]
     done = subprocess.run(command, capture_output=True, cwd=repository, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     growth = json.loads(done.stdout.splitlines()[-1])["growth"]

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from lidit_jax.weights.torch_model import EPSILON, LIDiTTransformer
+from lidit_jax.pytorch.model import EPSILON, LIDiTTransformer
 
 
 class TextEncoder(nn.Module):

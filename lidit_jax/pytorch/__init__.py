@@ -1,0 +1,1 @@
+"""The model again in plain PyTorch: export, import and comparison."""
