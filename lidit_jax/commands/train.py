@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     from lidit_jax.config.load import load_recipe
     from lidit_jax.hardware.xla_flags import apply_flags
     from lidit_jax.parallel.distributed import join_processes, say_once
-    from lidit_jax.training.stopping import StoppedAtOnce, stop_at_once
+    from lidit_jax.training.preemption import StoppedAtOnce, stop_at_once
 
     config = load_recipe(options.config, options.overrides)
     stopped_status = _stopped_status()

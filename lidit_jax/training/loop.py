@@ -31,16 +31,16 @@ from lidit_jax.parallel.mesh import (
     replicated,
 )
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
-from lidit_jax.training.agreement import refuse_other_data, refuse_other_programs
-from lidit_jax.training.feed import Feed
+from lidit_jax.training.device_prefetch import Feed
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
-from lidit_jax.training.initialisation import start_from
+from lidit_jax.training.host_consistency import refuse_other_data, refuse_other_programs
+from lidit_jax.training.initialization import start_from
 from lidit_jax.training.optimizers import make_optimizer
+from lidit_jax.training.preemption import stop_signal
 from lidit_jax.training.profiling import Profiler
 from lidit_jax.training.resume import refuse_another_run, refuse_other_models
 from lidit_jax.training.run_log import RunLog
 from lidit_jax.training.step import make_train_step
-from lidit_jax.training.stopping import stop_signal
 from lidit_jax.training.tasks import Task, make_task
 
 _VALIDATION_BATCH = 64

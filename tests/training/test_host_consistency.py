@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lidit_jax.errors import LiditError
-from lidit_jax.training import agreement
-from lidit_jax.training.agreement import _Indices, refuse_other_data, refuse_other_programs
+from lidit_jax.training import host_consistency
+from lidit_jax.training.host_consistency import _Indices, refuse_other_data, refuse_other_programs
 from tests.faults.runs import RECIPE
 
 
@@ -20,8 +20,8 @@ def others(monkeypatch):
     """Lets a second process, that is not there, answer what a function makes of our answer."""
 
     def answer(change):
-        monkeypatch.setattr(agreement.jax, "process_count", lambda: 2)
-        monkeypatch.setattr(agreement, "from_all", lambda mine: [mine, change(mine)])
+        monkeypatch.setattr(host_consistency.jax, "process_count", lambda: 2)
+        monkeypatch.setattr(host_consistency, "from_all", lambda mine: [mine, change(mine)])
 
     return answer
 
@@ -62,8 +62,10 @@ def test_other_data_is_refused(others, tiny_config):
 def test_two_processes_with_the_same_records_are_refused(others, tiny_config, monkeypatch):
     """The second one believes that it is the first."""
     others(lambda mine: mine)
-    share = functools.partial(agreement.training_batches, share=(0, 2))
-    monkeypatch.setattr(agreement, "training_batches", lambda *a, **given: share(*a, **given))
+    share = functools.partial(host_consistency.training_batches, share=(0, 2))
+    monkeypatch.setattr(
+        host_consistency, "training_batches", lambda *a, **given: share(*a, **given)
+    )
     with pytest.raises(LiditError, match="batch 5 are not its 16 records, each once: give every"):
         refuse_other_data(tiny_config(), Task(), 5)
 
@@ -72,7 +74,11 @@ def test_two_processes_with_the_same_records_are_refused(others, tiny_config, mo
 def test_the_plan_is_shared_without_overlap(position, tiny_config):
     config = tiny_config()
     batches = functools.partial(
-        agreement.training_batches, _Indices(64), config.training.batch_size, config.seed, position
+        host_consistency.training_batches,
+        _Indices(64),
+        config.training.batch_size,
+        config.seed,
+        position,
     )
     whole = next(batches(share=(0, 1)))
     parts = [next(batches(share=(number, 4))) for number in range(4)]

@@ -9,7 +9,7 @@ from lidit_jax.checkpoints.orbax import Checkpoints
 from lidit_jax.checkpoints.saved_model import load_model
 from lidit_jax.checkpoints.state import TrainState, create_state
 from lidit_jax.errors import LiditError
-from lidit_jax.training.initialisation import start_from
+from lidit_jax.training.initialization import start_from
 from lidit_jax.training.loop import train
 from lidit_jax.training.optimizers import make_optimizer
 
