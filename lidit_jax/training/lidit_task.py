@@ -35,7 +35,7 @@ from lidit_jax.models.lidit import LIDiT
 from lidit_jax.models.refiner import GATE_MAGNITUDES
 from lidit_jax.parallel.mesh import make_mesh, replicated
 from lidit_jax.sampling.generator import Generator
-from lidit_jax.training.scene_scores import SceneScores
+from lidit_jax.training.monitoring.scene_scores import SceneScores
 from lidit_jax.training.step import Batch, Metrics
 
 _VALIDATION_TIMES = 8

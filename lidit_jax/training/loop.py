@@ -35,11 +35,11 @@ from lidit_jax.training.device_prefetch import Feed
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
 from lidit_jax.training.host_consistency import refuse_other_data, refuse_other_programs
 from lidit_jax.training.initialization import start_from
+from lidit_jax.training.monitoring.profiling import Profiler
+from lidit_jax.training.monitoring.run_log import RunLog
 from lidit_jax.training.optimizers import make_optimizer
 from lidit_jax.training.preemption import stop_signal
-from lidit_jax.training.profiling import Profiler
 from lidit_jax.training.resume import refuse_another_run, refuse_other_models
-from lidit_jax.training.run_log import RunLog
 from lidit_jax.training.step import make_train_step
 from lidit_jax.training.tasks import Task, make_task
 

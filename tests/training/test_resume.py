@@ -16,7 +16,7 @@ import pytest
 from lidit_jax.errors import LiditError
 from lidit_jax.training import loop
 from lidit_jax.training.loop import train
-from lidit_jax.training.run_log import RunLog
+from lidit_jax.training.monitoring.run_log import RunLog
 
 
 def losses(workdir, name="loss"):

@@ -13,8 +13,8 @@ from clu.metrics import Average
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from lidit_jax.training import run_log
-from lidit_jax.training.run_log import RunLog
+from lidit_jax.training.monitoring import run_log
+from lidit_jax.training.monitoring.run_log import RunLog
 
 
 def log(workdir, first_step=0):

@@ -7,9 +7,9 @@ import pytest
 
 from lidit_jax.config.load import load_recipe
 from lidit_jax.errors import LiditError
-from lidit_jax.training import tracker
-from lidit_jax.training.run_log import RunLog
-from tests.training.test_run_log import average
+from lidit_jax.training.monitoring import tracker
+from lidit_jax.training.monitoring.run_log import RunLog
+from tests.training.monitoring.test_run_log import average
 
 
 @pytest.fixture(params=["wandb", "trackio"])

@@ -10,7 +10,7 @@ from lidit_jax.data.scenes.sampling import realise
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.scene_prompts import TASKS, evaluation_prompts
-from lidit_jax.training.scene_scores import SceneScores
+from lidit_jax.training.monitoring.scene_scores import SceneScores
 
 
 class Painter:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lidit_jax.training.goodput import Goodput
+from lidit_jax.training.monitoring.goodput import Goodput
 
 
 def started(step, when):

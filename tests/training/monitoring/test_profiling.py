@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from lidit_jax.config.schema import TrainingConfig
-from lidit_jax.training.profiling import REQUEST, Profiler
+from lidit_jax.training.monitoring.profiling import REQUEST, Profiler
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lidit_jax.io.output import atomic_file
-from lidit_jax.training.metric_files import RECORDS, read_records
+from lidit_jax.training.monitoring.metric_files import RECORDS, read_records
 from lidit_jax.training.resume import flat_fields
 
 _PLOTTED = ("loss", "validation_loss", "validation_loss_ema")

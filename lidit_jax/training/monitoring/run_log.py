@@ -20,10 +20,10 @@ from lidit_jax.config.schema import Config
 from lidit_jax.evaluation.images import captioned_grid
 from lidit_jax.hardware.devices import peak_flops
 from lidit_jax.io.output import atomic_file
-from lidit_jax.training.goodput import Goodput
-from lidit_jax.training.metric_files import MetricFiles
-from lidit_jax.training.report import write_report
-from lidit_jax.training.tracker import Tracker, check_installed
+from lidit_jax.training.monitoring.goodput import Goodput
+from lidit_jax.training.monitoring.metric_files import MetricFiles
+from lidit_jax.training.monitoring.report import write_report
+from lidit_jax.training.monitoring.tracker import Tracker, check_installed
 
 _GIB = 2**30
 
