@@ -30,7 +30,7 @@ def recipe_of(settings: Settings) -> tuple[Config, tuple[TextStream, ...]]:
 
 def text_streams(config: Config, tokens: int) -> tuple[TextStream, ...]:
     """The sizes of the recipe's text with so many tokens of a prompt."""
-    from lidit_jax.parallel.plan import describe_text
+    from lidit_jax.planning.plan import describe_text
 
     return describe_text(config, prompt=tokens).streams
 

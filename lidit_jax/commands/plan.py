@@ -15,7 +15,7 @@ from lidit_jax.io.output import writable_file
 
 if TYPE_CHECKING:
     from lidit_jax.config.schema import Config
-    from lidit_jax.parallel.plan import Plan
+    from lidit_jax.planning.plan import Plan
 
 _EXAMPLES = """\
   lidit plan --config=configs/lidit_10b.py:1024px --topology=v5p:8x8x16 --search
@@ -102,14 +102,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write_plan(options: argparse.Namespace) -> int:
-    from lidit_jax.parallel.plan_report import describe, draw, print_plan, report
-    from lidit_jax.parallel.plan_search import nearest_that_fits, with_heads_of_128
+    from lidit_jax.planning.plan_report import describe, draw, print_plan, report
+    from lidit_jax.planning.plan_search import nearest_that_fits, with_heads_of_128
 
     config, chosen = _plan(options)
     wider = with_heads_of_128(config, chosen, searching=options.search)
     compiled = refusal = None
     if options.compile:
-        from lidit_jax.parallel.compiled_plan import CompilerRefusalError, compile_plan
+        from lidit_jax.planning.compiled_plan import CompilerRefusalError, compile_plan
 
         try:
             compiled = compile_plan(config, chosen, options.hlo)
@@ -153,10 +153,10 @@ def _plan(options: argparse.Namespace) -> tuple[Config, Plan]:
     """The run, with the plan's policy and parts, and its plan."""
     from lidit_jax.config.load import load_recipe
     from lidit_jax.hardware.topologies import parse_topology
-    from lidit_jax.parallel.plan import plan
-    from lidit_jax.parallel.plan_mesh import parse_mesh, recipe_mesh
-    from lidit_jax.parallel.plan_report import print_ranking
-    from lidit_jax.parallel.plan_search import search
+    from lidit_jax.planning.plan import plan
+    from lidit_jax.planning.plan_mesh import parse_mesh, recipe_mesh
+    from lidit_jax.planning.plan_report import print_ranking
+    from lidit_jax.planning.plan_search import search
 
     config = load_recipe(options.config, options.overrides)
     if options.online:
@@ -182,7 +182,7 @@ def _plan(options: argparse.Namespace) -> tuple[Config, Plan]:
 def _write_recipe_plans(folder: Path | None) -> int:
     if folder is None or not folder.is_dir():
         raise LiditError(f"--out={folder}: --all-recipes writes into a folder that exists")
-    from lidit_jax.parallel.recipe_plans import write_recipe_plans
+    from lidit_jax.planning.recipe_plans import write_recipe_plans
 
     for file in write_recipe_plans(folder):
         print(file)

@@ -64,8 +64,8 @@ def _tune(options: argparse.Namespace) -> int:
     import jax
 
     from lidit_jax.attention.tuned import Shape, keep_tiles
-    from lidit_jax.attention.tuning import SMALLEST_SLICE, candidates, rank
     from lidit_jax.hardware.devices import tpu_generation
+    from lidit_jax.planning.attention_tuning import SMALLEST_SLICE, candidates, rank
 
     device = jax.devices()[0]
     on_device = not options.generation

@@ -19,9 +19,9 @@ from jax.sharding import SingleDeviceSharding
 
 from lidit_jax.config.load import load_recipe
 from lidit_jax.models.layers import gated, layer_norm, modulate, rms_norm, rotate
-from lidit_jax.parallel.ahead_of_time import topology_devices
-from lidit_jax.parallel.hlo import parse_program
-from lidit_jax.parallel.hlo_cost import program_cost
+from lidit_jax.planning.ahead_of_time import topology_devices
+from lidit_jax.planning.hlo import parse_program
+from lidit_jax.planning.hlo_cost import program_cost
 
 SLICES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 

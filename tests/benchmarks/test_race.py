@@ -18,7 +18,7 @@ from lidit_jax.benchmarks.synthetic import make_batch
 from lidit_jax.benchmarks.workload import Settings
 from lidit_jax.cli import build_parser, main
 from lidit_jax.errors import LiditError
-from lidit_jax.parallel.plan import describe_text
+from lidit_jax.planning.plan import describe_text
 from tests.benchmarks.fusions import parts
 from tests.pytorch.exported import make_bundle, make_export, small
 

@@ -6,7 +6,7 @@ from lidit_jax.config.load import load_recipe, recipe_choices
 from lidit_jax.config.recipe_choices import SLICES
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import parse_topology
-from lidit_jax.parallel.plan_mesh import check_split, recipe_mesh
+from lidit_jax.planning.plan_mesh import check_split, recipe_mesh
 
 RECIPES = {"lidit_1b": (256,), "lidit_10b": (512, 1024)}
 

@@ -9,9 +9,9 @@ import pytest
 
 from lidit_jax.data import captions
 from lidit_jax.data.pipeline import training_batches
-from lidit_jax.parallel.collectives import find_collectives
 from lidit_jax.parallel.mesh import batch_sharding, make_mesh
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
+from lidit_jax.planning.collectives import find_collectives
 from lidit_jax.training.device_prefetch import Feed
 from lidit_jax.training.lidit_task import LIDiTTask
 from lidit_jax.training.loop import train

@@ -10,14 +10,14 @@ from lidit_jax.cli import main
 from lidit_jax.config.load import load_recipe
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import parse_topology
-from lidit_jax.parallel import compiled_plan
-from lidit_jax.parallel.collectives import Traffic
-from lidit_jax.parallel.compiled_plan import CompiledPlan, CompilerRefusalError
-from lidit_jax.parallel.memory import estimate_memory, parameter_count
-from lidit_jax.parallel.plan import describe_text, plan
-from lidit_jax.parallel.plan_mesh import parse_mesh, recipe_mesh
-from lidit_jax.parallel.plan_search import nearest_that_fits, search, with_heads_of_128
-from lidit_jax.parallel.roofline import Recomputed, Split, Work, predict
+from lidit_jax.planning import compiled_plan
+from lidit_jax.planning.collectives import Traffic
+from lidit_jax.planning.compiled_plan import CompiledPlan, CompilerRefusalError
+from lidit_jax.planning.memory import estimate_memory, parameter_count
+from lidit_jax.planning.plan import describe_text, plan
+from lidit_jax.planning.plan_mesh import parse_mesh, recipe_mesh
+from lidit_jax.planning.plan_search import nearest_that_fits, search, with_heads_of_128
+from lidit_jax.planning.roofline import Recomputed, Split, Work, predict
 
 TEN = load_recipe("lidit_10b")
 POD = parse_topology("v5p:8x8x16")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lidit_jax.hardware.topologies import Topology, parse_topology
-from lidit_jax.parallel.roofline import Recomputed, Split, Work
+from lidit_jax.planning.roofline import Recomputed, Split, Work
 
 
 @dataclass(frozen=True)

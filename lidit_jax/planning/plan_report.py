@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lidit_jax.hardware.topologies import GIB
-from lidit_jax.parallel.calibration import held_out, summary
-from lidit_jax.parallel.compiled_plan import CompiledPlan
-from lidit_jax.parallel.plan import Plan
+from lidit_jax.planning.calibration import held_out, summary
+from lidit_jax.planning.compiled_plan import CompiledPlan
+from lidit_jax.planning.plan import Plan
 
 _OWNERS = {
     "parameters": "weights, in float32",

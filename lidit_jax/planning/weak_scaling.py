@@ -10,10 +10,10 @@ from typing import Any
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import Config
 from lidit_jax.hardware.topologies import GIB, parse_topology
-from lidit_jax.parallel.memory import modulation_parameters
-from lidit_jax.parallel.plan import Plan, plan
-from lidit_jax.parallel.plan_mesh import recipe_mesh
-from lidit_jax.parallel.roofline import Split, ring_share
+from lidit_jax.planning.memory import modulation_parameters
+from lidit_jax.planning.plan import Plan, plan
+from lidit_jax.planning.plan_mesh import recipe_mesh
+from lidit_jax.planning.roofline import Split, ring_share
 
 _RECIPE = "lidit_10b:1024px,head128,v5p:8x8x16"
 _TOPOLOGIES = ("v5p:4x4x4", "v5p:4x8x8", "v5p:8x8x16", "v5p:16x16x16")

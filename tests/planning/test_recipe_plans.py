@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lidit_jax.parallel import weak_scaling
-from lidit_jax.parallel.recipe_plans import planned_again, write_recipe_plans
+from lidit_jax.planning import weak_scaling
+from lidit_jax.planning.recipe_plans import planned_again, write_recipe_plans
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -187,8 +187,8 @@ def _compile(request: dict) -> None:
     from jax.sharding import NamedSharding, PartitionSpec
 
     from lidit_jax.config.schema import MeshConfig
-    from lidit_jax.parallel.ahead_of_time import topology_devices
     from lidit_jax.parallel.mesh import make_mesh
+    from lidit_jax.planning.ahead_of_time import topology_devices
 
     shape, tiles = Shape(**request["shape"]), Tiles(**request["tiles"])
     mesh = make_mesh(MeshConfig(), topology_devices(SMALLEST_SLICE[shape.generation])[:1])

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from lidit_jax.cli import main
-from lidit_jax.parallel.collectives import find_collectives
-from lidit_jax.parallel.hlo import parse_program
-from lidit_jax.parallel.hlo_cost import program_cost
 from lidit_jax.parallel.mesh import AXES
+from lidit_jax.planning.collectives import find_collectives
+from lidit_jax.planning.hlo import parse_program
+from lidit_jax.planning.hlo_cost import program_cost
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: pip install 'jax[tpu]' (Linux)")
 
@@ -42,7 +42,7 @@ from lidit_jax.config import (
     Config, DataConfig, MeshConfig, ModelConfig, TrainingConfig, VAEConfig
 )
 from lidit_jax.models.flops import TextStream, forward_flops
-from lidit_jax.parallel.ahead_of_time import lower_train_step, topology_devices
+from lidit_jax.planning.ahead_of_time import lower_train_step, topology_devices
 from lidit_jax.parallel.mesh import make_mesh
 
 topology, sizes, folder = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
@@ -175,7 +175,7 @@ def traffic(program):
 
 
 def test_a_step_sends_nothing_new_and_nothing_larger(program):
-    """One accidental gather would show. `python -m tests.parallel.test_tpu_compile` writes the file
+    """One accidental gather would show. `python -m tests.planning.test_tpu_compile` writes the file
     anew; read the difference before committing it."""
     allowed, found = json.loads(GOLDEN.read_text())[program.topology], traffic(program)
     assert found.keys() <= allowed.keys()

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lidit_jax.parallel.hlo import parse_program
-from lidit_jax.parallel.hlo_cost import program_cost
+from lidit_jax.planning.hlo import parse_program
+from lidit_jax.planning.hlo_cost import program_cost
 
 N, TURNS = 32, 7
 PRODUCT = 2 * N**3

@@ -10,21 +10,14 @@ from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import Topology
 from lidit_jax.models.flops import TextStream, forward_flops
-from lidit_jax.parallel.memory import (
+from lidit_jax.planning.memory import (
     Memory,
     estimate_memory,
     modulation_parameters,
     parameter_count,
 )
-from lidit_jax.parallel.plan_mesh import check_split
-from lidit_jax.parallel.roofline import (
-    CONSTANTS,
-    RECOMPUTED,
-    Prediction,
-    Split,
-    Work,
-    predict,
-)
+from lidit_jax.planning.plan_mesh import check_split
+from lidit_jax.planning.roofline import CONSTANTS, RECOMPUTED, Prediction, Split, Work, predict
 
 _AVERAGES_BYTES = 8.0
 """Read and written for a parameter's average."""

@@ -10,14 +10,14 @@ from pathlib import Path
 from lidit_jax.config.load import load_recipe, recipe_choices
 from lidit_jax.config.recipe_choices import SLICES
 from lidit_jax.hardware.topologies import GIB, parse_topology
-from lidit_jax.parallel import weak_scaling
-from lidit_jax.parallel.calibration import summary
-from lidit_jax.parallel.compiled_plan import restored
-from lidit_jax.parallel.plan import Plan, plan
-from lidit_jax.parallel.plan_mesh import recipe_mesh
-from lidit_jax.parallel.plan_report import add_predicted, describe
-from lidit_jax.parallel.plan_search import search
-from lidit_jax.parallel.roofline import CONSTANTS, Split
+from lidit_jax.planning import weak_scaling
+from lidit_jax.planning.calibration import summary
+from lidit_jax.planning.compiled_plan import restored
+from lidit_jax.planning.plan import Plan, plan
+from lidit_jax.planning.plan_mesh import recipe_mesh
+from lidit_jax.planning.plan_report import add_predicted, describe
+from lidit_jax.planning.plan_search import search
+from lidit_jax.planning.roofline import CONSTANTS, Split
 
 _STAGES = (("lidit_1b", ""), ("lidit_10b", ""), ("lidit_10b", "1024px"))
 _GPU_NODES = {"lidit_1b": ("h100:8x8", "h200:8x8"), "lidit_10b": ("h100:8x32", "h200:8x32")}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lidit_jax.parallel.calibration import error, fit, held_out, summary
-from lidit_jax.parallel.published_runs import published_runs
-from lidit_jax.parallel.roofline import CONSTANTS
+from lidit_jax.planning.calibration import error, fit, held_out, summary
+from lidit_jax.planning.published_runs import published_runs
+from lidit_jax.planning.roofline import CONSTANTS
 
 
 def test_the_constants_are_the_fit_of_all_published_steps():

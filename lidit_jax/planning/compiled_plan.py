@@ -12,12 +12,12 @@ from lidit_jax.config.schema import Config, MeshConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import Topology
 from lidit_jax.hardware.xla_flags import FLAGS
-from lidit_jax.parallel.ahead_of_time import lower_train_step, topology_devices
-from lidit_jax.parallel.collectives import Traffic, find_collectives, traffic
-from lidit_jax.parallel.hlo import parse_program
-from lidit_jax.parallel.hlo_cost import program_cost
 from lidit_jax.parallel.mesh import AXES, make_mesh
-from lidit_jax.parallel.plan import Plan
+from lidit_jax.planning.ahead_of_time import lower_train_step, topology_devices
+from lidit_jax.planning.collectives import Traffic, find_collectives, traffic
+from lidit_jax.planning.hlo import parse_program
+from lidit_jax.planning.hlo_cost import program_cost
+from lidit_jax.planning.plan import Plan
 
 
 class CompilerRefusalError(LiditError):

@@ -18,8 +18,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lidit_jax.parallel.published_runs import PublishedRun, published_runs
-from lidit_jax.parallel.roofline import Constants, terms
+from lidit_jax.planning.published_runs import PublishedRun, published_runs
+from lidit_jax.planning.roofline import Constants, terms
 
 
 @dataclass(frozen=True)

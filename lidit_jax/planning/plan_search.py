@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import Topology, larger_topologies
-from lidit_jax.parallel.plan import Plan, plan
-from lidit_jax.parallel.roofline import RECOMPUTED, Split
+from lidit_jax.planning.plan import Plan, plan
+from lidit_jax.planning.roofline import RECOMPUTED, Split
 
 _FREE_SHARE = 0.1
 """Share of the HBM that a plan found by searching leaves free."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from lidit_jax.config.schema import Config, ModelConfig
 from lidit_jax.models.flops import TextStream
-from lidit_jax.parallel.roofline import Split
+from lidit_jax.planning.roofline import Split
 
 _HALF, _FULL = 2, 4
 """Bytes of a bfloat16 and of a float32 number."""

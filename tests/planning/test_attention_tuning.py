@@ -6,11 +6,11 @@ import warnings
 
 import pytest
 
-from lidit_jax.attention import tuning
 from lidit_jax.attention.tiles import LANES, Tiles, choose_tiles
 from lidit_jax.attention.tuned import Shape, keep_tiles, tuned_tiles
-from lidit_jax.attention.tuning import Ranked, candidates, kernel_cycles, scheduled_bundles
 from lidit_jax.cli import main
+from lidit_jax.planning import attention_tuning
+from lidit_jax.planning.attention_tuning import Ranked, candidates, kernel_cycles, scheduled_bundles
 
 SHAPE = Shape("v5e", 128, 4096, 4096)
 BUNDLES = """\
@@ -111,7 +111,9 @@ ESTIMATE = ["tune", "attention", "--generation=v5e", "--head-width=128", "--tile
 
 
 def test_the_command_says_when_it_keeps_nothing(cache, monkeypatch, capsys):
-    monkeypatch.setattr(tuning, "rank", lambda shape, tiles, **_: [Ranked(tiles[0], cycles=9.0)])
+    monkeypatch.setattr(
+        attention_tuning, "rank", lambda shape, tiles, **_: [Ranked(tiles[0], cycles=9.0)]
+    )
     keep_tiles(SHAPE, (256, 512, 256), "time")
     assert main(ESTIMATE) == 0
     last = capsys.readouterr().out.splitlines()[-1]
@@ -123,7 +125,7 @@ def test_costs_have_a_place_before_the_search(cache, monkeypatch, capsys):
     def rank(*_, **__):
         raise AssertionError("searched")
 
-    monkeypatch.setattr(tuning, "rank", rank)
+    monkeypatch.setattr(attention_tuning, "rank", rank)
     (cache / "file").touch()
     assert main([*ESTIMATE, f"--json={cache / 'file' / 'costs.json'}"]) == 2
     assert "--json: cannot write to" in capsys.readouterr().err
@@ -134,7 +136,7 @@ def test_tiles_are_kept_though_costs_cannot_be_written(cache, monkeypatch):
         shutil.rmtree(cache / "costs")
         return [Ranked(tiles[0], cycles=9.0)]
 
-    monkeypatch.setattr(tuning, "rank", rank)
+    monkeypatch.setattr(attention_tuning, "rank", rank)
     with pytest.raises(FileNotFoundError):
         main([*ESTIMATE, f"--json={cache / 'costs' / 'costs.json'}"])
     assert tuned_tiles(SHAPE) == (512, 512, 256)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jax.sharding import Mesh
 
-from lidit_jax.parallel.hlo import (
+from lidit_jax.planning.hlo import (
     ASYNC_CALLS,
     COLLECTIVES,
     Computation,
@@ -18,7 +18,7 @@ from lidit_jax.parallel.hlo import (
     Program,
     parse_program,
 )
-from lidit_jax.parallel.hlo_cost import executions
+from lidit_jax.planning.hlo_cost import executions
 
 _NAMED_GROUPS = re.compile(
     r"replica_groups=mesh\[([^\]]*)\]"

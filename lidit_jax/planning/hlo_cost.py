@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lidit_jax.parallel.hlo import (
+from lidit_jax.planning.hlo import (
     ASYNC_CALLS,
     COLLECTIVES,
     ArrayType,

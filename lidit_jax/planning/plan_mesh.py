@@ -8,7 +8,7 @@ from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import Topology
 from lidit_jax.parallel.mesh import AXES, nearest_divisors
-from lidit_jax.parallel.roofline import SCATTERED_ROWS, Split
+from lidit_jax.planning.roofline import SCATTERED_ROWS, Split
 
 
 def parse_mesh(text: str, config: Config, topology: Topology) -> Split:

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from lidit_jax.parallel.collectives import find_collectives, traffic
-from lidit_jax.parallel.hlo import parse_program
-from lidit_jax.parallel.hlo_cost import program_cost
+from lidit_jax.planning.collectives import find_collectives, traffic
+from lidit_jax.planning.hlo import parse_program
+from lidit_jax.planning.hlo_cost import program_cost
 
 MESH = SimpleNamespace(devices=np.zeros((2, 4)), axis_names=("data", "tensor"))
 PROGRAM = """\
