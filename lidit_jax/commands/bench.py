@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints the table; 1 when a contender failed."""
     import jax
 
-    from lidit_jax.benchmarks.race import print_rows
+    from lidit_jax.benchmarks.runner import print_rows
 
     # This process would take a TPU away from the contenders, and memory of a GPU: it gets neither.
     jax.config.update("jax_platforms", "cpu")
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _race(options: argparse.Namespace) -> dict[str, Any]:
-    from lidit_jax.benchmarks.race import default_platform, race
+    from lidit_jax.benchmarks.runner import default_platform, race
     from lidit_jax.benchmarks.workload import Settings
     from lidit_jax.config.load import load_recipe
 

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from lidit_jax.benchmarks import KINDS, race, sample
+from lidit_jax.benchmarks import KINDS, runner, sample
 from lidit_jax.benchmarks.attention import shape_of
-from lidit_jax.benchmarks.race import add_likeness, default_platform, print_rows
+from lidit_jax.benchmarks.runner import add_likeness, default_platform, print_rows
 from lidit_jax.benchmarks.serve import contenders
 from lidit_jax.benchmarks.step import recipe_of
 from lidit_jax.benchmarks.synthetic import make_batch
@@ -67,8 +67,8 @@ def recorded(monkeypatch):
     """The lives of contenders on a machine whose platform is named."""
 
     def install(platform):
-        monkeypatch.setattr(race, "default_platform", lambda: platform)
-        monkeypatch.setattr(race, "Contender", Recorded)
+        monkeypatch.setattr(runner, "default_platform", lambda: platform)
+        monkeypatch.setattr(runner, "Contender", Recorded)
         monkeypatch.setattr(Recorded, "log", [], raising=False)
         return Recorded.log
 
@@ -103,14 +103,14 @@ def test_the_parent_leaves_accelerators_alone(kind, repository):
         from jax._src import xla_bridge
         from lidit_jax.benchmarks import race
         from lidit_jax.cli import main
-        race.default_platform = lambda: "gpu"
+        runner.default_platform = lambda: "gpu"
         def recorded_race(settings, **_):
             assert jax.config.jax_platforms == "cpu"
             assert set(xla_bridge._backends) <= {{"cpu"}}
             assert os.environ["JAX_PLATFORMS"] == "cuda,cpu"
             assert settings.dtype == "bfloat16"
             return {{"rows": []}}
-        race.race = recorded_race
+        runner.race = recorded_race
         assert main(["bench", "{kind}"]) == 0
     """
     subprocess.run(

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from lidit_jax.benchmarks.interleaved import Contender, take_turns
 from lidit_jax.benchmarks.serve import contenders
-from lidit_jax.benchmarks.turns import Contender, take_turns
 from lidit_jax.benchmarks.workload import Settings
 from lidit_jax.errors import LiditError
 
