@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what the tests need (see _environment.sh), checks style and runs them all.
 #   bash launch/test.sh                      everything
-#   bash launch/test.sh tests/test_cli.py    only some: arguments go to pytest
+#   bash launch/test.sh tests/commands/test_cli.py    only some: arguments go to pytest
 set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"

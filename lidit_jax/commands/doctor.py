@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the report; 1 when something that every training needs is missing."""
-    from lidit_jax.doctor import can_train, examine
+    from lidit_jax.commands.doctor_findings import can_train, examine
 
     findings = examine()
     ready = can_train(findings)

@@ -4,8 +4,8 @@ from importlib import metadata
 
 import pytest
 
-from lidit_jax import doctor
 from lidit_jax.attention import gpu
+from lidit_jax.commands import doctor_findings
 from lidit_jax.hardware import cuda
 from lidit_jax.hardware.cuda import Plugin
 
@@ -23,8 +23,8 @@ def nvidia_smi(tmp_path, monkeypatch):
     return install
 
 
-def _found() -> dict[str, doctor.Finding]:
-    return {finding.name: finding for finding in doctor._devices()}
+def _found() -> dict[str, doctor_findings.Finding]:
+    return {finding.name: finding for finding in doctor_findings._devices()}
 
 
 @pytest.mark.parametrize(("driver", "extra"), [("580.65.06", "cuda"), ("550.54.15", "cuda12")])
@@ -75,7 +75,7 @@ def test_the_compute_capability_comes_from_the_driver(nvidia_smi, answer, capabi
 
 def test_cudnn_attention_is_tried_and_its_failure_named(monkeypatch):
     """There is no GPU here, so it fails as it does where cuDNN does not load."""
-    finding = doctor._attention("cudnn")
+    finding = doctor_findings._attention("cudnn")
     assert finding.status == "warning"
     assert finding.value.startswith("cuDNN's kernel does not run (")
     assert "--config.model.attention=reference" in finding.remedy
@@ -91,6 +91,6 @@ def test_cudnn_attention_is_tried_and_its_failure_named(monkeypatch):
 )
 def test_cudnn_attention_must_come_close(difference, status, value, monkeypatch):
     monkeypatch.setattr(gpu, "cudnn_difference", lambda: difference)
-    finding = doctor._attention("cudnn")
+    finding = doctor_findings._attention("cudnn")
     assert finding.status == status
     assert finding.value.endswith(value)

