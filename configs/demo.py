@@ -15,8 +15,7 @@ Fresh noise in every sampling step repairs shapes that went wrong early: Euler w
 of 50 colour attributions and 12 of 50 positions right, with it 42 and 19 (50 other prompts a task).
 """
 
-from lidit_jax.config.load import default_config
-from lidit_jax.config.recipe_choices import Choices
+from lidit_jax.config import Choices, default_config
 
 CHOICES = Choices(
     variants={

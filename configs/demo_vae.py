@@ -4,7 +4,7 @@ Command:  lidit train --config=configs/demo_vae.py --workdir=runs/demo_vae
 Hardware: two x86 CPU cores, no accelerator.
 """
 
-from lidit_jax.config.load import default_config
+from lidit_jax.config import default_config
 
 
 def get_config():

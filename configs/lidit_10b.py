@@ -19,8 +19,7 @@ needs no padding (docs/plans.md, "Compiled"), and 64 or 128, padded by a tenth, 
 the memory.
 """
 
-from lidit_jax.config.load import default_config
-from lidit_jax.config.recipe_choices import Choices, Placement
+from lidit_jax.config import Choices, Placement, default_config
 
 CHOICES = Choices(
     variants={

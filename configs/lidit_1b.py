@@ -18,8 +18,7 @@ authors tuned on images and did not release; the autoencoder is a public one wit
 channels. Others: --config.encoders.sources="('LLAMA', 'QWEN')", --config.vae.source=VAE.
 """
 
-from lidit_jax.config.load import default_config
-from lidit_jax.config.recipe_choices import Choices, Placement
+from lidit_jax.config import Choices, Placement, default_config
 
 CHOICES = Choices(
     variants={

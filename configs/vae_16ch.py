@@ -13,7 +13,7 @@ The network is SD3's. IMAGES is a folder as for text-to-image training; its capt
 The KL's weight is over means: it is 12 times the 1e-6 over sums of arXiv 2112.10752.
 """
 
-from lidit_jax.config.load import default_config
+from lidit_jax.config import default_config
 
 
 def get_config():

@@ -98,9 +98,9 @@ def _run(arguments: list[str]) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments, argparse.Namespace(overrides=overrides))
     if options.version:
-        from lidit_jax import __version__
+        from importlib.metadata import version
 
-        print(f"lidit-jax {__version__}")
+        print(f"lidit-jax {version('lidit-jax')}")
         return 0
     if options.command is None:
         parser.print_help()

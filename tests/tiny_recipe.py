@@ -6,7 +6,7 @@ Command:  lidit train --config=tests/tiny_recipe.py --workdir=DIR
 Hardware: any; a minute.
 """
 
-from lidit_jax.config.load import default_config
+from lidit_jax.config import default_config
 
 
 def get_config():

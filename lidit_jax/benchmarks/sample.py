@@ -17,7 +17,7 @@ _PROMPTS = ("a red circle", "a blue square and a yellow triangle", "three green 
 
 def ours(settings: Settings, *, cache_interval: int = 1) -> Workload:
     """`Pipeline`, as `lidit sample` uses it."""
-    from lidit_jax import Pipeline
+    from lidit_jax.sampling.pipeline import Pipeline
 
     pipeline = Pipeline.from_checkpoint(settings.checkpoint)
     prompts = _prompts(settings)

@@ -11,6 +11,7 @@ from typing import Any
 
 from lidit_jax.benchmarks import KINDS
 from lidit_jax.commands.arguments import add_command, positive_int
+from lidit_jax.commands.recipe import checked_recipe
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file, writable_file
 
@@ -77,10 +78,9 @@ def run(options: argparse.Namespace) -> int:
 def _race(options: argparse.Namespace) -> dict[str, Any]:
     from lidit_jax.benchmarks.runner import default_platform, race
     from lidit_jax.benchmarks.workload import Settings
-    from lidit_jax.config.load import load_recipe
 
     # Mistakes are found here and not in every process.
-    load_recipe(options.config, options.overrides)
+    checked_recipe(options)
     if options.what == "sample":
         _check_flow(options.checkpoint)
     platform = default_platform()
@@ -134,9 +134,14 @@ def _has_torch() -> bool:
 
 
 def _export(checkpoint: str, folder: Path) -> str:
-    from lidit_jax.cli import main
+    from lidit_jax.checkpoints.source import open_source
+    from lidit_jax.pytorch.export import export_torch
 
     out = folder / "torch"
-    if main(["convert", "to-torch", checkpoint, str(out), "--no-parity"]):
-        raise LiditError(f"lidit bench sample: {checkpoint} has no PyTorch twin: use --no-torch")
+    try:
+        export_torch(open_source(checkpoint), out)
+    except LiditError as error:
+        raise LiditError(
+            f"lidit bench sample: {checkpoint} has no PyTorch twin ({error}): use --no-torch"
+        ) from error
     return str(out)

@@ -100,12 +100,12 @@ def _to_torch(options: argparse.Namespace) -> int:
         if not parity.torch_is_installed():
             print("not compared with the original: pip install torch (or add --no-parity)")
             return 0
-        parity = parity.compare(
+        report = parity.compare(
             options.checkpoint, options.out, raw=options.raw, dtype=options.dtype
         )
-        parity.save(options.out / "parity.json")
-    print(parity.table())
-    if not parity.passed:
+        report.save(options.out / "parity.json")
+    print(report.table())
+    if not report.passed:
         raise LiditError(
             f"{options.out / MODULE} does not draw what the original draws: do not use it, and "
             "report it with parity.json"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lidit_jax.commands.arguments import add_command, positive_int, price
+from lidit_jax.commands.recipe import checked_recipe
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_file
 
@@ -151,14 +152,13 @@ def _unused_layout(options: argparse.Namespace) -> str:
 
 def _plan(options: argparse.Namespace) -> tuple[Config, Plan]:
     """The run, with the plan's policy and parts, and its plan."""
-    from lidit_jax.config.load import load_recipe
     from lidit_jax.hardware.topologies import parse_topology
     from lidit_jax.planning.plan import plan
     from lidit_jax.planning.plan_mesh import parse_mesh, recipe_mesh
     from lidit_jax.planning.plan_report import print_ranking
     from lidit_jax.planning.plan_search import search
 
-    config = load_recipe(options.config, options.overrides)
+    config = checked_recipe(options)
     if options.online:
         data = dataclasses.replace(config.data, text_features="online")
         config = dataclasses.replace(config, data=data)

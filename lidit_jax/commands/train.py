@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from lidit_jax.commands.arguments import add_command
+from lidit_jax.commands.recipe import checked_recipe
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import to_path
@@ -78,12 +79,11 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def run(options: argparse.Namespace) -> int:
     """Checks recipe and workdir, then trains."""
-    from lidit_jax.config.load import load_recipe
     from lidit_jax.hardware.xla_flags import apply_flags
     from lidit_jax.parallel.distributed import join_processes, say_once
     from lidit_jax.training.preemption import StoppedAtOnce, stop_at_once
 
-    config = load_recipe(options.config, options.overrides)
+    config = checked_recipe(options)
     stopped_status = _stopped_status()
     flags = apply_flags()
     join_processes()

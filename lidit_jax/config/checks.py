@@ -125,7 +125,6 @@ def check(config: Config) -> None:
         )
     if config.training.task == "lidit":
         _check_model(config)
-        _check_process(config)
     else:
         _check_autoencoder(config)
 
@@ -178,18 +177,6 @@ def _check_scores(config: Config) -> None:
         raise LiditError(
             "config.training.best_by='scene_score' needs config.training.score_every greater than 0"
         )
-
-
-def _check_process(config: Config) -> None:
-    from lidit_jax.diffusion import process as processes
-    from lidit_jax.sampling.settings import check_settings
-
-    try:
-        check_settings(config.sampling, processes.from_config(config.diffusion))
-    except LiditError as error:
-        text = str(error)
-        text = text if text.startswith("config.") else f"config.sampling: {text}"
-        raise LiditError(text) from error
 
 
 def _check_autoencoder(config: Config) -> None:

@@ -21,6 +21,10 @@ from lidit_jax.config.checks import check
 from lidit_jax.config.recipe_choices import Choices
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
+from lidit_jax.io.paths import PACKAGED
+
+# Where recipes of version 0.1 found what they import.
+_MOVED = ("lidit_jax.recipes", "lidit_jax.recipe_choices")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -71,8 +75,8 @@ def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
 
 def find_recipe(recipe: str) -> Path:
     """The file of a recipe given as a path or as the name of a packaged one."""
-    package = Path(__file__).parent
-    folders = (package / "packaged" / "configs", package.parent / "configs")
+    checkout = PACKAGED.parents[1]
+    folders = (PACKAGED / "configs", checkout / "configs")
     name = Path(recipe).name.removesuffix(".py") + ".py"
     for path in (Path(recipe), *(folder / name for folder in folders)):
         if path.is_file():
@@ -118,6 +122,8 @@ def _run_recipe(path: Path, words: str) -> ml_collections.ConfigDict:
 
 def _reason(error: Exception) -> str:
     text = str(error)
+    if isinstance(error, ImportError) and error.name in _MOVED:
+        return f"{error.name} is gone: write `from lidit_jax.config import ...`"
     # ml_collections lists every other field before it says which one was meant.
     if unknown := re.search(r'Key "(.+?)" does not exist', text):
         close = re.search(r'Did you mean "(.+?)"', text)

@@ -108,9 +108,9 @@ def export_torch(
 
 def module_source() -> str:
     """The one file of the exported model: the network, then everything around it."""
-    folder = resources.files("lidit_jax.weights")
-    network = folder.joinpath("torch_model.py").read_text(encoding="utf-8")
-    sampling = folder.joinpath("torch_sampling.py").read_text(encoding="utf-8")
+    folder = resources.files("lidit_jax.pytorch")
+    network = folder.joinpath("model.py").read_text(encoding="utf-8")
+    sampling = folder.joinpath("sampling.py").read_text(encoding="utf-8")
     _, usage, body = sampling.split('"""', 2)
     return f'"""{usage}"""\n\n{network}\n\n{body.replace(_OWN_IMPORT, "").lstrip()}'
 
@@ -243,7 +243,7 @@ def _fresh_noise(config: Config) -> float:
 
 def _export_code(out: Path) -> None:
     (out / MODULE).write_text(module_source(), encoding="utf-8")
-    pipeline = resources.files("lidit_jax.weights").joinpath("torch_pipeline.py")
+    pipeline = resources.files("lidit_jax.pytorch").joinpath("diffusers_pipeline.py")
     (out / "pipeline.py").write_text(pipeline.read_text(encoding="utf-8"), encoding="utf-8")
     index = {"_class_name": ["pipeline", "LIDiTPipeline"], "_diffusers_version": "0.42.1"}
     _write_json(out / "model_index.json", index)

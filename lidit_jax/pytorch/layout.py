@@ -1,4 +1,4 @@
-"""Where each parameter of the JAX model is in `torch_model.py`: names, transposes, permutations.
+"""Where each parameter of the JAX model is in `model.py`: names, transposes, permutations.
 
 The JAX model keeps one array for all DiT blocks, stacked on the first axis; in PyTorch each block
 has its own tensor. Everything is a renaming or a permutation, so it maps gradients as well, and

@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lidit_jax.config.schema import SamplingConfig
+from lidit_jax.config.schema import Config, SamplingConfig
+from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.base import Process
 from lidit_jax.diffusion.guidance import METHODS, Guidance
 from lidit_jax.diffusion.samplers import Sampler, plan
@@ -38,6 +39,21 @@ def override(defaults: SamplingConfig, changes: Mapping[str, Any]) -> SamplingCo
             raise LiditError(f"{name}={value!r}: must be {kind.__name__}")
         values[name] = kind(value)
     return dataclasses.replace(defaults, **values)
+
+
+def check_defaults(config: Config) -> None:
+    """Raises `LiditError` when a run's diffusion, or its sampling defaults, mean nothing.
+
+    The configuration itself cannot know: what fits is decided by the processes and the samplers.
+    """
+    if config.training.task != "lidit":
+        return
+    try:
+        check_settings(config.sampling, processes.from_config(config.diffusion))
+    except LiditError as error:
+        text = str(error)
+        text = text if text.startswith("config.") else f"config.sampling: {text}"
+        raise LiditError(text) from error
 
 
 def check_settings(settings: SamplingConfig, process: Process) -> None:

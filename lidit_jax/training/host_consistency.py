@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 
-import lidit_jax
 from lidit_jax.checkpoints.migrations import FORMAT
 from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import training_batches
@@ -102,7 +101,7 @@ def _refuse_difference(facts: dict[str, Any], remedy: str) -> None:
 
 def _code() -> str:
     """A digest of this package's source."""
-    root, digest = Path(lidit_jax.__file__).parent, hashlib.sha256()
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
         digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
     return digest.hexdigest()[:16]

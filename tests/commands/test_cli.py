@@ -20,7 +20,7 @@ SIDE = 16
 
 
 class FakePipeline:
-    """Stands in for `lidit_jax.sampling.pipeline.Pipeline`: image i is plain grey of value 10 * i."""
+    """Stands in for the `Pipeline`: image i is plain grey of value 10 * i."""
 
     def __init__(self):
         self.calls = []

@@ -47,10 +47,10 @@ def exported(bundle, tmp_path_factory):
 
 
 def test_every_block_and_the_pictures_are_the_same(bundle, exported, tmp_path):
-    parity = parity.compare(bundle, exported)
-    parity.save(tmp_path / "parity.json")
-    assert parity.passed, parity.table()
-    components = [row.component for row in parity.differences]
+    report = parity.compare(bundle, exported)
+    report.save(tmp_path / "parity.json")
+    assert report.passed, report.table()
+    components = [row.component for row in report.differences]
     assert components == [
         "encoder 0",
         "encoder 1",
@@ -65,7 +65,7 @@ def test_every_block_and_the_pictures_are_the_same(bundle, exported, tmp_path):
         "DiT block 2",
         "prediction",
     ]
-    assert all(row.error < 1e-4 for row in parity.differences)  # encoders too
+    assert all(row.error < 1e-4 for row in report.differences)  # encoders too
     assert json.loads((tmp_path / "parity.json").read_text())["passed"]
 
 

@@ -1,0 +1,23 @@
+"""The recipe that a command line names, with everything about it checked."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lidit_jax.config.schema import Config
+
+
+def checked_recipe(options: argparse.Namespace) -> Config:
+    """The configuration of --config and its overrides.
+
+    Raises:
+      LiditError: when the recipe, a field or a value does not exist or does not fit the others.
+    """
+    from lidit_jax.config.load import load_recipe
+    from lidit_jax.sampling.settings import check_defaults
+
+    config = load_recipe(options.config, options.overrides)
+    check_defaults(config)
+    return config
