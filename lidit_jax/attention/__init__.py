@@ -1,4 +1,4 @@
-"""One attention call for the whole model: image to image, image to text, text to text."""
+"""One attention function for the whole model; the fastest kernel for the devices is chosen."""
 
 from lidit_jax.attention.dispatch import (
     KERNELS,

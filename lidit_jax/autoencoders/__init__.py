@@ -1,1 +1,4 @@
-"""Image autoencoders: from pixels to latents and back."""
+"""Image autoencoders: from pixels to latents, in which diffusion works, and back.
+
+Networks to train, networks in diffusers' layout, and the frozen one behind a text-to-image model.
+"""

@@ -1,1 +1,1 @@
-"""The commands of `lidit`, a module each: `add_parser(subparsers)` and `run(options) -> status`."""
+"""The commands of `lidit`, one module each, with `add_parser(subparsers)` and `run(options)`."""

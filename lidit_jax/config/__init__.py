@@ -1,4 +1,4 @@
-"""What a run is told: recipes, command-line overrides, and the typed `Config` they end in.
+"""The configuration of a run: recipes, command-line overrides, and the typed `Config` they make.
 
 Recipes import what they need from here:
 

@@ -1,1 +1,1 @@
-"""Diffusion: the process (schedules, objectives), samplers, guidance and caption dropout."""
+"""Diffusion without networks: noise schedules, objectives, samplers, guidance, caption dropout."""

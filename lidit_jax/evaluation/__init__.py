@@ -1,1 +1,1 @@
-"""Benchmarks: what a trained model gets right."""
+"""Benchmarks: what a trained model gets right, scored on the images that it draws."""

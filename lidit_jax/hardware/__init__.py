@@ -1,1 +1,1 @@
-"""Devices and chips as facts: what is here, what a generation can do, which flags XLA needs."""
+"""Facts about accelerators: what this machine has, what chips can do, XLA flags they need."""

@@ -1,1 +1,4 @@
-"""Files and the terminal: paths, outputs, progress, folders in buckets."""
+"""Files and the terminal: paths and buckets, safe output files, progress bars.
+
+It knows nothing of models: every other room may use it.
+"""

@@ -1,4 +1,4 @@
-"""The networks: LI-DiT, its refiners and the image autoencoder."""
+"""The network of the paper: LI-DiT, its token refiners, and the layers they are made of."""
 
 from lidit_jax.models.lidit import LIDiT
 

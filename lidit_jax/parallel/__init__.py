@@ -1,1 +1,1 @@
-"""Where arrays live: the device mesh and the rules from logical axes to mesh axes."""
+"""Devices that work together: the mesh, which axis of an array is split over it, processes."""

@@ -1,1 +1,1 @@
-"""The model again in plain PyTorch: export, import and comparison."""
+"""The model in plain PyTorch: export to it, import from it, and comparison with the original."""

@@ -1,1 +1,1 @@
-"""From prompts to images with a trained model."""
+"""From prompts to images with a trained model, in Python and behind `lidit sample`."""

@@ -1,1 +1,1 @@
-"""Training: state, step, loop, checkpoints and what one sees of a run."""
+"""Training: the loop, the step, what is trained, and the guards around a long run."""

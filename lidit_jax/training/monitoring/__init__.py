@@ -1,1 +1,1 @@
-"""What one sees of a run: log, metrics, report, trackers, profiles."""
+"""What a person sees of a training run: progress, metrics, images, report, trackers, profiles."""
