@@ -16,7 +16,7 @@ _EXAMPLES = """\
 Exit status 0: training can work on this machine; 1: something it needs is missing.
 """
 
-_MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]limited[/]", "missing": "[red]missing[/]"}
+_MARKS = {"ok": ("ok", "green"), "warning": ("limited", "yellow"), "missing": ("missing", "red")}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,18 +42,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_table(findings: list, ready: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
+
+    from lidit_jax.io.console import WholeWordConsole
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for finding in findings:
-        value = escape(finding.value)
+        value = Text(finding.value)
         if finding.remedy:
-            value += f"\n[bold]-> {escape(finding.remedy)}[/]"
-        table.add_row(finding.name, _MARKS[finding.status], value)
-    console = Console()
-    console.print(table)
-    console.print(
+            value.append(f"\n-> {finding.remedy}", style="bold")
+        table.add_row(finding.name, Text(*_MARKS[finding.status]), value)
+    console = WholeWordConsole()
+    console.show(table)
+    console.say(
         "Training can work here." if ready else "Training cannot work here until that is mended."
     )

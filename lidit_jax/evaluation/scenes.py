@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from lidit_jax.evaluation.scene_grid import hits_and_misses
 from lidit_jax.evaluation.scene_prompts import GENEVAL_TASKS, evaluation_prompts
 from lidit_jax.evaluation.scene_scorer import Accuracy, SceneReport, score_images, summarise
+from lidit_jax.io.console import WholeWordConsole
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import progress_bar
 from lidit_jax.sampling.pipeline import Pipeline
@@ -85,9 +85,9 @@ def _print(report: SceneReport, out: Path) -> None:
         _add_row(table, "combinations seen in training", report.seen)
         _add_row(table, "held-out combinations", report.held_out)
     table.add_row("mean of the six GenEval tasks", "", "", f"{report.overall:.1%}", "")
-    console = Console()
-    console.print(table)
-    console.print(f"{out / 'scores.json'} and {out / 'hits_and_misses.png'}", highlight=False)
+    console = WholeWordConsole()
+    console.show(table)
+    console.say(f"{out / 'scores.json'} and {out / 'hits_and_misses.png'}")
 
 
 def _add_row(table: Table, name: str, accuracy: Accuracy) -> None:

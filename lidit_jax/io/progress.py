@@ -3,8 +3,21 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lidit_jax.io.console import WholeWordConsole
+
+
+def bar_on(console: WholeWordConsole) -> Progress:
+    """A bar with the number done and the time left; nothing where there is no terminal."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
 
 
 @contextmanager
@@ -13,15 +26,8 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
     Work that is found complete shows nothing.
     """
-    console = Console()
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    console = WholeWordConsole()
+    bar = bar_on(console)
     tasks = []
 
     def report(done: int, total: int) -> None:

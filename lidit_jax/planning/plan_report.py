@@ -136,8 +136,9 @@ def describe(plan: Plan) -> str:
 
 def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     """The report as a table."""
-    from rich.console import Console
     from rich.table import Table
+
+    from lidit_jax.io.console import WholeWordConsole
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("plan", describe(plan))
@@ -190,7 +191,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
             f"{wider['heads']}: another model of as many parameters and operations, which leaves "
             "less of the matrix unit idle)",
         )
-    Console().print(table)
+    WholeWordConsole().show(table)
 
 
 def held_out_line(*, gpu: bool) -> str:
@@ -235,8 +236,9 @@ def _add_compiled(table: Any, compiled: dict[str, Any]) -> None:
 
 def print_ranking(plans: list[Plan]) -> None:
     """The best plans of a search, a line each."""
-    from rich.console import Console
     from rich.table import Table
+
+    from lidit_jax.io.console import WholeWordConsole
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("mesh", "parts", "remat", "free GiB", "predicted s", "predicted MFU"):
@@ -251,7 +253,7 @@ def print_ranking(plans: list[Plan]) -> None:
             f"{plan.seconds:.3f}",
             f"{plan.mfu:.1%}",
         )
-    Console().print(table)
+    WholeWordConsole().show(table)
 
 
 def draw(plan: Plan, file: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_run_says_what_it_started_from_and_does_not_go_on_with_the_old_steps(
     state = train(tiny_config(f"training.init_from={trained}", "training.steps=4"), tmp_path)
     output = capsys.readouterr().out
     assert "starting at step 0" in output
-    assert f"weights from {trained}; 0 parameters start afresh" in output.replace("\n", "")
+    assert f"weights from {trained}; 0 parameters start afresh" in output
     assert state.step == 4
 
 

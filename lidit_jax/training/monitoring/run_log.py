@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from clu.metrics import Average
 from jaxtyping import UInt8
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lidit_jax.config.schema import Config
 from lidit_jax.evaluation.images import captioned_grid
 from lidit_jax.hardware.devices import peak_flops
+from lidit_jax.io.console import WholeWordConsole
 from lidit_jax.io.output import atomic_file
+from lidit_jax.io.progress import bar_on
 from lidit_jax.training.monitoring.goodput import Goodput
 from lidit_jax.training.monitoring.metric_files import MetricFiles
 from lidit_jax.training.monitoring.report import write_report
@@ -73,15 +73,8 @@ class RunLog:
         self._goodput = Goodput(self._files.earlier, first_step, begun)
         self._files.note(first_step, {"started": begun})
         self._tracker = Tracker(tracker, workdir, config) if tracker else None
-        self.console = Console()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.console = WholeWordConsole()
+        self._progress = bar_on(self.console)
         self._bar = self._progress.add_task("training", total=total_steps, completed=first_step)
         self._progress.start()
 
@@ -185,7 +178,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """Prints a line above the progress bar."""
         if self._active:
-            self.console.print(text, highlight=False)
+            self.console.say(text)
 
     def close(self) -> None:
         """Draws the loss curve, writes the report and closes the files."""
