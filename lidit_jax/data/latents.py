@@ -46,12 +46,3 @@ def prepare_latents(
     arrays = {"latents": ((total, *latent_shape), np.dtype(np.float16))}
     target = fill(target, description, arrays, total, _CHUNK, write, progress)
     return np.load(target / "latents.npy", mmap_mode="r")
-
-
-def channel_statistics(
-    latents: Float[np.ndarray, "n h w C"], sample: int = 4096
-) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
-    """Mean and deviation of each channel over the first `sample` latents, in float64."""
-    values = latents[:sample].astype(np.float64)
-    mean, deviation = values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
-    return mean, np.maximum(deviation, 1e-6)

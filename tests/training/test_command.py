@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lidit_jax.cli import main
-from lidit_jax.training import lidit_task, loop
+from lidit_jax.training import loop, preparation
 
 RECIPE = Path(__file__).parents[1] / "tiny_recipe.py"
 
@@ -103,7 +103,7 @@ def test_sigterm_before_the_first_step_stops_in_one_line(
         raise AssertionError("nobody listens to SIGTERM")
 
     monkeypatch.setenv("LIDIT_STOPPED_STATUS", str(status))
-    monkeypatch.setattr(lidit_task, "encoded_captions", terminate)
+    monkeypatch.setattr(preparation, "encoded_captions", terminate)
     before = signal.signal(signal.SIGTERM, unheard)
     try:
         assert run_train(tmp_path / "run") == status
