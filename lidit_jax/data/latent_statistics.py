@@ -73,9 +73,12 @@ def statistics_to_use(
         return saved.statistics
     computed = channel_statistics(latents)
     other = saved.autoencoder != autoencoder
-    reason = "another autoencoder than" if other else "config.data.latent_statistics='recompute':"
+    reason = "it has another autoencoder" if other else "config.data.latent_statistics='recompute'"
     old, new = (_shown(values.mean) for values in (saved.statistics, computed))
-    tell(f"latent statistics are computed anew ({reason} {saved.place}): mean {old} -> {new}")
+    tell(
+        f"latent statistics are not those of {saved.place} but computed anew ({reason}): "
+        f"mean {old} -> {new}"
+    )
     return computed
 
 

@@ -58,6 +58,12 @@ def test_an_unwritable_cache(refuse, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_unknown_source_of_data(refuse, tmp_path):
+    error = refuse(tmp_path / "run", **{"data.source": "disk"})
+    assert "config.data.source='disk': choose one of 'scenes', 'folder'" in error
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_encoder(refuse, tmp_path):
     error = refuse(tmp_path / "run", **{"encoders.sources": ("none",)})
     assert "no encoder 'none': give a folder, a .gguf file, a hub id" in error
