@@ -40,13 +40,15 @@ def ours(settings: Settings) -> Workload:
     import flax.linen as nn
     import jax
 
-    from lidit_jax.benchmarks.synthetic_task import SyntheticTask
+    from lidit_jax.benchmarks.synthetic_data import synthetic_data
     from lidit_jax.checkpoints.state import create_state
+    from lidit_jax.training.lidit_task import LIDiTTask
     from lidit_jax.training.optimizers import make_optimizer
     from lidit_jax.training.step import make_train_step
 
     config, streams = recipe_of(settings)
-    task, optimizer = SyntheticTask(config, streams), make_optimizer(config)
+    task = LIDiTTask(config, synthetic_data(config, streams))
+    optimizer = make_optimizer(config)
     state = jax.jit(lambda: nn.unbox(create_state(task.init, optimizer, config)))()
     rng = np.random.default_rng(0)
     noisy = jax.tree.map(lambda p: p + _noise(rng, p.shape), state.params)

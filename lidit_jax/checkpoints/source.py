@@ -140,20 +140,13 @@ def parameter_shapes(
       channels: latent channels C.
     """
     import flax.linen as nn
-    import jax
-    import jax.numpy as jnp
 
+    from lidit_jax.models.abstract_inputs import abstract_parameters
+    from lidit_jax.models.flops import TextStream
     from lidit_jax.models.lidit import LIDiT
 
-    x_t = jnp.zeros((1, config.patch, config.patch, channels))
-    features = [jnp.zeros((1, 1, width)) for width in feature_widths]
-    masks = [jnp.ones((1, 1), bool)] * len(features)
-    crop = [0] * len(features)
-
-    def initialise() -> Any:
-        return LIDiT(config).init(jax.random.key(0), x_t, jnp.zeros(1), features, masks, crop)
-
-    params = nn.unbox(jax.eval_shape(initialise)["params"])
+    streams = [TextStream(width, tokens=1, crop=0) for width in feature_widths]
+    params = nn.unbox(abstract_parameters(LIDiT(config), streams, channels))
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     return {path: leaf.shape for path, leaf in flat.items()}
 

@@ -1,6 +1,7 @@
 """What a configuration must satisfy before anything starts: choices, ranges, and fields that fit.
 
-A mistake is found here, in the first second, rather than after an hour of preparation.
+A mistake is found here, in the first second, rather than after an hour of preparation. What
+`data.source` may name is known to `lidit_jax.data.sources`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "vae.dtype": ("float32", "bfloat16"),
     "vae.reconstruction": ("l1", "l2"),
     "encoders.dtype": ("float32", "bfloat16", "int8"),
-    "data.source": ("scenes", "folder"),
     "data.language": ("en", "zh", "both"),
+    "data.latent_statistics": ("keep", "recompute"),
     "data.text_features": ("cached", "online"),
     "model.remat": ("none", "full", "dots", "branches", "attention", "offload"),
     "optimizer.name": ("adamw", "adafactor", "muon"),
@@ -168,10 +169,10 @@ def _check_model(config: Config) -> None:
 
 def _check_scores(config: Config) -> None:
     training = config.training
-    if training.score_every and (config.data.source, training.task) != ("scenes", "lidit"):
+    if training.score_every and training.task != "lidit":
         raise LiditError(
-            f"config.training.score_every={training.score_every}: only text-to-image models of "
-            "scenes have a score; set it to 0"
+            f"config.training.score_every={training.score_every}: only text-to-image models have a "
+            "score; set it to 0"
         )
     if training.best_by == "scene_score" and not training.score_every:
         raise LiditError(

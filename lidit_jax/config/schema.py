@@ -200,6 +200,9 @@ class DataConfig:
     encode_steps: int = 1
     """Steps whose captions are encoded in one call, "online". A large encoder that is split over
     devices then gathers its weights that much less often."""
+    latent_statistics: str = "keep"
+    """Mean and deviation by which latents are normalized, a part of the model: "keep" those of the
+    checkpoint that a run resumes or starts from; "recompute" them from the data at every start."""
     cache_dir: str = ""
     """Where prepared features and latents live; empty: `~/.cache/lidit`."""
 
@@ -265,7 +268,7 @@ class TrainingConfig:
     """Steps between those local saves."""
     score_every: int = 0
     """Steps between scores of the averaged weights on scenes, like those of `lidit eval scenes`; 0
-    for never. Only with `data.source="scenes"`."""
+    for never. Only with a `data.source` that has a truth to compare with: "scenes"."""
     score_prompts: int = 8
     """Prompts of each of the eight tasks behind a score."""
     init_from: str = ""

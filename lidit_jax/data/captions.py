@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lidit_jax.data.cache import content_key
 from lidit_jax.data.caption_tokens import CaptionTokens, tokenize_captions
-from lidit_jax.data.latents import ImageSource
+from lidit_jax.data.source import ImageSource
 from lidit_jax.data.text_features import TextFeatures, prepare_text_features
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.io.output import atomic_file

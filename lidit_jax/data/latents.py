@@ -2,32 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from lidit_jax.autoencoders.frozen import ImageCodec
 from lidit_jax.data.cache import content_key, fill
+from lidit_jax.data.source import ImageSource
 
 _CHUNK = 1024
 _BATCH = 64
-
-
-class ImageSource(Protocol):
-    """Random access to captioned images: a pure function of the index."""
-
-    def __len__(self) -> int:
-        """Number of records."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """`{"image": uint8 [H, W, 3], "caption": str, "index": int}`."""
-
-    def caption(self, index: int) -> str:
-        """The caption of a record, without making its image."""
-
-    def __repr__(self) -> str:
-        """Everything that decides the records: it names the prepared data."""
 
 
 def prepare_latents(
@@ -62,12 +46,3 @@ def prepare_latents(
     arrays = {"latents": ((total, *latent_shape), np.dtype(np.float16))}
     target = fill(target, description, arrays, total, _CHUNK, write, progress)
     return np.load(target / "latents.npy", mmap_mode="r")
-
-
-def channel_statistics(
-    latents: Float[np.ndarray, "n h w C"], sample: int = 4096
-) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
-    """Mean and deviation of each channel over the first `sample` latents, in float64."""
-    values = latents[:sample].astype(np.float64)
-    mean, deviation = values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
-    return mean, np.maximum(deviation, 1e-6)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lidit_jax.data.caption_tokens import CaptionTokens
-from lidit_jax.data.latents import ImageSource
+from lidit_jax.data.source import ImageSource
 from lidit_jax.data.text_features import TextFeatures
 
 

@@ -1,57 +1,44 @@
-"""The image source that a configuration names."""
+"""The sources of captioned images, by the name that a configuration gives.
 
-from typing import Any
+A new source is one more file, with a class that follows `ImageSource` and a `SourceKind` of it, and
+a line here.
+"""
+
+from __future__ import annotations
 
 from lidit_jax.config.schema import Config
-from lidit_jax.data.folder import FolderSource
-from lidit_jax.data.latents import ImageSource
-from lidit_jax.data.scenes.source import SceneSource
+from lidit_jax.data.folder import FOLDER
+from lidit_jax.data.scenes.source import SCENES
+from lidit_jax.data.source import ImageSource, SourceKind
 from lidit_jax.errors import LiditError
-from lidit_jax.io.paths import local_path
 
-_VALIDATION_STRIDE = 20
+SOURCES: dict[str, SourceKind] = {"scenes": SCENES, "folder": FOLDER}
+"""Values of `config.data.source`."""
 
 
-class Part:
-    """Some records of a source, renumbered from 0."""
+def source_kind(config: Config) -> SourceKind:
+    """What `config.data.source` names.
 
-    def __init__(self, source: ImageSource, indices: range):
-        self._source, self._indices = source, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """The record, with its new number."""
-        return self._source[self._indices[index]] | {"index": index}
-
-    def caption(self, index: int) -> str:
-        """The caption of a record."""
-        return self._source.caption(self._indices[index])
-
-    def __repr__(self) -> str:
-        return f"Part({self._source!r}, {self._indices!r})"
+    Raises:
+      LiditError: when there is no such source, or it cannot do what the configuration asks for.
+    """
+    name, training = config.data.source, config.training
+    if name not in SOURCES:
+        choices = ", ".join(map(repr, SOURCES))
+        raise LiditError(f"config.data.source={name!r}: choose one of {choices}")
+    if training.score_every and not SOURCES[name].has_truth:
+        able = ", ".join(repr(other) for other, kind in SOURCES.items() if kind.has_truth)
+        raise LiditError(
+            f"config.training.score_every={training.score_every}: config.data.source={name!r} has "
+            f"no truth to score images by; set it to 0, or choose {able}"
+        )
+    return SOURCES[name]
 
 
 def open_source(config: Config, split: str) -> ImageSource:
     """Captioned images for training ("train") or validation ("heldout").
 
-    Scenes hold out combinations. A folder of images, which may be too small to spare any, trains on
-    all of them and validates on every twentieth.
-
     Raises:
       LiditError: when the source cannot be opened, or its size does not fit.
     """
-    data = config.data
-    if data.source == "folder":
-        if not data.path:
-            raise LiditError("config.data.path is empty: name the folder with the images")
-        source = FolderSource(local_path(data.path), data.image_size)
-        stride = 1 if split == "train" else _VALIDATION_STRIDE
-        return Part(source, range(0, len(source), stride))
-    if split == "heldout":
-        records, captions, shares = data.validation_records, 0, ()
-    else:
-        records, captions, shares = data.train_records, data.distinct_captions, data.scene_shares
-    size, language = data.image_size, data.language
-    return SceneSource(split, records, size, language, config.seed, captions, shares)
+    return source_kind(config).open(config, split)

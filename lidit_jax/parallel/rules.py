@@ -4,7 +4,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lidit_jax.errors import LiditError
@@ -29,23 +28,6 @@ def state_shardings(boxed_shapes: Any, mesh: Mesh) -> Any:
     """
     specs = nn.get_partition_spec(boxed_shapes)
     return nn.logical_to_mesh_sharding(specs, mesh, LOGICAL_AXIS_RULES)
-
-
-def parameter_shardings(model: nn.Module, streams: int, mesh: Mesh) -> Any:
-    """Shardings of the parameters of a `LIDiT`, whatever the widths of its features and latents.
-
-    Args:
-      model: the network.
-      streams: how many encoders it reads.
-      mesh: the devices.
-    """
-    side = model.config.patch
-    image, features = jnp.zeros((1, side, side, 1)), [jnp.zeros((1, 1, 1))] * streams
-    masks, crop = [jnp.ones((1, 1), bool)] * streams, (0,) * streams
-    shapes = jax.eval_shape(
-        lambda key: model.init(key, image, jnp.zeros(1), features, masks, crop), jax.random.key(0)
-    )
-    return state_shardings(shapes["params"], mesh)
 
 
 def shardings_that_divide(boxed_shapes: Any, mesh: Mesh) -> Any:

@@ -18,13 +18,14 @@ from jax.sharding import Mesh, NamedSharding
 from lidit_jax.checkpoints.state import create_state
 from lidit_jax.config.schema import Config
 from lidit_jax.diffusion import process as processes
-from lidit_jax.diffusion.dropout import sample_keys
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.libtpu import prepare_libtpu
+from lidit_jax.models.abstract_inputs import abstract_inputs, initialize
 from lidit_jax.models.flops import TextStream
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.parallel.mesh import batch_sharding, replicated
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
+from lidit_jax.training.diffusion_loss import diffusion_loss, random_draws
 from lidit_jax.training.optimizers import make_optimizer
 from lidit_jax.training.step import make_train_step
 
@@ -62,32 +63,17 @@ def lower_train_step(
     model = LIDiT(config.model, config.training.matmul)
     process = processes.from_config(config.diffusion)
     crop = tuple(stream.crop for stream in streams)
-
-    def rows(count: int) -> dict[str, Any]:
-        shape = jax.ShapeDtypeStruct
-        return {
-            "latent": shape((count, *config.latent_shape), jnp.float32),
-            "index": shape((count,), jnp.int32),
-            "features": tuple(shape((count, s.tokens, s.width), jnp.bfloat16) for s in streams),
-            "masks": tuple(shape((count, s.tokens), jnp.bool_) for s in streams),
-        }
-
-    def init(key: jax.Array) -> Any:
-        one = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), rows(1))
-        inputs = one["latent"], jnp.zeros(1), one["features"], one["masks"]
-        return model.init(key, *inputs, crop)["params"]
+    init = functools.partial(initialize, model, streams=streams, latent_shape=config.latent_shape)
 
     def loss(params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
         del frozen
-        time_key, noise_key = jax.random.split(key)
-        x0, index = batch["latent"], batch["index"]
-        t = jax.vmap(lambda k: process.sample_times(k, ()))(sample_keys(time_key, index))
-        noise = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:]))(
-            sample_keys(noise_key, index)
-        )
-        noisy, time = process.add_noise(x0, noise, t), process.model_time(t)
-        out = model.apply({"params": params}, noisy, time, batch["features"], batch["masks"], crop)
-        return jnp.mean(process.loss(out, x0, noise, t)), {}
+
+        def predict(*inputs: Any) -> tuple[Any, None]:
+            return model.apply({"params": params}, *inputs, crop), None
+
+        draws = random_draws(process, batch, *jax.random.split(key))
+        losses, _ = diffusion_loss(predict, process, batch, draws)
+        return jnp.mean(losses), {}
 
     optimizer = make_optimizer(config)
     with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
@@ -95,9 +81,12 @@ def lower_train_step(
         state = shapes_on(mesh, boxed)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     split: NamedSharding = batch_sharding(mesh)
+    rows = config.training.batch_size
+    latent, _, features, masks = abstract_inputs(streams, config.latent_shape, rows)
+    index = jax.ShapeDtypeStruct((rows,), jnp.int32)
     batch = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split),
-        rows(config.training.batch_size),
+        {"latent": latent, "index": index, "features": features, "masks": masks},
     )
     step = make_train_step(loss, optimizer, config)
     compiled = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))

@@ -189,20 +189,11 @@ class _Counted(NamedTuple):
 @functools.cache
 def _traced_count(model: ModelConfig, channels: int, streams: tuple[TextStream, ...]) -> _Counted:
     import jax
-    import jax.numpy as jnp
 
+    from lidit_jax.models.abstract_inputs import abstract_parameters
     from lidit_jax.models.lidit import LIDiT
 
-    side = model.patch
-    shape = jax.ShapeDtypeStruct
-    inputs = (
-        shape((1, side, side, channels), jnp.float32),
-        shape((1,), jnp.float32),
-        tuple(shape((1, s.tokens, s.width), jnp.float32) for s in streams),
-        tuple(shape((1, s.tokens), jnp.bool_) for s in streams),
-    )
-    init = functools.partial(LIDiT(model).init, crop=tuple(s.crop for s in streams))
-    parameters = jax.eval_shape(init, jax.random.key(0), *inputs)["params"]
+    parameters = abstract_parameters(LIDiT(model), streams, channels)
     total, block = (
         sum(leaf.size for leaf in jax.tree.leaves(part))
         for part in (parameters, parameters["blocks"])

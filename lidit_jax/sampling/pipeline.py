@@ -25,9 +25,11 @@ from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.samplers import fitting_samplers
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.errors import LiditError
+from lidit_jax.models.abstract_inputs import abstract_parameters
+from lidit_jax.models.flops import TextStream
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.parallel.mesh import BATCH_AXES, check_model_divides, make_mesh
-from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, parameter_shardings
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, state_shardings
 from lidit_jax.sampling.generator import Generator, Variation
 from lidit_jax.sampling.guided_model import Blend, Weaker
 from lidit_jax.sampling.init_image import Start, start_from
@@ -318,7 +320,10 @@ def _shardings(folder: Path, mesh: Mesh) -> Any:
     """Where the parameters of a saved model belong."""
     config, metadata = describe_model(folder)
     check_model_divides(config, mesh)
-    return parameter_shardings(LIDiT(config.model), len(metadata["crop"]), mesh)
+    # Whatever the widths of features and latents, the axes are split alike.
+    streams = [TextStream(width=1, tokens=1, crop=0)] * len(metadata["crop"])
+    shapes = abstract_parameters(LIDiT(config.model), streams, channels=1)
+    return state_shardings(shapes, mesh)
 
 
 def _rows(conditions: TextConditions, rows: list[int]) -> TextConditions:

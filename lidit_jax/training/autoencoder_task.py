@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from lidit_jax.autoencoders.frozen import build_autoencoder, to_uint8
 from lidit_jax.config.schema import Config
+from lidit_jax.data.contents import Contents
 from lidit_jax.data.pipeline import ImageRecords
 from lidit_jax.data.sources import open_source
 from lidit_jax.diffusion.dropout import sample_keys
@@ -25,10 +26,12 @@ class AutoencoderTask:
     def __init__(self, config: Config):
         self._config = config
         self._model = build_autoencoder(config.vae)
-        self.training_records = ImageRecords(open_source(config, "train"))
+        source = open_source(config, "train")
+        self.contents = Contents.of(source)
+        self.training_records = ImageRecords(source)
         self.validation_records = ImageRecords(open_source(config, "heldout"))
         self.frozen: Any = {}
-        self.metadata: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {"data": self.contents.description}
         self.training_flops = None
 
     def frozen_shardings(self, mesh: Mesh) -> Any:

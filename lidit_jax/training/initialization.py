@@ -1,16 +1,67 @@
-"""Starting a run from the weights of another: the next stage, or a fine-tune."""
+"""Starting a run from the weights of another, and from what belongs to them: the next stage, or a
+fine-tune."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
 import jax
 import optax
 
-from lidit_jax.checkpoints.saved_model import load_model, model_folder, open_workdir
+from lidit_jax.checkpoints.saved_model import (
+    describe_model,
+    load_model,
+    model_folder,
+    open_workdir,
+)
 from lidit_jax.checkpoints.state import TrainState
+from lidit_jax.config.schema import Config
+from lidit_jax.data.latent_statistics import SavedStatistics
 from lidit_jax.errors import LiditError
+
+
+def statistics_to_keep(
+    config: Config, resumed: dict[str, Any] | None, workdir: Path
+) -> SavedStatistics | None:
+    """The latent statistics that the weights of a run were trained with; None for fresh weights.
+
+    Args:
+      config: of the run.
+      resumed: metadata of the checkpoint that it resumes, if any.
+      workdir: where that is.
+
+    Raises:
+      LiditError: when `config.training.init_from` names no trained model.
+    """
+    if resumed:
+        return SavedStatistics.of(resumed, str(workdir))
+    if source := config.training.init_from:
+        _, metadata = describe_model(source)
+        return SavedStatistics.of(metadata, source)
+    return None
+
+
+def other_encoders(encoders: list[dict[str, Any]], source: str) -> list[str]:
+    """A line when the weights of `source` were trained on features of other text encoders.
+
+    Args:
+      encoders: description of those of this run.
+      source: `config.training.init_from`.
+    """
+    _, metadata = describe_model(source)
+    names = ("layer", "fingerprint", "prefix")
+    ours, theirs = (
+        [[stream[name] for name in names] for stream in streams]
+        for streams in (encoders, metadata.get("encoders", []))
+    )
+    if ours == theirs:
+        return []
+    return [
+        f"{source} was trained with other text encoders, layers or another instruction than "
+        "config.encoders has: its weights meet features that are new to them"
+    ]
 
 
 def start_from(

@@ -22,7 +22,7 @@ from lidit_jax.checkpoints.state import TrainState, create_state
 from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import evaluation_batches
 from lidit_jax.io.output import atomic_file
-from lidit_jax.parallel.distributed import meet
+from lidit_jax.parallel.distributed import meet, say_once
 from lidit_jax.parallel.mesh import (
     BATCH_AXES,
     batch_sharding,
@@ -31,10 +31,11 @@ from lidit_jax.parallel.mesh import (
     replicated,
 )
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
+from lidit_jax.training.data_changes import changes_of_data, remember_data
 from lidit_jax.training.device_prefetch import Feed
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
 from lidit_jax.training.host_consistency import refuse_other_data, refuse_other_programs
-from lidit_jax.training.initialization import start_from
+from lidit_jax.training.initialization import other_encoders, start_from, statistics_to_keep
 from lidit_jax.training.monitoring.profiling import Profiler
 from lidit_jax.training.monitoring.run_log import RunLog
 from lidit_jax.training.optimizers import make_optimizer
@@ -74,9 +75,10 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
     saved = source.metadata(first_step) if first_step else None
     if saved:
         refuse_another_run(config, saved, workdir)
-    task = make_task(config)
+    task = make_task(config, statistics_to_keep(config, saved, workdir))
     if saved:
         refuse_other_models(task, saved, workdir)
+        say_once(changes_of_data(task.contents, saved, workdir))
     optimizer = make_optimizer(config)
 
     # The state is created, or restored, already sharded: no device ever holds it whole.
@@ -98,11 +100,13 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
                 )
         refuse_other_data(config, task, int(state.position))
         _describe(state, config, workdir)
+        remember_data(task.contents, workdir)
         sizes = (training.steps, training.batch_size, first_step, task.training_flops)
         log = cleanup.enter_context(RunLog(workdir, *sizes, begun, config))
         log.say(f"{'resuming' if first_step else 'starting'} at step {first_step} in {workdir}")
         if not first_step and training.init_from:
             log.say(f"weights from {training.init_from}; {len(fresh)} parameters start afresh")
+            say_once(other_encoders(task.metadata.get("encoders", []), training.init_from))
 
         step_fn = make_train_step(task.loss, optimizer, config, task.encode)
         train_step = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))

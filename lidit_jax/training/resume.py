@@ -21,7 +21,7 @@ _MAY_CHANGE += ("model.remat", "model.scan_unroll", "optimizer.schedule", "optim
 _MAY_CHANGE += ("data.text_features", "data.encode_steps", "training.matmul")
 _MAY_CHANGE += ("training.best_by", "training.score_every", "training.score_prompts")
 _MAY_CHANGE += ("training.barrier_minutes", "training.profile", "training.tracker")
-_MAY_CHANGE += ("training.local_",)
+_MAY_CHANGE += ("training.local_", "data.latent_statistics")
 
 
 def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) -> None:

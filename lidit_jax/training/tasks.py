@@ -10,6 +10,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lidit_jax.config.schema import Config
+from lidit_jax.data.contents import Contents
+from lidit_jax.data.latent_statistics import SavedStatistics
 from lidit_jax.training.step import Batch, Metrics
 
 
@@ -22,6 +24,8 @@ class Task(Protocol):
     """Random access to held-out samples."""
     frozen: Any
     """Arrays that every step reads and nothing changes: an argument of the compiled step."""
+    contents: Contents | None
+    """What the training data held, to tell at a resume what has changed; None for made-up data."""
     metadata: dict[str, Any]
     """What a checkpoint must remember beside the configuration."""
     training_flops: float | None
@@ -51,12 +55,18 @@ class Task(Protocol):
         """How well generated images show what was asked for, for `config.training.score_every`."""
 
 
-def make_task(config: Config) -> Task:
-    """The task that `config.training.task` names; prepares its data."""
+def make_task(config: Config, saved: SavedStatistics | None = None) -> Task:
+    """The task that `config.training.task` names; prepares its data.
+
+    Args:
+      config: of the run.
+      saved: latent statistics of the checkpoint that the run resumes or starts from, if any.
+    """
     if config.training.task == "vae":
         from lidit_jax.training.autoencoder_task import AutoencoderTask
 
         return AutoencoderTask(config)
     from lidit_jax.training.lidit_task import LIDiTTask
+    from lidit_jax.training.preparation import prepare
 
-    return LIDiTTask(config)
+    return LIDiTTask(config, prepare(config, saved))

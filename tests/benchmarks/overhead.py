@@ -85,8 +85,9 @@ class Turns:
 
 def overhead(config: Config, streams: Sequence[TextStream], turns: Turns) -> None:
     """Runs the loop of `lidit train` until all turns are over."""
-    from lidit_jax.benchmarks.synthetic_task import SyntheticTask
+    from lidit_jax.benchmarks.synthetic_data import synthetic_data
     from lidit_jax.training import loop
+    from lidit_jax.training.lidit_task import LIDiTTask
 
     def only_watched(cls: type, *names: str) -> type:
         """A class whose methods of these names do nothing in bare turns."""
@@ -120,7 +121,8 @@ def overhead(config: Config, streams: Sequence[TextStream], turns: Turns) -> Non
             yield lambda step: turns.watched and stop(step)
 
     original_signal = loop.stop_signal
-    loop.make_task = lambda config: SyntheticTask(config, streams, _RECORDS)
+    data = synthetic_data(config, streams, _RECORDS)
+    loop.make_task = lambda config, saved: LIDiTTask(config, data)
     loop.RunLog, loop.Watchdog, loop.Checkpoints = Log, Watchdog, Checkpoints
     loop.SkippedUpdates = only_watched(loop.SkippedUpdates, "watch", "drain")
     loop.Profiler = only_watched(loop.Profiler, "step")
@@ -131,8 +133,9 @@ def overhead(config: Config, streams: Sequence[TextStream], turns: Turns) -> Non
 
 def first_step(config: Config, streams: Sequence[TextStream], begun: float) -> None:
     """Prints the seconds from `begun` to the end of the first step, and ends the process."""
-    from lidit_jax.benchmarks.synthetic_task import SyntheticTask
+    from lidit_jax.benchmarks.synthetic_data import synthetic_data
     from lidit_jax.training import loop
+    from lidit_jax.training.lidit_task import LIDiTTask
 
     class Log(loop.RunLog):
         def accumulate(self, averages: Any) -> None:
@@ -142,7 +145,8 @@ def first_step(config: Config, streams: Sequence[TextStream], begun: float) -> N
             print(f"first step after {time.time() - begun}", flush=True)
             raise Finished
 
-    loop.make_task = lambda config: SyntheticTask(config, streams, _RECORDS)
+    data = synthetic_data(config, streams, _RECORDS)
+    loop.make_task = lambda config, saved: LIDiTTask(config, data)
     loop.RunLog = Log
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Finished):
         loop.train(config, Path(folder) / "run")

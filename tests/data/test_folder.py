@@ -1,6 +1,7 @@
 """A user's folder of pictures: both layouts, and every mistake names its file."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -84,6 +85,40 @@ def test_the_name_changes_with_the_content(pictures):
     assert repr(FolderSource(pictures)) == before
     (pictures / "a.txt").write_text("a crimson square")
     assert repr(FolderSource(pictures)) != before
+
+
+def test_a_copy_has_the_same_digests_and_an_edit_only_another_content(pictures, tmp_path_factory):
+    before = FolderSource(pictures).digests()
+    assert before.shape == (2, 2)
+    copied = tmp_path_factory.mktemp("copies") / "copied"
+    shutil.copytree(pictures, copied, copy_function=shutil.copyfile)
+    np.testing.assert_array_equal(FolderSource(copied).digests(), before)
+    (copied / "a.txt").write_text("a crimson square")
+    recaptioned = FolderSource(copied).digests()
+    save(copied / "more" / "b.jpg", RED)
+    repainted = FolderSource(copied).digests()
+    np.testing.assert_array_equal(recaptioned != before, [[False, True], [False, False]])
+    np.testing.assert_array_equal(repainted != recaptioned, [[False, False], [False, True]])
+
+
+def test_lines_of_one_picture_have_names_of_their_own(pictures):
+    listing(pictures, *({"file": "a.png", "caption": text} for text in ("red", "a square")))
+    assert len(np.unique(FolderSource(pictures).digests())) == 4
+
+
+def test_large_pictures_differ_in_their_beginning_end_or_size(tmp_path):
+    """Of each, at most 32 KiB are read."""
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("noise")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    assert len(content) > 2**16
+    digests = [FolderSource(tmp_path).digests()[0, 1]]
+    for place in (-20, 1000):
+        content[place] ^= 1
+        (tmp_path / "a.png").write_bytes(content)
+        digests.append(FolderSource(tmp_path).digests()[0, 1])
+    assert len(set(digests)) == 3
 
 
 def refuses(folder, *words):

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from lidit_jax.cli import main
-from lidit_jax.data.sources import open_source
+from lidit_jax.data.source import SourceKind
+from lidit_jax.data.sources import SOURCES, open_source, source_kind
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.pipeline import Pipeline
 
@@ -45,6 +46,16 @@ def test_a_folder_trains_on_all_and_validates_on_every_twentieth(tiny_config, tm
     assert (record["caption"], record["index"]) == ("40", 2)
     assert record["image"].shape == (32, 32, 3)
     assert repr(train) != repr(heldout)
+
+
+def test_a_source_that_is_not_registered_is_refused_with_all_that_are(tiny_config, monkeypatch):
+    config = tiny_config("data.source=disk")
+    with pytest.raises(LiditError, match=r"data\.source='disk': choose one of 'scenes', 'folder'$"):
+        source_kind(config)
+    monkeypatch.setitem(SOURCES, "tape", SourceKind(lambda config, split: [split]))
+    with pytest.raises(LiditError, match=r"choose one of 'scenes', 'folder', 'tape'$"):
+        source_kind(config)
+    assert open_source(tiny_config("data.source=tape"), "train") == ["train"]
 
 
 def test_a_folder_must_be_named(tiny_config):

@@ -5,7 +5,6 @@ import math
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
@@ -14,6 +13,8 @@ from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import MeshConfig, ModelConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.models import LIDiT
+from lidit_jax.models.abstract_inputs import initialize
+from lidit_jax.models.flops import TextStream
 from lidit_jax.parallel.mesh import make_mesh
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
 from lidit_jax.training.optimizers import make_optimizer
@@ -22,13 +23,11 @@ from lidit_jax.training.optimizers import make_optimizer
 def state_shapes(mesh, **model):
     """Shapes and shardings of the whole state of a small model; nothing is computed."""
     config = ModelConfig(**({"width": 32, "depth": 2, "heads": 4, "dtype": "float32"} | model))
-    features = [jnp.zeros((1, 9, 24)), jnp.zeros((1, 11, 40))]
-    masks = [jnp.ones((1, 9), bool), jnp.ones((1, 11), bool)]
-    inputs = (jnp.zeros((1, 8, 8, 4)), jnp.zeros(1), features, masks, (3, 4))
+    streams = [TextStream(width=24, tokens=9, crop=3), TextStream(width=40, tokens=11, crop=4)]
     recipe = load_recipe("demo")
 
     def init(key):
-        return LIDiT(config).init(key, *inputs)["params"]
+        return initialize(LIDiT(config), key, streams, latent_shape=(8, 8, 4))
 
     create = functools.partial(create_state, init, make_optimizer(recipe), recipe)
     with nn.logical_axis_rules(LOGICAL_AXIS_RULES):

@@ -13,8 +13,8 @@ from lidit_jax.cli import main
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.training.lidit_task import LIDiTTask
 from lidit_jax.training.loop import train
+from lidit_jax.training.preparation import prepare
 
 TINY = [
     "vae.width=8",
@@ -92,7 +92,7 @@ def test_an_exported_autoencoder_encodes_and_decodes(exported):
 def test_a_size_that_does_not_fit_the_autoencoder_is_refused(exported, tiny_config):
     config = tiny_config(f"vae.source={exported}", "model.patch=8")
     with pytest.raises(LiditError, match=r"image_size=32 must be a multiple of 64 \(downsampling"):
-        LIDiTTask(config)
+        prepare(config)
 
 
 def test_text_to_image_and_autoencoder_are_not_confused(exported, trained, tmp_path, capsys):

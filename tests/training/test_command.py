@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lidit_jax.cli import main
-from lidit_jax.training import lidit_task, loop
+from lidit_jax.training import loop, preparation
 
 RECIPE = Path(__file__).parents[1] / "tiny_recipe.py"
 
@@ -58,6 +58,12 @@ def test_an_unwritable_cache(refuse, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_unknown_source_of_data(refuse, tmp_path):
+    error = refuse(tmp_path / "run", **{"data.source": "disk"})
+    assert "config.data.source='disk': choose one of 'scenes', 'folder'" in error
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_encoder(refuse, tmp_path):
     error = refuse(tmp_path / "run", **{"encoders.sources": ("none",)})
     assert "no encoder 'none': give a folder, a .gguf file, a hub id" in error
@@ -103,7 +109,7 @@ def test_sigterm_before_the_first_step_stops_in_one_line(
         raise AssertionError("nobody listens to SIGTERM")
 
     monkeypatch.setenv("LIDIT_STOPPED_STATUS", str(status))
-    monkeypatch.setattr(lidit_task, "encoded_captions", terminate)
+    monkeypatch.setattr(preparation, "encoded_captions", terminate)
     before = signal.signal(signal.SIGTERM, unheard)
     try:
         assert run_train(tmp_path / "run") == status

@@ -1,15 +1,17 @@
 """Stages: a run that starts from the weights of another."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import optax
 import pytest
 
 from lidit_jax.checkpoints.orbax import Checkpoints
-from lidit_jax.checkpoints.saved_model import load_model
+from lidit_jax.checkpoints.saved_model import describe_model, load_model
 from lidit_jax.checkpoints.state import TrainState, create_state
 from lidit_jax.errors import LiditError
-from lidit_jax.training.initialization import start_from
+from lidit_jax.training.initialization import other_encoders, start_from, statistics_to_keep
 from lidit_jax.training.loop import train
 from lidit_jax.training.optimizers import make_optimizer
 
@@ -31,6 +33,33 @@ def fresh(params):
         ema_params=jax.tree.map(jax.numpy.copy, ones),
         opt_state=(),
     )
+
+
+def test_latent_statistics_come_with_the_weights(tiny_config, trained):
+    _, metadata = describe_model(trained)
+    config = tiny_config(f"training.init_from={trained}")
+    begun = statistics_to_keep(config, None, Path("runs/new"))
+    assert begun.statistics.description == metadata["latents"]
+    assert (begun.autoencoder, begun.place) == ("pixels", str(trained))
+
+    latents = {"mean": [1.0], "deviation": [2.0]}
+    resumed = {"latents": latents, "autoencoder": "a vae"}
+    kept = statistics_to_keep(config, resumed, Path("runs/new"))
+    assert kept.statistics.description == latents, "its own, not those it began with"
+    assert (kept.autoencoder, kept.place) == ("a vae", "runs/new")
+    assert statistics_to_keep(tiny_config(), None, Path("runs/new")) is None
+
+
+def test_weights_that_know_other_text_encoders_are_told(trained):
+    _, metadata = describe_model(trained)
+    encoders = metadata["encoders"]
+    elsewhere = [stream | {"source": "a copy"} for stream in encoders]
+    assert other_encoders(elsewhere, str(trained)) == []
+    for name, value in (("layer", -9), ("prefix", "Paint:"), ("fingerprint", {})):
+        other = [encoders[0] | {name: value}, encoders[1]]
+        (line,) = other_encoders(other, str(trained))
+        assert line.startswith(f"{trained} was trained with other text encoders, layers or another")
+    assert other_encoders(encoders[:1], str(trained))
 
 
 def test_weights_and_averages_start_from_the_averages_of_the_stage_before(trained, averages):

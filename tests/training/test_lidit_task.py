@@ -9,9 +9,9 @@ from jax.sharding import NamedSharding
 
 from lidit_jax.data.pipeline import evaluation_batches, training_batches
 from lidit_jax.encoders.conditions import PromptEncoders
-from lidit_jax.errors import LiditError
 from lidit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
 from lidit_jax.training.lidit_task import LIDiTTask
+from lidit_jax.training.preparation import prepare
 from tests.models.conftest import randomised
 
 STEP_KEY = jax.random.key(7)
@@ -20,7 +20,8 @@ ROWS = 16
 
 @pytest.fixture(scope="module")
 def task(tiny_config):
-    return LIDiTTask(tiny_config("diffusion.caption_dropout=0"))
+    config = tiny_config("diffusion.caption_dropout=0")
+    return LIDiTTask(config, prepare(config))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,8 @@ def test_validation_has_eight_fixed_times_and_fixed_noise(task, recorder, batch)
 @pytest.mark.parametrize(("count", "each"), [(1, 1), (3, 3), (64, 8)])
 def test_validation_covers_all_times_equally(count, each, tiny_config, recorder):
     """Also a single record, of which one time would tell next to nothing."""
-    task = LIDiTTask(tiny_config(f"data.validation_records={count}"))
+    config = tiny_config(f"data.validation_records={count}")
+    task = LIDiTTask(config, prepare(config))
     task._model = recorder
     (batch,) = evaluation_batches(task.validation_records, len(task.validation_records))
     task.validation_losses({}, task.frozen, batch)
@@ -163,29 +165,6 @@ def test_validation_covers_all_times_equally(count, each, tiny_config, recorder)
     pairs = zip(batch["latent"], recorder.t, strict=True)
     seen = {(latent.tobytes(), float(t)) for latent, t in pairs}
     assert len(seen) == len(task.validation_records), "each record once at a time"
-
-
-def test_a_checkpoint_remembers_what_the_model_was_trained_with(task):
-    encoders = task.metadata["encoders"]
-    assert [encoder["layer"] for encoder in encoders] == [-3, -1]
-    assert all(len(encoder["fingerprint"]["weights"]) == 64 for encoder in encoders)
-    assert {encoder["prefix"] for encoder in encoders} == {"Draw:\n"}
-    assert task.metadata["autoencoder"] == "pixels"
-    assert np.shape(task.metadata["latents"]["deviation"]) == (3,)
-
-
-def test_a_fixed_prompt_that_is_too_long_is_refused_before_anything_is_prepared(
-    tiny_config, tmp_path
-):
-    config = tiny_config(f"training.prompts=('{'x' * 97}',)", f"data.cache_dir={tmp_path}/new")
-    with pytest.raises(LiditError, match="has 97 tokens, the limit is 96: shorten it or raise"):
-        LIDiTTask(config)
-    assert not (tmp_path / "new").exists()
-
-
-def test_captions_that_are_cut_are_counted(tiny_config, tmp_path, capsys):
-    LIDiTTask(tiny_config("encoders.max_prompt_tokens=14", f"data.cache_dir={tmp_path}"))
-    assert "captions exceed config.encoders.max_prompt_tokens" in capsys.readouterr().out
 
 
 def test_gate_sizes_of_every_refiner_block_and_stream_are_logged(

@@ -15,6 +15,7 @@ from lidit_jax.planning.collectives import find_collectives
 from lidit_jax.training.device_prefetch import Feed
 from lidit_jax.training.lidit_task import LIDiTTask
 from lidit_jax.training.loop import train
+from lidit_jax.training.preparation import prepare
 from tests.models.conftest import randomised
 from tests.training.test_resume import losses
 
@@ -24,7 +25,7 @@ ONLINE = ("data.text_features=online", "mesh.data=2", "mesh.fsdp=2", "mesh.tenso
 
 @pytest.fixture(scope="module")
 def cached(tiny_config):
-    return LIDiTTask(tiny_config())
+    return LIDiTTask(tiny_config(), prepare(tiny_config()))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,8 @@ def online(tiny_config):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(captions, "prepare_text_features", refuse)
-        return LIDiTTask(tiny_config(*ONLINE))
+        config = tiny_config(*ONLINE)
+        return LIDiTTask(config, prepare(config))
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def test_an_encoder_whose_files_have_changed_is_refused(tiny_config, trained, mo
         metadata = checkpoints.metadata(8)
     metadata["encoders"][0]["fingerprint"]["weights"] = "0" * 64
     other = dataclasses.make_dataclass("Task", ["metadata"])(metadata)
-    monkeypatch.setattr(loop, "make_task", lambda config: other)
+    monkeypatch.setattr(loop, "make_task", lambda config, saved: other)
     with pytest.raises(LiditError, match="holds a run with another encoder of the same name: put"):
         train(tiny_config(), trained)
 

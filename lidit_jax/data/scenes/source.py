@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from lidit_jax.config.schema import Config
 from lidit_jax.data.scenes.captions import caption
 from lidit_jax.data.scenes.held_out import admitted
 from lidit_jax.data.scenes.render import check_size, render
 from lidit_jax.data.scenes.sampling import MIXTURE, draw_claim, draw_task, realise
 from lidit_jax.data.scenes.scene import Claim, Scene
 from lidit_jax.data.scenes.vocabulary import LANGUAGES
+from lidit_jax.data.source import SourceKind
 from lidit_jax.errors import LiditError
 
 SPLITS = ("train", "heldout")
@@ -112,6 +114,10 @@ class SceneSource:
         """The caption of record `index`, without drawing its image."""
         return self._say(self._claim(index)[1], index)
 
+    def digests(self) -> None:
+        """None: nothing but what `repr` names decides the records."""
+        return None
+
     def _say(self, claim: Claim, index: int) -> str:
         rng = self._random(index, "caption")
         language = rng.choice(LANGUAGES) if self.language == "both" else self.language
@@ -123,3 +129,18 @@ class SceneSource:
         if purpose != "layout":
             index %= self.captions
         return random.Random(f"{purpose}/{self.seed}/{self.split}/{int(index)}")
+
+
+def open_scenes(config: Config, split: str) -> SceneSource:
+    """The scenes that `config.data` describes; validation shows combinations that training never
+    does."""
+    data = config.data
+    if split == "heldout":
+        records, captions, shares = data.validation_records, 0, ()
+    else:
+        records, captions, shares = data.train_records, data.distinct_captions, data.scene_shares
+    size, language = data.image_size, data.language
+    return SceneSource(split, records, size, language, config.seed, captions, shares)
+
+
+SCENES = SourceKind(open_scenes, has_truth=True)

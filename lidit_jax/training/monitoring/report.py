@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lidit_jax.data.sources import SOURCES
 from lidit_jax.io.output import atomic_file
 from lidit_jax.training.monitoring.metric_files import RECORDS, read_records
 from lidit_jax.training.resume import flat_fields
@@ -43,9 +44,8 @@ def write_report(workdir: Path) -> None:
     settings = {}
     if (workdir / "config.json").is_file():
         settings = flat_fields(json.loads((workdir / "config.json").read_bytes()))
-    # A folder's pictures are all trained on (see `open_source`): that is no validation.
-    from_folder = settings.get("data.source") == "folder"
-    validation = "loss on every 20th training picture" if from_folder else "validation loss"
+    kind = SOURCES.get(settings.get("data.source", ""))
+    validation = kind.validation if kind else "validation loss"
     if not plot_losses(records, workdir / "loss.png", validation):
         return
     last: dict[str, float] = {}

@@ -7,6 +7,7 @@ import pytest
 
 from lidit_jax.data.scenes import render
 from lidit_jax.data.scenes.sampling import realise
+from lidit_jax.data.sources import source_kind
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.scene_prompts import TASKS, evaluation_prompts
@@ -42,7 +43,8 @@ def test_the_score_is_the_share_of_right_images_and_each_task_has_its_own(tiny_c
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("training.score_every=4", "data.source=folder"), "only text-to-image models of scenes"),
+        (("training.score_every=4", "data.source=folder"), "has no truth to score images by; set"),
+        (("training.score_every=4", "training.task=vae"), "only text-to-image models have a score"),
         (("training.best_by=scene_score",), "needs config.training.score_every greater than 0"),
     ],
 )
@@ -50,4 +52,4 @@ def test_scores_without_a_truth_and_choices_without_scores_are_refused(
     settings, message, tiny_config
 ):
     with pytest.raises(LiditError, match=message):
-        tiny_config(*settings)
+        source_kind(tiny_config(*settings))

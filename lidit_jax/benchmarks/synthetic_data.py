@@ -1,0 +1,56 @@
+"""Made-up data for the text-to-image task: the real network and loss, nothing to prepare."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lidit_jax.autoencoders.frozen import ImageCodec
+from lidit_jax.benchmarks.synthetic import empty_prompt, make_batch
+from lidit_jax.config.schema import Config
+from lidit_jax.data.latent_statistics import LatentStatistics
+from lidit_jax.encoders.conditions import TextConditions
+from lidit_jax.models.flops import TextStream
+from lidit_jax.training.prepared_data import Frozen, PreparedData
+
+
+def synthetic_data(config: Config, streams: Sequence[TextStream], records: int = 1) -> PreparedData:
+    """Takes the place of `prepare` in a benchmark.
+
+    Args:
+      config: of the run, for the shape of its latents.
+      streams: the text.
+      records: samples to train on.
+    """
+    batch = make_batch(config, streams, records)
+    samples = [jax.tree.map(lambda leaf, i=i: leaf[i], batch) for i in range(records)]
+    null = TextConditions(**empty_prompt(streams))
+    side, _, channels = config.latent_shape
+    prompts = len(config.training.prompts)
+    return PreparedData(
+        training_records=samples,
+        validation_records=samples[:1],
+        streams=tuple(streams),
+        frozen=Frozen(null),
+        statistics=LatentStatistics(np.zeros(channels), np.ones(channels)),
+        codec=ImageCodec(_FirstChannel(channels, config.data.image_size // side), {}, "none"),
+        prompts=jax.tree.map(lambda leaf: np.repeat(leaf, prompts, axis=0), null),
+    )
+
+
+class _FirstChannel:
+    """Stands in for an autoencoder: shows the first channel of latents, as large as the image."""
+
+    def __init__(self, channels: int, downsample: int):
+        self.channels, self.downsample = channels, downsample
+
+    def apply(
+        self, variables: Any, latent: Float[Array, "B h w C"], method: str
+    ) -> Float[Array, "B H W 3"]:
+        """Gray pictures; there is nothing to encode."""
+        assert method == "decode"
+        gray = jnp.repeat(latent[..., :1], 3, axis=-1)
+        return jnp.repeat(jnp.repeat(gray, self.downsample, axis=1), self.downsample, axis=2)

@@ -1,0 +1,86 @@
+"""Mean and deviation by which latents are normalized: computed once, then kept with the weights.
+
+They belong to the model: with others, the same weights see other inputs and paint other pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+class LatentStatistics(NamedTuple):
+    """Of each latent channel, in float64."""
+
+    mean: Float[np.ndarray, " C"]
+    deviation: Float[np.ndarray, " C"]
+
+    @property
+    def description(self) -> dict[str, list[float]]:
+        """What a checkpoint remembers; it comes back to the bit."""
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+
+class SavedStatistics(NamedTuple):
+    """The statistics of a checkpoint, and what they hold for."""
+
+    statistics: LatentStatistics
+    autoencoder: str
+    """Fingerprint of the autoencoder whose latents they normalize."""
+    place: str
+    """Where they come from, to name it."""
+
+    @classmethod
+    def of(cls, metadata: dict[str, Any], place: str) -> SavedStatistics | None:
+        """From a checkpoint's metadata; None for an autoencoder's, which has none."""
+        if "latents" not in metadata:
+            return None
+        mean, deviation = (np.asarray(metadata["latents"][n]) for n in ("mean", "deviation"))
+        return cls(LatentStatistics(mean, deviation), metadata["autoencoder"], place)
+
+
+def channel_statistics(
+    latents: Float[np.ndarray, "n h w C"], sample: int = 4096
+) -> LatentStatistics:
+    """Mean and deviation of each channel over the first `sample` latents, in float64."""
+    values = latents[:sample].astype(np.float64)
+    mean, deviation = values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
+    return LatentStatistics(mean, np.maximum(deviation, 1e-6))
+
+
+def statistics_to_use(
+    latents: Float[np.ndarray, "n h w C"],
+    autoencoder: str,
+    saved: SavedStatistics | None,
+    choice: str,
+    tell: Callable[[str], None],
+) -> LatentStatistics:
+    """Those of the checkpoint where there is one, unless they do not fit or are not wanted.
+
+    Args:
+      latents: of the training data.
+      autoencoder: fingerprint of the one that made them.
+      saved: of the checkpoint that the run resumes or starts from, if any.
+      choice: `config.data.latent_statistics`, "keep" or "recompute".
+      tell: shows a line when a checkpoint's statistics are not used.
+    """
+    if saved is None:
+        return channel_statistics(latents)
+    if saved.autoencoder == autoencoder and choice == "keep":
+        return saved.statistics
+    computed = channel_statistics(latents)
+    other = saved.autoencoder != autoencoder
+    reason = "it has another autoencoder" if other else "config.data.latent_statistics='recompute'"
+    old, new = (_shown(values.mean) for values in (saved.statistics, computed))
+    tell(
+        f"latent statistics are not those of {saved.place} but computed anew ({reason}): "
+        f"mean {old} -> {new}"
+    )
+    return computed
+
+
+def _shown(values: Float[np.ndarray, " C"]) -> str:
+    return f"({', '.join(f'{value:.3f}' for value in values)})"

@@ -1,0 +1,69 @@
+"""What has changed in the data of a run since its checkpoint: told when it resumes.
+
+A checkpoint remembers how many records there were and a fingerprint of them. Digests of each record
+lie beside, in `data/FINGERPRINT.npy` of the workdir, 16 bytes a record: a file for each state that
+the data has been in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lidit_jax.data.contents import Contents, difference
+from lidit_jax.io.output import atomic_file
+
+
+def changes_of_data(contents: Contents | None, saved: dict[str, Any], workdir: Path) -> list[str]:
+    """Lines that tell of a data set that is no longer the checkpoint's; none where it is, or where
+    the checkpoint is too old to know.
+
+    Args:
+      contents: the training data of today.
+      saved: the checkpoint's metadata.
+      workdir: of the run.
+    """
+    before = saved.get("data")
+    if before is None or contents is None or before == contents.description:
+        return []
+    now, then = contents.records, before["records"]
+    what = "other records than before"
+    digests = _recalled(before["fingerprint"], workdir)
+    if digests is not None and contents.digests is not None:
+        counts = difference(digests, contents.digests)
+        what = ", ".join(f"{count} {kind}" for kind, count in counts._asdict().items() if count)
+    return [
+        f"the training data has changed since the checkpoint: {what} ({then} records then, {now} "
+        "now); the run goes on with today's"
+    ]
+
+
+def remember_data(contents: Contents | None, workdir: Path) -> None:
+    """Keeps the digests of today's records for later comparisons."""
+    if contents is None or contents.digests is None or jax.process_index() != 0:
+        return
+    file = _file(contents.fingerprint, workdir)
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(file) as stream:
+        np.save(stream, contents.digests)
+
+
+def _recalled(fingerprint: str, workdir: Path) -> np.ndarray | None:
+    """Digests of an earlier data set; None where they are gone."""
+    file = _file(fingerprint, workdir)
+    if not file.exists():
+        return None
+    try:
+        with file.open("rb") as stream:
+            return np.load(stream)
+    except (ValueError, EOFError):  # damaged, which is no reason to stop a run
+        return None
+
+
+def _file(fingerprint: str, workdir: Path) -> Path:
+    return workdir / "data" / f"{fingerprint}.npy"

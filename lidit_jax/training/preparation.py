@@ -1,0 +1,125 @@
+"""From a configuration to data that is ready: images to latents, captions to features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
+from lidit_jax.config.schema import Config, MeshConfig
+from lidit_jax.data.captions import encoded_captions, read_captions, tokenized_captions
+from lidit_jax.data.contents import Contents
+from lidit_jax.data.latent_statistics import SavedStatistics, statistics_to_use
+from lidit_jax.data.latents import prepare_latents
+from lidit_jax.data.pipeline import LatentRecords
+from lidit_jax.data.source import ImageSource
+from lidit_jax.data.sources import open_source, source_kind
+from lidit_jax.encoders.conditions import PromptEncoders, pad_conditions
+from lidit_jax.errors import LiditError
+from lidit_jax.io.paths import cache_dir, to_path
+from lidit_jax.io.progress import progress_bar
+from lidit_jax.models.flops import TextStream
+from lidit_jax.parallel.distributed import say_once
+from lidit_jax.parallel.mesh import make_mesh
+from lidit_jax.training.monitoring.scene_scores import SceneScores
+from lidit_jax.training.prepared_data import Frozen, PreparedData
+from lidit_jax.training.validation_records import validation_records
+
+_SPLITS = ("train", "heldout")
+
+
+def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedData:
+    """Runs the frozen models over the data, or finds what they have made of it before.
+
+    The encoders and the autoencoder are frozen, so they run once over the data before training, and
+    the steps read their outputs from disk. With `config.data.text_features="online"` captions are
+    only tokenized before, and the encoders run during training.
+
+    Args:
+      config: of the run.
+      saved: latent statistics of the checkpoint that the run resumes or starts from, if any.
+
+    Raises:
+      LiditError: when a model or the data is missing, unreadable or does not fit the configuration.
+    """
+    source_kind(config)
+    codec = load_codec(config.vae)
+    _check_size(config, codec)
+    mesh, online = make_mesh(config.mesh), config.data.text_features == "online"
+    encoders = PromptEncoders(config.encoders, mesh if online else _own_part(mesh))
+    # Before the captions, which may take hours: one of these prompts may be too long.
+    prompts, _ = encoders.encode(config.training.prompts)
+    folder = to_path(config.data.cache_dir) if config.data.cache_dir else cache_dir() / "data"
+
+    sources = {split: open_source(config, split) for split in _SPLITS}
+    latents = {split: _latents(source, codec, folder, split) for split, source in sources.items()}
+    captions = {split: read_captions(source, folder) for split, source in sources.items()}
+    unique = sorted({text for texts in captions.values() for text in texts})
+    caption_id = {text: i for i, text in enumerate(unique)}
+    if online:
+        streams = tokenized_captions(encoders, unique)
+    else:
+        streams = encoded_captions(encoders, unique, folder)
+    statistics = statistics_to_use(
+        latents["train"],
+        codec.fingerprint,
+        saved,
+        config.data.latent_statistics,
+        tell=lambda line: say_once([line]),
+    )
+    training, heldout = (
+        LatentRecords(
+            latents[split], *statistics, [caption_id[text] for text in captions[split]], streams
+        )
+        for split in _SPLITS
+    )
+    contents = Contents.of(sources["train"])
+    null, _ = encoders.encode([""])
+    return PreparedData(
+        training_records=training,
+        validation_records=validation_records(heldout),
+        streams=tuple(TextStream(s.width, s.length, s.crop) for s in streams),
+        frozen=Frozen(
+            pad_conditions(null, [stream.length for stream in streams]),
+            encoders.frozen if online else (),
+        ),
+        statistics=statistics,
+        codec=codec.on(mesh),
+        prompts=prompts,
+        encode=encoders.features if online else None,
+        scores=SceneScores(config, encoders) if config.training.score_every else None,
+        contents=contents,
+        metadata={
+            "encoders": encoders.description,
+            "crop": [stream.crop for stream in streams],
+            "autoencoder": codec.fingerprint,
+            "latents": statistics.description,
+            "data": contents.description,
+        },
+    )
+
+
+def _own_part(mesh: Mesh) -> Mesh:
+    """The devices of this process, over which it splits encoders that work before training: the
+    processes prepare data at times of their own, and must not wait for each other's devices."""
+    if jax.process_count() == 1:
+        return mesh
+    own = jax.local_devices()
+    return make_mesh(MeshConfig(data=1, fsdp=len(own)), own)
+
+
+def _check_size(config: Config, codec: ImageCodec) -> None:
+    size, unit = config.data.image_size, codec.downsample * config.model.patch
+    if size % unit:
+        raise LiditError(
+            f"config.data.image_size={size} must be a multiple of {unit} "
+            "(downsampling of the autoencoder x config.model.patch)"
+        )
+
+
+def _latents(source: ImageSource, codec: ImageCodec, folder: Path, split: str) -> np.ndarray:
+    with progress_bar(f"encoding {split} images") as progress:
+        return prepare_latents(source, codec, folder, progress)

@@ -1,0 +1,72 @@
+"""What latents are normalized by: a checkpoint's numbers, if they fit and nobody wants others."""
+
+import json
+
+import numpy as np
+
+from lidit_jax.data.latent_statistics import (
+    LatentStatistics,
+    SavedStatistics,
+    channel_statistics,
+    statistics_to_use,
+)
+
+LATENTS = np.linspace(-1, 1, 96, dtype=np.float16).reshape(2, 4, 4, 3)
+SAVED = SavedStatistics(
+    LatentStatistics(np.array([0.1, 1 / 3, 1e-7]), np.array([0.5, 0.7, 0.9])), "a vae", "runs/first"
+)
+
+
+def test_statistics_are_those_of_each_channel():
+    rng = np.random.default_rng(0)
+    latents = (rng.normal(size=(50, 4, 4, 2)) * [2, 0.5] + [3, -1]).astype(np.float16)
+    mean, deviation = channel_statistics(latents)
+    flat = latents.astype(np.float64).reshape(-1, 2)
+    np.testing.assert_allclose(mean, flat.mean(axis=0))
+    np.testing.assert_allclose(deviation, flat.std(axis=0))
+    constant = np.ones((3, 2, 2, 1), np.float16)
+    assert channel_statistics(constant)[1] > 0, "a constant channel is not divided by zero"
+
+
+def use(saved, choice="keep", autoencoder="a vae"):
+    """The statistics, and what was told about them."""
+    told = []
+    return statistics_to_use(LATENTS, autoencoder, saved, choice, told.append), told
+
+
+def equal(ours, theirs):
+    return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_fresh_run_computes_them_and_says_nothing():
+    statistics, told = use(None)
+    assert equal(statistics, channel_statistics(LATENTS))
+    assert told == []
+
+
+def test_those_of_the_checkpoint_are_kept_to_the_bit():
+    metadata = {"latents": SAVED.statistics.description, "autoencoder": "a vae"}
+    stored = SavedStatistics.of(json.loads(json.dumps(metadata)), "runs/first")
+    statistics, told = use(stored)
+    assert equal(statistics, SAVED.statistics)
+    assert told == []
+
+
+def test_an_autoencoder_remembers_none():
+    assert SavedStatistics.of({}, "runs/vae") is None
+
+
+def test_they_are_computed_anew_when_the_configuration_asks_and_it_is_told():
+    statistics, (line,) = use(SAVED, "recompute")
+    assert equal(statistics, channel_statistics(LATENTS))
+    assert line == (
+        "latent statistics are not those of runs/first but computed anew "
+        "(config.data.latent_statistics='recompute'): "
+        "mean (0.100, 0.333, 0.000) -> (-0.021, 0.000, 0.021)"
+    )
+
+
+def test_those_of_another_autoencoder_do_not_fit_and_it_is_told():
+    statistics, (line,) = use(SAVED, autoencoder="another vae")
+    assert equal(statistics, channel_statistics(LATENTS))
+    assert "not those of runs/first but computed anew (it has another autoencoder): mean" in line

@@ -1,0 +1,82 @@
+"""Preparation: what a run reads and computes before its first step, and what belongs to weights."""
+
+import numpy as np
+import pytest
+
+from lidit_jax.data.latent_statistics import LatentStatistics, SavedStatistics
+from lidit_jax.errors import LiditError
+from lidit_jax.training.preparation import prepare
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_config):
+    return prepare(tiny_config())
+
+
+def test_a_checkpoint_remembers_what_the_model_was_trained_with(prepared):
+    encoders = prepared.metadata["encoders"]
+    assert [encoder["layer"] for encoder in encoders] == [-3, -1]
+    assert all(len(encoder["fingerprint"]["weights"]) == 64 for encoder in encoders)
+    assert {encoder["prefix"] for encoder in encoders} == {"Draw:\n"}
+    assert prepared.metadata["autoencoder"] == "pixels"
+    assert np.shape(prepared.metadata["latents"]["deviation"]) == (3,)
+
+
+def test_a_fixed_prompt_that_is_too_long_is_refused_before_anything_is_prepared(
+    tiny_config, tmp_path
+):
+    config = tiny_config(f"training.prompts=('{'x' * 97}',)", f"data.cache_dir={tmp_path}/new")
+    with pytest.raises(LiditError, match="has 97 tokens, the limit is 96: shorten it or raise"):
+        prepare(config)
+    assert not (tmp_path / "new").exists()
+
+
+def test_captions_that_are_cut_are_counted(tiny_config, tmp_path, capsys):
+    prepare(tiny_config("encoders.max_prompt_tokens=14", f"data.cache_dir={tmp_path}"))
+    assert "captions exceed config.encoders.max_prompt_tokens" in capsys.readouterr().out
+
+
+SAVED = SavedStatistics(
+    LatentStatistics(np.array([0.25, 0.5, 0.125]), np.array([2.0, 4.0, 0.5])), "pixels", "runs/a"
+)
+
+
+def image(prepared):
+    """The first training image, as it was before it was normalized."""
+    return prepared.training_records[0]["latent"] * prepared.statistics[1] + prepared.statistics[0]
+
+
+def test_a_checkpoints_statistics_normalize_the_data_of_today(tiny_config, prepared, capsys):
+    ours = prepare(tiny_config(), SAVED)
+    assert ours.metadata["latents"] == SAVED.statistics.description
+    assert ours.statistics == SAVED.statistics
+    # The values are below 1, and each of four roundings is to 24 bits.
+    np.testing.assert_allclose(image(ours), image(prepared), atol=4 * 2**-23)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("choice", "saved", "reason"),
+    [
+        ("recompute", SAVED, "config.data.latent_statistics='recompute'"),
+        ("keep", SAVED._replace(autoencoder="0" * 64), "it has another autoencoder"),
+    ],
+)
+def test_statistics_are_computed_anew_on_demand_or_for_another_autoencoder(
+    choice, saved, reason, tiny_config, prepared, capsys
+):
+    ours = prepare(tiny_config(f"data.latent_statistics={choice}"), saved)
+    assert ours.metadata["latents"] == prepared.metadata["latents"]
+    line = f"latent statistics are not those of runs/a but computed anew ({reason}): mean (0.250"
+    assert line in capsys.readouterr().out
+
+
+def test_a_checkpoint_remembers_what_the_data_held(prepared):
+    assert prepared.metadata["data"] == prepared.contents.description
+    assert prepared.contents.records == len(prepared.training_records) == 64
+
+
+def test_nothing_is_loaded_for_a_source_that_does_not_exist(tiny_config):
+    config = tiny_config("vae.source=none", "encoders.sources=('none',)", "data.source=disk")
+    with pytest.raises(LiditError, match=r"config\.data\.source='disk': choose one of"):
+        prepare(config)
