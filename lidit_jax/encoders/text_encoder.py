@@ -14,6 +14,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
+from lidit_jax.config.schema import EncoderConfig
+from lidit_jax.config.values import choices
 from lidit_jax.encoders import families
 from lidit_jax.encoders.decoder import PrefixCache
 from lidit_jax.encoders.sharding import encoder_shardings
@@ -22,7 +24,7 @@ from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.errors import LiditError
 from lidit_jax.weights import gguf, huggingface
 
-_DTYPES = ("float32", "bfloat16", "int8")
+_DTYPES = choices(EncoderConfig, "dtype")
 
 
 class TextEncoder:
