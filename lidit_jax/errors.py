@@ -1,4 +1,8 @@
-"""The one exception for mistakes a user can fix."""
+"""The one exception for mistakes a user can fix, and how its messages list names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class LiditError(Exception):
@@ -7,3 +11,8 @@ class LiditError(Exception):
     The command line prints it as `lidit: error: …` and exits with status 2, without a traceback.
     Anything else that escapes is a bug of ours and keeps its traceback.
     """
+
+
+def quoted(names: Iterable[object]) -> str:
+    """The names that a user may choose from, as messages list them: 'a', 'b'."""
+    return ", ".join(repr(name) for name in names)

@@ -84,7 +84,9 @@ def save_encoder(folder: Path, family: str, seed: int = 0) -> Path:
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": _END}))
+    # Without a class, transformers takes that of the family, which would cut text otherwise.
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": _END}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
 

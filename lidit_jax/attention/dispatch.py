@@ -10,9 +10,11 @@ from jaxtyping import Array, Bool, Float
 from lidit_jax.attention.gpu import cudnn_takes, gpu_attention
 from lidit_jax.attention.reference import reference_attention
 from lidit_jax.attention.tiles import generation_of
+from lidit_jax.config.schema import ModelConfig
+from lidit_jax.config.values import choices
 from lidit_jax.errors import LiditError
 
-KERNELS = ("auto", "reference", "splash", "cudnn")
+KERNELS = choices(ModelConfig, "attention")
 WORTH_A_KERNEL = 2**17
 """Scores of one head, N x S, from which splash beats plain attention: below, starting the kernel
 (about a third of a microsecond a tile) costs more than moving the scores through memory."""

@@ -7,11 +7,12 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lidit_jax.benchmarks import KINDS
 from lidit_jax.commands.arguments import add_command, positive_int
 from lidit_jax.commands.recipe import checked_recipe
+from lidit_jax.config.values import ComputeType
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file, writable_file
 
@@ -38,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--batch", type=positive_int, default=8, metavar="N")
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16"),
+        choices=get_args(ComputeType),
         help="default: bfloat16 on accelerators, float32 on CPUs",
     )
     parser.add_argument("--checkpoint", default="demo", metavar="PATH", help="of sample")

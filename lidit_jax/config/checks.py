@@ -7,116 +7,18 @@ A mistake is found here, in the first second, rather than after an hour of prepa
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterable
 from typing import Any
 
 from lidit_jax.config.schema import Config, VAEConfig
-from lidit_jax.errors import LiditError
+from lidit_jax.config.values import field_types, listed, ranges
+from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.paths import local_path
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "model.position": ("conv", "rope", "sincos", "conv+rope", "conv+sincos"),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.attention": ("auto", "reference", "splash", "cudnn"),
-    "model.refiner.feature_norm": ("rms", "none"),
-    "model.refiner.pool": ("all", "prompt"),
-    "diffusion.process": ("ddpm", "flow"),
-    "diffusion.prediction": ("epsilon", "v", "x0", "velocity"),
-    "diffusion.loss": ("", "epsilon", "v", "x0", "velocity"),
-    "diffusion.time_sampling": ("uniform", "logit_normal", "mode"),
-    "vae.architecture": ("patch", "kl"),
-    "vae.dtype": ("float32", "bfloat16"),
-    "vae.reconstruction": ("l1", "l2"),
-    "encoders.dtype": ("float32", "bfloat16", "int8"),
-    "data.language": ("en", "zh", "both"),
-    "data.latent_statistics": ("keep", "recompute"),
-    "data.text_features": ("cached", "online"),
-    "model.remat": ("none", "full", "dots", "branches", "attention", "offload"),
-    "optimizer.name": ("adamw", "adafactor", "muon"),
-    "optimizer.schedule": ("constant", "cosine", "warmup_stable_decay"),
-    "optimizer.momentum_dtype": ("float32", "bfloat16"),
-    "training.task": ("lidit", "vae"),
-    "training.matmul": ("", "int8", "fp8"),
-    "training.best_by": ("validation_loss_ema", "scene_score"),
-    "training.tracker": ("", "wandb", "trackio"),
-}
-_POSITIVE = (
-    "model.width",
-    "model.depth",
-    "model.heads",
-    "model.patch",
-    "model.mlp_ratio",
-    "model.scan_unroll",
-    "model.refiner.mlp_ratio",
-    "vae.channels",
-    "vae.width",
-    "vae.downsample",
-    "vae.patch",
-    "vae.blocks",
-    "vae.norm_groups",
-    "diffusion.timesteps",
-    "data.image_size",
-    "data.encode_steps",
-    "data.train_records",
-    "data.validation_records",
-    "training.steps",
-    "training.batch_size",
-    "training.log_every",
-    "training.eval_every",
-    "training.image_every",
-    "training.checkpoint_every",
-    "training.local_every",
-    "training.keep_checkpoints",
-    "training.accumulation",
-    "training.stop_after_skipped",
-    "training.score_prompts",
-    "training.profile_steps",
-    "sampling.steps",
-    "sampling.cache_interval",
-    "encoders.max_prompt_tokens",
-    "optimizer.learning_rate",
-    "optimizer.clip_norm",
-)
-_NOT_NEGATIVE = (
-    "model.refiner.blocks",
-    "model.refiner.collaborative_blocks",
-    "vae.kl_weight",
-    "vae.gradient_weight",
-    "vae.tile",
-    "data.distinct_captions",
-    "optimizer.warmup_steps",
-    "optimizer.decay_steps",
-    "optimizer.skip_spikes",
-    "training.keep_every",
-    "training.score_every",
-    "training.watchdog_minutes",
-    "training.barrier_minutes",
-    "training.profile_from",
-    "optimizer.weight_decay",
-    "sampling.guidance",
-)
-_DECAYS = ("optimizer.beta1", "optimizer.beta2", "training.ema_decay")
-_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (_POSITIVE, lambda value: 0 < value < math.inf, "must be greater than 0, and finite"),
-    (_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "must be 0 or greater, and finite"),
-    (_DECAYS, lambda value: 0 <= value < 1, "must be at least 0 and less than 1"),
-    (("diffusion.caption_dropout",), lambda value: 0 <= value <= 1, "must be from 0 to 1"),
-    (("seed",), lambda value: 0 <= value < 2**32, f"must be from 0 to {2**32 - 1}"),
-)
 
 
 def check(config: Config) -> None:
     """Raises `LiditError` for the first value that is out of range or does not fit another."""
-    for path, choices in _CHOICES.items():
-        value = _value(config, path)
-        if value not in choices:
-            raise LiditError(f"config.{path}={value!r}: choose one of {_quoted(choices)}")
-    for paths, valid, requirement in _RANGES:
-        for path in paths:
-            value = _value(config, path)
-            if not valid(value):
-                raise LiditError(f"config.{path}={value!r}: {requirement}")
+    for path, hint in field_types(Config).items():
+        _check_field(path, hint, functools.reduce(getattr, path.split("."), config))
     _check_encoders(config)
     _check_scores(config)
     local_path(config.training.local_checkpoints)
@@ -128,6 +30,15 @@ def check(config: Config) -> None:
         _check_model(config)
     else:
         _check_autoencoder(config)
+
+
+def _check_field(path: str, hint: Any, value: Any) -> None:
+    known = listed(hint)
+    if known and value not in known:
+        raise LiditError(f"config.{path}={value!r}: choose one of {quoted(known)}")
+    for allowed in ranges(hint):
+        if not allowed.holds(value):
+            raise LiditError(f"config.{path}={value!r}: {allowed.requirement}")
 
 
 def _check_encoders(config: Config) -> None:
@@ -211,11 +122,3 @@ def _check_stages(vae: VAEConfig) -> None:
                 f"config.vae.norm_groups={vae.norm_groups} must divide config.vae.width="
                 f"{vae.width} times each of config.vae.multipliers={vae.multipliers}"
             )
-
-
-def _value(config: Config, path: str) -> Any:
-    return functools.reduce(getattr, path.split("."), config)
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)

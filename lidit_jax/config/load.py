@@ -20,7 +20,8 @@ import ml_collections
 from lidit_jax.config.checks import check
 from lidit_jax.config.recipe_choices import Choices
 from lidit_jax.config.schema import Config
-from lidit_jax.errors import LiditError
+from lidit_jax.config.values import listed
+from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.paths import PACKAGED
 
 # Where recipes of version 0.1 found what they import.
@@ -84,7 +85,7 @@ def find_recipe(recipe: str) -> Path:
                 raise LiditError(f"recipe {path} is not Python: see configs/demo.py for one")
             return path
     known = sorted({p.stem for folder in folders for p in folder.glob("*.py")})
-    raise LiditError(f"no recipe {recipe!r}: give a file, or one of {_quoted(known)}")
+    raise LiditError(f"no recipe {recipe!r}: give a file, or one of {quoted(known)}")
 
 
 def recipe_choices(recipe: str) -> Choices:
@@ -141,7 +142,7 @@ def _find(config: ml_collections.ConfigDict, path: str) -> tuple[ml_collections.
         if part not in fields:
             here = ".".join(["config", *groups[:i]])
             close = difflib.get_close_matches(part, fields, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {_quoted(fields)}"
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {quoted(fields)}"
             raise LiditError(f"{here} has no field {part!r}: {hint}")
         if i < len(groups):
             node = node[part]
@@ -152,7 +153,7 @@ def _set(config: ml_collections.ConfigDict, path: str, value: Any) -> None:
     node, name = _find(config, path)
     current = node[name]
     if isinstance(current, ml_collections.ConfigDict):
-        raise LiditError(f"config.{path} is a group of fields: set one of {_quoted(list(current))}")
+        raise LiditError(f"config.{path} is a group of fields: set one of {quoted(list(current))}")
     if isinstance(current, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(current):
@@ -187,10 +188,10 @@ def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
     known = {f.name for f in dataclasses.fields(cls)}
     for name in values.keys() - known:
-        raise LiditError(f"config.{prefix}{name} does not exist: it has {_quoted(sorted(known))}")
+        raise LiditError(f"config.{prefix}{name} does not exist: it has {quoted(sorted(known))}")
     built = {}
     for name, value in values.items():
-        hint = hints[name]
+        hint = str if listed(hints[name]) else hints[name]
         if dataclasses.is_dataclass(hint):
             built[name] = _build(hint, value, f"{prefix}{name}.")
             continue
@@ -215,7 +216,3 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)

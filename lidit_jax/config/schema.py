@@ -12,8 +12,20 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from typing import Literal
 
 from lidit_jax.config.prompt_format import INSTRUCTION
+from lidit_jax.config.values import (
+    ComputeType,
+    Decay,
+    NotNegativeFloat,
+    NotNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    Share,
+    Space,
+)
 
 
 @dataclass(frozen=True)
@@ -25,13 +37,13 @@ class EncoderConfig:
     layers: tuple[int, ...] = ()
     """Block whose output is used, counted from the end (-3 = third from the end), one a stream.
     Empty: -3 for decoder-only LLMs (paper, 5.1), the normed last layer for bidirectional ones."""
-    dtype: str = "float32"
-    """How the frozen weights are kept: "float32", "bfloat16", or "int8" (linear maps; ours)."""
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    """How the frozen weights are kept; "int8" is for linear maps, the rest is bfloat16 (ours)."""
     instruction: str = INSTRUCTION
     """Text before every prompt (paper, 3.1). Empty: the "no instruction" ablation."""
     system_prompt: str = ""
     """First line of the layout in the paper's figures 4 and 5, which never give its content."""
-    max_prompt_tokens: int = 256
+    max_prompt_tokens: PositiveInt = 256
     """Longest prompt, in tokens, a stream (ours). Training truncates, sampling refuses."""
 
 
@@ -39,19 +51,19 @@ class EncoderConfig:
 class RefinerConfig:
     """The linguistic token refiners and the collaborative refiner (paper, 3.2 and 3.3)."""
 
-    blocks: int = 2
+    blocks: NotNegativeInt = 2
     """Blocks of each linguistic refiner; 2 in the paper, 0 gives the projected raw features."""
     causal: bool = False
     """Keep a causal mask in the refiner: the ablation of table 3."""
     gate: bool = True
     """Zero-initialised adaptive gates; False is the "no gate" row of table 5."""
-    collaborative_blocks: int = 1
+    collaborative_blocks: NotNegativeInt = 1
     """Blocks of the collaborative refiner; 1 in the paper, 0 is "concat only" of table 6."""
-    mlp_ratio: int = 4
+    mlp_ratio: PositiveInt = 4
     """Width of the FFNs over the refiner's width (ours)."""
-    feature_norm: str = "rms"
-    """Per-token norm of the LLM features before projection: "rms" (ours) or "none"."""
-    pool: str = "all"
+    feature_norm: Literal["rms", "none"] = "rms"
+    """Per-token norm of the LLM features before projection (ours)."""
+    pool: Literal["all", "prompt"] = "all"
     """Tokens in the pooled vector: "all" valid ones (literal reading) or those of the "prompt"."""
     pool_raw: bool = False
     """Pool the features before the norm (as HunyuanVideo's refiner does)."""
@@ -63,34 +75,34 @@ class RefinerConfig:
 class ModelConfig:
     """The LI-DiT backbone (paper, 3.4, table 7)."""
 
-    width: int = 1152
+    width: PositiveInt = 1152
     """Width D of every token in backbone and refiners."""
-    depth: int = 28
+    depth: PositiveInt = 28
     """Transformer blocks L of the backbone."""
-    heads: int = 16
+    heads: PositiveInt = 16
     """Attention heads H; the head width K is width / heads."""
-    patch: int = 2
+    patch: PositiveInt = 2
     """Side of a patch, in latent pixels."""
-    mlp_ratio: int = 4
+    mlp_ratio: PositiveInt = 4
     """Width of the backbone's FFN over the model width."""
-    position: str = "conv"
-    """How tokens learn where they are: "conv" (the paper's ResBlock after patchify), "rope",
-    "sincos", "conv+rope" or "conv+sincos"."""
+    position: Literal["conv", "rope", "sincos", "conv+rope", "conv+sincos"] = "conv"
+    """How tokens learn where they are: "conv" is the paper's ResBlock after patchify, "rope" turns
+    queries and keys by their place, "sincos" adds fixed waves; or two of them."""
     qk_norm: bool = True
     """RMSNorm on queries and keys of self- and cross-attention (paper, 3.4)."""
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
-    dtype: str = "bfloat16"
+    dtype: ComputeType = "bfloat16"
     """Compute type of matmuls and activations; parameters stay float32 (paper: bf16 mixed)."""
-    remat: str = "none"
-    """What the backward pass of a block recomputes, in the refiners too: "none"; "full", all of it;
-    "dots", all but the products of weights and the attentions; "branches", all but the attentions
-    and what each branch gives; "attention", all but the attentions; "offload", as "full", with the
-    inputs of the backbone's blocks moved to the host's memory meanwhile."""
-    scan_unroll: int = 1
+    remat: Literal["none", "full", "dots", "branches", "attention", "offload"] = "none"
+    """What the backward pass of a block recomputes, in the refiners too: "full", all of it; "dots",
+    all but the products of weights and the attentions; "branches", all but the attentions and what
+    each branch gives; "attention", all but the attentions; "offload", as "full", with the inputs of
+    the backbone's blocks moved to the host's memory meanwhile."""
+    scan_unroll: PositiveInt = 1
     """Blocks unrolled in each iteration of the layer scan."""
-    attention: str = "auto"
-    """Kernel of the backbone's attentions: "reference", "splash" (TPU), "cudnn" (GPU), or "auto":
-    the best for the devices of the run. The refiners' few tokens always use "auto"."""
+    attention: Literal["auto", "reference", "splash", "cudnn"] = "auto"
+    """Kernel of the backbone's attentions: "splash" is for TPUs, "cudnn" for GPUs; "auto" takes the
+    best for the devices of the run, as the refiners' few tokens always do."""
 
 
 @dataclass(frozen=True)
@@ -100,36 +112,36 @@ class VAEConfig:
     source: str = "pixels"
     """ "pixels" for none at all, the folder of an exported one, or a folder or hub id in diffusers'
     layout (an AutoencoderKL, an AutoencoderTiny, or a pipeline)."""
-    tile: int = 0
+    tile: NotNegativeInt = 0
     """Side, in pixels, of the overlapping tiles that large images are decoded in; 0 for none."""
-    dtype: str = "float32"
+    dtype: ComputeType = "float32"
     """Compute type of training and decoding. Latents to keep are always encoded in float32."""
-    architecture: str = "patch"
-    """What training builds: "patch" (small, for CPUs) or "kl" (Stable Diffusion's AutoencoderKL).
+    architecture: Literal["patch", "kl"] = "patch"
+    """What training builds: "patch" is small, for CPUs, "kl" Stable Diffusion's AutoencoderKL.
     This field and those below describe an autoencoder to train; a loaded one brings its own."""
-    channels: int = 16
+    channels: PositiveInt = 16
     """Latent channels C (paper: 16)."""
-    downsample: int = 8
+    downsample: PositiveInt = 8
     """Image pixels a latent pixel, along each side (paper: 8)."""
-    patch: int = 4
+    patch: PositiveInt = 4
     """Part of the downsampling done at once, by space-to-depth; the rest by strided stages.
     Architecture "patch" only."""
-    width: int = 64
+    width: PositiveInt = 64
     """Channels of the first stage. "patch" doubles them at each strided stage."""
-    blocks: int = 2
+    blocks: PositiveInt = 2
     """Residual blocks a stage."""
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
     """Architecture "kl": channels of each stage over `width`; all stages but the last halve."""
-    norm_groups: int = 32
+    norm_groups: PositiveInt = 32
     """Architecture "kl": groups of its GroupNorms."""
     attention: bool = True
     """Architecture "kl": self-attention at the lowest resolution."""
-    reconstruction: str = "l1"
-    """Distance of reconstruction and image: "l1" or "l2"."""
-    gradient_weight: float = 0.0
+    reconstruction: Literal["l1", "l2"] = "l1"
+    """Distance of reconstruction and image: absolute or squared error."""
+    gradient_weight: NotNegativeFloat = 0.0
     """Weight of an L1 distance of image gradients at full, half and quarter size (ours): it asks
     for sharp edges without a perceptual network."""
-    kl_weight: float = 1e-4
+    kl_weight: NotNegativeFloat = 1e-4
     """Weight of the KL term, as a mean over latent values, beside the reconstruction loss."""
 
 
@@ -137,27 +149,27 @@ class VAEConfig:
 class DiffusionConfig:
     """The diffusion process (paper, appendix A.1: DDPM, noise prediction)."""
 
-    process: str = "ddpm"
-    """ "ddpm" (paper) or "flow" (rectified flow)."""
-    prediction: str = "epsilon"
-    """What the network predicts: "epsilon", "v" or "x0"; under "flow", "velocity" or "x0"."""
-    loss: str = ""
+    process: Literal["ddpm", "flow"] = "ddpm"
+    """ "ddpm" is the paper's, "flow" rectified flow."""
+    prediction: Space = "epsilon"
+    """What the network predicts; under "flow", "velocity" or "x0", and "velocity" only there."""
+    loss: Literal["", Space] = ""
     """Space in which the error is measured; empty: the prediction's own space."""
-    timesteps: int = 1000
+    timesteps: PositiveInt = 1000
     """DDPM steps T (ours)."""
-    schedule: str = "linear"
-    """DDPM noise schedule: "linear", "scaled_linear" or "cosine" (ours; the paper names none)."""
+    schedule: Literal["linear", "scaled_linear", "cosine"] = "linear"
+    """DDPM noise schedule (ours; the paper names none)."""
     beta_start: float = 1e-4
     beta_end: float = 0.02
     zero_terminal_snr: bool = False
     """Make the last DDPM step noise alone, as sampling starts from; needs "v" or "x0"."""
-    weighting: str = ""
-    """How much a time counts in the loss: "" (all the same), "min_snr"; under "flow" also
-    "sigma_sqrt" and "cosmap" (Stable Diffusion 3)."""
+    weighting: Literal["", "min_snr", "sigma_sqrt", "cosmap"] = ""
+    """How much a time counts in the loss: "" all the same; "sigma_sqrt" and "cosmap" (Stable
+    Diffusion 3) are for "flow" only."""
     snr_gamma: float = 5.0
     """Largest weight of an error in the image under "min_snr"."""
-    time_sampling: str = "logit_normal"
-    """Flow times in training: "uniform", "logit_normal" or "mode" (Stable Diffusion 3)."""
+    time_sampling: Literal["uniform", "logit_normal", "mode"] = "logit_normal"
+    """How flow times are drawn in training (Stable Diffusion 3)."""
     logit_mean: float = 0.0
     """Mean of the times' logits under "logit_normal"; above 0 noisier times."""
     logit_std: float = 1.0
@@ -169,7 +181,7 @@ class DiffusionConfig:
     resolution_shift: bool = False
     """Sample images of another size than `data.image_size` with a shift in proportion to the
     square root of their pixels (Stable Diffusion 3, eq. 23)."""
-    caption_dropout: float = 0.1
+    caption_dropout: Share = 0.1
     """Share of samples trained with the empty prompt's features, for guidance (ours)."""
 
 
@@ -181,26 +193,26 @@ class DataConfig:
     """ "scenes" (procedural, with known truth) or "folder" (a directory of captioned images)."""
     path: str = ""
     """Folder of images with captions, for source "folder"."""
-    image_size: int = 64
+    image_size: PositiveInt = 64
     """Side of the square training images, in pixels."""
-    train_records: int = 50_000
+    train_records: PositiveInt = 50_000
     """Scenes generated for training."""
-    distinct_captions: int = 0
+    distinct_captions: NotNegativeInt = 0
     """Captions that the scenes share, so that fewer need encoding; 0 gives each scene its own."""
     scene_shares: tuple[float, ...] = ()
     """Shares of the tasks in the training scenes, in the order of
     `lidit_jax.data.scenes.sampling.MIXTURE`; empty for its shares."""
-    validation_records: int = 512
+    validation_records: PositiveInt = 512
     """Held-out scenes for the validation loss."""
-    language: str = "en"
-    """Captions of the scenes: "en", "zh" or "both"."""
-    text_features: str = "cached"
+    language: Literal["en", "zh", "both"] = "en"
+    """Captions of the scenes."""
+    text_features: Literal["cached", "online"] = "cached"
     """When the frozen encoders read the captions: "cached", all of them before training; "online",
     during training, whenever a caption is used."""
-    encode_steps: int = 1
+    encode_steps: PositiveInt = 1
     """Steps whose captions are encoded in one call, "online". A large encoder that is split over
     devices then gathers its weights that much less often."""
-    latent_statistics: str = "keep"
+    latent_statistics: Literal["keep", "recompute"] = "keep"
     """Mean and deviation by which latents are normalized, a part of the model: "keep" those of the
     checkpoint that a run resumes or starts from; "recompute" them from the data at every start."""
     cache_dir: str = ""
@@ -211,24 +223,24 @@ class DataConfig:
 class OptimizerConfig:
     """The paper gives only the learning rate; the rest is ours."""
 
-    name: str = "adamw"
-    """ "adamw", "adafactor" (second moments as rows and columns) or "muon" (matrices by Muon, the
-    rest by AdamW)."""
-    learning_rate: float = 1e-4
-    schedule: str = "constant"
-    """After the warm-up: "constant", "cosine" (to zero at the last step), or
-    "warmup_stable_decay" (constant, then linear to zero over the last `decay_steps`)."""
-    warmup_steps: int = 1000
-    decay_steps: int = 0
+    name: Literal["adamw", "adafactor", "muon"] = "adamw"
+    """ "adafactor" keeps second moments as rows and columns; "muon" is for matrices, with AdamW for
+    the rest."""
+    learning_rate: PositiveFloat = 1e-4
+    schedule: Literal["constant", "cosine", "warmup_stable_decay"] = "constant"
+    """After the warm-up: "cosine" falls to zero at the last step, "warmup_stable_decay" stays, then
+    falls linearly to zero over the last `decay_steps`."""
+    warmup_steps: NotNegativeInt = 1000
+    decay_steps: NotNegativeInt = 0
     """Length of the decay of "warmup_stable_decay"."""
-    beta1: float = 0.9
-    beta2: float = 0.999
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+    weight_decay: NotNegativeFloat = 0.0
+    clip_norm: PositiveFloat = 1.0
     """Global gradient norm above which gradients are scaled down."""
-    momentum_dtype: str = "float32"
-    """Type of the first moments: "float32" or "bfloat16", which halves their memory."""
-    skip_spikes: float = 0.0
+    momentum_dtype: ComputeType = "float32"
+    """Type of the first moments; bfloat16 halves their memory."""
+    skip_spikes: NotNegativeFloat = 0.0
     """Leave out updates whose gradient norm is this many times its running mean; 0 for none."""
 
 
@@ -236,40 +248,40 @@ class OptimizerConfig:
 class TrainingConfig:
     """The loop."""
 
-    task: str = "lidit"
+    task: Literal["lidit", "vae"] = "lidit"
     """ "lidit" trains the text-to-image model, "vae" the autoencoder that it can use."""
-    steps: int = 500_000
-    batch_size: int = 2048
-    accumulation: int = 1
+    steps: PositiveInt = 500_000
+    batch_size: PositiveInt = 2048
+    accumulation: PositiveInt = 1
     """Equal parts in which a batch is worked off, one after the other, to save memory."""
-    matmul: str = ""
+    matmul: Literal["", "int8", "fp8"] = ""
     """Matrix products of the backbone's blocks, forward and backward: "" in `model.dtype`, or
     quantised to "int8" or "fp8" (e4m3, gradients e5m2). Validation and sampling stay exact."""
-    ema_decay: float = 0.9999
+    ema_decay: Decay = 0.9999
     """Decay of the averaged weights that sampling uses (ours)."""
-    log_every: int = 50
-    eval_every: int = 1000
+    log_every: PositiveInt = 50
+    eval_every: PositiveInt = 1000
     """Steps between validation losses (raw and averaged weights)."""
-    image_every: int = 1000
+    image_every: PositiveInt = 1000
     """Steps between grids of the fixed prompts."""
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 3
+    checkpoint_every: PositiveInt = 1000
+    keep_checkpoints: PositiveInt = 3
     """Newest checkpoints to keep."""
-    keep_every: int = 0
+    keep_every: NotNegativeInt = 0
     """Also keep, for ever, each checkpoint whose step is a multiple of this; 0 for none."""
     keep_best: bool = False
     """Also keep the best checkpoint so far, by `best_by`."""
-    best_by: str = "validation_loss_ema"
+    best_by: Literal["validation_loss_ema", "scene_score"] = "validation_loss_ema"
     """ "validation_loss_ema" of the averaged weights, the lowest, or "scene_score", the highest."""
     local_checkpoints: str = ""
     """Folder on each host's own disk, or in its memory, where it also saves its shards, to go on
     from after a crash; "" for none. The workdir's checkpoints stay as they are."""
-    local_every: int = 100
+    local_every: PositiveInt = 100
     """Steps between those local saves."""
-    score_every: int = 0
+    score_every: NotNegativeInt = 0
     """Steps between scores of the averaged weights on scenes, like those of `lidit eval scenes`; 0
     for never. Only with a `data.source` that has a truth to compare with: "scenes"."""
-    score_prompts: int = 8
+    score_prompts: PositiveInt = 8
     """Prompts of each of the eight tasks behind a score."""
     init_from: str = ""
     """Workdir, checkpoint or exported folder whose averaged weights start this run: the stage
@@ -278,19 +290,19 @@ class TrainingConfig:
     init_optimizer: bool = False
     """Also take over raw weights and the optimizer's moments; `init_from` is then a workdir of the
     same model and optimizer. The learning rate's schedule starts anew."""
-    stop_after_skipped: int = 10
+    stop_after_skipped: PositiveInt = 10
     """Updates in a row that may be left out because they were not finite, before the run stops."""
-    watchdog_minutes: float = 0.0
+    watchdog_minutes: NotNegativeFloat = 0.0
     """Dump the stacks of all threads when a step takes longer; 0 for never."""
-    barrier_minutes: float = 0.0
+    barrier_minutes: NotNegativeFloat = 0.0
     """Stop when another process is this much later at the start of the steps, or at the end of the
     run; 0 waits without asking."""
-    profile_from: int = 0
+    profile_from: NotNegativeInt = 0
     """Trace steps from this one on into `profile/` of the workdir; 0 for none. A file `profile-now`
     in the workdir, or SIGUSR1, asks for it at any time."""
-    profile_steps: int = 5
+    profile_steps: PositiveInt = 5
     """Steps of a trace."""
-    tracker: str = ""
+    tracker: Literal["", "wandb", "trackio"] = ""
     """Also send the metrics to "wandb" or "trackio", where that is installed."""
     prompts: tuple[str, ...] = (
         "a red circle",
@@ -305,23 +317,24 @@ class TrainingConfig:
 class SamplingConfig:
     """Defaults of `lidit sample`, stored in each checkpoint (the paper states none)."""
 
-    sampler: str = "ddim"
-    """ "ddim" or "ddpm" for DDPM; for both processes "euler", "euler_ancestral", "heun", "dpm++2m",
-    "dpm++2m_sde", "unipc"."""
-    steps: int = 50
-    spacing: str = "trailing"
-    """Times that are visited: "trailing", "linspace", "karras"; for DDPM also "leading"."""
+    sampler: Literal[
+        "ddpm", "ddim", "euler", "euler_ancestral", "heun", "dpm++2m", "dpm++2m_sde", "unipc"
+    ] = "ddim"
+    """How a step is taken (`lidit_jax.diffusion.samplers`); "ddim" and "ddpm" are for DDPM only."""
+    steps: PositiveInt = 50
+    spacing: Literal["trailing", "linspace", "leading", "karras"] = "trailing"
+    """Times that are visited (`lidit_jax.diffusion.spacing`); "leading" is for DDPM only."""
     shift: float = 0.0
     """Shift of flow times in sampling; 0 for that of training."""
     eta: float = 0.0
     """Share of fresh noise in "ddim"."""
-    cache_interval: int = 1
+    cache_interval: PositiveInt = 1
     """Evaluations of the network from one computed in full to the next; those between reuse most of
     it and cost a fraction. 1 computes every one in full."""
-    guidance: float = 5.0
+    guidance: NotNegativeFloat = 5.0
     """Guidance scale; 1 switches it off and halves the work."""
-    guidance_method: str = "cfg"
-    """ "cfg", "apg", or under "flow" also "cfg_zero"."""
+    guidance_method: Literal["cfg", "cfg_zero", "apg"] = "cfg"
+    """How two predictions become one (`lidit_jax.diffusion.guidance`); "cfg_zero" is for "flow"."""
     guidance_low: float = 0.0
     """Guide from this place on the time axis (0 image, 1 noise) ..."""
     guidance_high: float = 1.0
@@ -358,7 +371,7 @@ class MeshConfig:
 class Config:
     """Everything that decides a run."""
 
-    seed: int = 0
+    seed: Seed = 0
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)

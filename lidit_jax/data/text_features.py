@@ -87,7 +87,7 @@ def prepare_text_features(
     order = np.argsort(counts, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(counts - shared)])
     description = {
-        "encoder": encoder.fingerprint,
+        "encoder": encoder.fingerprint | encoder.reading,
         "layer": layer,
         "prompt_format": asdict(prompt_format),
         "max_prompt_tokens": max_prompt_tokens,

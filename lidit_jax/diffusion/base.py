@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key, Num
 
 from lidit_jax.diffusion import parameterization, weighting
 from lidit_jax.diffusion.parameterization import Images
-from lidit_jax.errors import LiditError
+from lidit_jax.errors import LiditError, quoted
 
 Times = Num[Array, "B"]  # integers for DDPM, float32 in [0, 1] for flow
 PerSample = Float[Array, "B"]
@@ -144,5 +144,5 @@ def one_of(field: str, value: Any, choices: Iterable[Any], process: str) -> None
     if value not in choices:
         raise LiditError(
             f"config.diffusion.{field}={value!r} does not fit process {process!r}: "
-            f"choose one of {', '.join(map(repr, choices))}"
+            f"choose one of {quoted(choices)}"
         )

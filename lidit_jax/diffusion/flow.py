@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from lidit_jax.config.schema import DiffusionConfig
+from lidit_jax.config.values import choices
 from lidit_jax.diffusion import weighting
 from lidit_jax.diffusion.base import PerSample, Process, Table, Times
-from lidit_jax.errors import LiditError
+from lidit_jax.errors import LiditError, quoted
 
-TIME_SAMPLINGS = ("uniform", "logit_normal", "mode")
+TIME_SAMPLINGS = choices(DiffusionConfig, "time_sampling")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class RectifiedFlow(Process):
         if self.time_sampling not in TIME_SAMPLINGS:
             raise LiditError(
                 f"config.diffusion.time_sampling={self.time_sampling!r}: "
-                f"choose one of {', '.join(map(repr, TIME_SAMPLINGS))}"
+                f"choose one of {quoted(TIME_SAMPLINGS)}"
             )
         if not 0 < self.shift < math.inf:
             raise LiditError(

@@ -37,7 +37,7 @@ from lidit_jax.diffusion.parameterization import to_x0
 from lidit_jax.diffusion.solvers import SolverTable
 from lidit_jax.diffusion.spacing import Grid, grid
 from lidit_jax.diffusion.step_cache import Memory, Reusing
-from lidit_jax.errors import LiditError
+from lidit_jax.errors import LiditError, quoted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ def plan(process: Process, sampler: Sampler) -> tuple[Grid, SolverTable]:
     if sampler.name not in fitting_samplers(process):
         raise LiditError(
             f"sampler {sampler.name!r} does not fit process {process.name!r}: "
-            f"choose one of {', '.join(map(repr, fitting_samplers(process)))}"
+            f"choose one of {quoted(fitting_samplers(process))}"
         )
     if not 0 <= sampler.eta <= 1:
         raise LiditError(f"eta {sampler.eta}: must be from 0 (no fresh noise) to 1")

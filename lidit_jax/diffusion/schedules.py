@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-SCHEDULES = ("linear", "scaled_linear", "cosine")
+from lidit_jax.config.schema import DiffusionConfig
+from lidit_jax.config.values import choices
+
+SCHEDULES = choices(DiffusionConfig, "schedule")
 
 _COSINE_OFFSET = 0.008
 _COSINE_MAX_BETA = 0.999

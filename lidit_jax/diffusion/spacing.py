@@ -22,7 +22,7 @@ from jaxtyping import Float
 from lidit_jax.diffusion.base import Process, Table
 from lidit_jax.diffusion.ddpm import DDPM
 from lidit_jax.diffusion.flow import RectifiedFlow
-from lidit_jax.errors import LiditError
+from lidit_jax.errors import LiditError, quoted
 
 _SPACINGS = {
     "ddpm": ("trailing", "linspace", "leading", "karras"),
@@ -75,7 +75,7 @@ def grid(
     if spacing not in fitting_spacings(process):
         raise LiditError(
             f"spacing {spacing!r} does not fit process {process.name!r}: "
-            f"choose one of {', '.join(map(repr, fitting_spacings(process)))}"
+            f"choose one of {quoted(fitting_spacings(process))}"
         )
     if not 0 <= shift < np.inf:
         raise LiditError(f"shift {shift}: must be greater than 0, or 0 for the model's own")

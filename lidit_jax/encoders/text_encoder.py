@@ -14,15 +14,18 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
+from lidit_jax.config.schema import EncoderConfig
+from lidit_jax.config.values import choices
 from lidit_jax.encoders import families
 from lidit_jax.encoders.decoder import PrefixCache
 from lidit_jax.encoders.sharding import encoder_shardings
 from lidit_jax.encoders.sources import locate
 from lidit_jax.encoders.tokenizer import PromptTokenizer
+from lidit_jax.encoders.tokenizer_check import load_tokenizer
 from lidit_jax.errors import LiditError
 from lidit_jax.weights import gguf, huggingface
 
-_DTYPES = ("float32", "bfloat16", "int8")
+_DTYPES = choices(EncoderConfig, "dtype")
 
 
 class TextEncoder:
@@ -94,6 +97,22 @@ class TextEncoder:
             "tokenizer": gguf.file_sha256(self.folder / "tokenizer.json"),
             **kept,
         }
+
+    @functools.cached_property
+    def reading(self) -> dict[str, str]:
+        """sha256 of the tokenizer in use where version 0.1 would have read other tokens.
+
+        Such are those that transformers reads otherwise than their file says, and those of a GGUF
+        file with a normalizer or with added tokens that are not special. `fingerprint` remains what
+        it was, so that checkpoints know their encoders; prepared features are told apart by this.
+        """
+        backend, converted = self.tokenizer.backend, (self.folder / gguf.SOURCE_FILE).is_file()
+        ordinary = [t for t in backend.get_added_tokens_decoder().values() if not t.special]
+        if self.tokenizer.folder == self.folder and not (
+            converted and (backend.normalizer is not None or ordinary)
+        ):
+            return {}
+        return {"reading": gguf.file_sha256(self.tokenizer.folder / "tokenizer.json")}
 
     def tokenize(
         self, prompts: Sequence[str], prompt_format: PromptFormat | None = None, **options: Any
@@ -172,7 +191,7 @@ def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> Te
         raise LiditError(f"{path} lacks {error}: download it again") from error
     except LiditError as error:
         raise LiditError(f"{folder}: {error}") from error
-    tokenizer = PromptTokenizer.from_folder(folder, model.max_positions)
+    tokenizer = load_tokenizer(folder, model.max_positions)
     files = huggingface.safetensors_files(folder)
     shapes = model.shapes()
     params = huggingface.load_params(files, table, shapes, dtype, encoder_shardings(shapes, mesh))

@@ -21,6 +21,14 @@ class PromptTokenizer:
 
     Instruction and prompt are tokenised separately and joined, so the instruction's tokens are
     the same in every row and its length is the crop.
+
+    Attributes:
+      backend: what cuts texts into tokens.
+      begin: tokens before the instruction.
+      end: token after the prompt.
+      pad: token of the padding.
+      max_positions: most tokens of a row, if the model has a limit.
+      folder: where it was read from.
     """
 
     def __init__(
@@ -29,7 +37,8 @@ class PromptTokenizer:
         begin: Sequence[int],
         end: int,
         pad: int,
-        max_positions: int | None = None,
+        max_positions: int | None,
+        folder: Path,
     ):
         tokenizer.no_padding()
         tokenizer.no_truncation()
@@ -38,6 +47,7 @@ class PromptTokenizer:
         self.end = end
         self.pad = pad
         self.max_positions = max_positions
+        self.folder = folder
 
     @classmethod
     def from_folder(cls, folder: Path, max_positions: int | None = None) -> PromptTokenizer:
@@ -66,16 +76,23 @@ class PromptTokenizer:
         if config.get("add_bos_token") is False:
             begin = []
         elif config.get("add_bos_token") and not begin:
-            begin = [_id(tokenizer, config, "bos_token")]
+            # As transformers: without a name, or a token of that name, there is none to add.
+            bos = _id(tokenizer, config, "bos_token")
+            begin = [] if bos is None else [bos]
         end = end[0] if end else _id(tokenizer, config, "eos_token")
         if end is None:
             raise LiditError(f"{folder / 'tokenizer_config.json'} names no eos_token: add one")
         pad = _id(tokenizer, config, "pad_token")
-        return cls(tokenizer, begin, end, end if pad is None else pad, max_positions)
+        return cls(tokenizer, begin, end, end if pad is None else pad, max_positions, folder)
 
     def prefix(self, prompt_format: PromptFormat) -> list[int]:
         """The tokens before every prompt; their number is the crop."""
-        return [*self.begin, *self._encode([prompt_format.prefix])[0]]
+        return [*self.begin, *self.encode([prompt_format.prefix])[0]]
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of texts alone, with nothing around them."""
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def __call__(
         self,
@@ -104,7 +121,7 @@ class PromptTokenizer:
         prefix = self.prefix(prompt_format)
         crop = len(prefix)
         limit = self._limit(crop, max_prompt_tokens, length)
-        encoded = self._encode(prompts)
+        encoded = self.encode(prompts)
         too_long = [i for i, tokens in enumerate(encoded) if len(tokens) > limit]
         if too_long and overflow == "error":
             i = too_long[0]
@@ -131,10 +148,6 @@ class PromptTokenizer:
                 f"tokens, use at least {crop + 1}"
             )
         return min([max_prompt_tokens, *(s - crop - 1 for s in lengths)])
-
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
 
 
 def _id(tokenizer: tokenizers.Tokenizer, config: dict[str, Any], name: str) -> int | None:

@@ -154,7 +154,7 @@ def _export_encoders(source: Source, out: Path, with_encoders: bool) -> list[dic
     """What stands around every prompt of each stream, and where its encoder is."""
     from lidit_jax.config.prompt_format import PromptFormat
     from lidit_jax.encoders.sources import PACKAGED, locate
-    from lidit_jax.encoders.tokenizer import PromptTokenizer
+    from lidit_jax.encoders.tokenizer_check import load_tokenizer
 
     settings = source.config.encoders
     prompt_format = PromptFormat(settings.instruction, settings.system_prompt)
@@ -162,7 +162,7 @@ def _export_encoders(source: Source, out: Path, with_encoders: bool) -> list[dic
     for k, trained_with in enumerate(source.metadata["encoders"]):
         place = trained_with["source"]
         folder = locate(place)
-        tokenizer = PromptTokenizer.from_folder(folder)
+        tokenizer = load_tokenizer(folder)
         if with_encoders or place in PACKAGED or place.endswith(".gguf"):
             place = f"encoders/{k}"
             (out / place).mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.base import Process
 from lidit_jax.diffusion.guidance import METHODS, Guidance
 from lidit_jax.diffusion.samplers import Sampler, plan
-from lidit_jax.errors import LiditError
+from lidit_jax.errors import LiditError, quoted
 
 _FIELDS = {field.name: field for field in dataclasses.fields(SamplingConfig)}
 
@@ -64,7 +64,7 @@ def check_settings(settings: SamplingConfig, process: Process) -> None:
     if settings.guidance_method not in methods:
         raise LiditError(
             f"guidance_method {settings.guidance_method!r} does not fit process {process.name!r}: "
-            f"choose one of {', '.join(map(repr, methods))}"
+            f"choose one of {quoted(methods)}"
         )
     if not 0 <= settings.guidance_low <= settings.guidance_high <= 1:
         raise LiditError(

@@ -20,9 +20,8 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     """
     settings = config.optimizer
     rate = learning_rate(settings, config.training.steps)
-    makers = {"adamw": _adamw, "adafactor": _adafactor, "muon": _muon}
     clip = optax.clip_by_global_norm(settings.clip_norm)
-    optimizer = optax.chain(clip, makers[settings.name](settings, rate))
+    optimizer = optax.chain(clip, OPTIMIZERS[settings.name](settings, rate))
     return skip_spikes(optimizer, settings.skip_spikes) if settings.skip_spikes else optimizer
 
 
@@ -122,3 +121,7 @@ def _muon(settings: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTran
         muon_weight_dimension_numbers=dimensions,
         consistent_rms=0.2,
     )
+
+
+OPTIMIZERS = {"adamw": _adamw, "adafactor": _adafactor, "muon": _muon}
+"""Makers by the values of `config.optimizer.name`."""

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 SOURCE_FILE = "source.json"
 """Beside the converted files: name and sha256 of the GGUF they come from."""
 
-_FORMAT = 1
+_FORMAT = 3
 _PIECE_VALUES = 1 << 24
 """Values that are dequantised at once: 64 MiB of float32."""
 _CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-_CONTROL = 3
+_CONTROL, _USER_DEFINED = 3, 4
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -46,6 +46,9 @@ _SPLITS = {
     "qwen2": (_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"),),
 }
 """How text is cut before byte-pair merging, by llama.cpp's `tokenizer.ggml.pre`."""
+_COMPOSED = {"qwen2": "Qwen2Tokenizer"}
+"""Those that join letters and their accents first, which the file does not say; transformers'
+class of each."""
 
 
 def convert(file: Path) -> Path:
@@ -202,7 +205,15 @@ def _huggingface_name(name: str) -> str | None:
 
 
 def _tokenizer(file: Path, fields: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import (
+        AddedToken,
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+    )
 
     kind, split = fields["tokenizer.ggml.model"], fields.get("tokenizer.ggml.pre")
     if kind != "gpt2" or split not in _SPLITS:
@@ -216,6 +227,8 @@ def _tokenizer(file: Path, fields: dict[str, Any]) -> tuple[Any, dict[str, Any]]
     # Llama 3 takes a whole word that is in the vocabulary before it tries to merge.
     bpe = models.BPE(vocabulary, merges, ignore_merges=split == "llama-bpe")
     tokenizer = Tokenizer(bpe)
+    if split in _COMPOSED:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             *(pre_tokenizers.Split(Regex(regex), "isolated") for regex in _SPLITS[split]),
@@ -224,10 +237,17 @@ def _tokenizer(file: Path, fields: dict[str, Any]) -> tuple[Any, dict[str, Any]]
     )
     tokenizer.decoder = decoders.ByteLevel()
     types = fields["tokenizer.ggml.token_type"]
-    special = [t for t, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in special])
+    added = [
+        AddedToken(token, normalized=False, special=kind == _CONTROL)
+        for token, kind in zip(tokens, types, strict=True)
+        if kind in (_CONTROL, _USER_DEFINED)
+    ]
+    tokenizer.add_tokens(added)
     begins = fields.get("tokenizer.ggml.add_bos_token", split == "llama-bpe")
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": bool(begins)}
+    config = {
+        "tokenizer_class": _COMPOSED.get(split, "PreTrainedTokenizerFast"),
+        "add_bos_token": bool(begins),
+    }
     for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         index = fields.get(f"tokenizer.ggml.{key}_token_id")
         if index is not None:

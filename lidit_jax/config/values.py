@@ -1,0 +1,69 @@
+"""Types of the configuration's fields that say more than "text" or "number": choices and ranges.
+
+A `Literal` lists the values of a field; a `Range` beside a number's type says which of them mean
+something. `lidit_jax.config.checks` holds every field to its type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a field takes."""
+
+    holds: Callable[[float], bool]
+    requirement: str
+    """Completes "config.field=value: "."""
+
+
+_POSITIVE = Range(lambda value: 0 < value < math.inf, "must be greater than 0, and finite")
+_NOT_NEGATIVE = Range(lambda value: 0 <= value < math.inf, "must be 0 or greater, and finite")
+
+PositiveInt = Annotated[int, _POSITIVE]
+PositiveFloat = Annotated[float, _POSITIVE]
+NotNegativeInt = Annotated[int, _NOT_NEGATIVE]
+NotNegativeFloat = Annotated[float, _NOT_NEGATIVE]
+Decay = Annotated[float, Range(lambda v: 0 <= v < 1, "must be at least 0 and less than 1")]
+"""Of a running mean."""
+Share = Annotated[float, Range(lambda v: 0 <= v <= 1, "must be from 0 to 1")]
+Seed = Annotated[int, Range(lambda v: 0 <= v < 2**32, f"must be from 0 to {2**32 - 1}")]
+
+ComputeType = Literal["float32", "bfloat16"]
+"""Type of products and activations, by the name that NumPy and JAX give it."""
+Space = Literal["epsilon", "v", "x0", "velocity"]
+"""What a diffusion network may predict (`lidit_jax.diffusion.parameterization`)."""
+
+
+def listed(hint: Any) -> tuple[str, ...]:
+    """The values that a field's type lists; () where it is no `Literal`."""
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+
+
+def choices(group: type, name: str) -> tuple[str, ...]:
+    """The values that a field of a group, such as `ModelConfig`, may have; () for any."""
+    return listed(typing.get_type_hints(group)[name])
+
+
+def ranges(hint: Any) -> tuple[Range, ...]:
+    """The ranges that a field's type, read with its extras, holds it to."""
+    return tuple(extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Range))
+
+
+@functools.cache
+def field_types(group: type, prefix: str = "") -> Mapping[str, Any]:
+    """The types of all fields in and below a group, with their ranges, by dotted path."""
+    found: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(group, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            found |= field_types(hint, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = hint
+    return found
