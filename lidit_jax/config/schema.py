@@ -75,7 +75,8 @@ class ModelConfig:
     """Width of the backbone's FFN over the model width."""
     position: str = "conv"
     """How tokens learn where they are: "conv" (the paper's ResBlock after patchify), "rope",
-    "sincos", "conv+rope" or "conv+sincos"."""
+    "sincos", "conv+rope" or "conv+sincos". The paper draws no inside of the ResBlock; ours is
+    pre-activation: RMSNorm, SiLU and a 3x3 convolution, twice, plus the input."""
     qk_norm: bool = True
     """RMSNorm on queries and keys of self- and cross-attention (paper, 3.4)."""
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
@@ -221,6 +222,8 @@ class OptimizerConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.0
+    """Of kernels only, not of biases, scales of norms, modulations and gates. Times the learning
+    rate; under "adafactor" the share of a weight that each step takes away, whatever the rate."""
     clip_norm: float = 1.0
     """Global gradient norm above which gradients are scaled down."""
     momentum_dtype: str = "float32"
