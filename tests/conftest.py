@@ -2,6 +2,8 @@
 
 import os
 
+from lidit_jax.hardware.xla_flags import cpu_variables
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most time goes into compiling programs that run once: unoptimised ones are ready twice as fast.
 os.environ["XLA_FLAGS"] = " ".join(
@@ -15,6 +17,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     )
 ).strip()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# The tests run the programs that users run.
+os.environ.update(cpu_variables())
 
 from collections import OrderedDict
 from pathlib import Path

@@ -6,17 +6,20 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lidit_jax.encoders import sources
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware import cuda
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import PACKAGED, cache_dir
+
+if TYPE_CHECKING:
+    import jax
 
 _SHOWN_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers")
 _ATTENTION = {
@@ -115,6 +118,23 @@ def _devices() -> Iterator[Finding]:
     mesh = make_mesh(MeshConfig())
     yield Finding("mesh", "ok", ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items()))
     yield _attention(attention_kernel(devices[0]))
+    yield from _compiler(devices)
+
+
+def _compiler(devices: Sequence[jax.Device]) -> Iterator[Finding]:
+    """Faults of XLA that are known: those that happen here, and those that were tried in vain."""
+    from lidit_jax.hardware.known_faults import FAULTS
+
+    happening = [fault for fault in FAULTS if fault.happens(devices)]
+    for fault in happening:
+        status = "ok" if fault.avoided else "warning"
+        remedy = "" if fault.avoided else fault.remedy
+        avoided = f"; {fault.remedy}" if fault.avoided else f" ({fault.source})"
+        yield Finding("compiler", status, f"{fault.effect}{avoided}", remedy)
+    if not any(not fault.avoided for fault in happening):
+        flags = os.environ.get("XLA_FLAGS", "")
+        with_flags = f", with XLA_FLAGS={flags}" if flags else ""
+        yield Finding("compiler", "ok", f"sums tried and right{with_flags}")
 
 
 def _attention(kernel: str) -> Finding:

@@ -13,6 +13,7 @@ from lidit_jax.commands.arguments import (
     natural,
     positive_int,
 )
+from lidit_jax.commands.self_test import warn_of_known_faults
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import to_path
@@ -120,6 +121,7 @@ def run_samplers(options: argparse.Namespace) -> int:
         from lidit_jax.evaluation.sampler_report import markdown
         from lidit_jax.evaluation.samplers import compare_samplers
 
+        warn_of_known_faults()
         report = compare_samplers(
             options.checkpoint,
             options.out,
@@ -147,6 +149,7 @@ def run(options: argparse.Namespace) -> int:
     with writable_folder(options.out, "--out"):
         from lidit_jax.evaluation.scenes import evaluate
 
+        warn_of_known_faults()
         evaluate(
             options.checkpoint,
             options.out,

@@ -25,6 +25,7 @@ from lidit_jax.commands.sample_inputs import (
     read_prompts,
     size_of_aspect,
 )
+from lidit_jax.commands.self_test import warn_of_known_faults
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import to_path
@@ -179,6 +180,7 @@ def run(options: argparse.Namespace) -> int:
     with writable_folder(files[0].parent, "--out"):
         from lidit_jax.sampling.pipeline import Pipeline
 
+        warn_of_known_faults()
         load = functools.partial(Pipeline.from_checkpoint, raw=options.raw, mesh=_mesh(options))
         pipeline = load(options.checkpoint)
         weaker = load(options.weaker_checkpoint) if options.weaker_checkpoint else None

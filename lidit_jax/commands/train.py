@@ -79,15 +79,19 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def run(options: argparse.Namespace) -> int:
     """Checks recipe and workdir, then trains."""
+    import jax
+
+    from lidit_jax.hardware import known_faults
     from lidit_jax.hardware.xla_flags import apply_flags
     from lidit_jax.parallel.distributed import join_processes, say_once
+    from lidit_jax.training.optimizers import schedule_warnings
     from lidit_jax.training.preemption import StoppedAtOnce, stop_at_once
 
     config = checked_recipe(options)
     stopped_status = _stopped_status()
     flags = apply_flags()
     join_processes()
-    say_once(flags)
+    say_once(flags + known_faults.warnings(jax.devices()) + schedule_warnings(config))
     try:
         with stop_at_once(), writable_folder(options.workdir, "--workdir"):
             from lidit_jax.training import loop

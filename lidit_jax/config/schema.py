@@ -87,7 +87,9 @@ class ModelConfig:
     """Width of the backbone's FFN over the model width."""
     position: Literal["conv", "rope", "sincos", "conv+rope", "conv+sincos"] = "conv"
     """How tokens learn where they are: "conv" is the paper's ResBlock after patchify, "rope" turns
-    queries and keys by their place, "sincos" adds fixed waves; or two of them."""
+    queries and keys by their place, "sincos" adds fixed waves; or two of them. The paper draws no
+    inside of the ResBlock; ours is pre-activation: RMSNorm, SiLU and a 3x3 convolution, twice, plus
+    the input."""
     qk_norm: bool = True
     """RMSNorm on queries and keys of self- and cross-attention (paper, 3.4)."""
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
@@ -236,6 +238,8 @@ class OptimizerConfig:
     beta1: Decay = 0.9
     beta2: Decay = 0.999
     weight_decay: NotNegativeFloat = 0.0
+    """Of kernels only, not of biases, scales of norms, modulations and gates. Times the learning
+    rate; under "adafactor" the share of a weight that each step takes away, whatever the rate."""
     clip_norm: PositiveFloat = 1.0
     """Global gradient norm above which gradients are scaled down."""
     momentum_dtype: ComputeType = "float32"

@@ -6,10 +6,12 @@
 | `ddim`            | 1     | n           | with eta    | DDIM                                  |
 | `euler`           | 1     | n           | no          | Euler                                 |
 | `euler_ancestral` | 1     | n           | yes         | Euler down, noise up                  |
-| `heun`            | 2     | 2n-1        | no          | Euler, corrected by the slope after   |
+| `heun`            | 2     | 2n-1 (*)    | no          | Euler, corrected by the slope after   |
 | `dpm++2m`         | 2     | n           | no          | DPM-Solver++ of two predictions       |
 | `dpm++2m_sde`     | 2     | n           | yes         | the same for the stochastic equation  |
 | `unipc`           | 3     | n           | no          | DPM-Solver++, then corrected          |
+
+(*) Fewer from pure noise under DDPM, where first steps are Euler's (`lidit_jax.diffusion.solvers`).
 
 The number of steps and the table are part of the compiled program (`lidit_jax.diffusion.solvers`
 computes it); noise, seeds, conditions and guidance scales are data.

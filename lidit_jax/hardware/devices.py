@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from lidit_jax.hardware.known_faults import STORED_PROGRAMS
 from lidit_jax.hardware.topologies import GENERATIONS
 
 _SPELLINGS = {
@@ -41,10 +42,8 @@ def peak_of_kind(kind: str) -> float | None:
 def without_stored_programs(devices: Sequence[jax.Device]) -> None:
     """Turns JAX's compilation cache off where programs read from it are not safe to run.
 
-    On several CPU devices jaxlib 0.10 runs the collectives of a program that it has compiled in one
-    order, but those of a program that it has read from disk in any order: two devices soon wait for
-    each other for ever.
+    See `lidit_jax.hardware.known_faults`.
     """
-    if len(devices) > 1 and devices[0].platform == "cpu":
+    if STORED_PROGRAMS.happens(devices):
         jax.config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()

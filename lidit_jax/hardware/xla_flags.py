@@ -2,9 +2,10 @@
 
     generation → flag → reason → source
 
-They come from projects that train on the hardware; none was measured by this project, and all of
-them must be set before JAX looks for devices. What the user has set in LIBTPU_INIT_ARGS or
-XLA_FLAGS wins, flag by flag; LIDIT_XLA_FLAGS=off leaves all of them out.
+Those of TPUs and GPUs come from projects that train on the hardware; none was measured by this
+project. Those of CPUs avoid faults of XLA. All of them must be set before JAX looks for devices.
+What the user has set in LIBTPU_INIT_ARGS or XLA_FLAGS wins, flag by flag; LIDIT_XLA_FLAGS=off
+leaves all of them out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import os
 import re
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
 
 from lidit_jax.hardware import cuda
 from lidit_jax.hardware.libtpu import has_tpu
@@ -39,6 +43,9 @@ class Setting:
     source: str
     variable: str = "LIBTPU_INIT_ARGS"
     """Where the flag goes; equal to `name` for a variable of its own."""
+    jaxlib: str = ""
+    """The versions of jaxlib that know the flag, as in a requirement; empty for all of them. XLA
+    ends the process at a flag that it does not know."""
 
 
 def _group(names: tuple[str, ...], reason: str, source: str) -> tuple[Setting, ...]:
@@ -100,6 +107,17 @@ _GPU = (
         "XLA_PYTHON_CLIENT_MEM_FRACTION",
     ),
 )
+
+AVOID_WRONG_SUMS = Setting(
+    "--xla_cpu_experimental_ynn_fusion_type",
+    "-reduce",
+    "jaxlib 0.10.2 gives wrong sums over more than 32,768 rows, and crashes in sums of rank 7",
+    "https://github.com/jax-ml/jax/issues/39103",
+    "XLA_FLAGS",
+    jaxlib=">=0.10.1,<0.12",
+)
+"""Leaves sums to XLA's own code; the crashes are jax issues 39257 and 40412. Whether the installed
+version needs the flag is found out by `lidit_jax.hardware.known_faults`."""
 
 FLAGS: dict[str, tuple[Setting, ...]] = {
     "v4": (
@@ -181,6 +199,7 @@ FLAGS: dict[str, tuple[Setting, ...]] = {
             _IRONWOOD,
         ),
     ),
+    "cpu": (AVOID_WRONG_SUMS,),
     # XLA's default set of command buffers (CUDA graphs): NVIDIA advises no other before Blackwell.
     "gpu": _GPU,
     "blackwell": (
@@ -212,55 +231,73 @@ MULTISLICE: tuple[Setting, ...] = (
 """Set beside the generation's when a job has several slices."""
 
 
-def detect_generation(environment: MutableMapping[str, str]) -> str | None:
-    """The accelerator of this machine, before JAX has looked: a name in `FLAGS`, or None.
+def detect_generation(environment: MutableMapping[str, str]) -> str:
+    """What programs run on here, before JAX has looked: a name in `FLAGS`.
 
     Found in LIDIT_ACCELERATOR (the launcher's), in TPU_ACCELERATOR_TYPE where there is a TPU (or it
     is what `prepare_libtpu` made up), else in `/dev/nvidia0` and what the driver says of it.
     """
     if environment.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return None
+        return "cpu"
     name = environment.get("LIDIT_ACCELERATOR", "")
     if not name and has_tpu():
         name = environment.get("TPU_ACCELERATOR_TYPE", "")
     if found := re.match(r"v5litepod|v5e|v5p|v4|v6e|tpu7x", name):
         return "v5e" if found[0] == "v5litepod" else found[0]
     if not Path("/dev/nvidia0").exists():
-        return None
+        return "cpu"
     capability = cuda.compute_capability()
     return "blackwell" if capability and capability >= _BLACKWELL else "gpu"
 
 
 def apply_flags(environment: MutableMapping[str, str] = os.environ) -> list[str]:
-    """Sets the flags of this machine's accelerator; call it before JAX looks for devices.
+    """Sets the flags of this machine's accelerator, or of its CPU where it has none.
+
+    Call it before JAX looks for devices. A second call changes nothing and returns the same.
 
     Returns:
       One line for each setting, with its reason and source, or with the user's own value.
     """
-    generation = detect_generation(environment)
-    if generation is None or environment.get("LIDIT_XLA_FLAGS") == "off":
+    if environment.get("LIDIT_XLA_FLAGS") == "off":
         return []
+    generation = detect_generation(environment)
     settings = FLAGS[generation]
     slices = environment.get("LIDIT_SLICES") or environment.get("MEGASCALE_NUM_SLICES") or 1
-    if int(slices) > 1:
+    if int(slices) > 1 and generation != "cpu":
         settings += MULTISLICE
+    installed = metadata.version("jaxlib")
     lines = [f"XLA settings for {generation} (LIDIT_XLA_FLAGS=off leaves them out):"]
     for setting in settings:
         own = _set_by_user(setting, environment)
-        if own is None:
-            _set(setting, environment)
-            lines.append(f"  {setting.name}={setting.value}  {setting.reason} ({setting.source})")
-        else:
+        if own is not None and own != setting.value:
             lines.append(f"  {setting.name}={own}  set by the user")
-    return lines
+        elif SpecifierSet(setting.jaxlib).contains(installed, prereleases=True):
+            if own is None:
+                _set(setting, environment)
+            lines.append(f"  {setting.name}={setting.value}  {setting.reason} ({setting.source})")
+    return lines if len(lines) > 1 else []
+
+
+def cpu_variables(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that `apply_flags` would set on a machine without an accelerator; else none.
+
+    Every command needs them to compute right. Those of accelerators only make training faster.
+    """
+    if detect_generation(environment) != "cpu":
+        return {}
+    flagged = dict(environment)
+    apply_flags(flagged)
+    return {name: value for name, value in flagged.items() if environment.get(name) != value}
 
 
 def _set_by_user(setting: Setting, environment: MutableMapping[str, str]) -> str | None:
     given = environment.get(setting.variable)
     if given is None or setting.variable == setting.name:
         return given
-    found = re.search(rf"(?:^|\s){re.escape(setting.name)}(?:=(\S+))?(?=\s|$)", given)
-    return None if found is None else found[1] or "true"
+    found = re.search(rf"(?:^|\s){re.escape(setting.name)}(?:=(\S*))?(?=\s|$)", given)
+    if found is None:
+        return None
+    return "true" if found[1] is None else found[1]
 
 
 def _set(setting: Setting, environment: MutableMapping[str, str]) -> None:

@@ -48,6 +48,9 @@ _convolution = functools.partial(
 class PositionResBlock(nn.Module):
     """The ResBlock after patchify that stands in for position embeddings (paper, section 3.4).
 
+    The paper does not draw its inside. This one is pre-activation (arXiv 1603.05027): RMSNorm,
+    SiLU, 3x3 convolution, the same again, plus the input.
+
     Zero padding tells the tokens near the border where they are, and the attention layers carry it
     on. The norm is per token, so the block works at any resolution.
     """

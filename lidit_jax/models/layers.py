@@ -80,7 +80,13 @@ class Mlp(nn.Module):
 def layer_norm(dtype: jnp.dtype, *, affine: bool, name: str) -> nn.LayerNorm:
     """LayerNorm over D; without its own scale and shift where adaLN supplies them."""
     return nn.LayerNorm(
-        epsilon=NORM_EPSILON, use_scale=affine, use_bias=affine, dtype=dtype, name=name
+        epsilon=NORM_EPSILON,
+        use_scale=affine,
+        use_bias=affine,
+        # The fast variance, E[x^2] - E[x]^2, loses digits where the mean is large.
+        use_fast_variance=False,
+        dtype=dtype,
+        name=name,
     )
 
 

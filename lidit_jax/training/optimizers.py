@@ -21,7 +21,10 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     settings = config.optimizer
     rate = learning_rate(settings, config.training.steps)
     clip = optax.clip_by_global_norm(settings.clip_norm)
-    optimizer = optax.chain(clip, OPTIMIZERS[settings.name](settings, rate))
+    optimizer = OPTIMIZERS[settings.name](settings, rate)
+    if settings.weight_decay:
+        optimizer = decay_matrices_only(optimizer)
+    optimizer = optax.chain(clip, optimizer)
     return skip_spikes(optimizer, settings.skip_spikes) if settings.skip_spikes else optimizer
 
 
@@ -29,7 +32,8 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Linear warm-up, then constant, cosine to zero at the last step, or warm-up-stable-decay.
 
     The decay of the last is linear to zero over the last `decay_steps` (arXiv 2405.18392), so that
-    a run may decide late how long it is.
+    a run may decide late how long it is. In a run too short for them it takes what the warm-up
+    leaves; the warm-up itself stays as it is, as the run may be made longer later.
     """
     warmup = optax.linear_schedule(0.0, config.learning_rate, max(config.warmup_steps, 1))
     stable = optax.constant_schedule(config.learning_rate)
@@ -38,10 +42,66 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
         after = optax.cosine_decay_schedule(config.learning_rate, decay_steps)
         return optax.join_schedules([warmup, after], [config.warmup_steps])
     if config.schedule == "warmup_stable_decay":
-        decay = optax.linear_schedule(config.learning_rate, 0.0, max(config.decay_steps, 1))
-        start = max(steps - config.decay_steps, config.warmup_steps)
+        decay_steps = _fitted_decay(config, steps)
+        decay = optax.linear_schedule(config.learning_rate, 0.0, max(decay_steps, 1))
+        start = max(steps - decay_steps, config.warmup_steps)
         return optax.join_schedules([warmup, stable, decay], [config.warmup_steps, start])
     return optax.join_schedules([warmup, stable], [config.warmup_steps])
+
+
+def _fitted_decay(config: OptimizerConfig, steps: int) -> int:
+    return min(config.decay_steps, max(steps - config.warmup_steps, 0))
+
+
+def schedule_warnings(config: Config) -> list[str]:
+    """What the learning rate cannot do within the run, a line each; empty where all is well."""
+    settings, steps = config.optimizer, config.training.steps
+    if settings.warmup_steps >= steps:
+        reached = settings.learning_rate * steps / settings.warmup_steps
+        return [
+            f"warning: config.optimizer.warmup_steps={settings.warmup_steps} fills the whole run "
+            f"of config.training.steps={steps}: the learning rate ends at {reached:.3g} of "
+            f"{settings.learning_rate:.3g}; lower it for a run that stays so short"
+        ]
+    fitted = _fitted_decay(settings, steps)
+    if settings.schedule == "warmup_stable_decay" and fitted < settings.decay_steps:
+        return [
+            f"warning: config.optimizer.decay_steps={settings.decay_steps} does not fit into "
+            f"config.training.steps={steps} after warmup_steps={settings.warmup_steps}: the "
+            f"learning rate falls to zero over the last {fitted} steps"
+        ]
+    return []
+
+
+_UNDECAYED_MATRICES = ("modulation", "gate")
+"""Modules whose output scales, shifts or gates: at 0 their branch is off, as it is at the start."""
+
+
+def is_decayed(path: tuple[Any, ...]) -> bool:
+    """Whether weight decay acts on a parameter, by its path.
+
+    It does on kernels, of linear maps and convolutions. It does not on biases, on the scales of
+    norms, and on the kernels of modulations and gates, which take the place of such scales. There
+    are no embedding tables: tokens come from frozen encoders, and patches from a kernel.
+    """
+    names = [key.key for key in path if hasattr(key, "key")]
+    return names[-1:] == ["kernel"] and not set(names) & set(_UNDECAYED_MATRICES)
+
+
+def decay_matrices_only(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Shows `inner` zeros in the place of the parameters that are not to decay.
+
+    Only weight decay reads their values. Unlike optax's masks this leaves the state as it is, so
+    that runs begun without it go on.
+    """
+
+    def update(gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        def shown(path: Any, leaf: Array) -> Array:
+            return leaf if is_decayed(path) else jnp.zeros_like(leaf)
+
+        return inner.update(gradients, state, jax.tree_util.tree_map_with_path(shown, params))
+
+    return optax.GradientTransformation(inner.init, update)
 
 
 class SpikeState(NamedTuple):

@@ -23,6 +23,10 @@ _MAY_CHANGE += ("training.best_by", "training.score_every", "training.score_prom
 _MAY_CHANGE += ("training.barrier_minutes", "training.profile", "training.tracker")
 _MAY_CHANGE += ("training.local_", "data.latent_statistics")
 
+# What another run, begun from this one's weights and moments, may change.
+_TAKEN_OVER = ("optimizer.learning_rate", "optimizer.warmup_steps", "optimizer.weight_decay")
+_TAKEN_OVER += ("optimizer.clip_norm",)
+
 
 def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) -> None:
     """Refuses to go on with a configuration that would make it another run."""
@@ -31,10 +35,15 @@ def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) 
     now = flat_fields(json.loads(config.to_json()))
     for name, value in now.items():
         if before[name] != value and not name.startswith(_MAY_CHANGE):
-            raise LiditError(
-                f"{workdir} holds a run with config.{name}={before[name]!r}, not {value!r}: name "
-                "another workdir, or set it back"
-            )
+            remedy = "name another workdir, or set it back"
+            if name in _TAKEN_OVER:
+                remedy = (
+                    f"set it back, or go on in another workdir with --config.training.init_from="
+                    f"{workdir} --config.training.init_optimizer=true, which takes over weights "
+                    "and moments"
+                )
+            held = f"config.{name}={before[name]!r}, not {value!r}"
+            raise LiditError(f"{workdir} holds a run with {held}: {remedy}")
 
 
 def refuse_other_models(task: Task, metadata: dict[str, Any], workdir: Path) -> None:

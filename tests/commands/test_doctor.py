@@ -1,5 +1,6 @@
 """`lidit doctor`: a truthful report, and an exit status that scripts can use."""
 
+import dataclasses
 import json
 from importlib import metadata
 
@@ -9,6 +10,9 @@ import pytest
 from lidit_jax.cli import main
 from lidit_jax.commands import doctor_findings
 from lidit_jax.commands.doctor_findings import Finding, can_train, examine
+from lidit_jax.hardware import known_faults
+from lidit_jax.hardware.known_faults import WRONG_SUMS
+from lidit_jax.hardware.xla_flags import AVOID_WRONG_SUMS
 
 
 @pytest.fixture
@@ -59,6 +63,16 @@ def test_unwritable_cache_makes_training_impossible(monkeypatch, tmp_path):
     found = {finding.name: finding for finding in examine()}
     assert found["cache"].status == "missing"
     assert "LIDIT_CACHE" in found["cache"].remedy
+
+
+def test_a_compiler_that_computes_wrong_is_named_with_its_flag(monkeypatch, found):
+    assert found["compiler"].status == "ok"
+    assert AVOID_WRONG_SUMS.name in found["compiler"].value, "the flag that it is right with"
+    broken = dataclasses.replace(WRONG_SUMS, happens=lambda devices: True)
+    monkeypatch.setattr(known_faults, "FAULTS", (broken,))
+    warned = {finding.name: finding for finding in examine()}["compiler"]
+    assert warned.status == "warning"
+    assert AVOID_WRONG_SUMS.name in warned.remedy
 
 
 def _without(package: str):

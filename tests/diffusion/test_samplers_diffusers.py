@@ -144,6 +144,22 @@ def test_heun(prediction, spacing, monkeypatch):
     check(process, Sampler(name="heun", steps=9, spacing=spacing), reference, monkeypatch)
 
 
+def test_heun_departs_where_noise_over_signal_falls_more_than_eightfold(monkeypatch):
+    """From pure noise diffusers corrects Euler's step by a slope that knows the image a little, and
+    counts it hundreds of times; ours stays Euler's there, and then is Heun's as theirs."""
+    process = DDPM(prediction="v", schedule="cosine")
+    steps = {"steps": 9, "spacing": "trailing"}
+    reference = scheduler(HeunDiscreteScheduler, process)
+    reference.set_timesteps(steps["steps"])
+    theirs = trajectory_of_diffusers(reference, monkeypatch)
+    ours = our_trajectory(process, Sampler(name="heun", **steps))
+    euler = our_trajectory(process, Sampler(name="euler", **steps))
+    assert len(ours) == len(theirs) - 1, "the correction is not evaluated"
+    np.testing.assert_allclose(ours[0], euler[0], **TOLERANCE)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=0, atol=1e-3, err_msg="before correction")
+    assert np.abs(theirs[1] - ours[0]).max() > 1
+
+
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("prediction", DDPM.spaces)
 def test_dpm_solver(prediction, spacing, monkeypatch):

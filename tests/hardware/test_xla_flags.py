@@ -7,7 +7,14 @@ import sys
 import pytest
 
 from lidit_jax.hardware import xla_flags
-from lidit_jax.hardware.xla_flags import FLAGS, MULTISLICE, apply_flags, detect_generation
+from lidit_jax.hardware.xla_flags import (
+    AVOID_WRONG_SUMS,
+    FLAGS,
+    MULTISLICE,
+    apply_flags,
+    cpu_variables,
+    detect_generation,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,13 +30,31 @@ from lidit_jax.hardware.xla_flags import FLAGS, MULTISLICE, apply_flags, detect_
 def test_generation_comes_from_what_schedulers_set(name, generation, monkeypatch):
     monkeypatch.setattr(xla_flags, "has_tpu", lambda: True)
     assert detect_generation({"TPU_ACCELERATOR_TYPE": name}) == generation
-    assert detect_generation({"TPU_ACCELERATOR_TYPE": name, "JAX_PLATFORMS": "cpu"}) is None
+    assert detect_generation({"TPU_ACCELERATOR_TYPE": name, "JAX_PLATFORMS": "cpu"}) == "cpu"
 
 
 def test_a_cpu_with_libtpu_is_no_tpu(monkeypatch):
     monkeypatch.setattr(xla_flags, "has_tpu", lambda: False)
     monkeypatch.setattr(xla_flags.Path, "exists", lambda path: False)
-    assert apply_flags({"TPU_ACCELERATOR_TYPE": "v5litepod-8"}) == []
+    assert detect_generation({"TPU_ACCELERATOR_TYPE": "v5litepod-8"}) == "cpu"
+
+
+def test_cpus_get_their_flags_in_every_command_and_accelerators_only_in_training(monkeypatch):
+    flag = f"{AVOID_WRONG_SUMS.name}={AVOID_WRONG_SUMS.value}"
+    on_cpu = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--mine=1"}
+    assert cpu_variables(on_cpu) == {"XLA_FLAGS": f"--mine=1 {flag}"}
+    own = {"XLA_FLAGS": f"{AVOID_WRONG_SUMS.name}="}
+    assert cpu_variables(on_cpu | own) == {}
+    assert cpu_variables(on_cpu | {"LIDIT_XLA_FLAGS": "off"}) == {}
+    assert cpu_variables({"LIDIT_ACCELERATOR": "v6e-8"}) == {}
+    monkeypatch.setattr(xla_flags.metadata, "version", lambda package: "0.10.0")
+    assert cpu_variables(on_cpu) == {}, "a jaxlib that would end at the flag"
+
+
+def test_a_second_call_says_the_same():
+    """`lidit train` says what every command has set before."""
+    environment = {"JAX_PLATFORMS": "cpu"}
+    assert apply_flags(environment) == apply_flags(environment)
 
 
 @pytest.mark.parametrize(

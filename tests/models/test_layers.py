@@ -38,6 +38,26 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+# ---- norms ----
+
+
+@pytest.mark.parametrize("ratio", [1, 1000])
+def test_layer_norm_keeps_its_digits_where_the_mean_is_large(ratio):
+    """float32 holds x = ratio + deviation to half a unit in the last place of `ratio`, and so do
+    the mean and the difference: three roundings of ratio * 2^-24 each. The variance from E[x^2] -
+    E[x]^2 would be off by ratio^2 * 2^-24 instead: 6% at 1,000."""
+    rows = np.random.default_rng(0).normal(size=(64, 192)) + ratio
+    x = rows.astype(np.float32)
+    norm = layer_norm(jnp.float32, affine=False, name="norm")
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean(-1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    # A sum of 192 numbers rounds some more: pairwise, log2(192) = 8 times. Results reach 4, and
+    # their own roundings are relative.
+    tolerance = (8 + 3) * ratio * 2.0**-24 + 8 * 4 * 2.0**-24
+    np.testing.assert_allclose(norm.apply({}, x), expected, rtol=0, atol=tolerance)
+
+
 # ---- Dense and MLP ----
 
 

@@ -92,7 +92,6 @@ def test_a_tiny_model_learns_a_tiny_data_set(tiny_config, trained, stopped):
         ("model.depth=3", "config.model.depth=2, not 3"),
         ("seed=1", "config.seed=0, not 1"),
         ("encoders.instruction=''", "config.encoders.instruction='Draw:', not ''"),
-        ("optimizer.learning_rate=1e-5", "config.optimizer.learning_rate=0.002, not 1e-05"),
     ],
 )
 def test_another_run_in_the_same_workdir_is_refused(override, expected, tiny_config, trained):
@@ -103,6 +102,16 @@ def test_another_run_in_the_same_workdir_is_refused(override, expected, tiny_con
         f"{trained} holds a run with {expected}: name another workdir, or set it back"
     )
     assert sorted(trained.rglob("*")) == before
+
+
+def test_another_learning_rate_is_refused_with_the_way_to_have_it(tiny_config, trained):
+    with pytest.raises(LiditError) as refusal:
+        train(tiny_config("optimizer.learning_rate=1e-5"), trained)
+    assert str(refusal.value) == (
+        f"{trained} holds a run with config.optimizer.learning_rate=0.002, not 1e-05: set it back, "
+        f"or go on in another workdir with --config.training.init_from={trained} "
+        "--config.training.init_optimizer=true, which takes over weights and moments"
+    )
 
 
 def test_an_encoder_whose_files_have_changed_is_refused(tiny_config, trained, monkeypatch):

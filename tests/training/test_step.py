@@ -8,7 +8,7 @@ import pytest
 
 from lidit_jax.checkpoints.state import create_state
 from lidit_jax.config.load import load_recipe
-from lidit_jax.training.optimizers import learning_rate, make_optimizer
+from lidit_jax.training.optimizers import make_optimizer
 from lidit_jax.training.step import accumulated_gradient, make_train_step
 
 
@@ -69,23 +69,6 @@ def test_the_gradient_is_clipped_by_its_global_norm():
     expected = optimizer.update(clipped, optimizer.init(params), params)[0]
     got = optimizer.update(gradient, optimizer.init(params), params)[0]
     jax.tree.map(np.testing.assert_array_equal, got, expected)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        ("constant", [0, 0.5, 1, 1, 1, 1]),
-        ("cosine", [0, 0.5, 1, 0.5, 0, 0]),
-        ("warmup_stable_decay", [0, 0.5, 1, 1, 0, 0]),
-    ],
-)
-def test_the_learning_rate_warms_up_then_stays_or_falls(schedule, expected):
-    overrides = [f"optimizer.schedule={schedule}", "optimizer.warmup_steps=10"]
-    overrides += ["optimizer.decay_steps=10"]
-    config = load_recipe("demo", [*overrides, "optimizer.learning_rate=1"])
-    rate = learning_rate(config.optimizer, steps=30)
-    values = [float(rate(step)) for step in (0, 5, 10, 20, 30, 40)]
-    assert values == pytest.approx(expected, abs=1e-6)
 
 
 def per_record(params, frozen, batch, key):

@@ -1,0 +1,78 @@
+"""Faults of the packages below us that are known here: what happens, and what helps.
+
+    versions → effect → remedy → source → whether it happens here
+
+Whether a fault happens is found out by a result wherever a few milliseconds can show it, not by a
+version number: a mended version raises no alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lidit_jax.hardware.xla_flags import AVOID_WRONG_SUMS
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong with some versions of a package."""
+
+    versions: str
+    """Those that are known to have it."""
+    effect: str
+    remedy: str
+    source: str
+    happens: Callable[[Sequence[jax.Device]], bool]
+    """Whether it happens on these devices."""
+    avoided: bool = False
+    """Whether this program goes around it by itself, so that there is nothing to do."""
+
+
+def _sums_are_wrong(devices: Sequence[jax.Device]) -> bool:
+    """Sums the squares of the rows (i, 0, 0) at i = 32,768: exact in float32, and in bfloat16."""
+    if devices[0].platform != "cpu":
+        return False
+    last = 2**15
+    rows = np.zeros((last + 1, 3), np.float32)
+    rows[-1, 0] = last
+    square = jax.vmap(lambda row: jnp.sum((jnp.eye(3, dtype=row.dtype) @ row) ** 2))
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return float(np.asarray(jax.jit(square)(rows))[-1]) != last**2
+
+
+def _on_several_cpu_devices(devices: Sequence[jax.Device]) -> bool:
+    return len(devices) > 1 and devices[0].platform == "cpu"
+
+
+WRONG_SUMS = Fault(
+    versions="jaxlib 0.10.2 and 0.11.0",
+    effect="compiled programs give wrong sums on CPUs",
+    remedy=f"set XLA_FLAGS={AVOID_WRONG_SUMS.name}={AVOID_WRONG_SUMS.value}, or install another "
+    "jaxlib",
+    source=AVOID_WRONG_SUMS.source,
+    happens=_sums_are_wrong,
+)
+STORED_PROGRAMS = Fault(
+    versions="jaxlib 0.10",
+    effect="on several CPU devices, programs read from JAX's compilation cache run their "
+    "collectives in any order: two devices soon wait for each other for ever",
+    remedy="that cache is left out there",
+    source="met while training on eight CPU devices",
+    happens=_on_several_cpu_devices,
+    avoided=True,
+)
+FAULTS = (WRONG_SUMS, STORED_PROGRAMS)
+
+
+def warnings(devices: Sequence[jax.Device]) -> list[str]:
+    """One line for each fault that happens on these devices and that the user must mend."""
+    return [
+        f"warning: {fault.effect} ({fault.versions}; {fault.source}): {fault.remedy}"
+        for fault in FAULTS
+        if not fault.avoided and fault.happens(devices)
+    ]

@@ -1,0 +1,104 @@
+"""Learning rates, and what weight decay acts on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lidit_jax.config.load import load_recipe
+from lidit_jax.training.optimizers import learning_rate, make_optimizer, schedule_warnings
+
+# --- learning rates ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0, 0.5, 1, 1, 1, 1]),
+        ("cosine", [0, 0.5, 1, 0.5, 0, 0]),
+        ("warmup_stable_decay", [0, 0.5, 1, 1, 0, 0]),
+    ],
+)
+def test_the_learning_rate_warms_up_then_stays_or_falls(schedule, expected):
+    overrides = [f"optimizer.schedule={schedule}", "optimizer.warmup_steps=10"]
+    overrides += ["optimizer.decay_steps=10"]
+    config = load_recipe("demo", [*overrides, "optimizer.learning_rate=1"])
+    rate = learning_rate(config.optimizer, steps=30)
+    values = [float(rate(step)) for step in (0, 5, 10, 20, 30, 40)]
+    assert values == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_decay_that_does_not_fit_takes_what_the_warm_up_leaves_and_says_so():
+    settings = ["optimizer.schedule=warmup_stable_decay", "optimizer.learning_rate=1"]
+    settings += ["optimizer.warmup_steps=10", "optimizer.decay_steps=100", "training.steps=30"]
+    config = load_recipe("demo", settings)
+    rate = learning_rate(config.optimizer, steps=30)
+    assert [float(rate(step)) for step in (5, 10, 20, 30)] == pytest.approx([0.5, 1, 0.5, 0])
+    (line,) = schedule_warnings(config)
+    assert "config.optimizer.decay_steps=100" in line
+    assert "config.training.steps=30" in line
+    assert "over the last 20 steps" in line
+
+
+def test_a_warm_up_as_long_as_the_run_is_said_and_stays():
+    """The run may be made longer later: another warm-up would then have made it another run."""
+    settings = ["optimizer.schedule=constant", "optimizer.learning_rate=1"]
+    settings += ["optimizer.warmup_steps=40", "training.steps=10"]
+    config = load_recipe("demo", settings)
+    assert float(learning_rate(config.optimizer, steps=10)(10)) == 0.25
+    (line,) = schedule_warnings(config)
+    assert "config.optimizer.warmup_steps=40" in line
+    assert "ends at 0.25 of 1" in line
+
+
+@pytest.mark.parametrize("name", ["demo", "demo:pairs", "demo_vae", "vae_16ch", "lidit_1b"])
+def test_the_recipes_schedules_fit(name):
+    assert schedule_warnings(load_recipe(name)) == []
+
+
+# --- weight decay ------------------------------------------------------------------------------
+
+DECAY, RATE = 0.1, 0.01
+PARAMS = {
+    "blocks": {
+        "mlp": {"kernel": (2, 4, 4), "bias": (2, 4)},
+        "query_norm": {"scale": (2, 4)},
+        "modulation": {"linear": {"kernel": (2, 4, 4), "bias": (2, 4)}},
+    },
+    "position": {"conv_0": {"kernel": (3, 3, 4, 4), "bias": (4,)}},
+    "block_0": {"gate": {"linear": {"kernel": (4, 4), "bias": (4,)}}},
+}
+SHRUNK = {("blocks", "mlp", "kernel"), ("position", "conv_0", "kernel")}
+
+
+def changes(name, decay):
+    """By which factor one update without any gradient changes each parameter, all of them 1."""
+    settings = [f"optimizer.name={name}", f"optimizer.weight_decay={decay}"]
+    settings += [f"optimizer.learning_rate={RATE}", "optimizer.warmup_steps=0"]
+    optimizer = make_optimizer(load_recipe("demo", [*settings, "optimizer.schedule=constant"]))
+    params = jax.tree.map(jnp.ones, PARAMS, is_leaf=lambda x: isinstance(x, tuple))
+    state = optimizer.init(params)
+    gradient = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(gradient, state, params)
+    after = optax.apply_updates(params, updates)
+    flat = jax.tree_util.tree_leaves_with_path(after)
+    return state, {tuple(key.key for key in path): np.unique(leaf) for path, leaf in flat}
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "muon"])
+def test_weight_decay_acts_on_kernels_but_not_on_norms_biases_modulations_and_gates(name):
+    _, factors = changes(name, DECAY)
+    # Adafactor of optax takes the share itself, the others times the learning rate.
+    expected = 1 - DECAY * (1 if name == "adafactor" else RATE)
+    for path, (factor,) in factors.items():
+        # One product and one difference of float32 numbers near 1.
+        wanted = expected if path in SHRUNK else 1.0
+        assert factor == pytest.approx(wanted, abs=2.0**-22), path
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_state_is_the_same_with_and_without_weight_decay(name):
+    """So that checkpoints of earlier versions go on; Adafactor has one more empty part with it."""
+    structures = [jax.tree.structure(changes(name, decay)[0]) for decay in (0.0, DECAY)]
+    assert structures[0] == structures[1]
