@@ -118,9 +118,6 @@ def _prepare_environment() -> None:
 
     from absl import flags, logging
 
-    from lidit_jax.hardware.libtpu import prepare_libtpu
-
-    prepare_libtpu()
     # Orbax logs whole tracebacks of errors that it raises too, and that commands report in a line;
     # so does asyncio, for each array of a save that has failed.
     logging.set_verbosity(logging.FATAL)

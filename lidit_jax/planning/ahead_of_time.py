@@ -20,7 +20,6 @@ from lidit_jax.config.schema import Config
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.dropout import sample_keys
 from lidit_jax.errors import LiditError
-from lidit_jax.hardware.libtpu import prepare_libtpu
 from lidit_jax.models.flops import TextStream
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.parallel.mesh import batch_sharding, replicated
@@ -35,7 +34,6 @@ def topology_devices(name: str, slices: int = 1) -> list[jax.Device]:
     Raises:
       LiditError: when libtpu is not installed, or does not know the topology.
     """
-    prepare_libtpu()
     several = {"num_slices": slices} if slices > 1 else {}
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name, **several)
