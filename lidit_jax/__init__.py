@@ -11,10 +11,16 @@ Importing the package loads nothing heavy: `Pipeline` is looked up when it is fi
 
 from typing import TYPE_CHECKING, Any
 
+from lidit_jax.hardware.libtpu import prepare_libtpu
+
 if TYPE_CHECKING:
     from lidit_jax.sampling.pipeline import Pipeline as Pipeline
 
 __all__ = ["Pipeline", "__version__"]
+
+# Here, because libtpu reads its settings when JAX first looks for devices, which any program of
+# the package or of its user may do.
+prepare_libtpu()
 
 
 def __getattr__(name: str) -> Any:

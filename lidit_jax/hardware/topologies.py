@@ -83,7 +83,8 @@ GENERATIONS = {
 }
 _FLAT_SHAPES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 _SMALL_SIDES = ((1, 1, 1), (1, 2, 1), (2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
-_GPUS_A_NODE = (1, 2, 4, 8)
+GPUS_A_NODE = (1, 2, 4, 8)
+"""How many GPUs a node may have."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,7 @@ def parse_topology(text: str, slices: int = 1) -> Topology:
     if generation is None:
         raise LiditError(
             f"--topology={text}: unknown chip {name!r}, know {', '.join(GENERATIONS)} "
-            "(write v5p:4x4x8, the sides of the slice and not its number of cores, or h100:8x4 "
-            "for 4 nodes of 8 GPUs)"
+            "(write v5p:4x4x8, the sides of the slice, or h100:8x4 for 4 nodes of 8 GPUs)"
         )
     try:
         shape = tuple(int(side) for side in sides.split("x"))
@@ -156,7 +156,7 @@ def parse_topology(text: str, slices: int = 1) -> Topology:
         shape = ()
     if generation.is_gpu:
         return _gpu_nodes(text, generation, shape, slices)
-    known = _shapes(generation)
+    known = slice_shapes(generation)
     if tuple(sorted(shape)) not in {tuple(sorted(s)) for s in known}:
         chips = max(math.prod(shape), 1)
         nearest = min(known, key=lambda s: (abs(math.log(math.prod(s) / chips)), max(s)))
@@ -170,15 +170,16 @@ def parse_topology(text: str, slices: int = 1) -> Topology:
 def _gpu_nodes(text: str, generation: Generation, shape: tuple[int, ...], slices: int) -> Topology:
     if slices > 1:
         raise LiditError(f"--slices={slices}: GPUs have nodes: write {generation.name}:8xNODES")
-    if len(shape) != 2 or shape[0] not in _GPUS_A_NODE or shape[1] < 1:
+    if len(shape) != 2 or shape[0] not in GPUS_A_NODE or shape[1] < 1:
         raise LiditError(
             f"--topology={text}: write {generation.name}:GPUSxNODES with "
-            f"{', '.join(map(str, _GPUS_A_NODE))} GPUs a node, such as {generation.name}:8x4"
+            f"{', '.join(map(str, GPUS_A_NODE))} GPUs a node, such as {generation.name}:8x4"
         )
     return Topology(generation, shape)
 
 
-def _shapes(generation: Generation) -> list[tuple[int, ...]]:
+def slice_shapes(generation: Generation) -> list[tuple[int, ...]]:
+    """The sides of every TPU slice of a generation that is built."""
     if generation.axes == 2:
         return list(_FLAT_SHAPES)
     cubes = itertools.combinations_with_replacement(range(4, 29, 4), 3)
@@ -194,7 +195,7 @@ def larger_topologies(topology: Topology) -> list[Topology]:
         shapes = [(gpus, nodes * 2**i) for i in range(1, 8)]
     else:
         by_size: dict[int, tuple[int, ...]] = {}
-        for shape in sorted(_shapes(chip), key=max):
+        for shape in sorted(slice_shapes(chip), key=max):
             by_size.setdefault(math.prod(shape), shape)
         shapes = [by_size[n] for n in sorted(by_size) if n > chips and n & (n - 1) == 0]
     return [Topology(chip, shape, topology.slices) for shape in shapes]

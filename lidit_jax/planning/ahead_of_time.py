@@ -19,7 +19,6 @@ from lidit_jax.checkpoints.state import create_state
 from lidit_jax.config.schema import Config
 from lidit_jax.diffusion import process as processes
 from lidit_jax.errors import LiditError
-from lidit_jax.hardware.libtpu import prepare_libtpu
 from lidit_jax.models.abstract_inputs import abstract_inputs, initialize
 from lidit_jax.models.flops import TextStream
 from lidit_jax.models.lidit import LIDiT
@@ -36,7 +35,6 @@ def topology_devices(name: str, slices: int = 1) -> list[jax.Device]:
     Raises:
       LiditError: when libtpu is not installed, or does not know the topology.
     """
-    prepare_libtpu()
     several = {"num_slices": slices} if slices > 1 else {}
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name, **several)

@@ -26,7 +26,6 @@ import jax.numpy as jnp
 from lidit_jax.attention.tiles import LANES, Tiles, padded
 from lidit_jax.attention.tuned import Shape
 from lidit_jax.errors import LiditError
-from lidit_jax.hardware.libtpu import prepare_libtpu
 
 SMALLEST_SLICE = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"} | {
     "tpu7x": "tpu7x:2x2x1"
@@ -183,7 +182,6 @@ def _compile(request: dict) -> None:
     shown = " ".join(f"--{name}={value}" for name, value in flags.items())
     os.environ["LIBTPU_INIT_ARGS"] = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {shown}"
     os.environ["JAX_PLATFORMS"] = "cpu"
-    prepare_libtpu()
     from jax.sharding import NamedSharding, PartitionSpec
 
     from lidit_jax.config.schema import MeshConfig

@@ -5,7 +5,8 @@
     OUT/lidit_torch.py        the model: `LIDiT.from_pretrained(OUT)`, or a command line
     OUT/pipeline.py           the same for diffusers, with model_index.json
     OUT/encoders/K, OUT/vae   the frozen encoders and the autoencoder, where they are copied
-    OUT/manifest.json         sha256 of every tensor and of every other file
+    OUT/README.md             a model card to fill in, unless there is one
+    OUT/manifest.json         sha256 of every tensor and of every other file but README.md
 
 Parameters are read, permuted and written one at a time.
 """
@@ -13,6 +14,7 @@ Parameters are read, permuted and written one at a time.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from importlib import resources
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from lidit_jax.checkpoints.migrations import FORMAT as DESCRIPTION_FORMAT
+from lidit_jax.checkpoints.model_card import model_card, write_model_card
 from lidit_jax.checkpoints.source import Source, check_shapes
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
@@ -96,6 +99,9 @@ def export_torch(
     }
     _write_json(out / "config.json", config)
     _export_code(out)
+    parameters = sum(math.prod(shape) for shape in source.shapes.values())
+    facts = (source.config, source.metadata, parameters)
+    write_model_card(out, model_card(out.resolve().name, *facts, raw=raw, pytorch=True))
     tensors = _export_weights(source, out, dtype, shard_bytes)
     others = sorted(
         file

@@ -40,6 +40,8 @@ def test_overrides_take_the_type_of_their_field():
             "encoders.layers=(-2, -1)",
             "data.path=2024_01",
             "data.cache_dir=~/a b=c",
+            "training.steps=2e5",
+            "data.train_records=60k",
         ],
     )
     assert config.optimizer.learning_rate == 1.0
@@ -50,9 +52,11 @@ def test_overrides_take_the_type_of_their_field():
     assert config.encoders.layers == (-2, -1)
     assert config.data.path == "2024_01", "text stays text, even where Python reads a number"
     assert config.data.cache_dir == "~/a b=c"
+    assert (config.training.steps, config.data.train_records) == (200_000, 60_000)
 
 
 MISTAKES = {
+    "training.steps=2.5": "config.training.steps=2.5 is float, must be int",
     "model.widht=8": "config.model has no field 'widht': did you mean 'width'?",
     "modle.width=8": "config has no field 'modle': did you mean 'model'?",
     "model.zzz=8": "config.model has no field 'zzz': it has 'attention', 'depth', ",

@@ -32,7 +32,7 @@ def test_slices_multiply_chips_and_gpus_have_none():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("v5p-256", "unknown chip 'v5p-256', know v4, v5e, v5p"),
+        ("v9p:4x4x4", "unknown chip 'v9p', know v4, v5e, v5p"),
         ("v5e:3x5", "no v5e slice has this shape, the nearest is v5e:4x4 with 16 chips"),
         ("v5e:32x16", "the nearest is v5e:16x16 with 256 chips"),
         ("v5p:4x4x5", "the nearest is v5p:4x4x4 with 64 chips"),

