@@ -76,8 +76,7 @@ class ModelConfig:
     mlp_ratio: Positive[int] = 4
     """Width of the backbone's FFN over the model width."""
     position: Literal["conv", "rope", "sincos", "conv+rope", "conv+sincos"] = "conv"
-    """How tokens learn where they are: "conv" is the paper's ResBlock after patchify, "rope" turns
-    queries and keys by their place, "sincos" adds fixed waves; or two of them."""
+    """How tokens learn where they are; "conv" is the paper's ResBlock after patchify."""
     qk_norm: bool = True
     """RMSNorm on queries and keys of self- and cross-attention (paper, 3.4)."""
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
@@ -91,8 +90,7 @@ class ModelConfig:
     scan_unroll: Positive[int] = 1
     """Blocks unrolled in each iteration of the layer scan."""
     attention: Literal["auto", "reference", "splash", "cudnn"] = "auto"
-    """Kernel of the backbone's attentions: "splash" is for TPUs, "cudnn" for GPUs; "auto" takes the
-    best for the devices of the run, as the refiners' few tokens always do."""
+    """Kernel of the backbone's attentions, "auto" by the devices; refiners always use "auto"."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,7 @@ class VAEConfig:
     reconstruction: Literal["l1", "l2"] = "l1"
     """Distance of reconstruction and image: absolute or squared error."""
     gradient_weight: NotNegative[float] = 0.0
-    """Weight of an L1 distance of image gradients at full, half and quarter size (ours): it asks
-    for sharp edges without a perceptual network."""
+    """Weight of an L1 distance of image gradients at three sizes, for sharp edges (ours)."""
     kl_weight: NotNegative[float] = 1e-4
     """Weight of the KL term, as a mean over latent values, beside the reconstruction loss."""
 
@@ -154,8 +151,7 @@ class DiffusionConfig:
     zero_terminal_snr: bool = False
     """Make the last DDPM step noise alone, as sampling starts from; needs "v" or "x0"."""
     weighting: Literal["", "min_snr", "sigma_sqrt", "cosmap"] = ""
-    """How much a time counts in the loss: "" all the same; "sigma_sqrt" and "cosmap" (Stable
-    Diffusion 3) are for "flow" only."""
+    """How much a time counts in the loss; "sigma_sqrt" and "cosmap" are for "flow" only."""
     snr_gamma: float = 5.0
     """Largest weight of an error in the image under "min_snr"."""
     time_sampling: Literal["uniform", "logit_normal", "mode"] = "logit_normal"
@@ -169,8 +165,7 @@ class DiffusionConfig:
     shift: float = 1.0
     """Resolution shift of flow times: t' = s*t / (1 + (s-1)*t)."""
     resolution_shift: bool = False
-    """Sample images of another size than `data.image_size` with a shift in proportion to the
-    square root of their pixels (Stable Diffusion 3, eq. 23)."""
+    """Shift times of images of another size than `data.image_size` (Stable Diffusion 3, eq. 23)."""
     caption_dropout: Share = 0.1
     """Share of samples trained with the empty prompt's features, for guidance (ours)."""
 
@@ -190,8 +185,7 @@ class DataConfig:
     distinct_captions: NotNegative[int] = 0
     """Captions that the scenes share, so that fewer need encoding; 0 gives each scene its own."""
     scene_shares: tuple[float, ...] = ()
-    """Shares of the tasks in the training scenes, in the order of
-    `lidit_jax.data.scenes.sampling.MIXTURE`; empty for its shares."""
+    """Shares of the tasks in `lidit_jax.data.scenes.sampling.MIXTURE`; empty for its own."""
     validation_records: Positive[int] = 512
     """Held-out scenes for the validation loss."""
     language: Literal["en", "zh", "both"] = "en"
@@ -211,8 +205,7 @@ class OptimizerConfig:
     """The paper gives only the learning rate; the rest is ours."""
 
     name: Literal["adamw", "adafactor", "muon"] = "adamw"
-    """ "adafactor" keeps second moments as rows and columns; "muon" is for matrices, with AdamW for
-    the rest."""
+    """See `lidit_jax.training.optimizers`; "muon" updates matrices, and AdamW the rest."""
     learning_rate: Positive[float] = 1e-4
     schedule: Literal["constant", "cosine", "warmup_stable_decay"] = "constant"
     """After the warm-up: "cosine" falls to zero at the last step, "warmup_stable_decay" stays, then
@@ -316,8 +309,7 @@ class SamplingConfig:
     eta: float = 0.0
     """Share of fresh noise in "ddim"."""
     cache_interval: Positive[int] = 1
-    """Evaluations of the network from one computed in full to the next; those between reuse most of
-    it and cost a fraction. 1 computes every one in full."""
+    """Evaluations from one computed in full to the next; those between reuse most of it."""
     guidance: NotNegative[float] = 5.0
     """Guidance scale; 1 switches it off and halves the work."""
     guidance_method: Literal["cfg", "cfg_zero", "apg"] = "cfg"
