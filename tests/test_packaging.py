@@ -1,5 +1,7 @@
-"""The wheel, installed far from the checkout, holds all that a user needs to make an image."""
+"""What is declared is what is imported, and the wheel alone is enough to make an image."""
 
+import ast
+import functools
 import re
 import shutil
 import subprocess
@@ -7,13 +9,82 @@ import sys
 import sysconfig
 import tomllib
 import zipfile
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 
 from lidit_jax.encoders.sources import PACKAGED
+
+NEVER_IMPORTED = {
+    "gcsfs": "fsspec finds it by the scheme gs://",
+    "s3fs": "fsspec finds it by the scheme s3://",
+}
+"""Requirements that no line of the package imports, and why they are needed."""
+
+
+def imported_packages(package: Path) -> dict[str, str]:
+    """Top-level names that a package imports from others, lazily or not, and one place of each."""
+    found = {}
+    for file in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [str(node.module)]
+            for name in (name.partition(".")[0] for name in names):
+                if name not in (*sys.stdlib_module_names, package.name):
+                    found.setdefault(name, f"{file.relative_to(package)}:{node.lineno}")
+    return found
+
+
+def declared(project: dict) -> set[str]:
+    """What pip installs for the package and for its extras; the tests' own needs are not its."""
+    extras = project["optional-dependencies"]
+    lines = project["dependencies"] + [
+        line for name, lines in extras.items() if name != "test" for line in lines
+    ]
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+@functools.cache
+def installed() -> Mapping[str, list[str]]:
+    """The distributions that bring an importable name; several share a namespace."""
+    return metadata.packages_distributions()
+
+
+def distributions(name: str) -> set[str]:
+    """Names of requirements, one of which brings an importable name."""
+    return {canonicalize_name(dist) for dist in installed().get(name, [name])}
+
+
+def test_every_import_is_declared_and_every_requirement_is_imported(repository):
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    known, found = declared(project), imported_packages(repository / "lidit_jax")
+    undeclared = [f"{name} ({at})" for name, at in found.items() if not distributions(name) & known]
+    assert undeclared == [], "add them to the dependencies in pyproject.toml"
+    imported = {dist for name in found for dist in distributions(name)}
+    assert known - imported == set(NEVER_IMPORTED), "nothing imports these requirements"
+
+
+def test_an_import_in_a_function_counts_and_the_standard_library_does_not(tmp_path):
+    package = tmp_path / "mine"
+    package.mkdir()
+    (package / "a.py").write_text(
+        "import os, mine.b\ndef f():\n    from one.two import three\n    from . import b\n"
+    )
+    assert imported_packages(package) == {"one": "a.py:3"}
+    requirements = {
+        "dependencies": ["One_Two>=1", "jax"],
+        "optional-dependencies": {"tpu": ["jax[tpu]"], "test": ["pytest"]},
+    }
+    assert declared(requirements) == {"one-two", "jax"}
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from lidit_jax.encoders import sources
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware import cuda
+from lidit_jax.hardware.topologies import GIB
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import PACKAGED, cache_dir
 
@@ -29,9 +30,8 @@ _ATTENTION = {
 }
 _CUDNN_TOLERANCE = 0.05
 """Of outputs and gradients in bfloat16, which keeps 8 bits."""
-_GIB = 2**30
-_MIN_MEMORY = 4 * _GIB
-_MIN_DISK = 2 * _GIB
+_MIN_MEMORY = 4 * GIB
+_MIN_DISK = 2 * GIB
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _devices() -> Iterator[Finding]:
     value = f"{len(devices)} x {devices[0].device_kind} ({kind})"
     memory = (devices[0].memory_stats() or {}).get("bytes_limit") if kind != "cpu" else None
     if memory:
-        value += f", {memory / _GIB:.0f} GiB each"
+        value += f", {memory / GIB:.0f} GiB each"
     driver = cuda.driver_version()
     if kind == "cpu" and driver:
         yield Finding(
@@ -181,7 +181,7 @@ def _cuda(driver: str) -> Iterator[Finding]:
 def _memory() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     size = _memory_bytes()
-    value = f"{cores} cores, {size / _GIB:.1f} GiB of memory"
+    value = f"{cores} cores, {size / GIB:.1f} GiB of memory"
     if size < _MIN_MEMORY:
         return Finding("host", "warning", value, "the packaged encoders need about 4 GiB")
     return Finding("host", "ok", value)
@@ -223,7 +223,7 @@ def _cache() -> Finding:
             free = shutil.disk_usage(folder).free
     except LiditError as error:
         return Finding("cache", "missing", str(error).partition(": ")[2], remedy)
-    value = f"{folder}, {free / _GIB:.1f} GiB free"
+    value = f"{folder}, {free / GIB:.1f} GiB free"
     if free < _MIN_DISK:
         return Finding("cache", "warning", value, f"about 2 GiB are needed: {remedy}")
     return Finding("cache", "ok", value)

@@ -15,17 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lidit_jax.config.prompt_format import INSTRUCTION
-from lidit_jax.config.values import (
-    ComputeType,
-    Decay,
-    NotNegativeFloat,
-    NotNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Seed,
-    Share,
-    Space,
-)
+from lidit_jax.config.values import ComputeType, Decay, NotNegative, Positive, Seed, Share, Space
 
 
 @dataclass(frozen=True)
@@ -43,7 +33,7 @@ class EncoderConfig:
     """Text before every prompt (paper, 3.1). Empty: the "no instruction" ablation."""
     system_prompt: str = ""
     """First line of the layout in the paper's figures 4 and 5, which never give its content."""
-    max_prompt_tokens: PositiveInt = 256
+    max_prompt_tokens: Positive[int] = 256
     """Longest prompt, in tokens, a stream (ours). Training truncates, sampling refuses."""
 
 
@@ -51,15 +41,15 @@ class EncoderConfig:
 class RefinerConfig:
     """The linguistic token refiners and the collaborative refiner (paper, 3.2 and 3.3)."""
 
-    blocks: NotNegativeInt = 2
+    blocks: NotNegative[int] = 2
     """Blocks of each linguistic refiner; 2 in the paper, 0 gives the projected raw features."""
     causal: bool = False
     """Keep a causal mask in the refiner: the ablation of table 3."""
     gate: bool = True
     """Zero-initialised adaptive gates; False is the "no gate" row of table 5."""
-    collaborative_blocks: NotNegativeInt = 1
+    collaborative_blocks: NotNegative[int] = 1
     """Blocks of the collaborative refiner; 1 in the paper, 0 is "concat only" of table 6."""
-    mlp_ratio: PositiveInt = 4
+    mlp_ratio: Positive[int] = 4
     """Width of the FFNs over the refiner's width (ours)."""
     feature_norm: Literal["rms", "none"] = "rms"
     """Per-token norm of the LLM features before projection (ours)."""
@@ -75,15 +65,15 @@ class RefinerConfig:
 class ModelConfig:
     """The LI-DiT backbone (paper, 3.4, table 7)."""
 
-    width: PositiveInt = 1152
+    width: Positive[int] = 1152
     """Width D of every token in backbone and refiners."""
-    depth: PositiveInt = 28
+    depth: Positive[int] = 28
     """Transformer blocks L of the backbone."""
-    heads: PositiveInt = 16
+    heads: Positive[int] = 16
     """Attention heads H; the head width K is width / heads."""
-    patch: PositiveInt = 2
+    patch: Positive[int] = 2
     """Side of a patch, in latent pixels."""
-    mlp_ratio: PositiveInt = 4
+    mlp_ratio: Positive[int] = 4
     """Width of the backbone's FFN over the model width."""
     position: Literal["conv", "rope", "sincos", "conv+rope", "conv+sincos"] = "conv"
     """How tokens learn where they are: "conv" is the paper's ResBlock after patchify, "rope" turns
@@ -100,11 +90,10 @@ class ModelConfig:
     all but the products of weights and the attentions; "branches", all but the attentions and what
     each branch gives; "attention", all but the attentions; "offload", as "full", with the inputs of
     the backbone's blocks moved to the host's memory meanwhile."""
-    scan_unroll: PositiveInt = 1
+    scan_unroll: Positive[int] = 1
     """Blocks unrolled in each iteration of the layer scan."""
     attention: Literal["auto", "reference", "splash", "cudnn"] = "auto"
-    """Kernel of the backbone's attentions: "splash" is for TPUs, "cudnn" for GPUs; "auto" takes the
-    best for the devices of the run, as the refiners' few tokens always do."""
+    """Kernel of the backbone's attentions, "auto" by the devices; refiners always use "auto"."""
 
 
 @dataclass(frozen=True)
@@ -114,36 +103,35 @@ class VAEConfig:
     source: str = "pixels"
     """ "pixels" for none at all, the folder of an exported one, or a folder or hub id in diffusers'
     layout (an AutoencoderKL, an AutoencoderTiny, or a pipeline)."""
-    tile: NotNegativeInt = 0
+    tile: NotNegative[int] = 0
     """Side, in pixels, of the overlapping tiles that large images are decoded in; 0 for none."""
     dtype: ComputeType = "float32"
     """Compute type of training and decoding. Latents to keep are always encoded in float32."""
     architecture: Literal["patch", "kl"] = "patch"
     """What training builds: "patch" is small, for CPUs, "kl" Stable Diffusion's AutoencoderKL.
     This field and those below describe an autoencoder to train; a loaded one brings its own."""
-    channels: PositiveInt = 16
+    channels: Positive[int] = 16
     """Latent channels C (paper: 16)."""
-    downsample: PositiveInt = 8
+    downsample: Positive[int] = 8
     """Image pixels a latent pixel, along each side (paper: 8)."""
-    patch: PositiveInt = 4
+    patch: Positive[int] = 4
     """Part of the downsampling done at once, by space-to-depth; the rest by strided stages.
     Architecture "patch" only."""
-    width: PositiveInt = 64
+    width: Positive[int] = 64
     """Channels of the first stage. "patch" doubles them at each strided stage."""
-    blocks: PositiveInt = 2
+    blocks: Positive[int] = 2
     """Residual blocks a stage."""
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
     """Architecture "kl": channels of each stage over `width`; all stages but the last halve."""
-    norm_groups: PositiveInt = 32
+    norm_groups: Positive[int] = 32
     """Architecture "kl": groups of its GroupNorms."""
     attention: bool = True
     """Architecture "kl": self-attention at the lowest resolution."""
     reconstruction: Literal["l1", "l2"] = "l1"
     """Distance of reconstruction and image: absolute or squared error."""
-    gradient_weight: NotNegativeFloat = 0.0
-    """Weight of an L1 distance of image gradients at full, half and quarter size (ours): it asks
-    for sharp edges without a perceptual network."""
-    kl_weight: NotNegativeFloat = 1e-4
+    gradient_weight: NotNegative[float] = 0.0
+    """Weight of an L1 distance of image gradients at three sizes, for sharp edges (ours)."""
+    kl_weight: NotNegative[float] = 1e-4
     """Weight of the KL term, as a mean over latent values, beside the reconstruction loss."""
 
 
@@ -157,7 +145,7 @@ class DiffusionConfig:
     """What the network predicts; under "flow", "velocity" or "x0", and "velocity" only there."""
     loss: Literal["", Space] = ""
     """Space in which the error is measured; empty: the prediction's own space."""
-    timesteps: PositiveInt = 1000
+    timesteps: Positive[int] = 1000
     """DDPM steps T (ours)."""
     schedule: Literal["linear", "scaled_linear", "cosine"] = "linear"
     """DDPM noise schedule (ours; the paper names none)."""
@@ -166,8 +154,7 @@ class DiffusionConfig:
     zero_terminal_snr: bool = False
     """Make the last DDPM step noise alone, as sampling starts from; needs "v" or "x0"."""
     weighting: Literal["", "min_snr", "sigma_sqrt", "cosmap"] = ""
-    """How much a time counts in the loss: "" all the same; "sigma_sqrt" and "cosmap" (Stable
-    Diffusion 3) are for "flow" only."""
+    """How much a time counts in the loss; "sigma_sqrt" and "cosmap" are for "flow" only."""
     snr_gamma: float = 5.0
     """Largest weight of an error in the image under "min_snr"."""
     time_sampling: Literal["uniform", "logit_normal", "mode"] = "logit_normal"
@@ -181,8 +168,7 @@ class DiffusionConfig:
     shift: float = 1.0
     """Resolution shift of flow times: t' = s*t / (1 + (s-1)*t)."""
     resolution_shift: bool = False
-    """Sample images of another size than `data.image_size` with a shift in proportion to the
-    square root of their pixels (Stable Diffusion 3, eq. 23)."""
+    """Shift times of images of another size than `data.image_size` (Stable Diffusion 3, eq. 23)."""
     caption_dropout: Share = 0.1
     """Share of samples trained with the empty prompt's features, for guidance (ours)."""
 
@@ -195,23 +181,22 @@ class DataConfig:
     """ "scenes" (procedural, with known truth) or "folder" (a directory of captioned images)."""
     path: str = ""
     """Folder of images with captions, for source "folder"."""
-    image_size: PositiveInt = 64
+    image_size: Positive[int] = 64
     """Side of the square training images, in pixels."""
-    train_records: PositiveInt = 50_000
+    train_records: Positive[int] = 50_000
     """Scenes generated for training."""
-    distinct_captions: NotNegativeInt = 0
+    distinct_captions: NotNegative[int] = 0
     """Captions that the scenes share, so that fewer need encoding; 0 gives each scene its own."""
     scene_shares: tuple[float, ...] = ()
-    """Shares of the tasks in the training scenes, in the order of
-    `lidit_jax.data.scenes.sampling.MIXTURE`; empty for its shares."""
-    validation_records: PositiveInt = 512
+    """Shares of the tasks in `lidit_jax.data.scenes.sampling.MIXTURE`; empty for its own."""
+    validation_records: Positive[int] = 512
     """Held-out scenes for the validation loss."""
     language: Literal["en", "zh", "both"] = "en"
     """Captions of the scenes."""
     text_features: Literal["cached", "online"] = "cached"
     """When the frozen encoders read the captions: "cached", all of them before training; "online",
     during training, whenever a caption is used."""
-    encode_steps: PositiveInt = 1
+    encode_steps: Positive[int] = 1
     """Steps whose captions are encoded in one call, "online". A large encoder that is split over
     devices then gathers its weights that much less often."""
     latent_statistics: Literal["keep", "recompute"] = "keep"
@@ -226,25 +211,24 @@ class OptimizerConfig:
     """The paper gives only the learning rate; the rest is ours."""
 
     name: Literal["adamw", "adafactor", "muon"] = "adamw"
-    """ "adafactor" keeps second moments as rows and columns; "muon" is for matrices, with AdamW for
-    the rest."""
-    learning_rate: PositiveFloat = 1e-4
+    """See `lidit_jax.training.optimizers`; "muon" updates matrices, and AdamW the rest."""
+    learning_rate: Positive[float] = 1e-4
     schedule: Literal["constant", "cosine", "warmup_stable_decay"] = "constant"
     """After the warm-up: "cosine" falls to zero at the last step, "warmup_stable_decay" stays, then
     falls linearly to zero over the last `decay_steps`."""
-    warmup_steps: NotNegativeInt = 1000
-    decay_steps: NotNegativeInt = 0
+    warmup_steps: NotNegative[int] = 1000
+    decay_steps: NotNegative[int] = 0
     """Length of the decay of "warmup_stable_decay"."""
     beta1: Decay = 0.9
     beta2: Decay = 0.999
-    weight_decay: NotNegativeFloat = 0.0
+    weight_decay: NotNegative[float] = 0.0
     """Of kernels only, not of biases, scales of norms, modulations and gates. Times the learning
     rate; under "adafactor" the share of a weight that each step takes away, whatever the rate."""
-    clip_norm: PositiveFloat = 1.0
+    clip_norm: Positive[float] = 1.0
     """Global gradient norm above which gradients are scaled down."""
     momentum_dtype: ComputeType = "float32"
     """Type of the first moments; bfloat16 halves their memory."""
-    skip_spikes: NotNegativeFloat = 0.0
+    skip_spikes: NotNegative[float] = 0.0
     """Leave out updates whose gradient norm is this many times its running mean; 0 for none."""
 
 
@@ -254,24 +238,24 @@ class TrainingConfig:
 
     task: Literal["lidit", "vae"] = "lidit"
     """ "lidit" trains the text-to-image model, "vae" the autoencoder that it can use."""
-    steps: PositiveInt = 500_000
-    batch_size: PositiveInt = 2048
-    accumulation: PositiveInt = 1
+    steps: Positive[int] = 500_000
+    batch_size: Positive[int] = 2048
+    accumulation: Positive[int] = 1
     """Equal parts in which a batch is worked off, one after the other, to save memory."""
     matmul: Literal["", "int8", "fp8"] = ""
     """Matrix products of the backbone's blocks, forward and backward: "" in `model.dtype`, or
     quantised to "int8" or "fp8" (e4m3, gradients e5m2). Validation and sampling stay exact."""
     ema_decay: Decay = 0.9999
     """Decay of the averaged weights that sampling uses (ours)."""
-    log_every: PositiveInt = 50
-    eval_every: PositiveInt = 1000
+    log_every: Positive[int] = 50
+    eval_every: Positive[int] = 1000
     """Steps between validation losses (raw and averaged weights)."""
-    image_every: PositiveInt = 1000
+    image_every: Positive[int] = 1000
     """Steps between grids of the fixed prompts."""
-    checkpoint_every: PositiveInt = 1000
-    keep_checkpoints: PositiveInt = 3
+    checkpoint_every: Positive[int] = 1000
+    keep_checkpoints: Positive[int] = 3
     """Newest checkpoints to keep."""
-    keep_every: NotNegativeInt = 0
+    keep_every: NotNegative[int] = 0
     """Also keep, for ever, each checkpoint whose step is a multiple of this; 0 for none."""
     keep_best: bool = False
     """Also keep the best checkpoint so far, by `best_by`."""
@@ -280,12 +264,12 @@ class TrainingConfig:
     local_checkpoints: str = ""
     """Folder on each host's own disk, or in its memory, where it also saves its shards, to go on
     from after a crash; "" for none. The workdir's checkpoints stay as they are."""
-    local_every: PositiveInt = 100
+    local_every: Positive[int] = 100
     """Steps between those local saves."""
-    score_every: NotNegativeInt = 0
+    score_every: NotNegative[int] = 0
     """Steps between scores of the averaged weights on scenes, like those of `lidit eval scenes`; 0
     for never. Only with a `data.source` that has a truth to compare with: "scenes"."""
-    score_prompts: PositiveInt = 8
+    score_prompts: Positive[int] = 8
     """Prompts of each of the eight tasks behind a score."""
     init_from: str = ""
     """Workdir, checkpoint or exported folder whose averaged weights start this run: the stage
@@ -294,17 +278,17 @@ class TrainingConfig:
     init_optimizer: bool = False
     """Also take over raw weights and the optimizer's moments; `init_from` is then a workdir of the
     same model and optimizer. The learning rate's schedule starts anew."""
-    stop_after_skipped: PositiveInt = 10
+    stop_after_skipped: Positive[int] = 10
     """Updates in a row that may be left out because they were not finite, before the run stops."""
-    watchdog_minutes: NotNegativeFloat = 0.0
+    watchdog_minutes: NotNegative[float] = 0.0
     """Dump the stacks of all threads when a step takes longer; 0 for never."""
-    barrier_minutes: NotNegativeFloat = 0.0
+    barrier_minutes: NotNegative[float] = 0.0
     """Stop when another process is this much later at the start of the steps, or at the end of the
     run; 0 waits without asking."""
-    profile_from: NotNegativeInt = 0
+    profile_from: NotNegative[int] = 0
     """Trace steps from this one on into `profile/` of the workdir; 0 for none. A file `profile-now`
     in the workdir, or SIGUSR1, asks for it at any time."""
-    profile_steps: PositiveInt = 5
+    profile_steps: Positive[int] = 5
     """Steps of a trace."""
     tracker: Literal["", "wandb", "trackio"] = ""
     """Also send the metrics to "wandb" or "trackio", where that is installed."""
@@ -325,17 +309,16 @@ class SamplingConfig:
         "ddpm", "ddim", "euler", "euler_ancestral", "heun", "dpm++2m", "dpm++2m_sde", "unipc"
     ] = "ddim"
     """How a step is taken (`lidit_jax.diffusion.samplers`); "ddim" and "ddpm" are for DDPM only."""
-    steps: PositiveInt = 50
+    steps: Positive[int] = 50
     spacing: Literal["trailing", "linspace", "leading", "karras"] = "trailing"
     """Times that are visited (`lidit_jax.diffusion.spacing`); "leading" is for DDPM only."""
     shift: float = 0.0
     """Shift of flow times in sampling; 0 for that of training."""
     eta: float = 0.0
     """Share of fresh noise in "ddim"."""
-    cache_interval: PositiveInt = 1
-    """Evaluations of the network from one computed in full to the next; those between reuse most of
-    it and cost a fraction. 1 computes every one in full."""
-    guidance: NotNegativeFloat = 5.0
+    cache_interval: Positive[int] = 1
+    """Evaluations from one computed in full to the next; those between reuse most of it."""
+    guidance: NotNegative[float] = 5.0
     """Guidance scale; 1 switches it off and halves the work."""
     guidance_method: Literal["cfg", "cfg_zero", "apg"] = "cfg"
     """How two predictions become one (`lidit_jax.diffusion.guidance`); "cfg_zero" is for "flow"."""

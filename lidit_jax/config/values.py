@@ -12,7 +12,7 @@ import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Range:
     """Completes "config.field=value: "."""
 
 
-_POSITIVE = Range(lambda value: 0 < value < math.inf, "must be greater than 0, and finite")
-_NOT_NEGATIVE = Range(lambda value: 0 <= value < math.inf, "must be 0 or greater, and finite")
-
-PositiveInt = Annotated[int, _POSITIVE]
-PositiveFloat = Annotated[float, _POSITIVE]
-NotNegativeInt = Annotated[int, _NOT_NEGATIVE]
-NotNegativeFloat = Annotated[float, _NOT_NEGATIVE]
+Number = TypeVar("Number", int, float)
+Positive = Annotated[
+    Number, Range(lambda value: 0 < value < math.inf, "must be greater than 0, and finite")
+]
+NotNegative = Annotated[
+    Number, Range(lambda value: 0 <= value < math.inf, "must be 0 or greater, and finite")
+]
 Decay = Annotated[float, Range(lambda v: 0 <= v < 1, "must be at least 0 and less than 1")]
 """Of a running mean."""
 Share = Annotated[float, Range(lambda v: 0 <= v <= 1, "must be from 0 to 1")]

@@ -99,18 +99,6 @@ class Process(ABC):
             self.prediction, x0, noise, *self._scales_like(x0, t)
         )
 
-    def to_x0_epsilon(self, prediction: Images, x_t: Images, t: Times) -> tuple[Images, Images]:
-        """The image and the noise that a prediction stands for; at every time a sampler visits.
-
-        An x0-prediction at a time without any noise (flow, t=0) says nothing about epsilon: there
-        the second result is not finite.
-        """
-        scales = self._scales_like(x_t, t)
-        return (
-            parameterization.to_x0(self.prediction, prediction, x_t, *scales),
-            parameterization.to_epsilon(self.prediction, prediction, x_t, *scales),
-        )
-
     def convert(self, prediction: Images, x_t: Images, t: Times, space: str) -> Images:
         """The prediction expressed in another of the process's spaces."""
         scales = self._scales_like(x_t, t)

@@ -85,18 +85,17 @@ class _Kind(NamedTuple):
     table: Callable[[Process, Grid, float], SolverTable]
     fractional: bool = False
     early_stop: bool = False
-    stochastic: bool = False
     processes: tuple[str, ...] = ("ddpm", "flow")
 
 
 _KINDS = {
-    "ddpm": _Kind(lambda _, g, eta: solvers.first_order(g, 1.0), False, False, True, ("ddpm",)),
+    "ddpm": _Kind(lambda _, g, eta: solvers.first_order(g, 1.0), processes=("ddpm",)),
     "ddim": _Kind(lambda _, g, eta: solvers.first_order(g, eta), processes=("ddpm",)),
     "euler": _Kind(lambda _, g, eta: solvers.first_order(g), fractional=True),
-    "euler_ancestral": _Kind(lambda _, g, eta: solvers.first_order(g, 1.0), True, False, True),
+    "euler_ancestral": _Kind(lambda _, g, eta: solvers.first_order(g, 1.0), fractional=True),
     "heun": _Kind(lambda p, g, eta: solvers.heun(g, p.name == "flow"), fractional=True),
     "dpm++2m": _Kind(lambda _, g, eta: solvers.dpm_solver(g), early_stop=True),
-    "dpm++2m_sde": _Kind(lambda _, g, eta: solvers.dpm_solver(g, True), False, True, True),
+    "dpm++2m_sde": _Kind(lambda _, g, eta: solvers.dpm_solver(g, True), early_stop=True),
     "unipc": _Kind(lambda _, g, eta: solvers.unipc(g), early_stop=True),
 }
 
@@ -139,11 +138,6 @@ def plan(process: Process, sampler: Sampler) -> tuple[Grid, SolverTable]:
     skipped = sampler.steps - max(int(sampler.steps * sampler.strength), 1)
     times = Grid(*(values[skipped:] for values in times))
     return times, kind.table(process, times, sampler.eta)
-
-
-def is_stochastic(sampler: Sampler) -> bool:
-    """Whether the sampler draws fresh noise on the way."""
-    return _KINDS[sampler.name].stochastic or sampler.eta > 0
 
 
 class _Stage(NamedTuple):

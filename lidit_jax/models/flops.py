@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lidit_jax.config.schema import ModelConfig
-
-_TIME_FREQUENCIES = 256
+from lidit_jax.models.layers import TimeEmbedder
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def forward_flops(
     # An image token: self-attention 4 d^2, cross-attention's query and output 2, FFN 2 x ratio.
     block = (6 + 2 * ratio) * d**2 * N + 2 * d**2 * context + 9 * d**2
     patch = model.patch**2 * channels
-    rest = 2 * patch * d * N + _TIME_FREQUENCIES * d + d**2 + 2 * d**2
+    rest = 2 * patch * d * N + TimeEmbedder.frequencies * d + d**2 + 2 * d**2
     if "conv" in model.position:
         rest += 2 * 9 * d**2 * N
     refiners = sum(_refiner_macs(model, stream, streams) for stream in streams)
@@ -84,7 +83,7 @@ def _refiner_macs(model: ModelConfig, stream: TextStream, streams: Sequence[Text
     linguistic += 2 * d**2 if refiner.gate else 0
     count = stream.width * d * S + stream.width * d + d**2 + refiner.blocks * linguistic
     if refiner.own_time_embedder:
-        count += _TIME_FREQUENCIES * d + d**2
+        count += TimeEmbedder.frequencies * d + d**2
     if others:
         collaborative = (2 + 2 * refiner.mlp_ratio) * d**2 * S + 2 * d**2 * others
         collaborative += 2 * S * others * d + 6 * d**2

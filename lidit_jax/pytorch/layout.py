@@ -119,24 +119,6 @@ def from_torch(path: str, array: np.ndarray, config: ModelConfig) -> np.ndarray:
     return array
 
 
-def torch_state(params: dict, config: ModelConfig) -> dict[str, np.ndarray]:
-    """All of them at once, float32: the `state_dict` of `LIDiTTransformer` as NumPy arrays.
-
-    Args:
-      params: unboxed JAX parameters, or their gradients.
-      config: of the model.
-    """
-    import flax.traverse_util
-
-    state = {}
-    for path, leaf in flax.traverse_util.flatten_dict(params, sep="/").items():
-        array = np.asarray(leaf, np.float32)
-        names = torch_names(path, array.shape)
-        for name, layer in zip(names, torch_layers(path, array), strict=True):
-            state[name] = np.ascontiguousarray(to_torch(path, layer, config))
-    return state
-
-
 def _name(module: str) -> str:
     head, _, rest = module.partition("/")
     if head == "collaborative_refiner":

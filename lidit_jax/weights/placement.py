@@ -12,7 +12,6 @@ from lidit_jax.weights.mapped_tensors import MappedTensor
 from lidit_jax.weights.tables import Rule
 
 _SHOWN = 5
-_PROBLEMS = ("missing", "unexpected", "given twice", "of the wrong type", "of the wrong shape")
 # Axes of a checkpoint's tensor in the order of ours. PyTorch keeps a linear map as [out, in] and a
 # convolution as [out, in, height, width].
 _AXES = {"transpose": (1, 0), "conv": (2, 3, 1, 0)}

@@ -76,7 +76,8 @@ def test_zero_terminal_snr_ends_in_noise_alone_and_keeps_the_start(schedule):
     np.testing.assert_allclose(rescaled.scales(ends)[0][:2], plain.scales(ends)[0][:2], rtol=1e-6)
     last = jnp.full(16, 999)
     np.testing.assert_array_equal(rescaled.add_noise(X0, NOISE, last), NOISE)
-    image, epsilon = rescaled.to_x0_epsilon(rescaled.target(X0, NOISE, last), NOISE, last)
+    target = rescaled.target(X0, NOISE, last)
+    image, epsilon = (rescaled.convert(target, NOISE, last, s) for s in ("x0", "epsilon"))
     np.testing.assert_array_equal(image, X0)
     np.testing.assert_array_equal(epsilon, NOISE)
 

@@ -6,6 +6,7 @@ float32. They were at most 2e-5 when this was written; most of that are the floa
 time's sinusoids, for the refined tokens alone it was 8e-6 and for pooled vectors 3e-7.
 """
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,7 @@ from lidit_jax.config.schema import DiffusionConfig, RefinerConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.models import LIDiT
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
-from lidit_jax.pytorch.layout import torch_state
+from lidit_jax.pytorch import layout
 from lidit_jax.pytorch.model import LIDiTTransformer
 
 from ..quick import random_parameters
@@ -41,6 +42,21 @@ SWITCHES = {
         "refiner": RefinerConfig(feature_norm="none", pool_raw=True, own_time_embedder=True)
     },
 }
+
+
+def torch_state(params, config) -> dict[str, np.ndarray]:
+    """Parameters, or their gradients, by the names of PyTorch's `state_dict`; float32."""
+    state = {}
+    for path, leaf in flax.traverse_util.flatten_dict(params, sep="/").items():
+        array = np.asarray(leaf, np.float32)
+        layers = zip(
+            layout.torch_names(path, array.shape), layout.torch_layers(path, array), strict=True
+        )
+        state |= {
+            name: np.ascontiguousarray(layout.to_torch(path, layer, config))
+            for name, layer in layers
+        }
+    return state
 
 
 def both(config, inputs):

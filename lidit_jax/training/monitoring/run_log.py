@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from lidit_jax.config.schema import Config
 from lidit_jax.evaluation.images import captioned_grid
 from lidit_jax.hardware.devices import peak_flops
+from lidit_jax.hardware.topologies import GIB
 from lidit_jax.io.console import WholeWordConsole
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import bar_on
@@ -24,8 +25,6 @@ from lidit_jax.training.monitoring.goodput import Goodput
 from lidit_jax.training.monitoring.metric_files import MetricFiles
 from lidit_jax.training.monitoring.report import write_report
 from lidit_jax.training.monitoring.tracker import Tracker, check_installed
-
-_GIB = 2**30
 
 
 class RunLog:
@@ -201,7 +200,7 @@ def _device_memory() -> dict[str, float]:
     """The largest use of this process's devices so far, where they tell."""
     used = [(device.memory_stats() or {}) for device in jax.local_devices()]
     peaks = [stats["peak_bytes_in_use"] for stats in used if "peak_bytes_in_use" in stats]
-    return {"device_memory_gib": max(peaks) / _GIB} if peaks else {}
+    return {"device_memory_gib": max(peaks) / GIB} if peaks else {}
 
 
 def _duration(seconds: float) -> str:
