@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ class Contents:
     records: int
     fingerprint: str
     """The same for the same records, whatever their order and wherever they lie."""
-    digests: UInt64[np.ndarray, "n 2"] | None = None
+    digests: UInt64[np.ndarray, "n 2"] | None = field(default=None, compare=False, repr=False)
     """Of name and content of each record, sorted; None where records have no names."""
 
     @classmethod

@@ -13,6 +13,7 @@ from jaxtyping import UInt8, UInt64
 from PIL import Image, ImageOps
 
 from lidit_jax.config.schema import Config
+from lidit_jax.data.digests import file_digest, short_digest
 from lidit_jax.data.scenes.render import check_size
 from lidit_jax.data.source import ImageSource, SourceKind, Subset
 from lidit_jax.errors import LiditError
@@ -21,8 +22,6 @@ from lidit_jax.io.paths import local_path
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CAPTIONS = "captions.jsonl"
 _VALIDATION_STRIDE = 20
-_END = 2**14
-"""Bytes of a file's beginning and of its end that tell it from others of the same size."""
 
 
 class FolderSource:
@@ -95,8 +94,7 @@ class FolderSource:
     def digests(self) -> UInt64[np.ndarray, "n 2"]:
         """Of each record, a digest of the picture's name and one of the picture and its caption.
 
-        Times and the folder's own name do not count, so a copy has the same. Of large pictures the
-        size, the beginning and the end are read.
+        The folder's own name does not count, so a copy has the same.
         """
         pictures: dict[Path, bytes] = {}
         lines: dict[Path, int] = {}
@@ -105,9 +103,11 @@ class FolderSource:
             # A picture may have several lines: they differ by their number.
             lines[file] = lines.get(file, 0) + 1
             if file not in pictures:
-                pictures[file] = _picture_digest(file)
+                pictures[file] = file_digest(file)
             name = f"{file.relative_to(self.path).as_posix()}:{lines[file]}"
-            rows.append((_digest(name.encode()), _digest(pictures[file], caption.encode())))
+            rows.append(
+                (short_digest(name.encode()), short_digest(pictures[file], caption.encode()))
+            )
         whole = b"".join(name + content for name, content in rows)
         return np.frombuffer(whole, "<u8").reshape(-1, 2)
 
@@ -156,22 +156,6 @@ def load_square(file: Path, size: int) -> UInt8[np.ndarray, "H W 3"]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable(file, error) from error
     return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
-
-
-def _picture_digest(file: Path) -> bytes:
-    size = file.stat().st_size
-    with file.open("rb") as picture:
-        beginning = picture.read(_END)
-        picture.seek(max(size - _END, _END))
-        return _digest(str(size).encode(), beginning, picture.read(_END))
-
-
-def _digest(*parts: bytes) -> bytes:
-    """Eight bytes; no two divisions of the same bytes into parts have the same."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.digest()
 
 
 def _from_text_files(folder: Path) -> Iterator[tuple[Path, str]]:

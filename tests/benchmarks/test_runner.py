@@ -101,7 +101,7 @@ def test_the_parent_leaves_accelerators_alone(kind, repository):
     program = f"""if True:
         import os, jax
         from jax._src import xla_bridge
-        from lidit_jax.benchmarks import race
+        from lidit_jax.benchmarks import runner
         from lidit_jax.cli import main
         runner.default_platform = lambda: "gpu"
         def recorded_race(settings, **_):

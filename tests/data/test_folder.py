@@ -106,21 +106,6 @@ def test_lines_of_one_picture_have_names_of_their_own(pictures):
     assert len(np.unique(FolderSource(pictures).digests())) == 4
 
 
-def test_large_pictures_differ_in_their_beginning_end_or_size(tmp_path):
-    """Of each, at most 32 KiB are read."""
-    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "a.png")
-    (tmp_path / "a.txt").write_text("noise")
-    content = bytearray((tmp_path / "a.png").read_bytes())
-    assert len(content) > 2**16
-    digests = [FolderSource(tmp_path).digests()[0, 1]]
-    for place in (-20, 1000):
-        content[place] ^= 1
-        (tmp_path / "a.png").write_bytes(content)
-        digests.append(FolderSource(tmp_path).digests()[0, 1])
-    assert len(set(digests)) == 3
-
-
 def refuses(folder, *words):
     with pytest.raises(LiditError) as error:
         FolderSource(folder)
