@@ -5,7 +5,7 @@ Command:  lidit train --config=configs/demo.py --workdir=runs/demo
           from the averaged weights of the first and practises scenes of two objects.
 Hardware: two x86 CPU cores, no accelerator; 67 images/s alone in bfloat16 on a CPU with AMX and
           Python 3.12, 33 to 50 beside other work. About five hours.
-Expected: 74% in the mean of the six GenEval tasks of `lidit eval scenes`, 50 prompts each:
+Expected: 74% in the mean of the six scene tasks of `lidit eval scenes`, 50 prompts each:
           single object 100%, colours 100%, counting 76%, colour attribution 70%, two objects 62%,
           position 38%.
 

@@ -17,6 +17,9 @@ from lidit_jax.benchmarks.serve import contenders
 from lidit_jax.benchmarks.workload import Settings
 from lidit_jax.errors import LiditError
 
+_LARGEST_SPREAD = 1.3
+"""Of a machine with nothing else to do; beyond it medians of few rounds say little."""
+
 
 def default_platform() -> str:
     """ "tpu", "gpu" or "cpu": where contenders will run, as a process of its own has seen.
@@ -125,7 +128,7 @@ def add_likeness(rows: list[dict[str, Any]], results: Path, first: str) -> None:
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
-    """A Markdown table, and a warning below it for each who ran on another device."""
+    """A Markdown table, and warnings below it: of rounds that spread, and of other devices."""
     columns = ["contender", "s (median)", "min to max", "items/s", "TFLOP/s", "MFU", "of ours"]
     columns += ["PSNR", "first, s", "peak MiB"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
@@ -139,10 +142,19 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         mfu = f"{row['mfu']:.1%}" if "mfu" in row else ""
         print(
             f"| {row['name']} | {row['median_seconds']:.4g} "
-            f"| {row['fastest_round_seconds']:.4g} to {row['slowest_round_seconds']:.4g} "
+            f"| {row['fastest_round_seconds']:.4g} to {row['slowest_round_seconds']:.4g}"
+            f"{f' ({_spread(row):.1f} times)' if _spread(row) > _LARGEST_SPREAD else ''} "
             f"| {row['items_per_second']:.1f} | {rate} | {mfu} | {row['of_ours'] or 1:.2f} "
             f"| {likeness} | {row['first_seconds']:.1f} | {row['peak_bytes'] / 2**20:.0f} |"
         )
+    for row in rows:
+        if "error" not in row and _spread(row) > _LARGEST_SPREAD:
+            fastest, slowest = row["fastest_round_seconds"], row["slowest_round_seconds"]
+            print(
+                f"warning: the rounds of {row['name']} took from {fastest:.4g} to {slowest:.4g} s, "
+                f"{_spread(row):.1f} times: the machine did other work; trust only large "
+                "differences, or take more --rounds"
+            )
     first, *others = [row for row in rows if "error" not in row] or [{}]
     for row in others:
         if row["device"] != first["device"]:
@@ -150,6 +162,11 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
                 f"warning: {row['name']} ran on {row['device']}, {first['name']} on "
                 f"{first['device']}: their times do not compare"
             )
+
+
+def _spread(row: dict[str, Any]) -> float:
+    """The slowest round over the fastest."""
+    return row["slowest_round_seconds"] / row["fastest_round_seconds"]
 
 
 def _versions() -> dict[str, str]:

@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
     scenes = add_command(
         benchmarks,
         "scenes",
-        "score colour, shape, count and position on scenes with known truth",
+        "score colour, shape, count, position and size on scenes with known truth",
         _EXAMPLES,
         run,
     )
@@ -51,9 +51,9 @@ def add_parser(subparsers: Any) -> None:
     scenes.add_argument(
         "--out",
         type=to_path,
-        default=Path("runs/scenes"),
         metavar="DIR",
-        help="where scores.json and hits_and_misses.png go (default: %(default)s)",
+        help="where scores.json and hits_and_misses.png go, in the place of those that are there "
+        "(default: runs/scenes/NAME-HASH, after the checkpoint and its weights)",
     )
     scenes.add_argument(
         "--per-task",
@@ -63,8 +63,12 @@ def add_parser(subparsers: Any) -> None:
         help="prompts a task (default: %(default)s)",
     )
     scenes.add_argument("--seed", type=natural, default=0, metavar="K", help="prompts and noise")
-    scenes.add_argument("--steps", type=positive_int, metavar="N", help="denoising steps")
-    scenes.add_argument("--guidance", type=guidance_scale, metavar="S", help="guidance scale")
+    own = "(default: the checkpoint's)"
+    scenes.add_argument("--sampler", metavar="NAME", help=f"euler, heun, unipc, ... {own}")
+    scenes.add_argument("--steps", type=positive_int, metavar="N", help=f"denoising steps {own}")
+    scenes.add_argument(
+        "--guidance", type=guidance_scale, metavar="S", help=f"guidance scale {own}"
+    )
     scenes.add_argument(
         "--batch-size",
         type=positive_int,
@@ -146,17 +150,16 @@ def _numbers(option: str, text: str) -> list[int]:
 
 def run(options: argparse.Namespace) -> int:
     """Generates, scores and prints the table."""
-    with writable_folder(options.out, "--out"):
-        from lidit_jax.evaluation.scenes import evaluate
+    from lidit_jax.evaluation.scenes import RESULTS, evaluate
 
+    with writable_folder(options.out or RESULTS, "--out"):
         warn_of_known_faults()
         evaluate(
             options.checkpoint,
             options.out,
             per_task=options.per_task,
             seed=options.seed,
-            steps=options.steps,
-            guidance=options.guidance,
+            settings={name: getattr(options, name) for name in ("sampler", "steps", "guidance")},
             batch_size=options.batch_size,
         )
     return 0

@@ -270,7 +270,7 @@ class TrainingConfig:
     """Steps between scores of the averaged weights on scenes, like those of `lidit eval scenes`; 0
     for never. Only with a `data.source` that has a truth to compare with: "scenes"."""
     score_prompts: Positive[int] = 8
-    """Prompts of each of the eight tasks behind a score."""
+    """Prompts of each of the nine tasks behind a score."""
     init_from: str = ""
     """Workdir, checkpoint or exported folder whose averaged weights start this run: the stage
     before (paper, 5.1: 512 px, then 1024 px), or a model to fine-tune. Parameters that it lacks

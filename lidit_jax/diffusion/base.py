@@ -74,7 +74,10 @@ class Process(ABC):
 
     @abstractmethod
     def times_for_validation(self, n: int) -> Num[np.ndarray, "n"]:
-        """`n` fixed times, each the middle of one of `n` equal parts of the time axis."""
+        """`n` fixed times, each the middle of one of `n` parts that training draws equally often.
+
+        So the mean of the losses there is comparable with the training loss.
+        """
 
     @abstractmethod
     def sampling_times(self, steps: int) -> Num[np.ndarray, "steps+1"]:

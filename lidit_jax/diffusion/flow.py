@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
+from types import ModuleType
 from typing import ClassVar
 
 import jax
@@ -92,13 +94,26 @@ class RectifiedFlow(Process):
         else:
             times = jax.random.uniform(key, shape, jnp.float32)
         if self.time_sampling == "mode":
-            bump = jnp.square(jnp.cos(jnp.pi / 2 * times)) - 1 + times
-            times = 1 - times - self.mode_scale * bump
+            times = self._mode(times, jnp)
         return self.shift_times(times)
 
+    def _mode(self, uniform: Array, library: ModuleType) -> Array:
+        """Times of "mode" from uniform numbers."""
+        bump = library.square(library.cos(library.pi / 2 * uniform)) - 1 + uniform
+        return 1 - uniform - self.mode_scale * bump
+
     def times_for_validation(self, n: int) -> Float[np.ndarray, "n"]:
-        """Not shifted, so that losses of runs with different shifts can be compared."""
-        return ((np.arange(n) + 0.5) / n).astype(np.float32)
+        """Quantiles of the distribution that `sample_times` draws from, the shift included."""
+        share = (np.arange(n) + 0.5) / n
+        match self.time_sampling:
+            case "logit_normal":
+                logits = [NormalDist(self.logit_mean, self.logit_std).inv_cdf(s) for s in share]
+                times = 1 / (1 + np.exp(-np.array(logits)))
+            case "mode":
+                times = self._mode(1 - share, np)  # falls while its argument rises
+            case _:
+                times = share
+        return self.shift_times(times).astype(np.float32)
 
     def sampling_times(self, steps: int) -> Float[np.ndarray, "steps+1"]:
         """From 1 to 0 in equal strides, then shifted.

@@ -19,7 +19,7 @@ from lidit_jax.encoders.conditions import TextConditions, pad_conditions
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.sampler_plot import plot
 from lidit_jax.evaluation.sampler_report import markdown
-from lidit_jax.evaluation.scene_prompts import GENEVAL_TASKS, ScenePrompt, evaluation_prompts
+from lidit_jax.evaluation.scene_prompts import AVERAGED_TASKS, ScenePrompt, evaluation_prompts
 from lidit_jax.evaluation.scene_scorer import score_images, summarise
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import progress_bar
@@ -199,7 +199,7 @@ def _row(
         **dataclasses.asdict(run),
         "evaluations": evaluations,
         "score": scores.overall,
-        "images_scored": sum(scores.tasks[task].n for task in GENEVAL_TASKS),
+        "images_scored": sum(scores.tasks[task].n for task in AVERAGED_TASKS),
         "tasks": {task: accuracy.accuracy for task, accuracy in scores.tasks.items()},
         "seconds_an_image": seconds,
         # JSON has no infinity: None for equal images.

@@ -10,7 +10,7 @@ from lidit_jax.data.scenes.captions import caption
 from lidit_jax.data.scenes.held_out import claim_held_out
 from lidit_jax.data.scenes.sampling import draw_different
 from lidit_jax.data.scenes.scene import Claim, Group
-from lidit_jax.data.scenes.vocabulary import COLOURS, COUNTS, RELATIONS, SHAPES, TEXTURES
+from lidit_jax.data.scenes.vocabulary import COLOURS, COUNTS, RELATIONS, SHAPES, SIZES, TEXTURES
 from lidit_jax.errors import LiditError
 
 _ATTEMPTS = 400
@@ -31,7 +31,7 @@ class ScenePrompt:
 def evaluation_prompts(
     per_task: int = 50, seed: int = 0, language: str = "en"
 ) -> list[ScenePrompt]:
-    """Prompts for the six tasks of GenEval (arXiv 2310.11513) and two bindings.
+    """Prompts for six tasks named as in GenEval (arXiv 2310.11513), two bindings, and sizes.
 
     Half of the prompts of `HELD_OUT_TASKS` hold a combination that training never shows; the words
     of the other tasks are too few to hold any out. Prompts repeat only where a task has fewer
@@ -52,7 +52,7 @@ def evaluation_prompts(
         raise LiditError(f"{per_task} prompts a task: ask for at least one")
     prompts = []
     for task in TASKS:
-        rng = random.Random(f"prompts/{seed}/{task}")
+        rng = random.Random(f"prompts/{seed}/{_SEED_NAMES.get(task, task)}")
         used: set[str] = set()
         for i in range(per_task):
             prompts.append(_draw(task, task in HELD_OUT_TASKS and i % 2 == 0, used, rng, language))
@@ -103,9 +103,14 @@ def _texture(rng: random.Random) -> Claim:
     return _bound(rng, "texture", TEXTURES)
 
 
-def _shape_binding(rng: random.Random) -> Claim:
+def _size_binding(rng: random.Random) -> Claim:
     """Which of two shapes is the small one and which the large one."""
-    return _bound(rng, "size", ("small", "large"))
+    return _bound(rng, "size", SIZES)
+
+
+def _size(rng: random.Random) -> Claim:
+    """One object, small or large."""
+    return Claim((Group(rng.choice(SHAPES), size=rng.choice(SIZES)),))
 
 
 def _bound(rng: random.Random, attribute: str, values: tuple[str, ...]) -> Claim:
@@ -124,9 +129,15 @@ TASKS: dict[str, Callable[[random.Random], Claim]] = {
     "position": _position,
     "color_attribution": _color_attribution,
     "texture": _texture,
-    "shape_binding": _shape_binding,
+    "size_binding": _size_binding,
+    "size": _size,
 }
-"""What each task's prompts claim."""
-GENEVAL_TASKS: tuple[str, ...] = tuple(TASKS)[:6]
-"""The tasks whose mean is the overall score, as in GenEval."""
+"""What each task's prompts claim. New tasks come last: an image's seed follows its place."""
+AVERAGED_TASKS: tuple[str, ...] = tuple(TASKS)[:6]
+"""The tasks whose mean is the overall score: those that GenEval has too, with other scenes and
+another scorer, so that the numbers do not compare."""
+MEAN_LABEL = "mean of six scene tasks (GenEval's task names, our own scorer)"
+"""What tables call the overall score."""
+_SEED_NAMES = {"size_binding": "shape_binding"}
+"""Tasks whose prompts are still drawn by an earlier name, so that scores stay comparable."""
 HELD_OUT_TASKS: tuple[str, ...] = ("colors", "position", "color_attribution")

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from lidit_jax.data.scenes.scene import Claim
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.scene_detector import detect
-from lidit_jax.evaluation.scene_prompts import GENEVAL_TASKS, TASKS, ScenePrompt
+from lidit_jax.evaluation.scene_prompts import AVERAGED_TASKS, TASKS, ScenePrompt
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SceneReport:
     """The scores of a set of images."""
 
     overall: float
-    """Mean accuracy of the GenEval tasks that occur (all six in the benchmark)."""
+    """Mean accuracy of the six `AVERAGED_TASKS`, or of those that occur."""
     tasks: dict[str, Accuracy]
     seen: Accuracy | None
     """Prompts of the tasks that hold combinations out, those known from training; None if none."""
@@ -91,12 +91,12 @@ def score_images(
 
 
 def summarise(prompts: Sequence[ScenePrompt], verdicts: Sequence[Verdict]) -> SceneReport:
-    """Accuracy a task, with 95% intervals, and their mean over the six GenEval tasks."""
+    """Accuracy a task, with 95% intervals, and their mean over the six averaged ones."""
     from_task: dict[str, list[Verdict]] = {}
     for prompt, verdict in zip(prompts, verdicts, strict=True):
         from_task.setdefault(prompt.task, []).append(verdict)
     tasks = {task: Accuracy.of(from_task[task]) for task in TASKS if task in from_task}
-    geneval = [tasks[task].accuracy for task in GENEVAL_TASKS if task in tasks]
+    averaged = [tasks[task].accuracy for task in AVERAGED_TASKS if task in tasks]
     splitting = {prompt.task for prompt in prompts if prompt.held_out}
     halves = {
         held_out: [
@@ -107,7 +107,7 @@ def summarise(prompts: Sequence[ScenePrompt], verdicts: Sequence[Verdict]) -> Sc
         for held_out in (False, True)
     }
     return SceneReport(
-        overall=sum(geneval) / len(geneval) if geneval else math.nan,
+        overall=sum(averaged) / len(averaged) if averaged else math.nan,
         tasks=tasks,
         seen=Accuracy.of(halves[False]) if halves[False] else None,
         held_out=Accuracy.of(halves[True]) if halves[True] else None,

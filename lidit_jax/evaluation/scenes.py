@@ -4,56 +4,62 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from lidit_jax.evaluation.scene_grid import hits_and_misses
-from lidit_jax.evaluation.scene_prompts import GENEVAL_TASKS, evaluation_prompts
+from lidit_jax.evaluation.scene_prompts import AVERAGED_TASKS, MEAN_LABEL, evaluation_prompts
 from lidit_jax.evaluation.scene_scorer import Accuracy, SceneReport, score_images, summarise
 from lidit_jax.io.console import WholeWordConsole
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import progress_bar
 from lidit_jax.sampling.pipeline import Pipeline
 
+RESULTS = Path("runs/scenes")
+"""Where results go unless a folder is named."""
 _GRID_LIMIT = 128
 
 
 def evaluate(
     checkpoint: str,
-    out: Path,
+    out: Path | None,
     *,
     per_task: int,
     seed: int,
-    steps: int | None,
-    guidance: float | None,
+    settings: dict[str, Any],
     batch_size: int,
 ) -> SceneReport:
     """Draws one image a prompt, prints the table, writes `scores.json` and a picture of the images.
 
     Args:
       checkpoint: as `Pipeline.from_checkpoint` takes it.
-      out: folder for `scores.json` and `hits_and_misses.png`.
+      out: folder for `scores.json` and `hits_and_misses.png`; None for one below `RESULTS` that is
+        called after the checkpoint and its weights, so that no other model's scores are there.
       per_task: prompts of each task.
       seed: decides the prompts and the noise: image i is drawn from seed + i.
-      steps: denoising steps; None for the checkpoint's setting.
-      guidance: guidance scale; None for the checkpoint's setting.
+      settings: of sampling, as `Pipeline` takes them; None stands for the checkpoint's own.
       batch_size: images at a time.
     """
     pipeline = Pipeline.from_checkpoint(checkpoint)
+    out = out or RESULTS / f"{_name_of(checkpoint)}-{pipeline.fingerprint[:8]}"
     prompts = evaluation_prompts(per_task, seed)
     images = []
     with progress_bar("drawing") as progress:
         for first in range(0, len(prompts), batch_size):
             texts = [prompt.prompt for prompt in prompts[first : first + batch_size]]
-            images.extend(pipeline(texts, seed=seed + first, steps=steps, guidance=guidance))
+            images.extend(pipeline(texts, seed=seed + first, **settings))
             progress(len(images), len(prompts))
     verdicts = score_images(images, prompts)
     report = summarise(prompts, verdicts)
     record = {
         "checkpoint": str(checkpoint),
         "seed": seed,
-        "steps": steps or pipeline.config.sampling.steps,
-        "guidance": pipeline.config.sampling.guidance if guidance is None else guidance,
+        "checkpoint_sha256": pipeline.fingerprint,
+        **{
+            name: getattr(pipeline.config.sampling, name) if value is None else value
+            for name, value in settings.items()
+        },
         **report.to_dict(),
         "images": [
             {"task": p.task, "prompt": p.prompt, "held_out": p.held_out}
@@ -61,6 +67,7 @@ def evaluate(
             for p, v in zip(prompts, verdicts, strict=True)
         ],
     }
+    out.mkdir(parents=True, exist_ok=True)
     with atomic_file(out / "scores.json") as file:
         file.write(json.dumps(record, indent=2).encode())
     # Of a long evaluation, every task shows its share: never the best.
@@ -74,17 +81,23 @@ def evaluate(
     return report
 
 
+def _name_of(checkpoint: str) -> str:
+    """Its last folder; of a step of a run, the run's and the step."""
+    parts = [part for part in checkpoint.split("/") if part not in ("", ".", "..", "checkpoints")]
+    return "-".join(parts[-2:] if parts[-1:] and parts[-1].isdigit() else parts[-1:]) or "model"
+
+
 def _print(report: SceneReport, out: Path) -> None:
     table = Table(title="scenes, scored on pixels")
     for name in ("task", "correct", "of", "accuracy", "95% interval"):
         table.add_column(name, justify="left" if name == "task" else "right")
     for task, accuracy in report.tasks.items():
-        _add_row(table, task if task in GENEVAL_TASKS else f"{task} (not in the mean)", accuracy)
+        _add_row(table, task if task in AVERAGED_TASKS else f"{task} (not in the mean)", accuracy)
     table.add_section()
     if report.seen and report.held_out:
         _add_row(table, "combinations seen in training", report.seen)
         _add_row(table, "held-out combinations", report.held_out)
-    table.add_row("mean of the six GenEval tasks", "", "", f"{report.overall:.1%}", "")
+    table.add_row(MEAN_LABEL, "", "", f"{report.overall:.1%}", "")
     console = WholeWordConsole()
     console.show(table)
     console.say(f"{out / 'scores.json'} and {out / 'hits_and_misses.png'}")

@@ -39,6 +39,17 @@ def test_every_kind_has_us_first_and_pytorch():
         assert build_parser().parse_args(["bench", kind]).what == kind
 
 
+def test_rounds_that_spread_are_said(capsys):
+    row = {"name": "steady", "median_seconds": 1.0, "fastest_round_seconds": 0.9}
+    row |= {"slowest_round_seconds": 1.1, "items_per_second": 8.0, "of_ours": 1.0, "device": "cpu"}
+    row |= {"first_seconds": 2.0, "peak_bytes": 2**20}
+    print_rows([row, row | {"name": "shaken", "slowest_round_seconds": 1.8}])
+    table, warning = capsys.readouterr().out.split("warning: ")
+    assert "| 0.9 to 1.1 |" in table
+    assert "| 0.9 to 1.8 (2.0 times) |" in table
+    assert warning.startswith("the rounds of shaken took from 0.9 to 1.8 s, 2.0 times")
+
+
 class Recorded:
     """Takes the place of a contender's process, and writes down when it lives."""
 

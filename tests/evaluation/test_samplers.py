@@ -80,8 +80,8 @@ def test_every_row_draws_the_same_prompts_from_the_same_seeds(pipeline, tmp_path
     report = stored(tmp_path)
     expected = [("euler", 8, 1), ("euler", 8, 2), ("euler", 4, 1), ("heun", 4, 1), ("heun", 8, 1)]
     assert runs(report["rows"]) == expected
-    # 8 prompts in batches of 5, the last one filled up; the first batch once more, to compile.
-    seeds = [[3, 4, 5, 6, 7], [8, 9, 10, 10, 10]]
+    # 9 prompts in batches of 5, the last one filled up; the first batch once more, to compile.
+    seeds = [[3, 4, 5, 6, 7], [8, 9, 10, 11, 11]]
     for run in expected:
         drawn = [seeds for of, seeds, _ in pipeline.drawn if of == run]
         assert drawn == [seeds[0], *seeds]

@@ -1,5 +1,6 @@
 """Prompts, the summary of their scores, and the picture of hits and misses."""
 
+import hashlib
 import json
 import math
 
@@ -8,15 +9,24 @@ import pytest
 
 from lidit_jax.data.scenes import SceneSource
 from lidit_jax.data.scenes.held_out import claim_held_out
+from lidit_jax.data.scenes.scene import SceneObject
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.scene_grid import hits_and_misses
 from lidit_jax.evaluation.scene_prompts import (
-    GENEVAL_TASKS,
+    AVERAGED_TASKS,
     HELD_OUT_TASKS,
     TASKS,
     evaluation_prompts,
 )
 from lidit_jax.evaluation.scene_scorer import Verdict, summarise, wilson_interval
+
+# Of the 400 prompts of 50 a task, as version 0.1 drew them.
+DIGEST = "7858771b73120512e4f8c983a7c033208c0ed0583fff9d75c167042b54f42d59"
+BINDING = [
+    "a picture of a large moon and a small heart",
+    "a photo of a small heart and a large cross",
+    "a photo of a small heart and a large triangle",
+]
 
 HIT, MISS = Verdict(True, ""), Verdict(False, "nothing there")
 
@@ -27,6 +37,29 @@ def test_prompts_cover_every_task_and_are_reproducible():
     assert prompts == evaluation_prompts(20, seed=1)
     assert prompts != evaluation_prompts(20, seed=2)
     assert len({p.prompt for p in prompts}) == len(prompts)
+
+
+def test_prompts_and_places_of_tasks_that_have_had_scores_stay():
+    """Scores of models stay comparable: the sizes come last, and two sizes keep their draws."""
+    prompts = evaluation_prompts(50)
+    assert [p.task for p in prompts[400:]] == ["size"] * 50
+    binding = [p.prompt for p in prompts if p.task == "size_binding"]
+    assert binding[:3] == BINDING
+    digest = hashlib.sha256("\n".join(p.prompt for p in prompts[:400]).encode()).hexdigest()
+    assert digest == DIGEST
+
+
+def test_sizes_are_asked_of_one_object_and_told_apart_from_medium():
+    prompts = [p for p in evaluation_prompts(20) if p.task == "size"]
+    groups = [p.claim.groups[0] for p in prompts]
+    assert {group.size for group in groups} == {"small", "large"}
+    assert all(len(p.claim.groups) == 1 and p.claim.count == 1 for p in prompts)
+    things = {
+        size: SceneObject("red", groups[0].shape, "solid", size, 0.5, 0.5, 0.1)
+        for size in ("small", "medium", "large")
+    }
+    for size, thing in things.items():
+        assert (prompts[0].claim.failure([thing]) is None) == (size == groups[0].size)
 
 
 def test_half_of_the_prompts_of_three_tasks_are_held_out():
@@ -50,11 +83,11 @@ def test_chinese_prompts_make_the_same_claims():
         evaluation_prompts(0)
 
 
-def test_overall_is_the_mean_of_the_six_geneval_tasks():
+def test_overall_is_the_mean_of_six_tasks():
     prompts = evaluation_prompts(4)
     verdicts = [HIT if p.task in ("colors", "counting", "texture") else MISS for p in prompts]
     report = summarise(prompts, verdicts)
-    assert tuple(GENEVAL_TASKS) == tuple(report.tasks)[:6]
+    assert tuple(AVERAGED_TASKS) == tuple(report.tasks)[:6]
     assert report.overall == pytest.approx(2 / 6)
     assert report.tasks["texture"].accuracy == 1.0
     assert report.held_out.n == report.seen.n == 6

@@ -145,7 +145,9 @@ def test_validation_has_eight_fixed_times_and_fixed_noise(task, recorder, batch)
     first = task.validation_losses({}, task.frozen, batch)
     times, x_t = recorder.t, recorder.x_t
     assert first.shape == (ROWS,)
-    np.testing.assert_allclose(times, 1000 * (batch["index"] % 8 + 0.5) / 8, rtol=1e-6)
+    process = task._process
+    expected = process.model_time(process.times_for_validation(8))
+    np.testing.assert_allclose(times, expected[batch["index"] % 8], rtol=1e-6)
     np.testing.assert_array_equal(recorder.masks[0], batch["masks"][0])
     task.validation_losses({}, task.frozen, rows(batch, np.arange(ROWS)[::-1]))
     np.testing.assert_allclose(recorder.x_t[::-1], x_t, rtol=1e-6)
@@ -160,7 +162,8 @@ def test_validation_covers_all_times_equally(count, each, tiny_config, recorder)
     (batch,) = evaluation_batches(task.validation_records, len(task.validation_records))
     task.validation_losses({}, task.frozen, batch)
     times, counts = np.unique(np.asarray(recorder.t), return_counts=True)
-    np.testing.assert_allclose(times, 1000 * (np.arange(8) + 0.5) / 8, rtol=1e-6)
+    expected = task._process.model_time(task._process.times_for_validation(8))
+    np.testing.assert_allclose(times, expected, rtol=1e-6)
     assert set(counts) == {each}
     pairs = zip(batch["latent"], recorder.t, strict=True)
     seen = {(latent.tobytes(), float(t)) for latent, t in pairs}

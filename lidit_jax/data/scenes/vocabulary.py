@@ -31,6 +31,8 @@ SHADE = 0.45
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "heart", "cross", "moon")
 TEXTURES: tuple[str, ...] = ("solid", "striped", "dotted")
 COUNTS: tuple[int, ...] = (2, 3, 4)
+SIZES: tuple[str, ...] = ("small", "large")
+"""Those that captions name."""
 
 RADII: MappingProxyType[str, tuple[float, float]] = MappingProxyType(
     {

@@ -34,6 +34,7 @@ _SHOWN = {
 }
 _MEDIANS = ("images_per_second", "step_seconds")
 """One interval says little: it may hold a validation, or another program's work."""
+_FEWEST_TICKS = 3
 _STYLE = "body{font:15px/1.5 system-ui;max-width:60em;margin:2em auto;padding:0 1em}"
 _STYLE += "td,th{padding:.1em 1em .1em 0;text-align:left}img{max-width:100%}"
 
@@ -87,6 +88,7 @@ def plot_losses(
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     curves: dict[str, dict[int, float]] = {}
     for record in records:
@@ -101,12 +103,35 @@ def plot_losses(
         label = _SHOWN[name][0].format(validation=validation)
         axes.plot(steps, [points[s] for s in steps], label=label, marker=".")
     axes.set(xlabel="step", ylabel="loss", yscale="log")
+    ticks = loss_ticks(*axes.get_ylim())
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend()
     with atomic_file(target) as file:
         figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
     plt.close(figure)
     return True
+
+
+def loss_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from `low` to `high` to label on a logarithmic axis: more than powers of ten.
+
+    1, 2 and 5 times the powers of ten where that makes three or more, else even steps.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    if not 0 < low < high < math.inf:
+        return []
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) >= _FEWEST_TICKS:
+        return ticks
+    even = (
+        float(f"{tick:.6g}") for tick in MaxNLocator(6, steps=(1, 2, 5, 10)).tick_values(low, high)
+    )
+    return [tick for tick in even if low <= tick <= high]
 
 
 def _by_time(last: dict[str, float]) -> list[str]:

@@ -8,13 +8,14 @@ import jax
 
 from lidit_jax.config.schema import Config
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
-from lidit_jax.evaluation.scene_prompts import evaluation_prompts
+from lidit_jax.evaluation.scene_prompts import TASKS, evaluation_prompts
 from lidit_jax.evaluation.scene_scorer import score_images, summarise
 from lidit_jax.sampling.generator import Generator
 
 _SEED = 1
 """Another one than `lidit eval scenes` uses: the best checkpoint is not chosen by its prompts."""
-_BATCH = 8
+_BATCH = len(TASKS)
+"""Images at a time: a part of their number, so that one compiled program draws them all."""
 
 
 class SceneScores:
@@ -31,7 +32,7 @@ class SceneScores:
         self._size, self._settings = config.data.image_size, config.sampling
 
     def __call__(self, generator: Generator, params: Any, null: TextConditions) -> dict[str, float]:
-        """The mean accuracy of the GenEval tasks, `scene_score`, and that of each task."""
+        """The mean accuracy of the six averaged tasks, `scene_score`, and that of each task."""
         images = []
         for first in range(0, len(self._prompts), _BATCH):
             rows = slice(first, first + _BATCH)

@@ -14,6 +14,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from lidit_jax.training.monitoring import run_log
+from lidit_jax.training.monitoring.report import loss_ticks
 from lidit_jax.training.monitoring.run_log import RunLog
 
 
@@ -157,6 +158,20 @@ def test_the_report_calls_no_training_picture_validation(source, shown, hidden, 
     assert f"<th>{shown}</th><td>2.0000</td>" in page
     assert f"<th>{shown}, averaged weights</th><td>3.0000</td>" in page
     assert hidden not in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.4, 6.0, [0.5, 1, 2, 5]),
+        (0.011, 0.9, [0.02, 0.05, 0.1, 0.2, 0.5]),
+        (0.52, 0.61, [0.52, 0.54, 0.56, 0.58, 0.6]),
+        (3e-5, 2e-3, [5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3]),
+        (0.0, 1.0, []),
+    ],
+)
+def test_losses_have_ticks_at_round_numbers_between_the_powers_of_ten(low, high, expected):
+    assert loss_ticks(low, high) == expected
 
 
 def test_speed_and_time_left_do_not_count_the_compiled_step(tmp_path, capsys):

@@ -37,7 +37,7 @@ def test_the_score_is_the_share_of_right_images_and_each_task_has_its_own(tiny_c
     painter = Painter(evaluation_prompts(2, seed=1))
     found = scores(painter, params=None, null=None)
     assert found == {"scene_score": 0.5} | {f"scene_score/{task}": 0.5 for task in TASKS}
-    assert painter.rows == [8, 8] * 2, "two streams, two batches"
+    assert painter.rows == [9, 9] * 2, "two streams, two batches"
 
 
 @pytest.mark.parametrize(
