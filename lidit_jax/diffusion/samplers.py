@@ -36,7 +36,7 @@ from lidit_jax.diffusion.noise import StepNoise
 from lidit_jax.diffusion.parameterization import to_x0
 from lidit_jax.diffusion.solvers import SolverTable
 from lidit_jax.diffusion.spacing import Grid, grid
-from lidit_jax.diffusion.step_cache import Memory, Reusing
+from lidit_jax.diffusion.step_cache import Activations, CachedModel
 from lidit_jax.errors import LiditError
 
 
@@ -165,12 +165,12 @@ class _Carry(NamedTuple):
     previous: Array
     older: Array
     guidance: State
-    memory: Memory
+    cached: Activations
     nonfinite_step: Array
 
 
 def sample(
-    model_fn: ModelFn | PairFn | Reusing,
+    model_fn: ModelFn | PairFn | CachedModel,
     process: Process,
     start: Float[Array, "B ..."],
     sampler: Sampler,
@@ -188,7 +188,7 @@ def sample(
     Args:
       model_fn: from x_t [B, ...] and the model's time [B] to the prediction [B, ...]; with guidance
         to the pair of predictions that it compares (see `lidit_jax.diffusion.guidance`). With a
-        `cache_interval` above 1, both forms of it.
+        `cache_interval` above 1, a `CachedModel`.
       process: the process that the model was trained under.
       start: the sample at the first time: standard normal noise, as of `initial_noise`, or an image
         noised to the first time of `plan`.
@@ -207,14 +207,14 @@ def sample(
     stages = _stages(process, times, table, sampler.cache_interval, dtype)
     if table.noise.any() and step_noise is None:
         raise LiditError(f"sampler {sampler.name!r} draws fresh noise: give step_noise")
-    if sampler.cache_interval > 1 and not isinstance(model_fn, Reusing):
-        raise LiditError(f"cache_interval {sampler.cache_interval} needs a network of two forms")
+    if sampler.cache_interval > 1 and not isinstance(model_fn, CachedModel):
+        raise LiditError(f"cache_interval {sampler.cache_interval} needs a model with a step cache")
 
     def advance(carry: _Carry, stage: _Stage) -> tuple[_Carry, Array | None]:
         place = stage.signal, stage.sigma, stage.share, stage.step
-        time, memory = jnp.full(len(carry.x), stage.time), carry.memory
-        if isinstance(model_fn, Reusing):
-            output, memory = model_fn.evaluate(carry.x, time, stage.fresh, memory)
+        time, cached = jnp.full(len(carry.x), stage.time), carry.cached
+        if isinstance(model_fn, CachedModel):
+            output, cached = model_fn.evaluate(carry.x, time, stage.fresh, cached)
         else:
             output = model_fn(carry.x, time)
         if guidance is None:
@@ -233,15 +233,15 @@ def sample(
         anchor = _weighted_sum(table.to_anchor, stage.to_anchor, parts)
         failed = (carry.nonfinite_step < 0) & ~jnp.all(jnp.isfinite(x))
         step = jnp.where(failed, stage.step, carry.nonfinite_step)
-        return _Carry(x, anchor, x0, carry.previous, state, memory, step), x if trace else None
+        return _Carry(x, anchor, x0, carry.previous, state, cached, step), x if trace else None
 
     x = start.astype(dtype)
     blank = jnp.zeros_like(x)
     state = guidance.start(x) if guidance is not None else ()
-    memory = ()
-    if isinstance(model_fn, Reusing):
-        memory = model_fn.blank(x, jnp.full(len(x), stages.time[0]))
-    first = _Carry(x, blank, blank, blank, state, memory, jnp.int32(-1))
+    cached = ()
+    if isinstance(model_fn, CachedModel):
+        cached = model_fn.blank(x, jnp.full(len(x), stages.time[0]))
+    first = _Carry(x, blank, blank, blank, state, cached, jnp.int32(-1))
     last, trajectory = jax.lax.scan(advance, first, stages)
     return Samples(last.x, last.nonfinite_step, trajectory)
 

@@ -1,40 +1,71 @@
 """A progress bar with time left for long work; plain lines where there is no terminal."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Progress:
+    """Is told how far some work is. This one keeps it to itself."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Takes how much is done, and of how much."""
+
+    def note(self, text: str) -> None:
+        """Takes what goes on until the next report, such as a compilation."""
+
+
+class _Bar(Progress):
+    def __init__(self, label: str, file: TextIO | None):
+        self._label, self._console = label, Console(file=file)
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task: rich.progress.TaskID | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._task is None and done == total:
+            return
+        self._show(self._label, f"{done}/{total}", completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        self._show(f"{self._label}: {text}", text)
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+    def _show(self, description: str, line: str, **counts: int) -> None:
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task(description, total=None)
+        self._bar.update(self._task, description=description, **counts)
+        if not self._console.is_terminal:
+            print(f"{self._label}: {line}", file=self._console.file, flush=True)
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields a function to be told (done, total).
+def progress_bar(label: str, file: TextIO | None = None) -> Iterator[Progress]:
+    """Yields what is to be told (done, total), and notes.
 
     Work that is found complete shows nothing.
+
+    Args:
+      label: what the work is.
+      file: where to show it; None for the standard output.
     """
-    console = Console()
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    tasks = []
-
-    def report(done: int, total: int) -> None:
-        if not tasks:
-            if done == total:
-                return
-            bar.start()
-            tasks.append(bar.add_task(label, total=total))
-        bar.update(tasks[0], completed=done)
-        if not console.is_terminal:
-            print(f"{label}: {done}/{total}", flush=True)
-
+    bar = _Bar(label, file)
     try:
-        yield report
+        yield bar
     finally:
         bar.stop()

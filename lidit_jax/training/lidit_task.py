@@ -34,7 +34,8 @@ from lidit_jax.models.flops import TextStream, forward_flops
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.models.refiner import GATE_MAGNITUDES
 from lidit_jax.parallel.mesh import make_mesh, replicated
-from lidit_jax.sampling.generator import Generator
+from lidit_jax.sampling.guided_sampler import GuidedSampler
+from lidit_jax.sampling.image_batch import ImageBatch
 from lidit_jax.training.monitoring.scene_scores import SceneScores
 from lidit_jax.training.step import Batch, Metrics
 
@@ -134,7 +135,7 @@ class LIDiTTask:
             channels,
             [TextStream(s.width, s.length, s.crop) for s in streams],
         ).training
-        self._generator = Generator(
+        self._sampler = GuidedSampler(
             self._model, self._process, codec.on(mesh), mean, deviation, self._crop
         )
         if config.training.score_every:
@@ -223,19 +224,18 @@ class LIDiTTask:
         """The fixed prompts, at the configuration's sampling settings and fixed seeds."""
         sampling, size = self._config.sampling, self._config.data.image_size
         prompts = list(self._config.training.prompts)
-        images = self._generator(
-            params,
-            self._prompts,
-            frozen.null,
+        batch = ImageBatch(
+            conditions=self._prompts,
+            unconditional=frozen.null,
             seeds=range(len(prompts)),
             size=(size, size),
             settings=sampling,
         )
-        return images, prompts
+        return self._sampler(params, batch), prompts
 
     def scores(self, params: Any, frozen: Frozen) -> dict[str, float]:
         """See `SceneScores`."""
-        return self._scores(self._generator, params, frozen.null)
+        return self._scores(self._sampler, params, frozen.null)
 
     def _inputs(self, x0: Any, noise: Any, t: Any, features: Any, masks: Any) -> tuple[Any, ...]:
         """What the network is called with."""

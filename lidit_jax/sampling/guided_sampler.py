@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,6 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from lidit_jax.autoencoders.frozen import ImageCodec, to_uint8
-from lidit_jax.config.schema import SamplingConfig
 from lidit_jax.diffusion.flow import RectifiedFlow
 from lidit_jax.diffusion.guidance import Guidance
 from lidit_jax.diffusion.noise import checked_seeds, initial_noise, step_noise, vary
@@ -22,36 +21,30 @@ from lidit_jax.diffusion.samplers import Known, Sampler, plan, sample
 from lidit_jax.encoders.conditions import TextConditions, pad_conditions
 from lidit_jax.errors import LiditError
 from lidit_jax.models.lidit import LIDiT
-from lidit_jax.sampling.guided_model import Blend, PromptedNetwork, Weaker
-from lidit_jax.sampling.init_image import Start
+from lidit_jax.sampling.guided_model import GuidedModel
+from lidit_jax.sampling.image_batch import Blend, GuideModel, ImageBatch
 from lidit_jax.sampling.settings import guidance_of, sampler_of
-
-
-class Variation(NamedTuple):
-    """Noise to turn towards."""
-
-    seeds: Sequence[int]
-    amount: Float[np.ndarray, "B"]
+from lidit_jax.sampling.sizes import check_size
 
 
 class _Inputs(NamedTuple):
-    """The data of one call; what is None is not in the compiled program."""
+    """The arrays of one call; what is None is not in the compiled program."""
 
     params: Any
     codec_params: Any
     conditions: TextConditions
-    null: TextConditions
+    unconditional: TextConditions
     noise: Float[Array, "B h w C"]
     seeds: Int[Array, "B"]
     guidance: Guidance | None
     blend: Blend | None
     image: Float[Array, "B H W 3"] | None
     mask: Bool[Array, "B H W"] | None
-    weaker_params: Any
+    guide_params: Any
 
 
-class Generator:
-    """Samples images with guidance.
+class GuidedSampler:
+    """Draws batches of images with guidance.
 
     It compiles once for each (number of images, size, sampler with its steps and times, guidance
     method, text length) and kind of job; seeds, prompts and guidance scales are data. Without any
@@ -68,7 +61,7 @@ class Generator:
         crop: tuple[int, ...],
         shift_size: int = 0,
     ):
-        """Binds a network to its process and latents.
+        """Joins a network with its process and its latents.
 
         Args:
           model: the network.
@@ -84,98 +77,74 @@ class Generator:
         self._mean = np.asarray(mean, np.float32)
         self._deviation = np.asarray(deviation, np.float32)
         self._shift_size = shift_size
-        self._run = jax.jit(self._sample, static_argnames=("process", "sampler", "weaker_model"))
+        self._run = jax.jit(self._sample, static_argnames=("process", "sampler", "guide_model"))
+        self._programs: set[Any] = set()
 
     def __call__(
         self,
         params: Any,
-        conditions: TextConditions,
-        null: TextConditions,
+        batch: ImageBatch,
         *,
-        seeds: Sequence[int],
-        size: tuple[int, int],
-        settings: SamplingConfig,
-        guidance: float | Sequence[float] | None = None,
-        start: Start | None = None,
-        blend: Blend | None = None,
-        variation: Variation | None = None,
-        weaker: Weaker | None = None,
+        on_compile: Callable[[], None] = lambda: None,
     ) -> UInt8[np.ndarray, "B H W 3"]:
-        """Draws one image a condition.
+        """Draws the images of a batch.
 
         Args:
           params: weights of the network.
-          conditions: of B prompts.
-          null: of the empty prompt, batch 1, or of B negative prompts.
-          seeds: one an image.
-          size: (height, width) in pixels.
-          settings: sampler, steps and guidance method.
-          guidance: scale, or one an image; None for that of the settings.
-          start: images to begin from.
-          blend: second prompts.
-          variation: noise to turn towards.
-          weaker: a weaker network for autoguidance; `null` and `blend` are then not used.
+          batch: what to draw.
+          on_compile: called before a program is compiled, which takes many seconds.
 
         Raises:
           LiditError: when the size does not fit, or the network returns values that are not finite.
         """
-        self.check_size(size)
-        scales = np.asarray(settings.guidance if guidance is None else guidance, np.float32)
-        unguided = np.all(scales == 1) and settings.guidance_method != "cfg_zero"
-        sampler = sampler_of(settings, 1.0 if start is None else start.strength)
-        inputs = _Inputs(
-            params=params,
-            codec_params=self._codec.params,
-            **_padded(conditions, null, blend),
-            noise=self._noise(seeds, size, variation),
-            seeds=checked_seeds(seeds),
-            guidance=None if unguided else guidance_of(settings, jnp.asarray(scales)),
-            image=start and jnp.asarray(start.images, jnp.float32) / 127.5 - 1.0,
-            mask=start and start.mask,
-            weaker_params=weaker and weaker.params,
-        )
-        images, nonfinite_step = self._run(
-            inputs,
-            process=self._process_at(size),
-            sampler=sampler,
-            weaker_model=weaker and weaker.model,
-        )
+        settings, init, guide = batch.settings, batch.init, batch.guide
+        check_size(batch.size, self._codec.downsample * self._model.config.patch)
+        inputs = self._inputs(params, batch)
+        statics = {
+            "process": self._process_at(batch.size),
+            "sampler": sampler_of(settings, 1.0 if init is None else init.strength),
+            "guide_model": guide and guide.model,
+        }
+        program = (*statics.values(), *_shapes(inputs))
+        if program not in self._programs:
+            on_compile()
+            self._programs.add(program)
+        images, nonfinite_step = self._run(inputs, **statics)
         if int(nonfinite_step) >= 0:
             raise LiditError(
                 f"the network's prediction is not finite at sampling step {int(nonfinite_step)}: "
                 "the weights are damaged or training diverged"
             )
         images = _on_host(images)
-        if start is not None and start.mask is not None:
-            images = np.where(start.mask[..., None], images, start.images)
+        if init is not None and init.mask is not None:
+            images = np.where(init.mask[..., None], images, init.images)
         return images
 
-    def check_size(self, size: tuple[int, int]) -> None:
-        """Raises `LiditError` unless (height, width) in pixels are multiples of a patch."""
-        step = self.size_step
-        if any(side <= 0 or side % step for side in size):
-            height, width = size
-            nearest = "x".join(str(max(round(side / step), 1) * step) for side in (width, height))
-            raise LiditError(  # as --size has it: width first
-                f"size {width}x{height}: each side must be a multiple of {step} (patch x "
-                f"downsampling of the autoencoder); the nearest size is {nearest} (width x height)"
-            )
+    def _inputs(self, params: Any, batch: ImageBatch) -> _Inputs:
+        settings, init, guide = batch.settings, batch.init, batch.guide
+        scales = settings.guidance if batch.guidance is None else batch.guidance
+        scales = np.asarray(scales, np.float32)
+        unguided = np.all(scales == 1) and settings.guidance_method != "cfg_zero"
+        return _Inputs(
+            params=params,
+            codec_params=self._codec.params,
+            **_of_one_length(batch),
+            noise=self._noise(batch),
+            seeds=checked_seeds(batch.seeds),
+            guidance=None if unguided else guidance_of(settings, jnp.asarray(scales)),
+            image=init and jnp.asarray(init.images, jnp.float32) / 127.5 - 1.0,
+            mask=init and init.mask,
+            guide_params=guide and guide.params,
+        )
 
-    @property
-    def size_step(self) -> int:
-        """What each side must be a multiple of, in pixels."""
-        return self._codec.downsample * self._model.config.patch
-
-    def _noise(
-        self, seeds: Sequence[int], size: tuple[int, int], variation: Variation | None
-    ) -> Float[Array, "B h w C"]:
+    def _noise(self, batch: ImageBatch) -> Float[Array, "B h w C"]:
         """Drawn outside of the large program, in which it might be rounded differently."""
         down = self._codec.downsample
-        shape = (size[0] // down, size[1] // down, self._codec.channels)
-        noise = initial_noise(seeds, shape)
-        if variation is None:
+        shape = (batch.size[0] // down, batch.size[1] // down, self._codec.channels)
+        noise = initial_noise(batch.seeds, shape)
+        if batch.variation is None:
             return noise
-        return vary(noise, initial_noise(variation.seeds, shape), variation.amount)
+        return vary(noise, initial_noise(batch.variation.seeds, shape), batch.variation.amount)
 
     def _process_at(self, size: tuple[int, int]) -> Process:
         if not self._shift_size or not isinstance(self._process, RectifiedFlow):
@@ -188,7 +157,7 @@ class Generator:
         *,
         process: Process,
         sampler: Sampler,
-        weaker_model: LIDiT | None,
+        guide_model: LIDiT | None,
     ) -> tuple[UInt8[Array, "B H W 3"], Array]:
         x_t, known = inputs.noise, None
         if inputs.image is not None:
@@ -198,17 +167,17 @@ class Generator:
             x_t = jnp.float32(times.signal[0]) * x0 + jnp.float32(times.sigma[0]) * x_t
             if inputs.mask is not None:
                 known = Known(x0, ~_any_pixel(inputs.mask, self._codec.downsample))
-        network = PromptedNetwork(
+        model = GuidedModel(
             self._model,
             inputs.params,
             self._crop,
             inputs.conditions,
-            null=None if inputs.guidance is None else inputs.null,
+            unconditional=None if inputs.guidance is None else inputs.unconditional,
             blend=inputs.blend,
-            weaker=weaker_model and Weaker(weaker_model, inputs.weaker_params),
+            guide=guide_model and GuideModel(guide_model, inputs.guide_params),
         )
         samples = sample(
-            network.whole() if sampler.cache_interval == 1 else network.reusing(),
+            model.model_fn() if sampler.cache_interval == 1 else model.cached(),
             process,
             x_t,
             sampler,
@@ -220,22 +189,27 @@ class Generator:
         return to_uint8(self._codec.decode(inputs.codec_params, latents)), samples.nonfinite_step
 
 
-def _padded(
-    conditions: TextConditions, null: TextConditions, blend: Blend | None
-) -> dict[str, TextConditions | Blend | None]:
-    """All prompts at the length of the longest."""
+def _of_one_length(batch: ImageBatch) -> dict[str, TextConditions | Blend | None]:
+    """All prompts of a batch at the length of the longest."""
+    conditions, unconditional, blend = batch.conditions, batch.unconditional, batch.blend
     prompts = [conditions] + ([blend.conditions] if blend else [])
     lengths = []
-    for k, null_mask in enumerate(null.masks):
+    for k, mask in enumerate(unconditional.masks):
         length = max(p.masks[k].shape[1] for p in prompts)
         # The empty prompt may come with more padding than the others have room for.
-        tokens = int(np.sum(null_mask, axis=1).max())
-        lengths.append(length if tokens <= length else null_mask.shape[1])
+        tokens = int(np.sum(mask, axis=1).max())
+        lengths.append(length if tokens <= length else mask.shape[1])
     return {
         "conditions": pad_conditions(conditions, lengths),
-        "null": pad_conditions(null, lengths),
+        "unconditional": pad_conditions(unconditional, lengths),
         "blend": blend and Blend(pad_conditions(blend.conditions, lengths), blend.weight),
     }
+
+
+def _shapes(inputs: _Inputs) -> tuple[Any, ...]:
+    """What tells one compiled program from another, beside its static arguments."""
+    leaves, structure = jax.tree.flatten(inputs)
+    return structure, tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
 
 
 def _any_pixel(mask: Bool[Array, "B H W"], down: int) -> Bool[Array, "B h w 1"]:
