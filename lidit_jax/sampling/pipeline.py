@@ -251,7 +251,7 @@ class Pipeline:
                 init=init and init.rows(rows),
                 guide=guide and GuideModel(guide._model, guide._params),
             )
-            note = f"compiling for {len(rows)} images of {size[1]}x{size[0]} px"
+            note = f"compiling for batches of {len(rows)} at {size[1]}x{size[0]} px"
             done = rows[-1] + 1
             with self._on_mesh():
                 images[rows[0] : done] = self._sampler(
@@ -289,15 +289,18 @@ def _shardings(opened: OpenedModel, mesh: Mesh) -> Any:
 
 
 def _batches(total: int, shares: int) -> Iterator[list[int]]:
-    """Rows of each batch: an equal share for each device, and the same number in every batch.
+    """Rows of each batch: an equal share for each device, and one of a few numbers of rows.
 
-    The last image is drawn more than once where that fills a batch up: the rows after it would
-    compile a program of their own.
+    The last image is drawn more than once where that fills a batch up: each other number of rows
+    would be a program of its own, which takes longer to compile than a few more images to draw.
     """
-    batch = -(-_BATCH // shares) * shares
-    full = batch if total > batch else -(-total // shares) * shares
-    for first in range(0, total, batch):
-        yield [min(row, total - 1) for row in range(first, first + full)]
+    largest = rows = -(-_BATCH // shares) * shares
+    if total < largest:
+        rows = shares
+        while rows < total:
+            rows = min(2 * rows, largest)
+    for first in range(0, total, rows):
+        yield [min(row, total - 1) for row in range(first, first + rows)]
 
 
 def _variation(requests: Sequence[ImageRequest]) -> Variation | None:

@@ -22,7 +22,7 @@ def whole_number(name: str, value: Any) -> int:
 
 def number(name: str, value: Any) -> float:
     """A float from any real number. Raises `LiditError` for anything else."""
-    scalar = value.item() if getattr(value, "ndim", None) == 0 else value
+    scalar = _scalar(value)
     if isinstance(scalar, bool) or not isinstance(scalar, numbers.Real):
         raise LiditError(f"{name}={value!r}: must be a number")
     return float(scalar)
@@ -30,9 +30,10 @@ def number(name: str, value: Any) -> float:
 
 def text(name: str, value: Any) -> str:
     """A str from Python's or NumPy's texts. Raises `LiditError` for anything else."""
-    if not isinstance(value, str):
+    scalar = _scalar(value)
+    if not isinstance(scalar, str):
         raise LiditError(f"{name}={value!r}: must be a text")
-    return str(value)
+    return str(scalar)
 
 
 def is_single(value: Any) -> bool:
@@ -56,6 +57,11 @@ def several(name: str, values: Iterable[Any], kind: Callable[[str, Any], Any]) -
     if isinstance(values, (Mapping, Set)):
         raise LiditError(f"{name} is a {type(values).__name__}, which has no order: give a list")
     return [kind(name, value) for value in values]
+
+
+def _scalar(value: Any) -> Any:
+    """Python's own form of NumPy's and JAX's scalars."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _is_bool(value: Any) -> bool:

@@ -11,6 +11,7 @@ from lidit_jax.checkpoints.saved_model import load_model
 from lidit_jax.cli import main
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.errors import LiditError
+from lidit_jax.io.progress import Progress
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.training.loop import train
 from tests.quick import random_parameters
@@ -123,6 +124,34 @@ def test_new_seeds_scales_and_prompts_compile_nothing(pipeline):
     assert compiled_programs(pipeline) == compiled + 1
 
 
+def test_batches_of_near_sizes_share_a_program(pipeline):
+    """Three images are drawn as four, of which one is thrown away."""
+    four = pipeline([*PROMPTS, "a cross", "a star"], steps=1)
+    compiled = compiled_programs(pipeline)
+    three = pipeline([*PROMPTS, "a cross"], steps=1)
+    assert compiled_programs(pipeline) == compiled
+    # The same program on the same inputs, row by row.
+    np.testing.assert_array_equal(three, four[:3])
+
+
+def test_progress_tells_what_is_compiled_and_what_is_drawn(folder):
+    class Told(Progress):
+        def __init__(self):
+            self.told = []
+
+        def __call__(self, done, total):
+            self.told.append((done, total))
+
+        def note(self, text):
+            self.told.append(text)
+
+    fresh, first, second = Pipeline.from_checkpoint(folder), Told(), Told()
+    fresh(["a"] * 18, steps=1, progress=first)
+    assert first.told == ["compiling for batches of 16 at 32x32 px", (16, 18), (18, 18)]
+    fresh(["a"] * 16, steps=1, progress=second)
+    assert second.told == [(16, 16)], "it is compiled already"
+
+
 def test_without_step_caching_nothing_has_changed(pipeline):
     images = pipeline(PROMPTS, seed=3)
     compiled = compiled_programs(pipeline)
@@ -156,6 +185,15 @@ def test_each_image_may_have_its_own_seed_scale_and_negative_prompt(pipeline):
 
 
 # --- settings ----------------------------------------------------------------------------------
+
+
+def test_numbers_and_prompts_may_be_numpys(pipeline):
+    images = pipeline(PROMPTS, seed=3, size=32, guidance=1.5)
+    scales = {"guidance": np.float32(1.5), "steps": np.int64(3)}
+    others = pipeline(np.array(PROMPTS), seed=np.int64(3), size=np.int32(32), **scales)
+    np.testing.assert_array_equal(others, images)
+    one = pipeline(PROMPTS[0], seed=3, size=(np.int64(32), 32), guidance=1.5)
+    assert one.shape == (1, 32, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -306,6 +344,18 @@ MISTAKES = {
         "has 5000 tokens, the limit is 96 in this checkpoint: short",
     ),
     "size": (["a"], {"size": 30}, r"size 30x30: each side must be a multiple of 8 \(patch"),
+    "long negative prompt": (
+        ["a"],
+        {"negative_prompt": "x" * 97},
+        "the prompt 'x+…' has 97 tokens, the limit is 96 in this checkpoint: shorten it$",
+    ),
+    "height": (["a"], {"height": 32}, r"no sampling setting 'height': give size=\(HEIGHT, WIDTH\)"),
+    "random seed": (["a"], {"seed": None}, "seed=None: give a number"),
+    "guide": (
+        ["a"],
+        {"guide": "demo"},
+        "guide='demo': must be a Pipeline of an earlier",
+    ),
     "sampler": (["a"], {"sampler": "ddim"}, "sampler 'ddim' does not fit process 'flow': choose"),
     "steps": (["a"], {"steps": 0}, "0 sampling steps: choose 1 or more"),
     "scale": (["a"], {"guidance": -1.0}, "guidance -1.0: must be 0 or greater"),
