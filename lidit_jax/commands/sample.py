@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
             if guide is not None and record.guide_fingerprint:
                 checkpoint = inputs.guide_checkpoint
                 _check_same(options.again, checkpoint, guide, record.guide_fingerprint)
-        with progress_bar("drawing", sys.stderr) as progress:
+        with progress_bar("sampling steps", sys.stderr) as progress:
             images = pipeline(
                 inputs.prompts,
                 **inputs.per_image,

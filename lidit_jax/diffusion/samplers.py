@@ -160,6 +160,8 @@ class _Stage(NamedTuple):
 
 
 class _Carry(NamedTuple):
+    """What one evaluation hands to the next."""
+
     x: Array
     anchor: Array
     previous: Array
@@ -167,6 +169,23 @@ class _Carry(NamedTuple):
     guidance: State
     cached: Activations
     nonfinite_step: Array
+
+
+class SamplerLoop(NamedTuple):
+    """The loop over all evaluations, to be run whole or in parts."""
+
+    advance: Callable[[_Carry, _Stage], tuple[_Carry, Array | None]]
+    first: _Carry
+    """Before the first evaluation."""
+    stages: _Stage
+
+    def run(self, carry: _Carry, start: Int[Array, ""], stop: Int[Array, ""]) -> _Carry:
+        """Runs the evaluations from one number up to another, which are data to the program."""
+
+        def evaluate(i: Int[Array, ""], carry: _Carry) -> _Carry:
+            return self.advance(carry, jax.tree.map(lambda column: column[i], self.stages))[0]
+
+        return jax.lax.fori_loop(start, stop, evaluate, carry)
 
 
 def sample(
@@ -198,6 +217,36 @@ def sample(
       known: parts of the images that are given. They replace the network's prediction of the image
         there, so that the samples follow the path that ends in them; noise the start likewise.
       trace: also return the sample after each evaluation.
+
+    Raises:
+      LiditError: see `plan`.
+    """
+    loop = sampler_loop(
+        model_fn,
+        process,
+        start,
+        sampler,
+        guidance=guidance,
+        step_noise=step_noise,
+        known=known,
+        trace=trace,
+    )
+    last, trajectory = jax.lax.scan(loop.advance, loop.first, loop.stages)
+    return Samples(last.x, last.nonfinite_step, trajectory)
+
+
+def sampler_loop(
+    model_fn: ModelFn | PairFn | CachedModel,
+    process: Process,
+    start: Float[Array, "B ..."],
+    sampler: Sampler,
+    *,
+    guidance: Guidance | None = None,
+    step_noise: StepNoise | None = None,
+    known: Known | None = None,
+    trace: bool = False,
+) -> SamplerLoop:
+    """The loop of `sample`, with the same arguments, for those who run it in parts.
 
     Raises:
       LiditError: see `plan`.
@@ -242,8 +291,7 @@ def sample(
     if isinstance(model_fn, CachedModel):
         cached = model_fn.blank(x, jnp.full(len(x), stages.time[0]))
     first = _Carry(x, blank, blank, blank, state, cached, jnp.int32(-1))
-    last, trajectory = jax.lax.scan(advance, first, stages)
-    return Samples(last.x, last.nonfinite_step, trajectory)
+    return SamplerLoop(advance, first, stages)
 
 
 def _stages(

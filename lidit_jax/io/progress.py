@@ -20,6 +20,22 @@ class Progress:
         """Takes what goes on until the next report, such as a compilation."""
 
 
+class PieceProgress(Progress):
+    """Progress of one of several equal pieces of work, told as that of all of them."""
+
+    def __init__(self, whole: Progress, piece: int, pieces: int):
+        """Counts pieces from 0."""
+        self._whole, self._piece, self._pieces = whole, piece, pieces
+
+    def __call__(self, done: int, total: int) -> None:
+        """Takes how much of the piece is done."""
+        self._whole(self._piece * total + done, self._pieces * total)
+
+    def note(self, text: str) -> None:
+        """Takes what goes on in the piece."""
+        self._whole.note(text)
+
+
 class _Bar(Progress):
     def __init__(self, label: str, file: TextIO | None):
         self._label, self._console = label, Console(file=file)

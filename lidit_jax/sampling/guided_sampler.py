@@ -1,8 +1,9 @@
-"""From conditions and noise to images: the one program behind sampling and training's grids."""
+"""From conditions and noise to images: the programs behind sampling and training's grids."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,14 +18,18 @@ from lidit_jax.diffusion.flow import RectifiedFlow
 from lidit_jax.diffusion.guidance import Guidance
 from lidit_jax.diffusion.noise import checked_seeds, initial_noise, step_noise, vary
 from lidit_jax.diffusion.process import Process
-from lidit_jax.diffusion.samplers import Known, Sampler, plan, sample
+from lidit_jax.diffusion.samplers import Known, Sampler, SamplerLoop, plan, sampler_loop
 from lidit_jax.encoders.conditions import TextConditions, pad_conditions
 from lidit_jax.errors import LiditError
+from lidit_jax.io.progress import Progress
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.sampling.guided_model import GuidedModel
 from lidit_jax.sampling.image_batch import Blend, GuideModel, ImageBatch
 from lidit_jax.sampling.settings import guidance_of, sampler_of
 from lidit_jax.sampling.sizes import check_size
+
+_REPORT_SECONDS = 5.0
+"""Time between two reports of progress within a batch."""
 
 
 class _Inputs(NamedTuple):
@@ -34,7 +39,7 @@ class _Inputs(NamedTuple):
     codec_params: Any
     conditions: TextConditions
     unconditional: TextConditions
-    noise: Float[Array, "B h w C"]
+    noise: Float[Array, "B h w C"] | None
     seeds: Int[Array, "B"]
     guidance: Guidance | None
     blend: Blend | None
@@ -49,6 +54,10 @@ class GuidedSampler:
     It compiles once for each (number of images, size, sampler with its steps and times, guidance
     method, text length) and kind of job; seeds, prompts and guidance scales are data. Without any
     guidance (scale 1) the network runs on half the batch, which is a program of its own.
+
+    There are three programs: what comes before the evaluations of the network, any number of
+    those, and what comes after. So progress can be told between two evaluations; a callback in one
+    large program would keep JAX from storing it on disk, and each start would compile it again.
     """
 
     def __init__(
@@ -77,43 +86,51 @@ class GuidedSampler:
         self._mean = np.asarray(mean, np.float32)
         self._deviation = np.asarray(deviation, np.float32)
         self._shift_size = shift_size
-        self._run = jax.jit(self._sample, static_argnames=("process", "sampler", "guide_model"))
+        statics = ("process", "sampler", "guide_model")
+        self._begin = jax.jit(self._begin_drawing, static_argnames=statics)
+        self._evaluate = jax.jit(self._run_part, static_argnames=statics, donate_argnames="carry")
+        self._finish = jax.jit(self._decode)
         self._programs: set[Any] = set()
 
     def __call__(
-        self,
-        params: Any,
-        batch: ImageBatch,
-        *,
-        on_compile: Callable[[], None] = lambda: None,
+        self, params: Any, batch: ImageBatch, progress: Progress | None = None
     ) -> UInt8[np.ndarray, "B H W 3"]:
         """Draws the images of a batch.
 
         Args:
           params: weights of the network.
           batch: what to draw.
-          on_compile: called before a program is compiled, which takes many seconds.
+          progress: is told how many evaluations of the network are done, and when a program is
+            compiled. It changes no image. Several processes cannot have it, as each would stop to
+            tell at times of its own.
 
         Raises:
           LiditError: when the size does not fit, or the network returns values that are not finite.
         """
-        settings, init, guide = batch.settings, batch.init, batch.guide
         check_size(batch.size, self._codec.downsample * self._model.config.patch)
+        init, guide = batch.init, batch.guide
+        process = self._process_at(batch.size)
+        sampler = sampler_of(batch.settings, 1.0 if init is None else init.strength)
+        statics = {"process": process, "sampler": sampler, "guide_model": guide and guide.model}
         inputs = self._inputs(params, batch)
-        statics = {
-            "process": self._process_at(batch.size),
-            "sampler": sampler_of(settings, 1.0 if init is None else init.strength),
-            "guide_model": guide and guide.model,
-        }
         program = (*statics.values(), *_shapes(inputs))
-        if program not in self._programs:
-            on_compile()
-            self._programs.add(program)
-        images, nonfinite_step = self._run(inputs, **statics)
-        if int(nonfinite_step) >= 0:
+        if progress and program not in self._programs:
+            height, width = batch.size
+            progress.note(f"compiling for batches of {len(batch.seeds)} at {width}x{height} px")
+        self._programs.add(program)
+
+        carry, known = self._begin(inputs, **statics)
+        given = inputs._replace(noise=None, image=None, mask=None)  # the carry takes their place
+
+        def run(carry: Any, start: int, stop: int) -> Any:
+            return self._evaluate(given, known, carry, start, stop, **statics)
+
+        carry = _in_parts(run, carry, len(plan(process, sampler)[1].at), progress)
+        images = self._finish(inputs.codec_params, carry.x)
+        if int(carry.nonfinite_step) >= 0:
             raise LiditError(
-                f"the network's prediction is not finite at sampling step {int(nonfinite_step)}: "
-                "the weights are damaged or training diverged"
+                "the network's prediction is not finite at sampling step "
+                f"{int(carry.nonfinite_step)}: the weights are damaged or training diverged"
             )
         images = _on_host(images)
         if init is not None and init.mask is not None:
@@ -151,14 +168,10 @@ class GuidedSampler:
             return self._process
         return self._process.at_resolution(math.sqrt(size[0] * size[1]) / self._shift_size)
 
-    def _sample(
-        self,
-        inputs: _Inputs,
-        *,
-        process: Process,
-        sampler: Sampler,
-        guide_model: LIDiT | None,
-    ) -> tuple[UInt8[Array, "B H W 3"], Array]:
+    def _begin_drawing(
+        self, inputs: _Inputs, *, process: Process, sampler: Sampler, guide_model: LIDiT | None
+    ) -> tuple[Any, Known | None]:
+        """What the loop begins with, and what of the images is given."""
         x_t, known = inputs.noise, None
         if inputs.image is not None:
             latents = self._codec.encode(inputs.codec_params, inputs.image)
@@ -167,6 +180,37 @@ class GuidedSampler:
             x_t = jnp.float32(times.signal[0]) * x0 + jnp.float32(times.sigma[0]) * x_t
             if inputs.mask is not None:
                 known = Known(x0, ~_any_pixel(inputs.mask, self._codec.downsample))
+        return self._loop(inputs, x_t, known, process, sampler, guide_model).first, known
+
+    def _run_part(
+        self,
+        inputs: _Inputs,
+        known: Known | None,
+        carry: Any,
+        start: Int[Array, ""],
+        stop: Int[Array, ""],
+        *,
+        process: Process,
+        sampler: Sampler,
+        guide_model: LIDiT | None,
+    ) -> Any:
+        """The evaluations from one number up to another: all of them, or some to report after."""
+        loop = self._loop(inputs, carry.x, known, process, sampler, guide_model)
+        return loop.run(carry, start, stop)
+
+    def _decode(self, codec_params: Any, x0: Float[Array, "B h w C"]) -> UInt8[Array, "B H W 3"]:
+        latents = x0 * self._deviation + self._mean
+        return to_uint8(self._codec.decode(codec_params, latents))
+
+    def _loop(
+        self,
+        inputs: _Inputs,
+        x_t: Float[Array, "B h w C"],
+        known: Known | None,
+        process: Process,
+        sampler: Sampler,
+        guide_model: LIDiT | None,
+    ) -> SamplerLoop:
         model = GuidedModel(
             self._model,
             inputs.params,
@@ -176,7 +220,7 @@ class GuidedSampler:
             blend=inputs.blend,
             guide=guide_model and GuideModel(guide_model, inputs.guide_params),
         )
-        samples = sample(
+        return sampler_loop(
             model.model_fn() if sampler.cache_interval == 1 else model.cached(),
             process,
             x_t,
@@ -185,8 +229,32 @@ class GuidedSampler:
             step_noise=step_noise(inputs.seeds, x_t.shape[1:]),
             known=known,
         )
-        latents = samples.x0 * self._deviation + self._mean
-        return to_uint8(self._codec.decode(inputs.codec_params, latents)), samples.nonfinite_step
+
+
+def _in_parts(
+    run: Callable[[Any, int, int], Any], carry: Any, total: int, progress: Progress | None
+) -> Any:
+    """Runs all evaluations at once, or in parts between which progress is told.
+
+    Args:
+      run: from what one part hands to the next, and the numbers of its evaluations, to the same.
+      carry: what the first part gets.
+      total: number of evaluations.
+      progress: is told after every part that took long enough, and at the end.
+    """
+    if progress is None:
+        return run(carry, 0, total)
+    done, count, reported = 0, 1, time.perf_counter()
+    while done < total:
+        begun = time.perf_counter()
+        stop = min(done + count, total)
+        carry = jax.block_until_ready(run(carry, done, stop))
+        done, now = stop, time.perf_counter()
+        if now - reported >= _REPORT_SECONDS or done == total:
+            progress(done, total)
+            reported = now
+        count = max(int(count * _REPORT_SECONDS / max(now - begun, 1e-6)), 1)
+    return carry
 
 
 def _of_one_length(batch: ImageBatch) -> dict[str, TextConditions | Blend | None]:

@@ -23,7 +23,7 @@ from lidit_jax.diffusion.process import Process
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.encoders.tokenizer import PromptTooLongError
 from lidit_jax.errors import LiditError
-from lidit_jax.io.progress import Progress
+from lidit_jax.io.progress import PieceProgress, Progress
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.parallel.mesh import BATCH_AXES, check_model_divides, make_mesh
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, parameter_shardings
@@ -168,7 +168,8 @@ class Pipeline:
           strength: how much of an image to redraw, above 0 to 1; None for 0.6, with a mask 1.
           guide: a weaker model of the same kind to move away from (autoguidance) instead of the
             empty prompt: e.g. an earlier checkpoint of the same run.
-          progress: is told how far the drawing is, such as `lidit_jax.io.progress.progress_bar`.
+          progress: is told the evaluations of the network that are done, and when a program is
+            compiled: see `lidit_jax.io.progress.progress_bar`.
           settings: any field of `config.sampling` (sampler, steps, spacing, guidance_method, ...);
             None, and what is left out, is as the checkpoint says.
 
@@ -229,10 +230,9 @@ class Pipeline:
           conditions: of `encode`, for prompts that are drawn again and again; None encodes them.
           progress: as for `__call__`.
         """
-        progress = progress or Progress()
-        total = len(requests)
-        images = np.empty((total, *size, 3), np.uint8)
-        for rows in _batches(total, self._shares):
+        images = np.empty((len(requests), *size, 3), np.uint8)
+        batches = _batches(len(requests), self._shares)
+        for i, rows in enumerate(batches):
             part = [requests[row] for row in rows]
             negatives = [request.negative_prompt for request in part]
             batch = ImageBatch(
@@ -251,13 +251,11 @@ class Pipeline:
                 init=init and init.rows(rows),
                 guide=guide and GuideModel(guide._model, guide._params),
             )
-            note = f"compiling for batches of {len(rows)} at {size[1]}x{size[0]} px"
-            done = rows[-1] + 1
+            shown = progress and PieceProgress(progress, i, len(batches))
+            new = slice(rows[0], rows[-1] + 1)  # without the rows that only fill the batch up
             with self._on_mesh():
-                images[rows[0] : done] = self._sampler(
-                    self._params, batch, on_compile=functools.partial(progress.note, note)
-                )[: done - rows[0]]
-            progress(done, total)
+                drawn = self._sampler(self._params, batch, shown)
+            images[new] = drawn[: new.stop - new.start]
         return images
 
     def _blend(self, requests: Sequence[ImageRequest]) -> Blend | None:
@@ -288,7 +286,7 @@ def _shardings(opened: OpenedModel, mesh: Mesh) -> Any:
     return parameter_shardings(LIDiT(opened.config.model), streams, mesh)
 
 
-def _batches(total: int, shares: int) -> Iterator[list[int]]:
+def _batches(total: int, shares: int) -> list[list[int]]:
     """Rows of each batch: an equal share for each device, and one of a few numbers of rows.
 
     The last image is drawn more than once where that fills a batch up: each other number of rows
@@ -299,8 +297,8 @@ def _batches(total: int, shares: int) -> Iterator[list[int]]:
         rows = shares
         while rows < total:
             rows = min(2 * rows, largest)
-    for first in range(0, total, rows):
-        yield [min(row, total - 1) for row in range(first, first + rows)]
+    starts = range(0, total, rows)
+    return [[min(row, total - 1) for row in range(first, first + rows)] for first in starts]
 
 
 def _variation(requests: Sequence[ImageRequest]) -> Variation | None:

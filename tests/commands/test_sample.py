@@ -64,8 +64,8 @@ def test_it_says_what_takes_long_on_stderr_and_where_the_image_is_on_stdout(
     shown = capsys.readouterr()
     assert shown.out == f"{out}\n"
     assert shown.err.splitlines() == [
-        "drawing: compiling for batches of 1 at 32x32 px",
-        "drawing: 1/1",
+        "sampling steps: compiling for batches of 1 at 32x32 px",
+        "sampling steps: 1/1",
     ]
 
 

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 import lidit_jax.io.progress
-from lidit_jax.io.progress import progress_bar
+from lidit_jax.io.progress import PieceProgress, progress_bar
 
 
 def shown(work):
@@ -22,6 +22,15 @@ def test_reports_and_notes_are_lines():
         progress(2, 2)
 
     assert shown(work) == "drawing: compiling\ndrawing: 1/2\ndrawing: 2/2\n"
+
+
+def test_pieces_count_as_parts_of_the_whole():
+    def work(progress):
+        for piece in range(2):
+            PieceProgress(progress, piece, 2)(3, 3)
+        PieceProgress(progress, 1, 2).note("compiling")
+
+    assert shown(work) == "drawing: 3/6\ndrawing: 6/6\ndrawing: compiling\n"
 
 
 def test_work_that_is_found_complete_shows_nothing():

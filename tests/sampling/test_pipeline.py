@@ -13,6 +13,7 @@ from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.errors import LiditError
 from lidit_jax.io.progress import Progress
 from lidit_jax.models.lidit import LIDiT
+from lidit_jax.sampling import guided_sampler
 from lidit_jax.training.loop import train
 from tests.quick import random_parameters
 
@@ -111,7 +112,7 @@ def test_many_prompts_are_drawn_in_batches_of_one_size(pipeline):
 
 
 def compiled_programs(pipeline):
-    return pipeline._sampler._run._cache_size()
+    return pipeline._sampler._evaluate._cache_size()
 
 
 def test_new_seeds_scales_and_prompts_compile_nothing(pipeline):
@@ -134,22 +135,46 @@ def test_batches_of_near_sizes_share_a_program(pipeline):
     np.testing.assert_array_equal(three, four[:3])
 
 
-def test_progress_tells_what_is_compiled_and_what_is_drawn(folder):
-    class Told(Progress):
-        def __init__(self):
-            self.told = []
+class Told(Progress):
+    """Remembers what it is told."""
 
-        def __call__(self, done, total):
-            self.told.append((done, total))
+    def __init__(self):
+        self.told = []
 
-        def note(self, text):
-            self.told.append(text)
+    def __call__(self, done, total):
+        self.told.append((done, total))
 
+    def note(self, text):
+        self.told.append(text)
+
+
+def test_progress_tells_what_is_compiled_and_the_steps_of_all_batches(folder, monkeypatch):
+    monkeypatch.setattr(guided_sampler, "_REPORT_SECONDS", 0.0)  # after every step
     fresh, first, second = Pipeline.from_checkpoint(folder), Told(), Told()
-    fresh(["a"] * 18, steps=1, progress=first)
-    assert first.told == ["compiling for batches of 16 at 32x32 px", (16, 18), (18, 18)]
-    fresh(["a"] * 16, steps=1, progress=second)
-    assert second.told == [(16, 16)], "it is compiled already"
+    fresh(["a"] * 18, steps=2, progress=first)
+    compiling = "compiling for batches of 16 at 32x32 px"
+    assert first.told == [compiling, (1, 4), (2, 4), (3, 4), (4, 4)]
+    fresh(["a"] * 16, steps=2, progress=second)
+    assert second.told == [(1, 2), (2, 2)], "it is compiled already"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sampler": "heun"},
+        {"sampler": "dpm++2m_sde", "guidance_method": "apg"},
+        {"cache_interval": 2},
+    ],
+    ids=["heun", "dpm++2m_sde and apg", "cache"],
+)
+def test_images_are_bit_equal_with_and_without_progress(settings, pipeline, monkeypatch):
+    monkeypatch.setattr(guided_sampler, "_REPORT_SECONDS", 0.0)
+    told = Told()
+    shown = pipeline(PROMPTS, seed=3, **settings, progress=told)
+    compiled = compiled_programs(pipeline)
+    np.testing.assert_array_equal(pipeline(PROMPTS, seed=3, **settings), shown)
+    assert compiled_programs(pipeline) == compiled, "how many steps are run is data"
+    assert len(told.told) == 1 + (5 if settings.get("sampler") == "heun" else 3)
 
 
 def test_without_step_caching_nothing_has_changed(pipeline):
