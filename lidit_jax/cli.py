@@ -11,7 +11,8 @@ import difflib
 import logging as standard_logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from lidit_jax.commands import bench, convert, doctor, evaluate, export, plan, sample, train, tune
@@ -37,17 +38,28 @@ Exit status: 0 done, 1 the machine lacks something (doctor), 2 a mistake in what
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are `LiditError`s, with the nearest option for a misspelt one."""
+    """argparse whose mistakes are `LiditError`s, with the option that was meant.
+
+    Attributes:
+      other_names: what people may write for an option, to the option that they mean.
+    """
+
+    other_names: Mapping[str, str] = MappingProxyType({})
 
     def parse_known_args(self, args=None, namespace=None):
         options = [name for name in self._option_string_actions if name.startswith("--")]
         for argument in args if self._subparsers is None else ():
             name = argument.partition("=")[0]
             if name.startswith("--") and name != "--" and name not in options:
-                close = difflib.get_close_matches(name, options, n=1)
-                hint = f": did you mean {close[0]}?" if close else ""
-                self.error(f"{self.prog} has no option {name}{hint}")
+                self.error(f"{self.prog} has no option {name}{self._hint(name, options)}")
         return super().parse_known_args(args, namespace)
+
+    def _hint(self, name: str, options: Sequence[str]) -> str:
+        name = name.replace("_", "-")
+        if name in self.other_names:
+            return f": write {self.other_names[name]}"
+        close = difflib.get_close_matches(name, options, n=1)
+        return f": did you mean {close[0]}?" if close else ""
 
     def error(self, message: str) -> NoReturn:
         raise LiditError(f"{message} (see: {self.prog} --help)")

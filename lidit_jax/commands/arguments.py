@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lidit_jax.io.numbers import whole_number
@@ -17,8 +17,18 @@ def add_command(
     summary: str,
     examples: str,
     run: Callable[[argparse.Namespace], int] | None,
+    other_names: Mapping[str, str] | None = None,
 ) -> argparse.ArgumentParser:
-    """A subparser with examples below its options; `run` is what the command does."""
+    """A subparser with examples below its options.
+
+    Args:
+      subparsers: of the parser that gets the command.
+      name: of the command.
+      summary: what it does, for the list of commands.
+      examples: command lines.
+      run: what it does.
+      other_names: what people may write for an option, to the option that they mean.
+    """
     parser = subparsers.add_parser(
         name,
         help=summary,
@@ -28,6 +38,7 @@ def add_command(
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
+    parser.other_names = dict(other_names or {})
     return parser
 
 

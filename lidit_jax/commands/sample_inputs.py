@@ -1,15 +1,107 @@
-"""What `lidit sample` reads before it draws: prompts, pictures, sizes, and where to write."""
+"""What `lidit sample` is asked for, read before any model: prompts, settings, where to write."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lidit_jax.commands.sample_options import DEFAULTS, RECORDED, SETTINGS
 from lidit_jax.errors import LiditError
+from lidit_jax.sampling import png_metadata
 
 if TYPE_CHECKING:
-    import numpy as np
+    from lidit_jax.sampling.png_metadata import ImageRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleInputs:
+    """What to draw, with which model, and into which files."""
+
+    checkpoint: str
+    guide_checkpoint: str | None
+    """The weaker model of autoguidance."""
+    raw: bool
+    """Whether to draw with the raw weights instead of their moving average."""
+    prompts: list[str]
+    """One an image."""
+    per_image: dict[str, Any]
+    """What may differ from image to image, as `Pipeline.__call__` takes it."""
+    settings: dict[str, Any]
+    """Fields of `config.sampling`; None for those of the checkpoint."""
+    files: list[Path]
+    """The PNGs to write: one an image, or one of all of them."""
+    record: ImageRecord | None
+    """The image to draw once more, with --again."""
+
+
+def read_inputs(options: argparse.Namespace) -> SampleInputs:
+    """Puts together what the options say, or the record of the image that --again names.
+
+    Raises:
+      LiditError: for options that contradict each other, files that cannot be read, or names that
+        cannot be written.
+    """
+    given = [name for name in RECORDED if getattr(options, name) is not None]
+    vars(options).update({k: v for k, v in DEFAULTS.items() if k not in given})
+    record = _read_record(options, given)
+    texts = [record.request["prompt"]] if record else read_prompts(options)
+    prompts = [prompt for prompt in texts for _ in range(options.count)]
+    files = output_files(options.out, len(prompts), options.grid)
+    checkpoint = options.checkpoint or (record.checkpoint if record else None)
+    if not checkpoint:
+        raise LiditError("--checkpoint is missing: name a workdir, an exported folder, or 'demo'")
+    if record:
+        per_image = {name: value for name, value in record.request.items() if name != "prompt"}
+        settings = {name: value for name, value in record.settings.items() if name in SETTINGS}
+    else:
+        per_image = _per_image(options, len(prompts))
+        settings = {name: getattr(options, name) for name in SETTINGS}
+    return SampleInputs(
+        checkpoint=checkpoint,
+        guide_checkpoint=options.guide_checkpoint or (record.guide if record else None),
+        raw=record.raw if record else options.raw,
+        prompts=prompts,
+        per_image=per_image,
+        settings=settings,
+        files=files,
+        record=record,
+    )
+
+
+def _read_record(options: argparse.Namespace, given: list[str]) -> ImageRecord | None:
+    """The record of --again, whose checkpoint the options may name anew; `given` must be empty."""
+    if options.again is None:
+        return None
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise LiditError(f"--again repeats one image: leave out {names}")
+    record = png_metadata.read(options.again)
+    if record.source and not options.image:
+        raise LiditError(f"{options.again} began from a picture: give it again, as --image=FILE")
+    return record
+
+
+def _per_image(options: argparse.Namespace, count: int) -> dict[str, Any]:
+    fields = {
+        "seed": options.seed,
+        "guidance": options.guidance,
+        "negative_prompt": options.negative_prompt,
+        "blend_with": options.blend_with,
+        "blend": options.blend or 0.0,
+        "variation": options.variation,
+        "variation_seed": options.variation_seed,
+    }
+    turns = [i % options.count for i in range(count)]
+    if options.variation:
+        fields["seed"] = [options.seed] * count
+        fields["variation_seed"] = [(options.variation_seed + turn) % 2**32 for turn in turns]
+    if options.blend_with and options.blend is None:
+        last = options.count - 1
+        fields["seed"] = [options.seed] * count
+        fields["blend"] = [turn / last if last else 0.5 for turn in turns]
+    return fields
 
 
 def read_prompts(options: argparse.Namespace) -> list[str]:
@@ -57,50 +149,3 @@ def output_files(out: Path, count: int, grid: bool) -> list[Path]:
     if out.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"):
         raise LiditError(f"--out={out}: images are written as PNG: end the name in .png")
     return [out / "grid.png"] if grid else [out / f"{i:04d}.png" for i in range(count)]
-
-
-def read_picture(path: Path, option: str, size: tuple[int, int] | None, step: int) -> np.ndarray:
-    """A picture as uint8 [H, W, 3].
-
-    Args:
-      path: any format that Pillow reads.
-      option: which option named it, for messages.
-      size: (height, width) to scale and crop it to; None for its own, cropped to multiples of
-        `step`.
-      step: what sides must be multiples of.
-
-    Raises:
-      LiditError: when it cannot be read, or is smaller than `step`.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, ValueError) as error:
-        raise LiditError(f"{option}={path} is not a readable picture: name another") from error
-    if size is None:
-        size = (picture.height // step * step, picture.width // step * step)
-        if not all(size):
-            raise LiditError(f"{option}={path} is smaller than {step}x{step}: name a larger one")
-    return np.asarray(ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.LANCZOS))
-
-
-def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A mask as bool [H, W]: True where the picture is bright. Raises `LiditError`."""
-    return read_picture(path, "--mask", size, 1).mean(axis=-1) > 127.5
-
-
-def size_of_aspect(aspect: tuple[int, int], area: int, step: int) -> tuple[int, int]:
-    """Height and width near an area, in multiples of a step, as near to an aspect as these allow.
-
-    Args:
-      aspect: width and height, of which only the ratio matters.
-      area: in pixels.
-      step: what each side must be a multiple of.
-    """
-    ratio = aspect[0] / aspect[1]
-    width = max(round((area * ratio) ** 0.5 / step), 1) * step
-    height = max(round((area / ratio) ** 0.5 / step), 1) * step
-    return height, width

@@ -1,4 +1,4 @@
-"""Guidance: from two predictions, one to follow and one to leave, to the one that is used.
+"""Guidance: a conditional and an unconditional prediction become the one that is used.
 
 | method     | the guided prediction                                                            |
 |------------|----------------------------------------------------------------------------------|
@@ -12,9 +12,10 @@ Any of them may be limited to an interval of noise levels (https://arxiv.org/abs
 followed by a rescaling to the contrast of the conditional prediction
 (https://arxiv.org/abs/2305.08891, section 3.4).
 
-The prediction to leave is that of the empty prompt, of a negative prompt, or, as autoguidance
-(https://arxiv.org/abs/2406.02507), of a weaker network. The former two share one batch of 2B with
-the prompts; the order is `[conditional, unconditional]` everywhere:
+In the place of the unconditional prediction stands that of the empty prompt, of a negative prompt,
+or, in autoguidance (https://arxiv.org/abs/2406.02507), of a weaker network on the same prompt, the
+guide. The former two share one batch of 2B with the prompts; the order is `[conditional,
+unconditional]` everywhere:
 
 ```
 conditions = concatenate_conditions(of_the_prompts, of_the_empty_prompt)
@@ -50,9 +51,9 @@ class Pair(NamedTuple):
     """The predictions that guidance compares."""
 
     conditional: Images
-    """To follow."""
-    other: Images
-    """To leave."""
+    """Of the prompts: guidance moves towards it."""
+    unconditional: Images
+    """Of the empty prompt, a negative one or a guide model: guidance moves away from it."""
 
 
 PairFn = Callable[[Float[Array, "B ..."], Float[Array, "B"]], Pair]
@@ -78,7 +79,8 @@ class Guidance:
     """How strongly, when and by which method; its numbers are data to the compiled program."""
 
     scale: Float[Array, ""] | Float[Array, "B"] | float
-    """One for all samples or one each. 1 is exactly the conditional prediction, 0 the other."""
+    """One for all samples or one each. 1 is exactly the conditional prediction, 0 the
+    unconditional one."""
     method: str = field(default="cfg", metadata={"static": True})
     low: Float[Array, ""] | float = 0.0
     """Guide at places on the time axis from here ..."""
@@ -113,20 +115,20 @@ class Guidance:
             case "apg":
                 guided, state = self._apg(pair, point, extra, state)
             case _:
-                guided = pair.conditional + extra * (pair.conditional - pair.other)
+                guided = pair.conditional + extra * (pair.conditional - pair.unconditional)
         return rescaled(guided, pair.conditional, self.rescale), state
 
     def _cfg_zero(self, pair: Pair, point: Point, extra: Array) -> Images:
-        conditional, other = _convert_pair(pair, point, "velocity")
-        # The projection of the conditional velocity on the other one.
-        optimal = _dot(conditional, other) / (_dot(other, other) + 1e-8)
-        velocity = conditional + extra * (conditional - optimal * other)
+        conditional, unconditional = _convert_pair(pair, point, "velocity")
+        # The projection of the conditional velocity on the unconditional one.
+        optimal = _dot(conditional, unconditional) / (_dot(unconditional, unconditional) + 1e-8)
+        velocity = conditional + extra * (conditional - optimal * unconditional)
         velocity = jnp.where(point.step < self.zero_steps, 0.0, velocity)
         return _from("velocity", velocity, point)
 
     def _apg(self, pair: Pair, point: Point, extra: Array, state: State) -> tuple[Images, State]:
-        conditional, other = _convert_pair(pair, point, "x0")
-        change = state = conditional - other + self.apg_momentum * state
+        conditional, unconditional = _convert_pair(pair, point, "x0")
+        change = state = conditional - unconditional + self.apg_momentum * state
         length = jnp.sqrt(_dot(change, change))
         limit = jnp.where(jnp.asarray(self.apg_norm) > 0, self.apg_norm, jnp.inf)
         change = change * jnp.minimum(1.0, limit / jnp.maximum(length, 1e-12))
@@ -148,18 +150,18 @@ def in_one_batch(model_fn: ModelFn, blend: Float[Array, "B"] | None = None) -> P
 
     def pair_fn(x_t: Float[Array, "B ..."], time: Float[Array, "B"]) -> Pair:
         output = model_fn(jnp.concatenate([x_t] * parts), jnp.concatenate([time] * parts))
-        conditional, *second, other = jnp.split(output.astype(x_t.dtype), parts)
+        conditional, *second, unconditional = jnp.split(output.astype(x_t.dtype), parts)
         if second:
             weight = jnp.reshape(blend, (-1,) + (1,) * (x_t.ndim - 1)).astype(x_t.dtype)
             conditional = (1 - weight) * conditional + weight * second[0]
-        return Pair(conditional, other)
+        return Pair(conditional, unconditional)
 
     return pair_fn
 
 
-def away_from(model_fn: ModelFn, weaker_fn: ModelFn) -> PairFn:
-    """The pair of autoguidance: two networks on the same prompts."""
-    return lambda x_t, time: Pair(model_fn(x_t, time), weaker_fn(x_t, time))
+def autoguidance(model_fn: ModelFn, guide_fn: ModelFn) -> PairFn:
+    """The pair of two networks on the same prompts, of which the guide is the weaker one."""
+    return lambda x_t, time: Pair(model_fn(x_t, time), guide_fn(x_t, time))
 
 
 def concatenate_conditions(*parts: Conditions) -> Conditions:

@@ -38,7 +38,7 @@ from lidit_jax.diffusion.noise import StepNoise
 from lidit_jax.diffusion.parameterization import to_x0
 from lidit_jax.diffusion.solvers import SolverTable
 from lidit_jax.diffusion.spacing import Grid, grid
-from lidit_jax.diffusion.step_cache import Memory, Reusing
+from lidit_jax.diffusion.step_cache import Activations, CachedModel
 from lidit_jax.errors import LiditError, quoted
 
 
@@ -156,17 +156,36 @@ class _Stage(NamedTuple):
 
 
 class _Carry(NamedTuple):
+    """What one evaluation hands to the next."""
+
     x: Array
     anchor: Array
     previous: Array
     older: Array
     guidance: State
-    memory: Memory
+    cached: Activations
     nonfinite_step: Array
 
 
+class SamplerLoop(NamedTuple):
+    """The loop over all evaluations, to be run whole or in parts."""
+
+    advance: Callable[[_Carry, _Stage], tuple[_Carry, Array | None]]
+    first: _Carry
+    """Before the first evaluation."""
+    stages: _Stage
+
+    def run(self, carry: _Carry, start: Int[Array, ""], stop: Int[Array, ""]) -> _Carry:
+        """Runs the evaluations from one number up to another, which are data to the program."""
+
+        def evaluate(i: Int[Array, ""], carry: _Carry) -> _Carry:
+            return self.advance(carry, jax.tree.map(lambda column: column[i], self.stages))[0]
+
+        return jax.lax.fori_loop(start, stop, evaluate, carry)
+
+
 def sample(
-    model_fn: ModelFn | PairFn | Reusing,
+    model_fn: ModelFn | PairFn | CachedModel,
     process: Process,
     start: Float[Array, "B ..."],
     sampler: Sampler,
@@ -184,7 +203,7 @@ def sample(
     Args:
       model_fn: from x_t [B, ...] and the model's time [B] to the prediction [B, ...]; with guidance
         to the pair of predictions that it compares (see `lidit_jax.diffusion.guidance`). With a
-        `cache_interval` above 1, both forms of it.
+        `cache_interval` above 1, a `CachedModel`.
       process: the process that the model was trained under.
       start: the sample at the first time: standard normal noise, as of `initial_noise`, or an image
         noised to the first time of `plan`.
@@ -198,19 +217,49 @@ def sample(
     Raises:
       LiditError: see `plan`.
     """
+    loop = sampler_loop(
+        model_fn,
+        process,
+        start,
+        sampler,
+        guidance=guidance,
+        step_noise=step_noise,
+        known=known,
+        trace=trace,
+    )
+    last, trajectory = jax.lax.scan(loop.advance, loop.first, loop.stages)
+    return Samples(last.x, last.nonfinite_step, trajectory)
+
+
+def sampler_loop(
+    model_fn: ModelFn | PairFn | CachedModel,
+    process: Process,
+    start: Float[Array, "B ..."],
+    sampler: Sampler,
+    *,
+    guidance: Guidance | None = None,
+    step_noise: StepNoise | None = None,
+    known: Known | None = None,
+    trace: bool = False,
+) -> SamplerLoop:
+    """The loop of `sample`, with the same arguments, for those who run it in parts.
+
+    Raises:
+      LiditError: see `plan`.
+    """
     times, table = plan(process, sampler)
     dtype = jnp.promote_types(start.dtype, jnp.float32)
     stages = _stages(process, times, table, sampler.cache_interval, dtype)
     if table.noise.any() and step_noise is None:
         raise LiditError(f"sampler {sampler.name!r} draws fresh noise: give step_noise")
-    if sampler.cache_interval > 1 and not isinstance(model_fn, Reusing):
-        raise LiditError(f"cache_interval {sampler.cache_interval} needs a network of two forms")
+    if sampler.cache_interval > 1 and not isinstance(model_fn, CachedModel):
+        raise LiditError(f"cache_interval {sampler.cache_interval} needs a model with a step cache")
 
     def advance(carry: _Carry, stage: _Stage) -> tuple[_Carry, Array | None]:
         place = stage.signal, stage.sigma, stage.share, stage.step
-        time, memory = jnp.full(len(carry.x), stage.time), carry.memory
-        if isinstance(model_fn, Reusing):
-            output, memory = model_fn.evaluate(carry.x, time, stage.fresh, memory)
+        time, cached = jnp.full(len(carry.x), stage.time), carry.cached
+        if isinstance(model_fn, CachedModel):
+            output, cached = model_fn.evaluate(carry.x, time, stage.fresh, cached)
         else:
             output = model_fn(carry.x, time)
         if guidance is None:
@@ -229,17 +278,16 @@ def sample(
         anchor = _weighted_sum(table.to_anchor, stage.to_anchor, parts)
         failed = (carry.nonfinite_step < 0) & ~jnp.all(jnp.isfinite(x))
         step = jnp.where(failed, stage.step, carry.nonfinite_step)
-        return _Carry(x, anchor, x0, carry.previous, state, memory, step), x if trace else None
+        return _Carry(x, anchor, x0, carry.previous, state, cached, step), x if trace else None
 
     x = start.astype(dtype)
     blank = jnp.zeros_like(x)
     state = guidance.start(x) if guidance is not None else ()
-    memory = ()
-    if isinstance(model_fn, Reusing):
-        memory = model_fn.blank(x, jnp.full(len(x), stages.time[0]))
-    first = _Carry(x, blank, blank, blank, state, memory, jnp.int32(-1))
-    last, trajectory = jax.lax.scan(advance, first, stages)
-    return Samples(last.x, last.nonfinite_step, trajectory)
+    cached = ()
+    if isinstance(model_fn, CachedModel):
+        cached = model_fn.blank(x, jnp.full(len(x), stages.time[0]))
+    first = _Carry(x, blank, blank, blank, state, cached, jnp.int32(-1))
+    return SamplerLoop(advance, first, stages)
 
 
 def _stages(

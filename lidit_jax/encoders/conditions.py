@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax import encoders
-from lidit_jax.config.prompt_format import PromptFormat
+from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
 from lidit_jax.config.schema import EncoderConfig
 from lidit_jax.encoders.decoder import PrefixCache
 from lidit_jax.encoders.text_encoder import TextEncoder
@@ -119,6 +119,11 @@ class PromptEncoders:
                         f"is {ours[name]!r}, was {theirs[name]!r}; install that version"
                     )
 
+    def check_lengths(self, prompts: Sequence[str]) -> None:
+        """Raises `PromptTooLongError` when `encode` would, without the work of the encoders."""
+        for stream in self.streams:
+            self._tokenize(stream, prompts)
+
     def encode(self, prompts: Sequence[str]) -> tuple[TextConditions, tuple[int, ...]]:
         """Features of all tokens, padded on the right to a few compiled lengths.
 
@@ -126,18 +131,13 @@ class PromptEncoders:
           The conditions, and the number of instruction tokens of each stream.
 
         Raises:
-          LiditError: when a prompt is longer than `max_prompt_tokens`.
+          PromptTooLongError: when a prompt is longer than `max_prompt_tokens`.
         """
         features, masks, crop = [], [], []
         for stream, layer, instruction in zip(
             self.streams, self.layers, self._instructions, strict=True
         ):
-            tokens = stream.tokenize(
-                prompts,
-                self.prompt_format,
-                max_prompt_tokens=self.max_prompt_tokens,
-                overflow="error",
-            )
+            tokens = self._tokenize(stream, prompts)
             extra = -tokens.ids.shape[1] % _LENGTH_STEP
             tokens = dataclasses.replace(
                 tokens,
@@ -148,6 +148,14 @@ class PromptEncoders:
             masks.append(jnp.asarray(tokens.mask))
             crop.append(tokens.crop)
         return TextConditions(tuple(features), tuple(masks)), tuple(crop)
+
+    def _tokenize(self, stream: TextEncoder, prompts: Sequence[str]) -> TokenBatch:
+        return stream.tokenize(
+            prompts,
+            self.prompt_format,
+            max_prompt_tokens=self.max_prompt_tokens,
+            overflow="error",
+        )
 
 
 def _portable(array: Array) -> Array | np.ndarray:

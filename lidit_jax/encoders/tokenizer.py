@@ -16,6 +16,24 @@ from lidit_jax.weights.huggingface import read_json
 _SHOWN = 40
 
 
+class PromptTooLongError(LiditError):
+    """A prompt has more tokens than are allowed.
+
+    Attributes:
+      shown: the prompt, or its beginning.
+      tokens: how many it has.
+      limit: how many it may have.
+    """
+
+    def __init__(self, number: int, prompt: str, tokens: int, limit: int):
+        self.shown = prompt if len(prompt) <= _SHOWN else prompt[:_SHOWN] + "…"
+        self.tokens, self.limit = tokens, limit
+        super().__init__(
+            f"prompt {number} ({self.shown!r}) has {tokens} tokens, the limit is {limit}: "
+            "shorten it or raise encoders.max_prompt_tokens"
+        )
+
+
 class PromptTokenizer:
     """Lays out begin token, instruction, prompt and end token.
 
@@ -115,8 +133,8 @@ class PromptTokenizer:
           padding: side of the padding, "right" or "left".
 
         Raises:
-          LiditError: for a prompt over the limit under `overflow="error"`, or when `length` leaves
-            no room for a prompt.
+          PromptTooLongError: for a prompt over the limit under `overflow="error"`.
+          LiditError: when `length` leaves no room for a prompt.
         """
         prefix = self.prefix(prompt_format)
         crop = len(prefix)
@@ -125,11 +143,7 @@ class PromptTokenizer:
         too_long = [i for i, tokens in enumerate(encoded) if len(tokens) > limit]
         if too_long and overflow == "error":
             i = too_long[0]
-            shown = prompts[i] if len(prompts[i]) <= _SHOWN else prompts[i][:_SHOWN] + "…"
-            raise LiditError(
-                f"prompt {i + 1} ({shown!r}) has {len(encoded[i])} tokens, the limit is {limit}: "
-                "shorten it or raise encoders.max_prompt_tokens"
-            )
+            raise PromptTooLongError(i + 1, prompts[i], len(encoded[i]), limit)
         rows = [[*prefix, *tokens[:limit], self.end] for tokens in encoded]
         S = max((len(row) for row in rows), default=crop + 1) if length is None else length
         ids = np.full((len(rows), S), self.pad, np.int32)

@@ -1,46 +1,93 @@
 """A progress bar with time left for long work; plain lines where there is no terminal."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from __future__ import annotations
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+import rich.progress
 
 from lidit_jax.io.console import WholeWordConsole
 
 
-def bar_on(console: WholeWordConsole) -> Progress:
+class Progress:
+    """Is told how far some work is. This one keeps it to itself."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Takes how much is done, and of how much."""
+
+    def note(self, text: str) -> None:
+        """Takes what goes on until the next report, such as a compilation."""
+
+
+class PieceProgress(Progress):
+    """Progress of one of several equal pieces of work, told as that of all of them."""
+
+    def __init__(self, whole: Progress, piece: int, pieces: int):
+        """Counts pieces from 0."""
+        self._whole, self._piece, self._pieces = whole, piece, pieces
+
+    def __call__(self, done: int, total: int) -> None:
+        """Takes how much of the piece is done."""
+        self._whole(self._piece * total + done, self._pieces * total)
+
+    def note(self, text: str) -> None:
+        """Takes what goes on in the piece."""
+        self._whole.note(text)
+
+
+class _Bar(Progress):
+    def __init__(self, label: str, file: TextIO | None):
+        self._label, self._console = label, WholeWordConsole(file=file)
+        self._bar = bar_on(self._console)
+        self._task: rich.progress.TaskID | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._task is None and done == total:
+            return
+        self._show(self._label, f"{done}/{total}", completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        self._show(f"{self._label}: {text}", text)
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+    def _show(self, description: str, line: str, **counts: int) -> None:
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task(description, total=None)
+        self._bar.update(self._task, description=description, **counts)
+        if not self._console.is_terminal:
+            print(f"{self._label}: {line}", file=self._console.file, flush=True)
+
+
+def bar_on(console: WholeWordConsole) -> rich.progress.Progress:
     """A bar with the number done and the time left; nothing where there is no terminal."""
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}", markup=False),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
     )
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields a function to be told (done, total).
+def progress_bar(label: str, file: TextIO | None = None) -> Iterator[Progress]:
+    """Yields what is to be told (done, total), and notes.
 
     Work that is found complete shows nothing.
+
+    Args:
+      label: what the work is.
+      file: where to show it; None for the standard output.
     """
-    console = WholeWordConsole()
-    bar = bar_on(console)
-    tasks = []
-
-    def report(done: int, total: int) -> None:
-        if not tasks:
-            if done == total:
-                return
-            bar.start()
-            tasks.append(bar.add_task(label, total=total))
-        bar.update(tasks[0], completed=done)
-        if not console.is_terminal:
-            print(f"{label}: {done}/{total}", flush=True)
-
+    bar = _Bar(label, file)
     try:
-        yield report
+        yield bar
     finally:
         bar.stop()

@@ -19,7 +19,7 @@ from lidit_jax.models.dit import (
 from lidit_jax.models.layers import Dense, TimeEmbedder, dtype_of
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
 from lidit_jax.models.rematerialization import rematerialised
-from lidit_jax.models.step_cache import Reusable, run_blocks
+from lidit_jax.models.step_cache import CachedActivations, run_blocks
 
 
 class LIDiT(nn.Module):
@@ -42,9 +42,9 @@ class LIDiT(nn.Module):
         masks: Sequence[Bool[Array, "B S_k"]],
         crop: Sequence[int],
         *,
-        reuse: Reusable | None = None,
+        reuse: CachedActivations | None = None,
         keep: bool = False,
-    ) -> Float[Array, "B h w C"] | tuple[Float[Array, "B h w C"], Reusable]:
+    ) -> Float[Array, "B h w C"] | tuple[Float[Array, "B h w C"], CachedActivations]:
         """Denoises.
 
         Args:
@@ -123,4 +123,4 @@ class LIDiT(nn.Module):
             )
         out = OutputLayer(patch * patch * x_t.shape[-1], dtype, name="output")(x, condition)
         prediction = unpatchify(out, patch, grid)
-        return (prediction, Reusable(context, pooled, change)) if keep else prediction
+        return (prediction, CachedActivations(context, pooled, change)) if keep else prediction

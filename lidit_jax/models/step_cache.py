@@ -1,4 +1,4 @@
-"""Step caching: near evaluations of the network share what changes little between them.
+"""Step cache: near evaluations of the network share what changes little between them.
 
 A computed evaluation hands on the refined text and what the middle blocks added to the image's
 tokens. The evaluations after it run the first and the last block on their own tokens, under their
@@ -18,8 +18,8 @@ from jaxtyping import Array, Float
 _EDGE = 1  # blocks at each end of the stack that always run
 
 
-class Reusable(NamedTuple):
-    """What one evaluation leaves for the next ones."""
+class CachedActivations(NamedTuple):
+    """What an evaluation computed in full leaves for the next ones."""
 
     context: Float[Array, "B S D"]
     """The refined tokens of all streams."""

@@ -1,4 +1,4 @@
-"""The picture that an image begins from, instead of from noise alone."""
+"""Images to begin from, instead of from noise alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from lidit_jax.errors import LiditError
+from lidit_jax.sampling.values import number
 
 _STRENGTH = 0.6
 
 
-class Start(NamedTuple):
-    """Images to begin from."""
+class InitImage(NamedTuple):
+    """B images to begin from, and how much of them to redraw."""
 
     images: UInt8[np.ndarray, "B H W 3"]
     strength: float
@@ -21,19 +22,23 @@ class Start(NamedTuple):
     mask: Bool[np.ndarray, "B H W"] | None = None
     """True where to paint anew; everything else stays."""
 
-    def rows(self, rows: list[int]) -> Start:
+    def rows(self, rows: list[int]) -> InitImage:
         """Those of a part of the batch."""
-        return Start(
-            self.images[rows], self.strength, None if self.mask is None else self.mask[rows]
-        )
+        mask = None if self.mask is None else self.mask[rows]
+        return InitImage(self.images[rows], self.strength, mask)
 
 
-def start_from(
+def default_strength(masked: bool) -> float:
+    """The strength where none is given; what a mask leaves open is painted wholly anew."""
+    return 1.0 if masked else _STRENGTH
+
+
+def init_image(
     image: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "B H W 3"] | None,
-    mask: Bool[np.ndarray, "H W"] | None,
+    mask: Bool[np.ndarray, "H W"] | Bool[np.ndarray, "B H W"] | None,
     strength: float | None,
     count: int,
-) -> Start | None:
+) -> InitImage | None:
     """What a batch of images begins from; None for noise.
 
     Args:
@@ -55,15 +60,23 @@ def start_from(
             f"image is {image.dtype} {list(image.shape)}: it must be uint8 [H, W, 3], or one "
             "such image a prompt"
         )
-    images = np.broadcast_to(image, (count, *image.shape[-3:]))
+    images = _one_each("image", image, image.shape[-3:], count)
     if mask is not None:
         mask = np.asarray(mask, bool)
-        if mask.shape[-2:] != images.shape[1:3]:
+        if mask.ndim not in (2, 3) or mask.shape[-2:] != images.shape[1:3]:
             raise LiditError(
                 f"mask is {mask.shape} and the image {images.shape[1:3]}: resize the mask"
             )
-        mask = np.broadcast_to(mask, images.shape[:3])
-    strength = (_STRENGTH if mask is None else 1.0) if strength is None else strength
+        mask = _one_each("mask", mask, mask.shape[-2:], count)
+    strength = default_strength(mask is not None) if strength is None else strength
+    strength = number("strength", strength)
     if not 0 < strength <= 1:
         raise LiditError(f"strength {strength}: must be greater than 0 and at most 1")
-    return Start(images, strength, mask)
+    return InitImage(images, strength, mask)
+
+
+def _one_each(name: str, array: np.ndarray, shape: tuple[int, ...], count: int) -> np.ndarray:
+    """An array for each of `count` images, from one for all of them or one each."""
+    if array.ndim > len(shape) and len(array) not in (1, count):
+        raise LiditError(f"{len(array)} of {name} for {count} prompts: give one, or one each")
+    return np.broadcast_to(array, (count, *shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,24 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
-from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
-from lidit_jax.checkpoints.bundle import is_bundle
-from lidit_jax.checkpoints.saved_model import describe_model, load_model, model_folder
-from lidit_jax.config.schema import Config, MeshConfig, SamplingConfig
-from lidit_jax.diffusion import process as processes
-from lidit_jax.diffusion.samplers import fitting_samplers
+from lidit_jax.checkpoints.saved_model import load_model
+from lidit_jax.config.schema import MeshConfig, SamplingConfig
+from lidit_jax.diffusion.process import Process
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
+from lidit_jax.encoders.tokenizer import PromptTooLongError
 from lidit_jax.errors import LiditError
+from lidit_jax.io.progress import PieceProgress, Progress
 from lidit_jax.models.abstract_inputs import abstract_parameters
 from lidit_jax.models.flops import TextStream
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.parallel.mesh import BATCH_AXES, check_model_divides, make_mesh
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, state_shardings
-from lidit_jax.sampling.generator import Generator, Variation
-from lidit_jax.sampling.guided_model import Blend, Weaker
-from lidit_jax.sampling.init_image import Start, start_from
+from lidit_jax.sampling.guided_sampler import GuidedSampler
+from lidit_jax.sampling.image_batch import Blend, GuideModel, ImageBatch, Variation
+from lidit_jax.sampling.init_image import InitImage, init_image
+from lidit_jax.sampling.opened_model import OpenedModel
 from lidit_jax.sampling.request import ImageRequest, image_requests
-from lidit_jax.sampling.settings import check_settings, override
+from lidit_jax.sampling.sizes import check_size, height_and_width
 
 _BATCH = 16
 
@@ -42,58 +42,48 @@ _BATCH = 16
 class Pipeline:
     """`Pipeline.from_checkpoint("demo")(["a red circle"])` returns uint8 images [B, H, W, 3]."""
 
-    def __init__(
-        self,
-        params: Any,
-        config: Config,
-        metadata: dict[str, Any],
-        codec: ImageCodec,
-        mesh: Mesh | None = None,
-    ):
+    def __init__(self, opened: OpenedModel, params: Any, mesh: Mesh | None = None):
         """Joins weights with what they were trained with.
 
         Args:
-          params: weights of `LIDiT(config.model)`, where they belong.
-          config: the run's configuration.
-          metadata: what the checkpoint remembers beside it.
-          codec: the autoencoder of its latents.
+          opened: the checkpoint that they are from.
+          params: weights of its network, where they belong.
           mesh: the devices that share the weights and the images; None for the first one.
 
         Raises:
           LiditError: when an encoder or the autoencoder is not the one of the checkpoint.
         """
-        if codec.fingerprint != metadata["autoencoder"]:
-            raise LiditError(
-                f"config.vae.source={config.vae.source!r} is not the autoencoder of this "
-                "checkpoint: put the one it was trained with back"
-            )
-        self.config = config
-        self._metadata = metadata
-        self._model = LIDiT(config.model)
+        codec, metadata = opened.codec, opened.metadata
+        self.config = opened.config
+        self._opened = opened
+        self._model = LIDiT(opened.config.model)
         self._params = jax.tree.map(jax.numpy.asarray, params)
         self._mesh = mesh
-        self._encoders = PromptEncoders(config.encoders, mesh)
+        self._encoders = PromptEncoders(opened.config.encoders, mesh)
         self._encoders.check(metadata["encoders"])
-        self._null, crop = self._encoders.encode([""])
-        self._process = processes.from_config(config.diffusion)
-        self._generator = Generator(
+        self._unconditional, crop = self._encoders.encode([""])
+        self._sampler = GuidedSampler(
             self._model,
-            self._process,
+            opened.process,
             codec.on(mesh) if mesh else codec,
             metadata["latents"]["mean"],
             metadata["latents"]["deviation"],
             crop,
-            config.data.image_size if config.diffusion.resolution_shift else 0,
+            opened.config.data.image_size if opened.config.diffusion.resolution_shift else 0,
         )
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: str | Path, *, raw: bool = False, mesh: MeshConfig | None = None
+        cls,
+        checkpoint: str | Path | OpenedModel,
+        *,
+        raw: bool = False,
+        mesh: MeshConfig | None = None,
     ) -> Pipeline:
         """Loads "demo", an exported folder, a workdir's newest checkpoint or one of the others.
 
         Args:
-          checkpoint: name or path.
+          checkpoint: name or path, or what was opened of it before.
           raw: the raw weights of a workdir instead of their moving average.
           mesh: splits network and encoders over all devices, straight from their files, and the
             autoencoder, such as `MeshConfig(tensor=4)`; None uses the first device alone.
@@ -102,15 +92,11 @@ class Pipeline:
           LiditError: when there is no such checkpoint, it is damaged, its encoders are missing, or
             the mesh does not divide it.
         """
-        folder = model_folder(checkpoint)
+        opened = checkpoint if isinstance(checkpoint, OpenedModel) else OpenedModel(checkpoint)
         devices = mesh and make_mesh(mesh)
-        shardings = devices and _shardings(folder, devices)
-        params, config, metadata = load_model(folder, raw=raw, shardings=shardings)
-        own_codec = folder / "vae" if is_bundle(folder) else None
-        if config.training.task != "lidit":
-            raise LiditError(f"{folder} holds an autoencoder: name a text-to-image checkpoint")
-        codec = load_codec(config.vae, own_codec)
-        return cls(params, config, metadata, codec, devices)
+        shardings = devices and _shardings(opened, devices)
+        params, _, _ = load_model(opened.folder, raw=raw, shardings=shardings)
+        return cls(opened, params, devices)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -122,19 +108,14 @@ class Pipeline:
         return digest.hexdigest()
 
     @property
-    def size_step(self) -> int:
-        """What each side of an image must be a multiple of, in pixels."""
-        return self._generator.size_step
-
-    @property
-    def process(self) -> processes.Process:
+    def process(self) -> Process:
         """The diffusion process that the model was trained under."""
-        return self._process
+        return self._opened.process
 
     @property
     def samplers(self) -> tuple[str, ...]:
         """The names of the samplers that fit."""
-        return fitting_samplers(self._process)
+        return self._opened.samplers
 
     def settings(self, **changes: Any) -> SamplingConfig:
         """The checkpoint's sampling settings with changes (None: no change), checked.
@@ -142,17 +123,16 @@ class Pipeline:
         Raises:
           LiditError: for an unknown setting, or a value that does not fit the checkpoint.
         """
-        settings = override(self.config.sampling, changes)
-        check_settings(settings, self._process)
-        return settings
+        return self._opened.settings(**changes)
 
     def encode(self, prompts: Sequence[str]) -> TextConditions:
         """What the network reads of prompts. Raises `LiditError` when one is too long."""
-        return self._encoders.encode(prompts)[0]
+        with _limit_of_checkpoint():
+            return self._encoders.encode(prompts)[0]
 
     def __call__(
         self,
-        prompts: Sequence[str],
+        prompts: str | Iterable[str],
         *,
         size: int | tuple[int, int] | None = None,
         seed: int | Sequence[int] = 0,
@@ -165,15 +145,19 @@ class Pipeline:
         image: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "B H W 3"] | None = None,
         mask: Bool[np.ndarray, "H W"] | None = None,
         strength: float | None = None,
-        weaker: Pipeline | None = None,
+        guide: Pipeline | None = None,
+        progress: Progress | None = None,
         **settings: Any,
     ) -> UInt8[np.ndarray, "B H W 3"]:
         """Draws one image a prompt.
 
+        Numbers may be Python's, NumPy's or JAX's, and lists of them anything that has an order.
+
         Args:
-          prompts: what to see; none may be empty.
+          prompts: what to see; one text is one prompt, and none may be empty.
           size: side, or (height, width), in pixels; None for the size of `image` or of training.
-          seed: image i is drawn from seed + i, whatever the batch; or one seed an image.
+          seed: image i is drawn from seed + i, whatever the batch; or one seed an image. There is
+            no random seed: an image that cannot be drawn again is refused, so None is too.
           guidance: guidance scale, or one an image; 1 switches it off; None for the checkpoint's.
           negative_prompt: what to move away from, or one an image.
           blend_with: a second prompt, or one an image.
@@ -184,8 +168,10 @@ class Pipeline:
           image: an image to begin from, or one a prompt.
           mask: True where to paint the image anew; the rest stays as it is.
           strength: how much of an image to redraw, above 0 to 1; None for 0.6, with a mask 1.
-          weaker: a weaker model of the same kind to move away from (autoguidance) instead of the
+          guide: a weaker model of the same kind to move away from (autoguidance) instead of the
             empty prompt: e.g. an earlier checkpoint of the same run.
+          progress: is told the evaluations of the network that are done, and when a program is
+            compiled: see `lidit_jax.io.progress.progress_bar`.
           settings: any field of `config.sampling` (sampler, steps, spacing, guidance_method, ...);
             None, and what is left out, is as the checkpoint says.
 
@@ -203,19 +189,26 @@ class Pipeline:
             variation=variation,
             variation_seed=variation_seed,
         )
-        start = start_from(image, mask, strength, len(requests))
+        init = init_image(image, mask, strength, len(requests))
         if size is None:
-            size = self.config.data.image_size if start is None else start.images.shape[1:3]
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        if start is not None and start.images.shape[1:3] != size:
-            height, width = start.images.shape[1:3]
+            size = self.config.data.image_size if init is None else init.images.shape[1:3]
+        size = height_and_width(size)
+        if init is not None and init.images.shape[1:3] != size:
+            height, width = init.images.shape[1:3]
             raise LiditError(
                 f"image is {height}x{width} and size {size[0]}x{size[1]}: resize the image"
             )
-        self._generator.check_size(size)
-        if weaker is not None:
-            self._check_weaker(weaker, requests)
-        return self.draw(requests, checked, size, start=start, weaker=weaker)
+        check_size(size, self._opened.size_step)
+        if guide is not None:
+            if not isinstance(guide, Pipeline):
+                raise LiditError(f"guide={guide!r}: must be a Pipeline of an earlier checkpoint")
+            self._opened.check_guide(guide._opened)
+            if any(request.negative_prompt or request.blend for request in requests):
+                raise LiditError("autoguidance has no negative prompt and no blend: leave them out")
+        texts = {t for r in requests for t in (r.prompt, r.negative_prompt, r.blend_with)}
+        with _limit_of_checkpoint():  # of all prompts before the first is drawn
+            self._encoders.check_lengths(sorted(texts))
+        return self.draw(requests, checked, size, init=init, guide=guide, progress=progress)
 
     def draw(
         self,
@@ -223,75 +216,61 @@ class Pipeline:
         settings: SamplingConfig,
         size: tuple[int, int],
         *,
-        start: Start | None = None,
-        weaker: Pipeline | None = None,
+        init: InitImage | None = None,
+        guide: Pipeline | None = None,
         conditions: TextConditions | None = None,
+        progress: Progress | None = None,
     ) -> UInt8[np.ndarray, "B H W 3"]:
-        """Draws what `__call__` has put together.
+        """Draws what `__call__` has put together, in batches.
 
         Args:
           requests: one an image.
           settings: of `settings`.
           size: (height, width) in pixels.
-          start: images to begin from, one a request.
-          weaker: as for `__call__`.
+          init: images to begin from, one a request.
+          guide: as for `__call__`.
           conditions: of `encode`, for prompts that are drawn again and again; None encodes them.
+          progress: as for `__call__`.
         """
-        batches = []
-        shares = math.prod(self._mesh.shape[axis] for axis in BATCH_AXES) if self._mesh else 1
-        batch = -(-_BATCH // shares) * shares
-        for first in range(0, len(requests), batch):
-            rows = [*range(first, min(first + batch, len(requests)))]
-            count = len(rows)
-            # A last, shorter batch is filled up, so that it does not compile a second program; and
-            # any batch to an equal share for each device.
-            full = batch if len(requests) > batch else -(-count // shares) * shares
-            rows += rows[-1:] * (full - count)
-            images = self._draw_batch(
-                [requests[row] for row in rows],
-                settings,
-                size,
-                start and start.rows(rows),
-                weaker,
-                conditions and _rows(conditions, rows),
-            )
-            batches.append(images[:count])
-        return np.concatenate(batches)
-
-    def _draw_batch(
-        self,
-        requests: list[ImageRequest],
-        settings: SamplingConfig,
-        size: tuple[int, int],
-        start: Start | None,
-        weaker: Pipeline | None,
-        conditions: TextConditions | None,
-    ) -> UInt8[np.ndarray, "B H W 3"]:
-        blend = variation = None
-        if any(request.blend for request in requests):
-            # An image without a second prompt blends with its own, at weight 0.
-            seconds = [request.blend_with or request.prompt for request in requests]
-            blend = Blend(self.encode(seconds), _column(requests, "blend"))
-        if any(request.variation for request in requests):
-            seeds = [request.variation_seed for request in requests]
-            variation = Variation(seeds, _column(requests, "variation"))
-        negatives = [request.negative_prompt for request in requests]
-        conditions = conditions or self.encode([request.prompt for request in requests])
-        null = self.encode(negatives) if any(negatives) else self._null
-        with self._on_mesh():
-            return self._generator(
-                self._params,
-                conditions,
-                null,
-                seeds=[request.seed for request in requests],
+        images = np.empty((len(requests), *size, 3), np.uint8)
+        batches = _batches(len(requests), self._shares)
+        for i, rows in enumerate(batches):
+            part = [requests[row] for row in rows]
+            negatives = [request.negative_prompt for request in part]
+            batch = ImageBatch(
+                conditions=(
+                    self.encode([request.prompt for request in part])
+                    if conditions is None
+                    else jax.tree.map(lambda leaf, rows=rows: leaf[np.asarray(rows)], conditions)
+                ),
+                unconditional=self.encode(negatives) if any(negatives) else self._unconditional,
+                seeds=[request.seed for request in part],
                 size=size,
                 settings=settings,
-                guidance=_column(requests, "guidance"),
-                start=start,
-                blend=blend,
-                variation=variation,
-                weaker=weaker and Weaker(weaker._model, weaker._params),
+                guidance=_column(part, "guidance"),
+                blend=self._blend(part),
+                variation=_variation(part),
+                init=init and init.rows(rows),
+                guide=guide and GuideModel(guide._model, guide._params),
             )
+            shown = progress and PieceProgress(progress, i, len(batches))
+            new = slice(rows[0], rows[-1] + 1)  # without the rows that only fill the batch up
+            with self._on_mesh():
+                drawn = self._sampler(self._params, batch, shown)
+            images[new] = drawn[: new.stop - new.start]
+        return images
+
+    def _blend(self, requests: Sequence[ImageRequest]) -> Blend | None:
+        if not any(request.blend for request in requests):
+            return None
+        # An image without a second prompt blends with its own, at weight 0.
+        seconds = [request.blend_with or request.prompt for request in requests]
+        return Blend(self.encode(seconds), _column(requests, "blend"))
+
+    @property
+    def _shares(self) -> int:
+        """Parts of a batch that devices draw side by side."""
+        return math.prod(self._mesh.shape[axis] for axis in BATCH_AXES) if self._mesh else 1
 
     @contextmanager
     def _on_mesh(self) -> Iterator[None]:
@@ -301,34 +280,49 @@ class Pipeline:
             with jax.set_mesh(self._mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
                 yield
 
-    def _check_weaker(self, weaker: Pipeline, requests: list[ImageRequest]) -> None:
-        """Both networks must mean the same by a latent, a time, a prediction and a prompt."""
-        for name in ("encoders", "autoencoder", "latents"):
-            if weaker._metadata[name] != self._metadata[name]:
-                raise LiditError(
-                    f"the weaker model has other {name}: take an earlier checkpoint of the same run"
-                )
-        if weaker._process.prediction != self._process.prediction or (
-            weaker._process.name != self._process.name
-        ):
-            raise LiditError("the weaker model predicts something else: take one of the same run")
-        if any(request.negative_prompt or request.blend for request in requests):
-            raise LiditError("autoguidance has no negative prompt and no blend: leave them out")
 
-
-def _shardings(folder: Path, mesh: Mesh) -> Any:
+def _shardings(opened: OpenedModel, mesh: Mesh) -> Any:
     """Where the parameters of a saved model belong."""
-    config, metadata = describe_model(folder)
-    check_model_divides(config, mesh)
+    check_model_divides(opened.config, mesh)
     # Whatever the widths of features and latents, the axes are split alike.
-    streams = [TextStream(width=1, tokens=1, crop=0)] * len(metadata["crop"])
-    shapes = abstract_parameters(LIDiT(config.model), streams, channels=1)
+    streams = [TextStream(width=1, tokens=1, crop=0)] * len(opened.metadata["crop"])
+    shapes = abstract_parameters(LIDiT(opened.config.model), streams, channels=1)
     return state_shardings(shapes, mesh)
 
 
-def _rows(conditions: TextConditions, rows: list[int]) -> TextConditions:
-    return jax.tree.map(lambda leaf: leaf[np.asarray(rows)], conditions)
+def _batches(total: int, shares: int) -> list[list[int]]:
+    """Rows of each batch: an equal share for each device, and one of a few numbers of rows.
+
+    The last image is drawn more than once where that fills a batch up: each other number of rows
+    would be a program of its own, which takes longer to compile than a few more images to draw.
+    """
+    largest = rows = -(-_BATCH // shares) * shares
+    if total < largest:
+        rows = shares
+        while rows < total:
+            rows = min(2 * rows, largest)
+    starts = range(0, total, rows)
+    return [[min(row, total - 1) for row in range(first, first + rows)] for first in starts]
+
+
+def _variation(requests: Sequence[ImageRequest]) -> Variation | None:
+    if not any(request.variation for request in requests):
+        return None
+    seeds = [request.variation_seed for request in requests]
+    return Variation(seeds, _column(requests, "variation"))
 
 
 def _column(requests: Sequence[ImageRequest], field: str) -> Float[np.ndarray, "B"]:
     return np.asarray([getattr(request, field) for request in requests], np.float32)
+
+
+@contextmanager
+def _limit_of_checkpoint() -> Iterator[None]:
+    """Says of a prompt that is too long what can be done about it here, which is not training."""
+    try:
+        yield
+    except PromptTooLongError as error:
+        raise LiditError(
+            f"the prompt {error.shown!r} has {error.tokens} tokens, the limit is {error.limit} in "
+            "this checkpoint: shorten it"
+        ) from error

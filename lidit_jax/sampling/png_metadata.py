@@ -48,9 +48,9 @@ class ImageRecord:
     """Whether the raw weights drew it instead of their moving average."""
     size: tuple[int, int]
     """Height and width."""
-    weaker: str = ""
+    guide: str = ""
     """The weaker checkpoint of autoguidance, as it was named."""
-    weaker_fingerprint: str = ""
+    guide_fingerprint: str = ""
     """sha256 of its weights; empty where an older version did not keep it."""
     source: str = ""
     """sha256 of the image and mask that it began from; empty: it began from noise."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.settings import check_scale
+from lidit_jax.sampling.values import is_single, number, several, text, whole_number
 
 _SEEDS = 2**32
 
@@ -34,8 +35,7 @@ class ImageRequest:
         if not self.prompt.strip():
             raise LiditError("a prompt is empty: say what you want to see")
         for name in ("seed", "variation_seed"):
-            if not 0 <= getattr(self, name) < _SEEDS:
-                raise LiditError(f"{name} {getattr(self, name)}: must be from 0 to {_SEEDS - 1}")
+            _check_seed(name, getattr(self, name))
         check_scale(self.guidance)
         for name in ("blend", "variation"):
             if not 0 <= getattr(self, name) <= 1:
@@ -44,33 +44,58 @@ class ImageRequest:
             raise LiditError(f"blend {self.blend} needs a second prompt: give blend_with")
 
 
+_KINDS = {
+    "seed": whole_number,
+    "guidance": number,
+    "negative_prompt": text,
+    "blend_with": text,
+    "blend": number,
+    "variation": number,
+    "variation_seed": whole_number,
+}
+
+
 def image_requests(
-    prompts: Sequence[str], *, seed: int | Sequence[int], **fields: Any
+    prompts: str | Iterable[str], *, seed: int | Sequence[int], **fields: Any
 ) -> list[ImageRequest]:
     """One request a prompt.
 
     Args:
-      prompts: what to see.
+      prompts: what to see: a text, or a list, tuple, array or generator of texts.
       seed: of the first image, counting up from there (and round at 2**32), or one an image.
-      fields: of `ImageRequest`, one value for all images or a list of one each.
+      fields: of `ImageRequest`, one value for all images or one each; numbers may be NumPy's.
 
     Raises:
-      LiditError: without prompts, for lists of another length, or a value out of range.
+      LiditError: without prompts, for lists of another length, or a value that does not fit.
     """
-    if isinstance(prompts, str):
-        raise LiditError(f"prompts are a list, not one text: write [{prompts!r}]")
-    if not prompts:
+    prompts = [prompts] if is_single(prompts) else prompts
+    columns = {"prompt": several("prompts", prompts, text)}
+    count = len(columns["prompt"])
+    if not count:
         raise LiditError("no prompt: say what you want to see")
-    count = len(prompts)
-    if isinstance(seed, int):
-        if not 0 <= seed < _SEEDS:
-            raise LiditError(f"seed {seed}: must be from 0 to {_SEEDS - 1}")
-        seed = [(seed + i) % _SEEDS for i in range(count)]
-    columns = {"prompt": prompts, "seed": seed} | fields
-    for name, values in columns.items():
-        if isinstance(values, (str, int, float)):
-            columns[name] = [values] * count
-        elif len(values) != count:
-            raise LiditError(f"{len(values)} values of {name} for {count} prompts: give one each")
+    if seed is None:
+        raise LiditError(
+            "seed=None: give a number, so that the images can be drawn again; for new ones each "
+            f"time draw one, as with random.randrange(2**32), from 0 to {_SEEDS - 1}"
+        )
+    if is_single(seed):
+        first = whole_number("seed", seed)
+        _check_seed("seed", first)
+        seed = [(first + i) % _SEEDS for i in range(count)]
+    for name, values in ({"seed": seed} | fields).items():
+        kind = _KINDS[name]
+        if is_single(values):
+            columns[name] = [kind(name, values)] * count
+        else:
+            columns[name] = several(name, values, kind)
+        if len(columns[name]) != count:
+            raise LiditError(
+                f"{len(columns[name])} values of {name} for {count} prompts: give one each"
+            )
     rows = zip(*columns.values(), strict=True)
     return [ImageRequest(**dict(zip(columns, row, strict=True))) for row in rows]
+
+
+def _check_seed(name: str, seed: int) -> None:
+    if not 0 <= seed < _SEEDS:
+        raise LiditError(f"{name} {seed}: must be from 0 to {_SEEDS - 1}")

@@ -14,8 +14,32 @@ from lidit_jax.diffusion.base import Process
 from lidit_jax.diffusion.guidance import METHODS, Guidance
 from lidit_jax.diffusion.samplers import Sampler, plan
 from lidit_jax.errors import LiditError, quoted
+from lidit_jax.sampling.values import number, text, whole_number
 
 _FIELDS = {field.name: field for field in dataclasses.fields(SamplingConfig)}
+
+_KEYWORDS = ("size", "seed", "negative_prompt", "blend_with", "blend", "variation")
+_KEYWORDS += ("variation_seed", "image", "mask", "strength", "guide")
+"""What `Pipeline.__call__` takes beside them, to suggest."""
+
+_OTHER_NAMES = {
+    "cfg_scale": "guidance=SCALE",
+    "generator": "seed=NUMBER",
+    "guidance_scale": "guidance=SCALE",
+    "height": "size=(HEIGHT, WIDTH)",
+    "negative_prompts": "negative_prompt=TEXT, or a list of one an image",
+    "num_images": "the prompt as often as there are to be images, as in [prompt] * 4",
+    "num_images_per_prompt": "the prompt as often as there are to be images, as in [prompt] * 4",
+    "num_inference_steps": "steps=NUMBER",
+    "num_steps": "steps=NUMBER",
+    "scheduler": "sampler=NAME",
+    "seeds": "seed=NUMBER, or a list of one an image",
+    "weaker": "guide=PIPELINE",
+    "width": "size=(HEIGHT, WIDTH)",
+}
+"""Names that other libraries, or older versions, have for what is called otherwise here."""
+
+_KINDS = {int: whole_number, float: number, str: text}
 
 
 def override(defaults: SamplingConfig, changes: Mapping[str, Any]) -> SamplingConfig:
@@ -27,18 +51,17 @@ def override(defaults: SamplingConfig, changes: Mapping[str, Any]) -> SamplingCo
     values = {}
     for name, value in changes.items():
         if name not in _FIELDS:
-            close = difflib.get_close_matches(name, _FIELDS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_FIELDS)}"
-            raise LiditError(f"there is no sampling setting {name!r}: {hint}")
-        if value is None:
-            continue
-        kind = type(getattr(defaults, name))
-        if isinstance(value, bool) or not isinstance(
-            value, (int, float) if kind is float else kind
-        ):
-            raise LiditError(f"{name}={value!r}: must be {kind.__name__}")
-        values[name] = kind(value)
+            raise LiditError(f"there is no sampling setting {name!r}: {_hint(name)}")
+        if value is not None:
+            values[name] = _KINDS[type(getattr(defaults, name))](name, value)
     return dataclasses.replace(defaults, **values)
+
+
+def _hint(name: str) -> str:
+    if name in _OTHER_NAMES:
+        return f"give {_OTHER_NAMES[name]}"
+    close = difflib.get_close_matches(name, [*_FIELDS, *_KEYWORDS], n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_FIELDS)}"
 
 
 def check_defaults(config: Config) -> None:

@@ -19,7 +19,8 @@ from lidit_jax.models.abstract_inputs import initialize
 from lidit_jax.models.flops import forward_flops
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.models.refiner import GATE_MAGNITUDES
-from lidit_jax.sampling.generator import Generator
+from lidit_jax.sampling.guided_sampler import GuidedSampler
+from lidit_jax.sampling.image_batch import ImageBatch
 from lidit_jax.training.diffusion_loss import diffusion_loss, fixed_draws, random_draws
 from lidit_jax.training.prepared_data import Frozen, PreparedData
 from lidit_jax.training.step import Batch, Metrics
@@ -46,7 +47,7 @@ class LIDiTTask:
         self.training_flops = forward_flops(
             config.model, tokens, channels, prepared.streams
         ).training
-        self._generator = Generator(
+        self._sampler = GuidedSampler(
             self._model, self._process, prepared.codec, *prepared.statistics, self._crop
         )
 
@@ -111,19 +112,18 @@ class LIDiTTask:
         """The fixed prompts, at the configuration's sampling settings and fixed seeds."""
         sampling, size = self._config.sampling, self._config.data.image_size
         prompts = list(self._config.training.prompts)
-        images = self._generator(
-            params,
-            self._prepared.prompts,
-            frozen.null,
+        batch = ImageBatch(
+            conditions=self._prepared.prompts,
+            unconditional=frozen.null,
             seeds=range(len(prompts)),
             size=(size, size),
             settings=sampling,
         )
-        return images, prompts
+        return self._sampler(params, batch), prompts
 
     def scores(self, params: Any, frozen: Frozen) -> dict[str, float]:
         """See `SceneScores`; only where the configuration asks for them."""
-        return self._prepared.scores(self._generator, params, frozen.null)
+        return self._prepared.scores(self._sampler, params, frozen.null)
 
 
 def _losses_by_time(

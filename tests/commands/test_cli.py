@@ -20,7 +20,7 @@ SIDE = 16
 
 
 class FakePipeline:
-    """Stands in for the `Pipeline`: image i is plain grey of value 10 * i."""
+    """Stands in for the `Pipeline` and the opened model: image i is plain grey of value 10 * i."""
 
     def __init__(self):
         self.calls = []
@@ -39,12 +39,11 @@ class FakePipeline:
 
 @pytest.fixture
 def pipeline(monkeypatch):
-    import lidit_jax.sampling.pipeline
+    from lidit_jax.sampling import opened_model, pipeline
 
     fake = FakePipeline()
-    monkeypatch.setattr(
-        lidit_jax.sampling.pipeline.Pipeline, "from_checkpoint", lambda *_, **__: fake
-    )
+    monkeypatch.setattr(opened_model, "OpenedModel", lambda _: fake)
+    monkeypatch.setattr(pipeline.Pipeline, "from_checkpoint", lambda *_, **__: fake)
     return fake
 
 
@@ -74,7 +73,7 @@ def test_one_prompt_makes_one_png_that_records_how_it_was_made(pipeline, tmp_pat
     assert capsys.readouterr().out.strip() == str(out)
     prompts, settings = pipeline.calls[0]
     assert prompts == ["ein roter Kreis, 红圆"]
-    asked = {"size": None, "steps": 3, "guidance": None, "seed": 7, "sampler": None}
+    asked = {"size": (64, 64), "steps": 3, "guidance": None, "seed": 7, "sampler": None}
     assert {name: settings[name] for name in asked} == asked
 
 

@@ -21,6 +21,16 @@ MISTAKES = {
     ),
     "unknown command": (["smaple"], "invalid choice: 'smaple'"),
     "misspelt option": (["sample", "--promt=x", "--out=x.png"], "did you mean --prompt?"),
+    "height of others": ([*SAMPLE, "--height=64"], "no option --height: write --size=WIDTHxHEIGHT"),
+    "width of others": ([*SAMPLE, "--width", "64"], "no option --width: write --size=WIDTHxHEIGHT"),
+    "steps of others": ([*SAMPLE, "--num_inference_steps=8"], "write --steps"),
+    "scale of others": ([*SAMPLE, "--guidance-scale=3"], "--guidance-scale: write --guidance (see"),
+    "count of others": ([*SAMPLE, "--num-images=3"], "no option --num-images: write --count"),
+    "negative of others": (
+        [*SAMPLE, "--negative-prompts=a"],
+        "write --negative-prompt (see",
+    ),
+    "guide of older versions": ([*SAMPLE, "--weaker-checkpoint=x"], "write --guide-checkpoint"),
     "missing option": (["sample", "--prompt=x", "--out=x.png"], "--checkpoint"),
     "empty prompt": (
         ["sample", "--checkpoint=a", "--prompt= ", "--out=x.png"],

@@ -11,7 +11,7 @@ from lidit_jax.diffusion.guidance import (
     Guidance,
     Pair,
     Point,
-    away_from,
+    autoguidance,
     concatenate_conditions,
     in_one_batch,
     rescaled,
@@ -61,15 +61,15 @@ def test_one_batch_gives_both_predictions_in_order():
     both = concatenate_conditions(PROMPTS, EMPTY)
     pair = in_one_batch(lambda x_t, time: network(x_t, time, both))(X_T, TIME)
     np.testing.assert_array_equal(pair.conditional, CONDITIONAL)
-    np.testing.assert_array_equal(pair.other, UNCONDITIONAL)
+    np.testing.assert_array_equal(pair.unconditional, UNCONDITIONAL)
 
 
 def test_negative_prompts_may_differ_from_image_to_image():
     negative = {"text": np.array([[-1.0], [-2.0], [0.5]]), "size": np.full((3, 2), 8.0)}
     both = concatenate_conditions(PROMPTS, negative)
     pair = in_one_batch(lambda x_t, time: network(x_t, time, both))(X_T, TIME)
-    np.testing.assert_array_equal(pair.other[2], UNCONDITIONAL[2])
-    np.testing.assert_allclose(pair.other[0], -X_T[0] + 10, rtol=1e-6)
+    np.testing.assert_array_equal(pair.unconditional[2], UNCONDITIONAL[2])
+    np.testing.assert_allclose(pair.unconditional[0], -X_T[0] + 10, rtol=1e-6)
 
 
 def test_blended_prompts_are_exact_at_both_ends_and_between_them_otherwise():
@@ -81,7 +81,7 @@ def test_blended_prompts_are_exact_at_both_ends_and_between_them_otherwise():
     np.testing.assert_array_equal(pair.conditional[0], CONDITIONAL[0])
     np.testing.assert_array_equal(pair.conditional[2], other[2])
     np.testing.assert_allclose(pair.conditional[1], (CONDITIONAL[1] + other[1]) / 2, rtol=1e-6)
-    np.testing.assert_array_equal(pair.other, UNCONDITIONAL)
+    np.testing.assert_array_equal(pair.unconditional, UNCONDITIONAL)
 
 
 def test_autoguidance_compares_two_networks_on_the_same_prompts():
@@ -91,7 +91,7 @@ def test_autoguidance_compares_two_networks_on_the_same_prompts():
     def weak(x_t, time):
         return 0.8 * strong(x_t, time)
 
-    pair = away_from(strong, weak)(X_T, TIME)
+    pair = autoguidance(strong, weak)(X_T, TIME)
     np.testing.assert_allclose(guide(pair, scale=2.0), 1.2 * CONDITIONAL, rtol=1e-5)
 
 

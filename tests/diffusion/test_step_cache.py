@@ -8,7 +8,7 @@ import pytest
 from lidit_jax.diffusion.guidance import Guidance, Pair
 from lidit_jax.diffusion.process import DDPM, RectifiedFlow
 from lidit_jax.diffusion.samplers import Sampler, fitting_samplers, plan, sample
-from lidit_jax.diffusion.step_cache import Reusing
+from lidit_jax.diffusion.step_cache import CachedModel
 from lidit_jax.errors import LiditError
 from tests.diffusion.toy import NOISE
 
@@ -26,10 +26,10 @@ def cached_toy(computed):
 
     def compute(x_t, time):
         jax.debug.callback(lambda time: computed.append(float(time)), time[0])
-        memory = 2e-3 * time[:, None, None, None] + x_t[:, :1, :1, :1]
-        return toy(x_t, time, memory), memory
+        cached = 2e-3 * time[:, None, None, None] + x_t[:, :1, :1, :1]
+        return toy(x_t, time, cached), cached
 
-    return Reusing(compute, toy)
+    return CachedModel(compute, toy)
 
 
 @pytest.mark.parametrize(("process", "name"), EVERY_SAMPLER)
@@ -65,14 +65,14 @@ def test_guidance_compares_two_predictions_that_reuse():
     def compute(x_t, time):
         return Pair(x_t, 0.5 * x_t), x_t
 
-    def reuse(x_t, time, memory):
-        return Pair(memory, 0.5 * memory)
+    def reuse(x_t, time, cached):
+        return Pair(cached, 0.5 * cached)
 
     process, sampler = RectifiedFlow(prediction="x0"), Sampler(name="euler", steps=4)
     arguments = {"guidance": Guidance(scale=2.0), "trace": True}
     plain = sample(lambda *a: compute(*a)[0], process, NOISE, sampler, **arguments)
     cached = Sampler(name="euler", steps=4, cache_interval=2)
-    result = sample(Reusing(compute, reuse), process, NOISE, cached, **arguments)
+    result = sample(CachedModel(compute, reuse), process, NOISE, cached, **arguments)
     np.testing.assert_array_equal(result.trajectory[0], plain.trajectory[0])
     # The second evaluation predicts what the first one did: 1.5 x_t of the noise.
     np.testing.assert_allclose(
@@ -80,9 +80,9 @@ def test_guidance_compares_two_predictions_that_reuse():
     )
 
 
-def test_a_network_of_one_form_cannot_be_cached():
+def test_a_model_without_a_step_cache_is_refused():
     sampler = Sampler(name="euler", steps=4, cache_interval=2)
-    with pytest.raises(LiditError, match="cache_interval 2 needs a network of two forms"):
+    with pytest.raises(LiditError, match="cache_interval 2 needs a model with a step cache"):
         sample(lambda x_t, time: x_t, RectifiedFlow(), NOISE, sampler)
     with pytest.raises(LiditError, match=r"cache_interval 0: must be 1 \(off\) or more"):
         plan(RectifiedFlow(), Sampler(name="euler", steps=4, cache_interval=0))

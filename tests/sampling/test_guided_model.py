@@ -15,7 +15,8 @@ from lidit_jax.diffusion.samplers import Sampler, sample
 from lidit_jax.encoders.conditions import TextConditions
 from lidit_jax.models.layers import gated
 from lidit_jax.models.lidit import LIDiT
-from lidit_jax.sampling.guided_model import Blend, PromptedNetwork, Weaker
+from lidit_jax.sampling.guided_model import GuidedModel
+from lidit_jax.sampling.image_batch import Blend, GuideModel
 from tests.quick import random_parameters
 
 CROP = (2,)
@@ -33,37 +34,40 @@ def parameters(seed=0):
     return random_parameters(MODEL.init, NOISE, jnp.zeros(2), *conditions(1), CROP, seed=seed)
 
 
-def prompted(**changes):
-    values = {"conditions": conditions(1), "null": None, "blend": None, "weaker": None}
-    return PromptedNetwork(MODEL, parameters(), CROP, **(values | changes))
+def guided(**changes):
+    values = {"conditions": conditions(1), "unconditional": None, "blend": None, "guide": None}
+    return GuidedModel(MODEL, parameters(), CROP, **(values | changes))
 
 
 KINDS = {
     "unguided": {},
     "blend": {"blend": Blend(conditions(3), np.float32([0.2, 0.7]))},
-    "guided": {"null": conditions(2, batch=1)},
+    "guided": {"unconditional": conditions(2, batch=1)},
     "guided blend": {
-        "null": conditions(2, batch=1),
+        "unconditional": conditions(2, batch=1),
         "blend": Blend(conditions(3), np.float32([0.2, 0.7])),
     },
-    "autoguidance": {"null": conditions(2, batch=1), "weaker": Weaker(MODEL, parameters(1))},
+    "autoguidance": {
+        "unconditional": conditions(2, batch=1),
+        "guide": GuideModel(MODEL, parameters(1)),
+    },
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_forms_of_an_evaluation_agree_where_nothing_has_changed(kind):
-    network = prompted(**KINDS[kind])
+    model = guided(**KINDS[kind])
     time = jnp.full(2, 500.0)
 
     @jax.jit
     def forms(x_t, later):
-        reusing = network.reusing()
-        computed, memory = reusing.compute(x_t, time)
+        cached = model.cached()
+        computed, activations = cached.compute(x_t, time)
         return (
-            network.whole()(x_t, time),
+            model.model_fn()(x_t, time),
             computed,
-            reusing.reuse(x_t, time, memory),
-            reusing.reuse(later, time, memory),
+            cached.reuse(x_t, time, activations),
+            cached.reuse(later, time, activations),
         )
 
     whole, *others, later = forms(NOISE, NOISE + 0.3)
@@ -87,15 +91,15 @@ def test_blocks_run_only_where_an_evaluation_is_computed(monkeypatch):
         return gated(x, gate, h) + nothing
 
     monkeypatch.setattr(lidit_jax.models.dit, "gated", counted)  # three times a block
-    network = prompted(**KINDS["guided"])
+    model = guided(**KINDS["guided"])
 
     def blocks_run(interval):
         runs.clear()
         sampler = Sampler(name="euler", steps=5, cache_interval=interval)
-        asked = network.whole() if interval == 1 else network.reusing()
+        model_fn = model.model_fn() if interval == 1 else model.cached()
         run = jax.jit(
             lambda noise: (
-                sample(asked, RectifiedFlow(), noise, sampler, guidance=Guidance(scale=3.0)).x0
+                sample(model_fn, RectifiedFlow(), noise, sampler, guidance=Guidance(scale=3.0)).x0
             )
         )
         assert np.isfinite(run(NOISE)).all()

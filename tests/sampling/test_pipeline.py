@@ -11,7 +11,9 @@ from lidit_jax.checkpoints.saved_model import load_model
 from lidit_jax.cli import main
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.errors import LiditError
+from lidit_jax.io.progress import Progress
 from lidit_jax.models.lidit import LIDiT
+from lidit_jax.sampling import guided_sampler
 from lidit_jax.training.loop import train
 from tests.quick import random_parameters
 
@@ -111,33 +113,89 @@ def test_many_prompts_are_drawn_in_batches_of_one_size(pipeline):
 # --- one program for many inputs ---------------------------------------------------------------
 
 
+def compiled_programs(pipeline):
+    return pipeline._sampler._evaluate._cache_size()
+
+
 def test_new_seeds_scales_and_prompts_compile_nothing(pipeline):
     pipeline(PROMPTS, guidance=2.0)
-    compiled = pipeline._generator._run._cache_size()
+    compiled = compiled_programs(pipeline)
     pipeline(["three green stars", "a cross"], guidance=[3.0, 1.5], seed=[5, 9])
     pipeline(PROMPTS, guidance=4.0, guidance_low=0.2, guidance_high=0.9, guidance_rescale=0.7)
-    assert pipeline._generator._run._cache_size() == compiled
+    assert compiled_programs(pipeline) == compiled
     pipeline(PROMPTS, guidance=1.0)  # without the unconditional half: half the work
-    assert pipeline._generator._run._cache_size() == compiled + 1
+    assert compiled_programs(pipeline) == compiled + 1
+
+
+def test_batches_of_near_sizes_share_a_program(pipeline):
+    """Three images are drawn as four, of which one is thrown away."""
+    four = pipeline([*PROMPTS, "a cross", "a star"], steps=1)
+    compiled = compiled_programs(pipeline)
+    three = pipeline([*PROMPTS, "a cross"], steps=1)
+    assert compiled_programs(pipeline) == compiled
+    # The same program on the same inputs, row by row.
+    np.testing.assert_array_equal(three, four[:3])
+
+
+class Told(Progress):
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def __call__(self, done, total):
+        self.told.append((done, total))
+
+    def note(self, text):
+        self.told.append(text)
+
+
+def test_progress_tells_what_is_compiled_and_the_steps_of_all_batches(folder, monkeypatch):
+    monkeypatch.setattr(guided_sampler, "_REPORT_SECONDS", 0.0)  # after every step
+    fresh, first, second = Pipeline.from_checkpoint(folder), Told(), Told()
+    fresh(["a"] * 18, steps=2, progress=first)
+    compiling = "compiling for batches of 16 at 32x32 px"
+    assert first.told == [compiling, (1, 4), (2, 4), (3, 4), (4, 4)]
+    fresh(["a"] * 16, steps=2, progress=second)
+    assert second.told == [(1, 2), (2, 2)], "it is compiled already"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sampler": "heun"},
+        {"sampler": "dpm++2m_sde", "guidance_method": "apg"},
+        {"cache_interval": 2},
+    ],
+    ids=["heun", "dpm++2m_sde and apg", "cache"],
+)
+def test_images_are_bit_equal_with_and_without_progress(settings, pipeline, monkeypatch):
+    monkeypatch.setattr(guided_sampler, "_REPORT_SECONDS", 0.0)
+    told = Told()
+    shown = pipeline(PROMPTS, seed=3, **settings, progress=told)
+    compiled = compiled_programs(pipeline)
+    np.testing.assert_array_equal(pipeline(PROMPTS, seed=3, **settings), shown)
+    assert compiled_programs(pipeline) == compiled, "how many steps are run is data"
+    assert len(told.told) == 1 + (5 if settings.get("sampler") == "heun" else 3)
 
 
 def test_without_step_caching_nothing_has_changed(pipeline):
     images = pipeline(PROMPTS, seed=3)
-    compiled = pipeline._generator._run._cache_size()
+    compiled = compiled_programs(pipeline)
     np.testing.assert_array_equal(pipeline(PROMPTS, seed=3, cache_interval=1), images)
-    assert pipeline._generator._run._cache_size() == compiled
+    assert compiled_programs(pipeline) == compiled
 
 
 def test_step_caching_is_one_program_for_many_inputs(pipeline):
     whole = pipeline(PROMPTS, seed=3, steps=4)
     images = pipeline(PROMPTS, seed=3, steps=4, cache_interval=2)
-    compiled = pipeline._generator._run._cache_size()
+    compiled = compiled_programs(pipeline)
     distance = np.abs(images.astype(int) - whole)
     assert 0 < distance.mean() < 40
     again = pipeline(
         ["a cross", PROMPTS[1]], seed=[9, 4], guidance=[1.5, 2.0], steps=4, cache_interval=2
     )
-    assert pipeline._generator._run._cache_size() == compiled
+    assert compiled_programs(pipeline) == compiled
     np.testing.assert_allclose(again[1].astype(int), images[1].astype(int), atol=1)
 
 
@@ -154,6 +212,15 @@ def test_each_image_may_have_its_own_seed_scale_and_negative_prompt(pipeline):
 
 
 # --- settings ----------------------------------------------------------------------------------
+
+
+def test_numbers_and_prompts_may_be_numpys(pipeline):
+    images = pipeline(PROMPTS, seed=3, size=32, guidance=1.5)
+    scales = {"guidance": np.float32(1.5), "steps": np.int64(3)}
+    others = pipeline(np.array(PROMPTS), seed=np.int64(3), size=np.int32(32), **scales)
+    np.testing.assert_array_equal(others, images)
+    one = pipeline(PROMPTS[0], seed=3, size=(np.int64(32), 32), guidance=1.5)
+    assert one.shape == (1, 32, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -222,11 +289,11 @@ def test_variations_leave_an_image_little_by_little(pipeline):
 def test_autoguidance_moves_away_from_another_model(pipeline, exported):
     earlier = Pipeline.from_checkpoint(exported(1))
     plain = pipeline(PROMPTS, guidance=1.0)
-    guided = pipeline(PROMPTS, guidance=2.0, weaker=earlier)
+    guided = pipeline(PROMPTS, guidance=2.0, guide=earlier)
     assert not np.array_equal(guided, plain)
     # A model that is not weaker at all gives no direction.
     np.testing.assert_allclose(
-        pipeline(PROMPTS, guidance=2.0, weaker=pipeline).astype(int), plain.astype(int), atol=1
+        pipeline(PROMPTS, guidance=2.0, guide=pipeline).astype(int), plain.astype(int), atol=1
     )
 
 
@@ -283,12 +350,12 @@ def test_another_checkpoint_does_not_pretend_to_draw_the_same(folder, exported, 
 
 
 def test_nor_does_another_weaker_model(folder, exported, tmp_path, capsys):
-    out, weaker = tmp_path / "x.png", exported(1)
-    guided = [f"--weaker-checkpoint={weaker}", "--prompt=a", f"--out={out}"]
+    out, guide = tmp_path / "x.png", exported(1)
+    guided = [f"--guide-checkpoint={guide}", "--prompt=a", f"--out={out}"]
     assert main(["sample", f"--checkpoint={folder}", *guided]) == 0
     save = [f"--again={out}", f"--out={tmp_path}/y.png"]
     assert main(["sample", *save]) == 0
-    assert main(["sample", *save, f"--weaker-checkpoint={folder}"]) == 2
+    assert main(["sample", *save, f"--guide-checkpoint={folder}"]) == 2
     assert "is not the model that drew" in capsys.readouterr().err
 
 
@@ -298,9 +365,24 @@ GREY = np.full((32, 32, 3), 128, np.uint8)
 MISTAKES = {
     "no prompt": ([], {}, "no prompt: say what you want to see"),
     "empty prompt": (["a", " "], {}, "a prompt is empty: say what you want to see"),
-    "one text": ("a", {}, r"prompts are a list, not one text: write \['a'\]"),
-    "5,000 tokens": (["x" * 5000], {}, r"has 5000 tokens, the limit is 96: shorten it or raise "),
+    "5,000 tokens": (
+        ["x" * 5000],
+        {},
+        "has 5000 tokens, the limit is 96 in this checkpoint: short",
+    ),
     "size": (["a"], {"size": 30}, r"size 30x30: each side must be a multiple of 8 \(patch"),
+    "long negative prompt": (
+        ["a"],
+        {"negative_prompt": "x" * 97},
+        "the prompt 'x+…' has 97 tokens, the limit is 96 in this checkpoint: shorten it$",
+    ),
+    "height": (["a"], {"height": 32}, r"no sampling setting 'height': give size=\(HEIGHT, WIDTH\)"),
+    "random seed": (["a"], {"seed": None}, "seed=None: give a number"),
+    "guide": (
+        ["a"],
+        {"guide": "demo"},
+        "guide='demo': must be a Pipeline of an earlier",
+    ),
     "sampler": (["a"], {"sampler": "ddim"}, "sampler 'ddim' does not fit process 'flow': choose"),
     "steps": (["a"], {"steps": 0}, "0 sampling steps: choose 1 or more"),
     "scale": (["a"], {"guidance": -1.0}, "guidance -1.0: must be 0 or greater"),
@@ -308,7 +390,7 @@ MISTAKES = {
     "interval": (["a"], {"guidance_low": 0.9, "guidance_high": 0.1}, "0 <= low <= high <= 1"),
     "cache": (["a"], {"cache_interval": 0}, r"cache_interval 0: must be 1 \(off\) or more"),
     "misspelt": (["a"], {"guidance_rescal": 1.0}, "'guidance_rescal': did you mean 'guidance_resc"),
-    "type": (["a"], {"steps": 2.5}, "steps=2.5: must be int"),
+    "type": (["a"], {"steps": 2.5}, "steps=2.5: must be a whole number"),
     "seeds": (["a", "b"], {"seed": [1]}, "1 values of seed for 2 prompts: give one each"),
     "seed": (["a"], {"seed": -1}, "seed -1: must be from 0 to 4294967295"),
     "mask alone": (["a"], {"mask": GREY[..., 0] > 0}, "are for an image to begin from: give image"),

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lidit_jax.config import Config, load_recipe
+from lidit_jax.config.schema import SamplingConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.sampling.settings import check_defaults
+from lidit_jax.sampling.settings import check_defaults, override
 
 TINY = str(Path(__file__).parents[1] / "tiny_recipe.py")
 
@@ -50,3 +52,47 @@ def test_ddpm_cannot_take_more_steps_than_it_has():
 
 def test_an_autoencoder_has_no_sampling_settings_to_check():
     check_defaults(recipe("training.task=vae", "vae.patch=8", "sampling.sampler=ddim"))
+
+
+# --- names and numbers of a call ---------------------------------------------------------------
+
+
+def test_numbers_may_be_numpys():
+    settings = override(SamplingConfig(), {"steps": np.int64(8), "guidance": np.float32(1.5)})
+    assert (settings.steps, settings.guidance) == (8, 1.5)
+    assert (type(settings.steps), type(settings.guidance)) == (int, float)
+    assert override(SamplingConfig(), {"shift": 3}).shift == 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("guidance_scale", "give guidance=SCALE"),
+        ("num_inference_steps", "give steps=NUMBER"),
+        ("height", r"give size=\(HEIGHT, WIDTH\)"),
+        ("width", r"give size=\(HEIGHT, WIDTH\)"),
+        ("num_images_per_prompt", r"give the prompt as often as .*\[prompt\] \* 4"),
+        ("negative_prompts", "give negative_prompt=TEXT"),
+        ("weaker", "give guide=PIPELINE"),
+        ("guidance_rescal", "did you mean 'guidance_rescale'"),
+        ("variation_sed", "did you mean 'variation_seed'"),
+        ("colour", "there are sampler, steps, "),
+    ],
+)
+def test_names_of_other_libraries_are_answered_with_ours(name, expected):
+    with pytest.raises(LiditError, match=f"there is no sampling setting '{name}': {expected}"):
+        override(SamplingConfig(), {name: 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"steps": "8"}, "steps='8': must be a whole number"),
+        ({"steps": True}, "steps=True: must be a whole number"),
+        ({"guidance": "high"}, "guidance='high': must be a number"),
+        ({"sampler": 3}, "sampler=3: must be a text"),
+    ],
+)
+def test_values_of_another_kind_are_named(change, expected):
+    with pytest.raises(LiditError, match=expected):
+        override(SamplingConfig(), change)

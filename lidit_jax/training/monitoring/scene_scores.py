@@ -10,7 +10,8 @@ from lidit_jax.config.schema import Config
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.evaluation.scene_prompts import TASKS, evaluation_prompts
 from lidit_jax.evaluation.scene_scorer import score_images, summarise
-from lidit_jax.sampling.generator import Generator
+from lidit_jax.sampling.guided_sampler import GuidedSampler
+from lidit_jax.sampling.image_batch import ImageBatch
 
 _SEED = 1
 """Another one than `lidit eval scenes` uses: the best checkpoint is not chosen by its prompts."""
@@ -31,21 +32,21 @@ class SceneScores:
         self._conditions, _ = encoders.encode([prompt.prompt for prompt in self._prompts])
         self._size, self._settings = config.data.image_size, config.sampling
 
-    def __call__(self, generator: Generator, params: Any, null: TextConditions) -> dict[str, float]:
+    def __call__(
+        self, sampler: GuidedSampler, params: Any, unconditional: TextConditions
+    ) -> dict[str, float]:
         """The mean accuracy of the six averaged tasks, `scene_score`, and that of each task."""
         images = []
         for first in range(0, len(self._prompts), _BATCH):
             rows = slice(first, first + _BATCH)
-            images += list(
-                generator(
-                    params,
-                    jax.tree.map(lambda leaf, rows=rows: leaf[rows], self._conditions),
-                    null,
-                    seeds=range(first, first + _BATCH),
-                    size=(self._size, self._size),
-                    settings=self._settings,
-                )
+            batch = ImageBatch(
+                conditions=jax.tree.map(lambda leaf, rows=rows: leaf[rows], self._conditions),
+                unconditional=unconditional,
+                seeds=range(first, first + _BATCH),
+                size=(self._size, self._size),
+                settings=self._settings,
             )
+            images += list(sampler(params, batch))
         report = summarise(self._prompts, score_images(images, self._prompts))
         tasks = {f"scene_score/{name}": task.accuracy for name, task in report.tasks.items()}
         return {"scene_score": report.overall} | tasks

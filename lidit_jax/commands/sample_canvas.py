@@ -1,0 +1,116 @@
+"""The size that `lidit sample` draws at, and the picture that it begins from."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from lidit_jax.errors import LiditError
+from lidit_jax.sampling.init_image import default_strength
+from lidit_jax.sampling.png_metadata import pixels_sha256
+from lidit_jax.sampling.sizes import check_size, size_of_aspect
+
+if TYPE_CHECKING:
+    from lidit_jax.sampling.opened_model import OpenedModel
+    from lidit_jax.sampling.png_metadata import ImageRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvas:
+    """What the images are drawn on."""
+
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    path: Path | None = None
+    """Of the picture to begin from; None for noise."""
+    image: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    strength: float | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As `Pipeline.__call__` takes them."""
+        names = ("size", "image", "mask", "strength")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def chunks(self) -> dict[str, Any]:
+        """What a PNG remembers of the picture."""
+        if self.image is None:
+            return {}
+        strength = self.strength or default_strength(self.mask is not None)
+        sha256 = pixels_sha256(self.image, self.mask)
+        return {"image": self.path, "image_sha256": sha256, "strength": strength}
+
+
+def read_canvas(
+    options: argparse.Namespace, opened: OpenedModel, record: ImageRecord | None
+) -> Canvas:
+    """The size, checked, and the picture and mask in that size.
+
+    Args:
+      options: of the command.
+      opened: the model that is to draw.
+      record: of the image that is drawn once more.
+
+    Raises:
+      LiditError: when the size does not fit the model, or a picture cannot be used.
+    """
+    size, step = record.size if record else options.size, opened.size_step
+    trained = opened.config.data.image_size
+    if options.aspect:
+        if options.size:
+            raise LiditError("--size and --aspect both give the shape: leave one out")
+        size = size_of_aspect(options.aspect, trained * trained, step)
+    if size is not None:
+        check_size(size, step)
+    if options.image is None:
+        if options.mask or options.strength is not None:
+            raise LiditError("--mask and --strength are for a picture: give --image=FILE")
+        return Canvas(size=size or (trained, trained))
+    image = read_picture(options.image, "--image", size, step)
+    mask = None if options.mask is None else read_mask(options.mask, image.shape[:2])
+    if record and pixels_sha256(image, mask) != record.source:
+        raise LiditError(f"--image and --mask are not those that {options.again} began from")
+    return Canvas(
+        size=image.shape[:2],
+        path=options.image,
+        image=image,
+        mask=mask,
+        strength=record.strength if record else options.strength,
+    )
+
+
+def read_picture(path: Path, option: str, size: tuple[int, int] | None, step: int) -> np.ndarray:
+    """A picture as uint8 [H, W, 3].
+
+    Args:
+      path: any format that Pillow reads.
+      option: which option named it, for messages.
+      size: (height, width) to scale and crop it to; None for its own, cropped to multiples of
+        `step`.
+      step: what sides must be multiples of.
+
+    Raises:
+      LiditError: when it cannot be read, or is smaller than `step`.
+    """
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file).convert("RGB")
+    except (OSError, ValueError) as error:
+        raise LiditError(f"{option}={path} is not a readable picture: name another") from error
+    if size is None:
+        size = (picture.height // step * step, picture.width // step * step)
+        if not all(size):
+            raise LiditError(f"{option}={path} is smaller than {step}x{step}: name a larger one")
+    return np.asarray(ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.LANCZOS))
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A mask as bool [H, W]: True where the picture is bright. Raises `LiditError`."""
+    return read_picture(path, "--mask", size, 1).mean(axis=-1) > 127.5

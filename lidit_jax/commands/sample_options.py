@@ -1,0 +1,168 @@
+"""The options of `lidit sample`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.commands.arguments import (
+    CHECKPOINT_HELP,
+    add_command,
+    aspect_ratio,
+    fraction,
+    guidance_scale,
+    image_size,
+    natural,
+    positive_int,
+)
+from lidit_jax.io.paths import to_path
+
+_EXAMPLES = """\
+  lidit sample --checkpoint=demo --prompt="a red circle" --out=circle.png
+  lidit sample --checkpoint=demo --prompt="a red circle" --prompt="two blue stars" --out=images/
+  lidit sample --checkpoint=runs/demo --prompts=prompts.txt --grid --out=grid.png
+  lidit sample --checkpoint=demo --prompt="a red circle" --sampler=unipc --steps=10 --out=x.png
+  lidit sample --checkpoint=demo --prompt="a star" --negative-prompt="cyan" --out=x.png
+  lidit sample --checkpoint=demo --prompt="a red circle" --count=4 --variation=0.3 --out=near/
+  lidit sample --checkpoint=demo --prompt="a cross" --blend-with="a star" --count=5 --out=between/
+  lidit sample --checkpoint=demo --prompt="a blue star" --image=x.png --strength=0.7 --out=y.png
+  lidit sample --checkpoint=demo --prompt="a blue square and a green star" --image=x.png \\
+      --mask=m.png --out=y.png                         the prompt says what the whole shows
+  lidit sample --again=x.png --out=same.png
+
+One image makes one PNG; several make a folder of numbered ones, or with --grid one captioned
+picture. Each PNG records prompt, seed, settings and the checkpoint's sha256 in its text chunks;
+--again reads them and draws the image once more.
+
+which sampler: all but "heun" ask the network once a step. "unipc" and "dpm++2m" come closest to
+the exact solution in 8 to 20 steps; "euler" (flow) and "ddim" (DDPM) are the plain methods;
+"ddpm", "euler_ancestral" and "dpm++2m_sde" add noise on the way, which wants more steps.
+--cache-interval=2 computes every other evaluation in full and reuses most of it in the next one.
+which guidance: raise --guidance until the image follows the prompt; when colours burn, add
+--guidance-rescale=0.7, guide only in the middle (--guidance-low=0.2 --guidance-high=0.8), or take
+--guidance-method=apg. Under flow "cfg_zero" helps models that are not fully trained.
+--guide-checkpoint moves away from an earlier checkpoint instead of from the empty prompt.
+"""
+
+SETTINGS = (
+    "sampler",
+    "steps",
+    "spacing",
+    "shift",
+    "eta",
+    "cache_interval",
+    "guidance_method",
+    "guidance_low",
+    "guidance_high",
+    "guidance_rescale",
+    "zero_steps",
+    "apg_parallel",
+    "apg_norm",
+    "apg_momentum",
+)
+"""Options that are fields of `config.sampling`."""
+
+DEFAULTS = {
+    "prompt": (),
+    "count": 1,
+    "seed": 0,
+    "raw": False,
+    "negative_prompt": "",
+    "variation": 0.0,
+    "variation_seed": 1,
+    "blend_with": "",
+}
+"""What is left out, where the checkpoint has no say. Not the parser's own: --again has to know what
+was given."""
+
+RECORDED = (*DEFAULTS, "prompts", "size", "aspect", "guidance", "blend", "strength", *SETTINGS)
+"""Options that the record of --again answers."""
+
+_OTHER_NAMES = {
+    "--cfg-scale": "--guidance",
+    "--guidance-scale": "--guidance",
+    "--height": "--size=WIDTHxHEIGHT",
+    "--negative-prompts": "--negative-prompt",
+    "--num-images": "--count",
+    "--num-images-per-prompt": "--count",
+    "--num-inference-steps": "--steps",
+    "--num-steps": "--steps",
+    "--scheduler": "--sampler",
+    "--weaker-checkpoint": "--guide-checkpoint",
+    "--width": "--size=WIDTHxHEIGHT",
+}
+"""Names that other programs, or older versions, have for options that are called otherwise here."""
+
+
+def add_sample(subparsers: Any, run: Callable[[argparse.Namespace], int]) -> None:
+    """Adds `lidit sample`; `run` is what it does."""
+    parser = add_command(
+        subparsers, "sample", "make images from prompts", _EXAMPLES, run, _OTHER_NAMES
+    )
+    add = parser.add_argument
+    add("--checkpoint", metavar="PATH|NAME", help=CHECKPOINT_HELP)
+    add(
+        "--raw",
+        action="store_true",
+        default=None,
+        help="the raw weights instead of their moving average",
+    )
+    add("--prompt", action="append", metavar="TEXT", help="what to see; repeatable")
+    add("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line")
+    add("--out", required=True, type=to_path, metavar="FILE|DIR", help="a .png file, or a folder")
+    add("--grid", action="store_true", help="one captioned picture of all images")
+    add("--again", type=Path, metavar="PNG", help="draw this image once more, from its own record")
+    add("--size", type=image_size, metavar="PX|WxH", help="side, or width x height, in pixels")
+    add("--aspect", type=aspect_ratio, metavar="W:H", help="shape, at the area of training images")
+    add("--seed", type=natural, metavar="K", help="noise (default: 0)")
+    add("--count", type=positive_int, metavar="N", help="images a prompt (default: 1)")
+
+    group = parser.add_argument_group("sampling (left out: as the checkpoint says)")
+    add = group.add_argument
+    add("--sampler", metavar="NAME", help="euler, heun, dpm++2m, unipc, ...; see below")
+    add("--steps", type=positive_int, metavar="N", help="denoising steps")
+    add("--spacing", metavar="NAME", help="of the steps: trailing, linspace, leading, karras")
+    add("--shift", type=float, metavar="S", help="flow: above 1 spends more steps on the noise")
+    add("--eta", type=fraction, metavar="E", help="ddim: share of fresh noise, 0 to 1")
+    add(
+        "--cache-interval",
+        type=positive_int,
+        metavar="N",
+        help="compute every N-th evaluation in full, reuse most of it in those between; 1: off",
+    )
+
+    group = parser.add_argument_group("guidance")
+    add = group.add_argument
+    add("--guidance", type=guidance_scale, metavar="S", help="scale; 1 switches it off")
+    add("--negative-prompt", metavar="TEXT", help="what to move away from")
+    add("--guidance-method", metavar="NAME", help="cfg, apg, or under flow cfg_zero")
+    add("--guidance-low", type=fraction, metavar="T", help="guide from here (0: the image) ...")
+    add("--guidance-high", type=fraction, metavar="T", help="... to here (1: pure noise)")
+    add("--guidance-rescale", type=fraction, metavar="R", help="keep the contrast: 0 to 1")
+    add("--zero-steps", type=int, metavar="N", help="cfg_zero: first steps without motion")
+    add("--apg-parallel", type=fraction, metavar="P", help="apg: share of the parallel change")
+    add("--apg-norm", type=float, metavar="R", help="apg: largest change; 0 for no limit")
+    add("--apg-momentum", type=float, metavar="B", help="apg: momentum, usually negative")
+    add("--guide-checkpoint", metavar="PATH", help="autoguidance: move away from this weaker model")
+
+    group = parser.add_argument_group("several devices (left out: the first one does it all)")
+    add = group.add_argument
+    add("--tensor", type=positive_int, metavar="N", help="split heads and FFNs over N of them")
+    add("--fsdp", type=positive_int, metavar="N", help="split the weights' width over N of them")
+
+    group = parser.add_argument_group("other jobs")
+    add = group.add_argument
+    add("--variation", type=fraction, metavar="V", help="turn the noise by V, 0 to 1")
+    add("--variation-seed", type=natural, metavar="K", help="towards this seed's")
+    add("--blend-with", metavar="TEXT", help="a second prompt")
+    add(
+        "--blend",
+        type=fraction,
+        metavar="W",
+        help="its weight; left out: 0 to 1 over --count images",
+    )
+    add("--image", type=Path, metavar="FILE", help="begin from this picture")
+    add("--strength", type=fraction, metavar="S", help="how much of it to redraw (default: 0.6)")
+    add("--mask", type=Path, metavar="FILE", help="paint anew only where this picture is white")

@@ -1,0 +1,91 @@
+"""A trained model before its weights are loaded: what it can draw, to check requests against."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
+from lidit_jax.checkpoints.bundle import is_bundle
+from lidit_jax.checkpoints.saved_model import describe_model, model_folder
+from lidit_jax.config.schema import SamplingConfig
+from lidit_jax.diffusion import process as processes
+from lidit_jax.diffusion.samplers import fitting_samplers
+from lidit_jax.errors import LiditError
+from lidit_jax.sampling.settings import check_settings, override
+
+
+class OpenedModel:
+    """Configuration, metadata and autoencoder of a text-to-image checkpoint.
+
+    Network and text encoders, which may take minutes, are loaded by `Pipeline.from_checkpoint`.
+
+    Attributes:
+      folder: where it is.
+      config: the run's configuration.
+      metadata: what the checkpoint remembers beside it.
+      process: the diffusion process that it was trained under.
+    """
+
+    def __init__(self, checkpoint: str | Path):
+        """Reads the configuration of "demo", an exported folder, a workdir or a checkpoint in it.
+
+        Raises:
+          LiditError: when there is no such checkpoint, or it does not draw images from texts.
+        """
+        self.folder = model_folder(checkpoint)
+        self.config, self.metadata = describe_model(self.folder)
+        if self.config.training.task != "lidit":
+            raise LiditError(f"{self.folder} holds an autoencoder: name a text-to-image checkpoint")
+        self.process = processes.from_config(self.config.diffusion)
+
+    @functools.cached_property
+    def codec(self) -> ImageCodec:
+        """The autoencoder of its latents.
+
+        Raises:
+          LiditError: when it is missing, or not the one that the model was trained with.
+        """
+        config, folder = self.config.vae, self.folder
+        codec = load_codec(config, folder / "vae" if is_bundle(folder) else None)
+        if codec.fingerprint != self.metadata["autoencoder"]:
+            raise LiditError(
+                f"config.vae.source={config.source!r} is not the autoencoder of this checkpoint: "
+                "put the one it was trained with back"
+            )
+        return codec
+
+    @property
+    def size_step(self) -> int:
+        """What each side of an image must be a multiple of, in pixels."""
+        return self.codec.downsample * self.config.model.patch
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """The names of the samplers that fit."""
+        return fitting_samplers(self.process)
+
+    def settings(self, **changes: Any) -> SamplingConfig:
+        """The checkpoint's sampling settings with changes (None: no change), checked.
+
+        Raises:
+          LiditError: for an unknown setting, or a value that does not fit the checkpoint.
+        """
+        settings = override(self.config.sampling, changes)
+        check_settings(settings, self.process)
+        return settings
+
+    def check_guide(self, guide: OpenedModel) -> None:
+        """Raises `LiditError` unless another model can be the guide of this one.
+
+        Both must mean the same by a latent, a time, a prediction and a prompt.
+        """
+        for name in ("encoders", "autoencoder", "latents"):
+            if guide.metadata[name] != self.metadata[name]:
+                raise LiditError(
+                    f"the guide model has other {name}: take an earlier checkpoint of the same run"
+                )
+        ours, theirs = self.process, guide.process
+        if (theirs.prediction, theirs.name) != (ours.prediction, ours.name):
+            raise LiditError("the guide model predicts something else: take one of the same run")

@@ -1,0 +1,69 @@
+"""Numbers and texts as people give them: Python's, NumPy's or JAX's, one or a list of them."""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any
+
+from lidit_jax.errors import LiditError
+
+
+def whole_number(name: str, value: Any) -> int:
+    """An int from Python's, NumPy's or JAX's integers. Raises `LiditError` for anything else."""
+    try:
+        if _is_bool(value):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise LiditError(f"{name}={value!r}: must be a whole number") from None
+
+
+def number(name: str, value: Any) -> float:
+    """A float from any real number. Raises `LiditError` for anything else."""
+    scalar = _scalar(value)
+    if isinstance(scalar, bool) or not isinstance(scalar, numbers.Real):
+        raise LiditError(f"{name}={value!r}: must be a number")
+    return float(scalar)
+
+
+def text(name: str, value: Any) -> str:
+    """A str from Python's or NumPy's texts. Raises `LiditError` for anything else."""
+    scalar = _scalar(value)
+    if not isinstance(scalar, str):
+        raise LiditError(f"{name}={value!r}: must be a text")
+    return str(scalar)
+
+
+def is_single(value: Any) -> bool:
+    """Whether this is one value, not several."""
+    if isinstance(value, (str, bytes)) or getattr(value, "ndim", None) == 0:
+        return True
+    return not isinstance(value, Iterable)
+
+
+def several(name: str, values: Iterable[Any], kind: Callable[[str, Any], Any]) -> list[Any]:
+    """A list from any ordered collection: a list, a tuple, an array, a generator.
+
+    Args:
+      name: of the values, for messages.
+      values: the collection.
+      kind: what makes each of them: `whole_number`, `number` or `text`.
+
+    Raises:
+      LiditError: for a dictionary or a set, or a value of another kind.
+    """
+    if isinstance(values, (Mapping, Set)):
+        raise LiditError(f"{name} is a {type(values).__name__}, which has no order: give a list")
+    return [kind(name, value) for value in values]
+
+
+def _scalar(value: Any) -> Any:
+    """Python's own form of NumPy's and JAX's scalars."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def _is_bool(value: Any) -> bool:
+    """Whether it is a truth value, which counts as a whole number in Python."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"

@@ -1,0 +1,51 @@
+"""Progress where there is no terminal: plain lines, in the file that was asked for."""
+
+import io
+
+from rich.console import Console
+
+import lidit_jax.io.progress
+from lidit_jax.io.progress import PieceProgress, progress_bar
+
+
+def shown(work):
+    file = io.StringIO()
+    with progress_bar("drawing", file) as progress:
+        work(progress)
+    return file.getvalue()
+
+
+def test_reports_and_notes_are_lines():
+    def work(progress):
+        progress.note("compiling")
+        progress(1, 2)
+        progress(2, 2)
+
+    assert shown(work) == "drawing: compiling\ndrawing: 1/2\ndrawing: 2/2\n"
+
+
+def test_pieces_count_as_parts_of_the_whole():
+    def work(progress):
+        for piece in range(2):
+            PieceProgress(progress, piece, 2)(3, 3)
+        PieceProgress(progress, 1, 2).note("compiling")
+
+    assert shown(work) == "drawing: 3/6\ndrawing: 6/6\ndrawing: compiling\n"
+
+
+def test_work_that_is_found_complete_shows_nothing():
+    assert shown(lambda progress: progress(2, 2)) == ""
+
+
+def test_on_a_terminal_a_note_stands_until_the_next_report(monkeypatch):
+    monkeypatch.setattr(
+        lidit_jax.io.progress, "Console", lambda file: Console(file=file, force_terminal=True)
+    )
+
+    def work(progress):
+        progress.note("compiling")
+        progress(1, 2)
+
+    text = shown(work)
+    assert "drawing: compiling" in text
+    assert "1/2" in text.rpartition("drawing")[2]
