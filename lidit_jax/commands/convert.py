@@ -80,14 +80,14 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _to_torch(options: argparse.Namespace) -> int:
-    from lidit_jax.checkpoints.source import open_source
+    from lidit_jax.checkpoints.opener import open_model
     from lidit_jax.pytorch import parity
     from lidit_jax.pytorch.export import MODULE, export_torch
 
-    source = open_source(options.checkpoint, raw=options.raw)
+    model = open_model(options.checkpoint, raw=options.raw)
     with writable_folder(options.out, "OUT"):
         export_torch(
-            source,
+            model,
             options.out,
             raw=options.raw,
             dtype=options.dtype,

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from lidit_jax.config.build import build
 from lidit_jax.config.prompt_format import INSTRUCTION
 
 
@@ -270,8 +273,8 @@ class TrainingConfig:
     """Prompts of each of the eight tasks behind a score."""
     init_from: str = ""
     """Workdir, checkpoint or exported folder whose averaged weights start this run: the stage
-    before (paper, 5.1: 512 px, then 1024 px), or a model to fine-tune. Parameters that it lacks
-    are initialised afresh."""
+    before (paper, 5.1: 512 px, then 1024 px), or a model to fine-tune. Or the folder of a refiner
+    (`lidit convert from-hf`), for linguistic refiners of its shapes. The rest starts afresh."""
     init_optimizer: bool = False
     """Also take over raw weights and the optimizer's moments; `init_from` is then a workdir of the
     same model and optimizer. The learning rate's schedule starts anew."""
@@ -380,6 +383,18 @@ class Config:
         rows, columns, _ = self.latent_shape
         return (rows // self.model.patch) * (columns // self.model.patch)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """The inverse of `to_dict`. Raises `LiditError` for an unknown or mistyped field.
+
+        Values are not judged: `lidit_jax.config.checks.check` does.
+        """
+        return build(cls, values, "config")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as nested dictionaries, as stored in checkpoints."""
+        return dataclasses.asdict(self)
+
     def to_json(self) -> str:
-        """The configuration as JSON, as stored in checkpoints."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        """The same as text."""
+        return json.dumps(self.to_dict(), indent=2)

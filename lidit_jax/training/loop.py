@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import time
 from contextlib import ExitStack
@@ -85,7 +84,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         shapes = shapes_on(mesh, jax.eval_shape(create))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     frozen = jax.device_put(task.frozen, task.frozen_shardings(mesh))
-    metadata = {"config": json.loads(config.to_json())} | task.metadata
+    metadata = {"config": config.to_dict()} | task.provenance.to_json()
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES), stop_signal() as stop:
         if first_step:
