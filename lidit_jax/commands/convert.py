@@ -132,8 +132,10 @@ def _from_hf(options: argparse.Namespace) -> int:
     refiner = load_hunyuan_refiner(options.path)
     with writable_folder(options.out, "OUT"):
         save_refiner(refiner, options.out)
+    settings = {"training.init_from": options.out} | refiner.settings
     print(
         f"{options.out}: {refiner.config.blocks} blocks, width {refiner.width}, for features of "
-        f"width {refiner.feature_width}"
+        f"width {refiner.feature_width}; train from it with\n  "
+        + " ".join(f"--config.{name}={value}" for name, value in settings.items())
     )
     return 0
