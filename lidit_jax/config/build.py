@@ -1,17 +1,41 @@
-"""From nested dictionaries to frozen dataclasses: every name known, every value of its type."""
+"""Between nested dictionaries and dataclasses: every name is known, every value of its type."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from lidit_jax.errors import LiditError
 
 _Built = TypeVar("_Built")
+
+
+class Storable:
+    """A dataclass of dataclasses that is stored as nested dictionaries, as in checkpoints."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; fields that `values` lacks get their defaults.
+
+        What the values mean is not judged: `lidit_jax.config.checks.check` does.
+
+        Raises:
+          LiditError: for an unknown field or a value of the wrong type; names the field.
+        """
+        return build(cls, values, "config")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """All fields as text."""
+        return json.dumps(self.to_dict(), indent=2)
 
 
 def build(cls: type[_Built], values: Any, place: str) -> _Built:
@@ -53,6 +77,8 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
         if not isinstance(value, (tuple, list)) or not all(isinstance(v, item) for v in value):
             raise LiditError(f"{place}={value!r} must be a tuple of {item.__name__}")
         return tuple(value)
+    if typing.get_origin(hint) is Literal:  # which of its values it is, the checks know
+        hint = type(typing.get_args(hint)[0])
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:

@@ -9,13 +9,9 @@ and returns a `Config`. Every choice that the paper leaves open is a field here,
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from lidit_jax.config.build import build
+from lidit_jax.config.build import Storable
 from lidit_jax.config.prompt_format import INSTRUCTION
 
 
@@ -355,7 +351,7 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Storable):
     """Everything that decides a run."""
 
     seed: int = 0
@@ -382,19 +378,3 @@ class Config:
         """Tokens N of a training image."""
         rows, columns, _ = self.latent_shape
         return (rows // self.model.patch) * (columns // self.model.patch)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Config:
-        """The inverse of `to_dict`. Raises `LiditError` for an unknown or mistyped field.
-
-        Values are not judged: `lidit_jax.config.checks.check` does.
-        """
-        return build(cls, values, "config")
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as nested dictionaries, as stored in checkpoints."""
-        return dataclasses.asdict(self)
-
-    def to_json(self) -> str:
-        """The same as text."""
-        return json.dumps(self.to_dict(), indent=2)

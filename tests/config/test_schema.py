@@ -1,4 +1,4 @@
-"""The configuration as checkpoints store it: what comes back, and what is refused by name."""
+"""The configuration as checkpoints store it."""
 
 import json
 
@@ -21,34 +21,8 @@ def test_a_configuration_from_before_a_field_existed_gets_its_default():
     assert Config.from_dict({"seed": 4}) == Config(seed=4)
 
 
-MISTAKES = {
-    "unknown field": ({"model": {"widht": 1}}, "config.model has no field 'widht': did you mean "),
-    "unknown group": ({"colour": 1}, "config has no field 'colour': it has 'seed', "),
-    "text for a number": (
-        {"model": {"width": "8"}},
-        "config.model.width='8' is str, must be int",
-    ),
-    "number for a truth": (
-        {"model": {"refiner": {"gate": 1}}},
-        "config.model.refiner.gate=1 is int, must be bool",
-    ),
-    "value for a group": ({"model": 8}, "config.model=8 must be a group of fields"),
-    "no tuple": ({"encoders": {"layers": -3}}, "config.encoders.layers=-3 must be a tuple of int"),
-    "other items": (
-        {"encoders": {"layers": ["a"]}},
-        "config.encoders.layers=['a'] must be a tuple of int",
-    ),
-    "no group at all": ([1], "config=[1] must be a group of fields"),
-}
-
-
-@pytest.mark.parametrize(("values", "expected"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_what_it_does_not_know_is_refused_by_name(values, expected):
-    with pytest.raises(LiditError) as refusal:
-        Config.from_dict(values)
-    assert str(refusal.value).startswith(expected)
-
-
-def test_a_whole_number_stands_for_a_float():
-    config = Config.from_dict({"optimizer": {"learning_rate": 1}})
-    assert isinstance(config.optimizer.learning_rate, float)
+def test_what_it_does_not_know_is_refused_by_name():
+    with pytest.raises(LiditError, match=r"config\.model has no field 'colour'"):
+        Config.from_dict({"model": {"colour": 1}})
+    with pytest.raises(LiditError, match=r"config\.model\.width='8' is str, must be int"):
+        Config.from_dict({"model": {"width": "8"}})
