@@ -15,6 +15,8 @@ _EXAMPLES = """\
   python torch-demo/lidit_torch.py --prompt "a red circle" --out circle.png
   lidit convert from-torch torch-demo my-model          and back, bit by bit
   lidit convert from-hf hunyuan-refiner HunyuanVideo/transformer refiner
+                                                        then start a run from it:
+  lidit train --config=mine.py --workdir=run --config.training.init_from=refiner
 """
 
 
