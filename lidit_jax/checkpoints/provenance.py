@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _BESIDE = {"format", "config"}
@@ -30,6 +30,8 @@ class Provenance:
     """Likewise: the network sees (latent - mean) / deviation."""
     step: int | None = None
     """Updates that the weights have had, where it is known."""
+    more: dict[str, Any] = field(default_factory=dict)
+    """Entries that this version has no field for: kept as they are, and nothing depends on them."""
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Provenance:
@@ -37,13 +39,11 @@ class Provenance:
 
         Raises:
           KeyError: when a part is missing.
-          ValueError: for a part that this version does not know.
         """
-        if unknown := sorted(stored.keys() - _STORED - _BESIDE):
-            raise ValueError(f"unknown entry {unknown[0]!r}")
         step = stored.get("step")
+        more = {key: stored[key] for key in stored if key not in _STORED | _BESIDE}
         if not stored.keys() & _STORED - {"step"}:
-            return cls(step=step)
+            return cls(step=step, more=more)
         return cls(
             tuple(stored["encoders"]),
             tuple(stored["crop"]),
@@ -51,11 +51,12 @@ class Provenance:
             tuple(stored["latents"]["mean"]),
             tuple(stored["latents"]["deviation"]),
             step,
+            more,
         )
 
     def to_json(self) -> dict[str, Any]:
         """The stored form, which all versions read: without what there is none of."""
-        stored: dict[str, Any] = {}
+        stored = dict(self.more)
         if self.encoders:
             stored |= {
                 "encoders": list(self.encoders),

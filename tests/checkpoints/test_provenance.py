@@ -40,6 +40,9 @@ def test_a_lost_part_is_named(name):
         Provenance.from_json({key: value for key, value in STORED.items() if key != name})
 
 
-def test_a_part_that_this_version_does_not_know_is_named():
-    with pytest.raises(ValueError, match="unknown entry 'palette'"):
-        Provenance.from_json(STORED | {"palette": 3})
+@pytest.mark.parametrize("known", [STORED, {}], ids=["text-to-image", "autoencoder"])
+def test_what_a_later_version_adds_is_kept(known):
+    stored = known | {"palette": {"colors": 3}}
+    provenance = Provenance.from_json(stored)
+    assert provenance.more == {"palette": {"colors": 3}}
+    assert provenance.to_json() == stored
