@@ -61,10 +61,10 @@ class StoredWeights:
 
     def _restore(self, places: dict[str, Sharding]) -> dict[str, jax.Array]:
         """The parameters with a place, there; and proven to be what was saved."""
+        leaves = {path: self._leaves[path] for path in places}
         flat = {
             path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=places[path])
-            for path, leaf in self._leaves.items()
-            if path in places
+            for path, leaf in leaves.items()
         }
         target = {self._name: flax.traverse_util.unflatten_dict(flat, sep="/")}
         arguments = ocp.args.PyTreeRestore(
