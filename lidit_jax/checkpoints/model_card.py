@@ -6,11 +6,12 @@ the license and the limits, is marked "To fill in".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, TrainingConfig
 from lidit_jax.encoders.sources import PACKAGED
 from lidit_jax.weights.hub import is_hub_id
@@ -104,7 +105,7 @@ def write_model_card(folder: Path, card: str, target: Path | None = None) -> Non
 def model_card(
     name: str,
     config: Config,
-    metadata: Mapping[str, Any],
+    provenance: Provenance,
     parameters: int,
     *,
     raw: bool = False,
@@ -115,7 +116,7 @@ def model_card(
     Args:
       name: of its folder.
       config: of the run.
-      metadata: what its checkpoint remembers beside: encoders, autoencoder, latents, step.
+      provenance: what it was trained with.
       parameters: how many the folder holds.
       raw: whether these are the raw weights and not their moving average.
       pytorch: whether the folder is for PyTorch.
@@ -123,7 +124,8 @@ def model_card(
     training = config.training
     facts = {"name": name, "version": version("lidit-jax")}
     weights = "raw" if raw else "averaged (EMA)"
-    size = f"{parameters:,} parameters, {weights} weights of step {metadata['step']:,}"
+    step = "" if provenance.step is None else f" of step {provenance.step:,}"
+    size = f"{parameters:,} parameters, {weights} weights{step}"
     if training.task == "vae":
         kl = config.vae.architecture == "kl"
         tags = ["autoencoder", "diffusers"] if kl else ["autoencoder", "jax", "flax"]
@@ -132,7 +134,7 @@ def model_card(
             f"An image autoencoder, trained with lidit-jax: {size}.\n",
             "## How to load it\n",
             (_AUTOENCODER + (_DIFFUSERS if kl else "")).format(**facts),
-            _trained(config, metadata),
+            _trained(config, provenance),
             _LIMITS.replace("`lidit eval scenes`", "L1, PSNR"),
         ]
         return _front_matter("", tags) + "\n".join(body)
@@ -144,8 +146,8 @@ def model_card(
         f"{side} pixels: {size}.\n",
         "## How to load it\n",
         (_PYTORCH if pytorch else _PIPELINE).format(**facts),
-        _parts(config, metadata),
-        _trained(config, metadata),
+        _parts(config, provenance),
+        _trained(config, provenance),
         _LIMITS,
     ]
     return _front_matter("text-to-image", tags) + "\n".join(body)
@@ -159,7 +161,7 @@ def _front_matter(pipeline_tag: str, tags: Iterable[str]) -> str:
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---\n\n"])
 
 
-def _parts(config: Config, metadata: Mapping[str, Any]) -> str:
+def _parts(config: Config, provenance: Provenance) -> str:
     """The frozen models around the network, and the statistics of what it sees."""
     encoders = [
         (
@@ -169,23 +171,22 @@ def _parts(config: Config, metadata: Mapping[str, Any]) -> str:
             f"`{one['fingerprint']['tokenizer']}`",
             _where(one["source"]),
         )
-        for one in metadata["encoders"]
+        for one in provenance.encoders
     ]
     model, vae = config.model, config.vae
     autoencoder = "none, the network works on pixels"
     if vae.source != "pixels":
         autoencoder = (
             f"`{_shown(vae.source)}`, copied to `vae/`, sha256 of its weights "
-            f"`{metadata['autoencoder']}`"
+            f"`{provenance.autoencoder}`"
         )
-    latents = metadata["latents"]
     rows = {
         "transformer": f"width {model.width}, {model.depth} blocks, {model.heads} heads, patches "
         f"of {model.patch}, positions `{model.position}`",
         "images": f"{config.data.image_size} by {config.data.image_size} pixels",
         "autoencoder": autoencoder,
-        "mean of each channel, subtracted": _numbers(latents["mean"]),
-        "deviation of each channel, divided by": _numbers(latents["deviation"]),
+        "mean of each channel, subtracted": _numbers(provenance.latent_mean),
+        "deviation of each channel, divided by": _numbers(provenance.latent_deviation),
         "instruction before every prompt": f"`{config.encoders.instruction}`"
         if config.encoders.instruction
         else "none",
@@ -199,11 +200,12 @@ def _parts(config: Config, metadata: Mapping[str, Any]) -> str:
     )
 
 
-def _trained(config: Config, metadata: Mapping[str, Any]) -> str:
+def _trained(config: Config, provenance: Provenance) -> str:
     """The fields of the recipe that matter most."""
     training, optimizer, diffusion = config.training, config.optimizer, config.diffusion
+    done = "" if provenance.step is None else f", of which this is step {provenance.step:,}"
     rows: dict[str, Any] = {
-        "training.steps": f"{training.steps:,}, of which this is step {metadata['step']:,}",
+        "training.steps": f"{training.steps:,}{done}",
         "training.batch_size": training.batch_size,
         "training.ema_decay": training.ema_decay,
         "training.init_from": "the weights of another run" if training.init_from else "",

@@ -15,8 +15,12 @@ from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.paths import local_path
 
 
-def check(config: Config) -> None:
-    """Raises `LiditError` for the first value that is out of range or does not fit another."""
+def check(config: Config) -> Config:
+    """The configuration itself, once it has been checked.
+
+    Raises:
+      LiditError: for the first value that is out of range or does not fit another.
+    """
     for path, hint in field_types(Config).items():
         _check_field(path, hint, functools.reduce(getattr, path.split("."), config))
     _check_encoders(config)
@@ -30,6 +34,7 @@ def check(config: Config) -> None:
         _check_model(config)
     else:
         _check_autoencoder(config)
+    return config
 
 
 def _check_field(path: str, hint: Any, value: Any) -> None:

@@ -6,10 +6,12 @@ They belong to the model: with others, the same weights see other inputs and pai
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from lidit_jax.checkpoints.provenance import Provenance
 
 
 class LatentStatistics(NamedTuple):
@@ -17,11 +19,6 @@ class LatentStatistics(NamedTuple):
 
     mean: Float[np.ndarray, " C"]
     deviation: Float[np.ndarray, " C"]
-
-    @property
-    def description(self) -> dict[str, list[float]]:
-        """What a checkpoint remembers; it comes back to the bit."""
-        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
 
 class SavedStatistics(NamedTuple):
@@ -34,12 +31,12 @@ class SavedStatistics(NamedTuple):
     """Where they come from, to name it."""
 
     @classmethod
-    def of(cls, metadata: dict[str, Any], place: str) -> SavedStatistics | None:
-        """From a checkpoint's metadata; None for an autoencoder's, which has none."""
-        if "latents" not in metadata:
+    def of(cls, saved: Provenance, place: str) -> SavedStatistics | None:
+        """From what a checkpoint remembers; None for an autoencoder, which has none."""
+        if not saved.latent_mean:
             return None
-        mean, deviation = (np.asarray(metadata["latents"][n]) for n in ("mean", "deviation"))
-        return cls(LatentStatistics(mean, deviation), metadata["autoencoder"], place)
+        mean, deviation = np.asarray(saved.latent_mean), np.asarray(saved.latent_deviation)
+        return cls(LatentStatistics(mean, deviation), saved.autoencoder, place)
 
 
 def channel_statistics(

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
-from lidit_jax.checkpoints.bundle import is_bundle
-from lidit_jax.checkpoints.saved_model import describe_model, model_folder
+from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.config.schema import SamplingConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.samplers import fitting_samplers
@@ -17,27 +16,33 @@ from lidit_jax.sampling.settings import check_settings, override
 
 
 class OpenedModel:
-    """Configuration, metadata and autoencoder of a text-to-image checkpoint.
+    """Configuration, provenance and autoencoder of a text-to-image checkpoint.
 
     Network and text encoders, which may take minutes, are loaded by `Pipeline.from_checkpoint`.
 
     Attributes:
-      folder: where it is.
+      saved: the model on disk.
       config: the run's configuration.
-      metadata: what the checkpoint remembers beside it.
+      provenance: what the checkpoint remembers beside it.
       process: the diffusion process that it was trained under.
     """
 
-    def __init__(self, checkpoint: str | Path):
-        """Reads the configuration of "demo", an exported folder, a workdir or a checkpoint in it.
+    def __init__(self, checkpoint: str | Path, *, raw: bool = False):
+        """Reads what is written about "demo", an exported folder, a workdir or a checkpoint in it.
+
+        Args:
+          checkpoint: its name or path.
+          raw: the raw weights of a workdir instead of their moving average.
 
         Raises:
           LiditError: when there is no such checkpoint, or it does not draw images from texts.
         """
-        self.folder = model_folder(checkpoint)
-        self.config, self.metadata = describe_model(self.folder)
+        self.saved = open_model(checkpoint, raw=raw)
+        self.config, self.provenance = self.saved.config, self.saved.provenance
         if self.config.training.task != "lidit":
-            raise LiditError(f"{self.folder} holds an autoencoder: name a text-to-image checkpoint")
+            raise LiditError(
+                f"{self.saved.folder} holds an autoencoder: name a text-to-image checkpoint"
+            )
         self.process = processes.from_config(self.config.diffusion)
 
     @functools.cached_property
@@ -47,9 +52,9 @@ class OpenedModel:
         Raises:
           LiditError: when it is missing, or not the one that the model was trained with.
         """
-        config, folder = self.config.vae, self.folder
-        codec = load_codec(config, folder / "vae" if is_bundle(folder) else None)
-        if codec.fingerprint != self.metadata["autoencoder"]:
+        config = self.config.vae
+        codec = load_codec(config, self.saved.own_autoencoder)
+        if codec.fingerprint != self.provenance.autoencoder:
             raise LiditError(
                 f"config.vae.source={config.source!r} is not the autoencoder of this checkpoint: "
                 "put the one it was trained with back"
@@ -81,8 +86,9 @@ class OpenedModel:
 
         Both must mean the same by a latent, a time, a prediction and a prompt.
         """
+        theirs, ours = guide.provenance.to_json(), self.provenance.to_json()
         for name in ("encoders", "autoencoder", "latents"):
-            if guide.metadata[name] != self.metadata[name]:
+            if theirs[name] != ours[name]:
                 raise LiditError(
                     f"the guide model has other {name}: take an earlier checkpoint of the same run"
                 )

@@ -17,7 +17,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
-from lidit_jax.checkpoints.saved_model import load_model
 from lidit_jax.config.schema import MeshConfig, SamplingConfig
 from lidit_jax.diffusion.process import Process
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
@@ -53,21 +52,21 @@ class Pipeline:
         Raises:
           LiditError: when an encoder or the autoencoder is not the one of the checkpoint.
         """
-        codec, metadata = opened.codec, opened.metadata
+        codec, provenance = opened.codec, opened.provenance
         self.config = opened.config
         self._opened = opened
         self._model = LIDiT(opened.config.model)
         self._params = jax.tree.map(jax.numpy.asarray, params)
         self._mesh = mesh
         self._encoders = PromptEncoders(opened.config.encoders, mesh)
-        self._encoders.check(metadata["encoders"])
+        self._encoders.check(provenance.encoders)
         self._unconditional, crop = self._encoders.encode([""])
         self._sampler = GuidedSampler(
             self._model,
             opened.process,
             codec.on(mesh) if mesh else codec,
-            metadata["latents"]["mean"],
-            metadata["latents"]["deviation"],
+            provenance.latent_mean,
+            provenance.latent_deviation,
             crop,
             opened.config.data.image_size if opened.config.diffusion.resolution_shift else 0,
         )
@@ -84,7 +83,8 @@ class Pipeline:
 
         Args:
           checkpoint: name or path, or what was opened of it before.
-          raw: the raw weights of a workdir instead of their moving average.
+          raw: the raw weights of a workdir instead of their moving average; what was opened before
+            knows which.
           mesh: splits network and encoders over all devices, straight from their files, and the
             autoencoder, such as `MeshConfig(tensor=4)`; None uses the first device alone.
 
@@ -92,11 +92,12 @@ class Pipeline:
           LiditError: when there is no such checkpoint, it is damaged, its encoders are missing, or
             the mesh does not divide it.
         """
-        opened = checkpoint if isinstance(checkpoint, OpenedModel) else OpenedModel(checkpoint)
+        opened = checkpoint
+        if not isinstance(opened, OpenedModel):
+            opened = OpenedModel(checkpoint, raw=raw)
         devices = mesh and make_mesh(mesh)
         shardings = devices and _shardings(opened, devices)
-        params, _, _ = load_model(opened.folder, raw=raw, shardings=shardings)
-        return cls(opened, params, devices)
+        return cls(opened, opened.saved.load(shardings), devices)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -285,7 +286,7 @@ def _shardings(opened: OpenedModel, mesh: Mesh) -> Any:
     """Where the parameters of a saved model belong."""
     check_model_divides(opened.config, mesh)
     # Whatever the widths of features and latents, the axes are split alike.
-    streams = [TextStream(width=1, tokens=1, crop=0)] * len(opened.metadata["crop"])
+    streams = [TextStream(width=1, tokens=1, crop=0)] * len(opened.provenance.encoders)
     shapes = abstract_parameters(LIDiT(opened.config.model), streams, channels=1)
     return state_shardings(shapes, mesh)
 

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lidit_jax.autoencoders.frozen import build_autoencoder, to_uint8
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.data.contents import Contents
 from lidit_jax.data.pipeline import ImageRecords
@@ -31,7 +32,7 @@ class AutoencoderTask:
         self.training_records = ImageRecords(source)
         self.validation_records = ImageRecords(open_source(config, "heldout"))
         self.frozen: Any = {}
-        self.metadata: dict[str, Any] = {"data": self.contents.description}
+        self.provenance = Provenance(data=self.contents.description)
         self.training_flops = None
 
     def frozen_shardings(self, mesh: Mesh) -> Any:

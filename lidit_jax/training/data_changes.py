@@ -8,25 +8,25 @@ the data has been in.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.data.contents import Contents, difference
 from lidit_jax.io.output import atomic_file
 
 
-def changes_of_data(contents: Contents | None, saved: dict[str, Any], workdir: Path) -> list[str]:
+def changes_of_data(contents: Contents | None, saved: Provenance, workdir: Path) -> list[str]:
     """Lines that tell of a data set that is no longer the checkpoint's; none where it is, or where
     the checkpoint is too old to know.
 
     Args:
       contents: the training data of today.
-      saved: the checkpoint's metadata.
+      saved: what the checkpoint remembers.
       workdir: of the run.
     """
-    before = saved.get("data")
+    before = saved.data
     if before is None or contents is None or before == contents.description:
         return []
     now, then = contents.records, before["records"]

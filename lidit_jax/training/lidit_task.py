@@ -39,7 +39,7 @@ class LIDiTTask:
         self.training_records = prepared.training_records
         self.validation_records = prepared.validation_records
         self.frozen = prepared.frozen
-        self.metadata = prepared.metadata
+        self.provenance = prepared.provenance
         self.contents = prepared.contents
         self._latent_shape = self.training_records[0]["latent"].shape
         rows, columns, channels = self._latent_shape

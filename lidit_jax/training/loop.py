@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import time
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from jax.sharding import Mesh
 
 from lidit_jax.checkpoints.local import LocalCheckpoints
 from lidit_jax.checkpoints.orbax import Checkpoints
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.checkpoints.state import TrainState, create_state
 from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import evaluation_batches
@@ -35,7 +35,12 @@ from lidit_jax.training.data_changes import changes_of_data, remember_data
 from lidit_jax.training.device_prefetch import Feed
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
 from lidit_jax.training.host_consistency import refuse_other_data, refuse_other_programs
-from lidit_jax.training.initialization import other_encoders, start_from, statistics_to_keep
+from lidit_jax.training.initialization import (
+    other_encoders,
+    start_from,
+    statistics_to_keep,
+    told,
+)
 from lidit_jax.training.monitoring.profiling import Profiler
 from lidit_jax.training.monitoring.run_log import RunLog
 from lidit_jax.training.optimizers import make_optimizer
@@ -75,10 +80,11 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
     saved = source.metadata(first_step) if first_step else None
     if saved:
         refuse_another_run(config, saved, workdir)
-    task = make_task(config, statistics_to_keep(config, saved, workdir))
-    if saved:
-        refuse_other_models(task, saved, workdir)
-        say_once(changes_of_data(task.contents, saved, workdir))
+    before = Provenance.from_json(saved) if saved else None
+    task = make_task(config, statistics_to_keep(config, before, workdir))
+    if before:
+        refuse_other_models(task, before, workdir)
+        say_once(changes_of_data(task.contents, before, workdir))
     optimizer = make_optimizer(config)
 
     # The state is created, or restored, already sharded: no device ever holds it whole.
@@ -87,7 +93,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         shapes = shapes_on(mesh, jax.eval_shape(create))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     frozen = jax.device_put(task.frozen, task.frozen_shardings(mesh))
-    metadata = {"config": json.loads(config.to_json())} | task.metadata
+    metadata = {"config": config.to_dict()} | task.provenance.to_json()
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES), stop_signal() as stop:
         if first_step:
@@ -95,9 +101,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         else:
             state = jax.jit(lambda: nn.unbox(create()), out_shardings=shardings)()
             if training.init_from:
-                state, fresh = start_from(
-                    state, training.init_from, optimizer=training.init_optimizer
-                )
+                state, fresh = start_from(state, config)
         refuse_other_data(config, task, int(state.position))
         _describe(state, config, workdir)
         remember_data(task.contents, workdir)
@@ -105,8 +109,8 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         log = cleanup.enter_context(RunLog(workdir, *sizes, begun, config))
         log.say(f"{'resuming' if first_step else 'starting'} at step {first_step} in {workdir}")
         if not first_step and training.init_from:
-            log.say(f"weights from {training.init_from}; {len(fresh)} parameters start afresh")
-            say_once(other_encoders(task.metadata.get("encoders", []), training.init_from))
+            log.say(told(training.init_from, fresh))
+            say_once(other_encoders(task.provenance.encoders, training.init_from))
 
         step_fn = make_train_step(task.loss, optimizer, config, task.encode)
         train_step = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))

@@ -92,13 +92,14 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
         encode=encoders.features if online else None,
         scores=SceneScores(config, encoders) if config.training.score_every else None,
         contents=contents,
-        metadata={
-            "encoders": encoders.description,
-            "crop": [stream.crop for stream in streams],
-            "autoencoder": codec.fingerprint,
-            "latents": statistics.description,
-            "data": contents.description,
-        },
+        provenance=Provenance(
+            encoders=tuple(encoders.description),
+            prefix_lengths=tuple(stream.crop for stream in streams),
+            autoencoder=codec.fingerprint,
+            latent_mean=tuple(statistics.mean.tolist()),
+            latent_deviation=tuple(statistics.deviation.tolist()),
+            data=contents.description,
+        ),
     )
 
 

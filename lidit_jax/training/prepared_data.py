@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 
 from lidit_jax.autoencoders.frozen import ImageCodec
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.data.contents import Contents
 from lidit_jax.data.latent_statistics import LatentStatistics
 from lidit_jax.encoders.conditions import FrozenStream, TextConditions
@@ -67,5 +68,5 @@ class PreparedData:
     """Scores images on scenes, if the configuration asks for them."""
     contents: Contents | None = None
     """What the training data held; None where it is made up."""
-    metadata: dict[str, Any] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
     """What a checkpoint must remember of all this."""

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.data.contents import Contents
 from lidit_jax.data.latent_statistics import SavedStatistics
@@ -26,7 +27,7 @@ class Task(Protocol):
     """Arrays that every step reads and nothing changes: an argument of the compiled step."""
     contents: Contents | None
     """What the training data held, to tell at a resume what has changed; None for made-up data."""
-    metadata: dict[str, Any]
+    provenance: Provenance
     """What a checkpoint must remember beside the configuration."""
     training_flops: float | None
     """Operations of forward and backward pass of one sample, frozen models apart, if counted."""

@@ -6,6 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from lidit_jax.checkpoints.model_card import model_card, write_model_card
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, EncoderConfig, TrainingConfig, VAEConfig
 
 SOURCES = ("smollm2", "Qwen/Qwen3-0.6B", "/home/someone/secret/my-llm")
@@ -31,7 +32,7 @@ CONFIG = Config(
 
 
 def card(config=CONFIG, metadata=METADATA, **options):
-    return model_card("my-model", config, metadata, 10_300_000, **options)
+    return model_card("my-model", config, Provenance.from_json(metadata), 10_300_000, **options)
 
 
 @pytest.mark.parametrize("pytorch", [False, True])

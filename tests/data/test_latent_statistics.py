@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.data.latent_statistics import (
     LatentStatistics,
     SavedStatistics,
@@ -45,15 +46,21 @@ def test_a_fresh_run_computes_them_and_says_nothing():
 
 
 def test_those_of_the_checkpoint_are_kept_to_the_bit():
-    metadata = {"latents": SAVED.statistics.description, "autoencoder": "a vae"}
-    stored = SavedStatistics.of(json.loads(json.dumps(metadata)), "runs/first")
-    statistics, told = use(stored)
+    mean, deviation = SAVED.statistics
+    saved = Provenance(
+        encoders=({},),
+        autoencoder="a vae",
+        latent_mean=tuple(mean.tolist()),
+        latent_deviation=tuple(deviation.tolist()),
+    )
+    stored = Provenance.from_json(json.loads(json.dumps(saved.to_json())))
+    statistics, told = use(SavedStatistics.of(stored, "runs/first"))
     assert equal(statistics, SAVED.statistics)
     assert told == []
 
 
 def test_an_autoencoder_remembers_none():
-    assert SavedStatistics.of({}, "runs/vae") is None
+    assert SavedStatistics.of(Provenance(), "runs/vae") is None
 
 
 def test_they_are_computed_anew_when_the_configuration_asks_and_it_is_told():

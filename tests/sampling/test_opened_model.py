@@ -1,5 +1,7 @@
 """What is known of a model before its weights are loaded."""
 
+import dataclasses
+
 import pytest
 
 from lidit_jax.errors import LiditError
@@ -29,7 +31,7 @@ def test_sizes_and_samplers_are_known(opened):
 
 def test_a_guide_must_mean_the_same(opened, monkeypatch):
     opened.check_guide(opened)
-    other = OpenedModel(opened.folder)
-    other.metadata = {**other.metadata, "latents": {"mean": [1.0], "deviation": [1.0]}}
+    other = OpenedModel(opened.saved.folder)
+    other.provenance = dataclasses.replace(other.provenance, latent_mean=(1.0,))
     with pytest.raises(LiditError, match="the guide model has other latents: take an earlier"):
         opened.check_guide(other)

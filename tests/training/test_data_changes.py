@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.data.contents import Contents
 from lidit_jax.training.data_changes import changes_of_data, remember_data
 
 BEGUN = Contents(3, "begun", np.array([[1, 1], [2, 2], [3, 3]], np.uint64))
 LATER = Contents(2, "later", np.array([[2, 2], [3, 9]], np.uint64))
-SAVED = {"data": BEGUN.description}
+SAVED = Provenance(data=BEGUN.description)
 
 
 @pytest.fixture
@@ -33,18 +34,21 @@ def test_a_checkpoint_is_compared_with_the_data_that_it_had_itself(workdir):
     """Not with what the last start found, which may not have come to a checkpoint."""
     remember_data(LATER, workdir)
     assert "1 removed, 1 changed" in changes_of_data(LATER, SAVED, workdir)[0]
-    assert "1 added, 1 changed" in changes_of_data(BEGUN, {"data": LATER.description}, workdir)[0]
+    assert (
+        "1 added, 1 changed"
+        in changes_of_data(BEGUN, Provenance(data=LATER.description), workdir)[0]
+    )
 
 
 def test_a_checkpoint_without_a_description_is_resumed_in_silence(workdir):
-    assert changes_of_data(LATER, {}, workdir) == []
+    assert changes_of_data(LATER, Provenance(), workdir) == []
 
 
 def test_data_without_names_or_memory_is_told_by_its_size(workdir):
     scenes = Contents(8, "scenes")
     remember_data(scenes, workdir)
     line = "other records than before (8 records then, 2 now)"
-    assert line in changes_of_data(LATER, {"data": scenes.description}, workdir)[0]
+    assert line in changes_of_data(LATER, Provenance(data=scenes.description), workdir)[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", None])

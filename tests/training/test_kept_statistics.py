@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lidit_jax.checkpoints.saved_model import describe_model
+from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.sampling.pipeline import Pipeline
 from lidit_jax.training.loop import train
 
@@ -27,8 +27,9 @@ def test_a_step_too_small_to_see_changes_no_picture(tiny_config, trained, tmp_pa
     overrides = [f"training.init_from={trained}", "data.source=folder", f"data.path={red}"]
     overrides += ["optimizer.learning_rate=1e-12", "training.steps=1", "training.image_every=9"]
     train(tiny_config(*overrides), tmp_path / "run")
-    before, after = (describe_model(run)[1] for run in (trained, tmp_path / "run"))
-    assert after["latents"] == before["latents"]
+    before, after = (open_model(run).provenance for run in (trained, tmp_path / "run"))
+    assert after.latent_mean == before.latent_mean
+    assert after.latent_deviation == before.latent_deviation
     prompts = ["a red circle", "two blue stars"]
     painted, again = (
         Pipeline.from_checkpoint(run)(prompts, seed=3).astype(int)
@@ -55,16 +56,17 @@ def run(tiny_config, tmp_path_factory):
 
 def test_a_resumed_run_keeps_them_and_tells_of_other_pictures(run, capsys):
     workdir, pictures = run(1)
-    _, before = describe_model(workdir)
-    assert before["data"]["records"] == 4
+    before = open_model(workdir).provenance
+    assert before.data["records"] == 4
     assert "has changed" not in capsys.readouterr().out
 
     paint(pictures, "red", "red", "white")
     run(2)
-    _, after = describe_model(workdir)
-    assert after["step"] == 2
-    assert after["latents"] == before["latents"]
-    assert after["data"]["records"] == 3
+    after = open_model(workdir).provenance
+    assert after.step == 2
+    assert after.latent_mean == before.latent_mean
+    assert after.latent_deviation == before.latent_deviation
+    assert after.data["records"] == 3
     line = (
         "the training data has changed since the checkpoint: 1 removed, 2 changed (4 records then, "
         "3 now); the run goes on with today's"

@@ -14,12 +14,12 @@ def prepared(tiny_config):
 
 
 def test_a_checkpoint_remembers_what_the_model_was_trained_with(prepared):
-    encoders = prepared.metadata["encoders"]
+    encoders = prepared.provenance.encoders
     assert [encoder["layer"] for encoder in encoders] == [-3, -1]
     assert all(len(encoder["fingerprint"]["weights"]) == 64 for encoder in encoders)
     assert {encoder["prefix"] for encoder in encoders} == {"Draw:\n"}
-    assert prepared.metadata["autoencoder"] == "pixels"
-    assert np.shape(prepared.metadata["latents"]["deviation"]) == (3,)
+    assert prepared.provenance.autoencoder == "pixels"
+    assert np.shape(prepared.provenance.latent_deviation) == (3,)
 
 
 def test_a_fixed_prompt_that_is_too_long_is_refused_before_anything_is_prepared(
@@ -48,7 +48,7 @@ def image(prepared):
 
 def test_a_checkpoints_statistics_normalize_the_data_of_today(tiny_config, prepared, capsys):
     ours = prepare(tiny_config(), SAVED)
-    assert ours.metadata["latents"] == SAVED.statistics.description
+    assert ours.provenance.latent_mean == tuple(SAVED.statistics.mean)
     assert ours.statistics == SAVED.statistics
     # The values are below 1, and each of four roundings is to 24 bits.
     np.testing.assert_allclose(image(ours), image(prepared), atol=4 * 2**-23)
@@ -66,13 +66,13 @@ def test_statistics_are_computed_anew_on_demand_or_for_another_autoencoder(
     choice, saved, reason, tiny_config, prepared, capsys
 ):
     ours = prepare(tiny_config(f"data.latent_statistics={choice}"), saved)
-    assert ours.metadata["latents"] == prepared.metadata["latents"]
+    assert ours.provenance.latent_mean == prepared.provenance.latent_mean
     line = f"latent statistics are not those of runs/a but computed anew ({reason}): mean (0.250"
     assert line in capsys.readouterr().out
 
 
 def test_a_checkpoint_remembers_what_the_data_held(prepared):
-    assert prepared.metadata["data"] == prepared.contents.description
+    assert prepared.provenance.data == prepared.contents.description
     assert prepared.contents.records == len(prepared.training_records) == 64
 
 
