@@ -172,7 +172,7 @@ def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> Te
         raise LiditError(f"{path} lacks {error}: download it again") from error
     except LiditError as error:
         raise LiditError(f"{folder}: {error}") from error
-    tokenizer = PromptTokenizer.from_folder(folder, model.max_positions)
+    tokenizer = PromptTokenizer.from_folder(folder, model.max_positions, model.vocabulary)
     files = huggingface.safetensors_files(folder)
     shapes = model.shapes()
     params = huggingface.load_params(files, table, shapes, dtype, encoder_shardings(shapes, mesh))
