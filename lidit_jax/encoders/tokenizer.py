@@ -30,18 +30,7 @@ class PromptTokenizer:
         end: int,
         pad: int,
         max_positions: int | None = None,
-        vocabulary: int | None = None,
     ):
-        """Keeps what a tokenizer is asked for.
-
-        Args:
-          tokenizer: the backend.
-          begin: ids before every text.
-          end: id behind it.
-          pad: id of padding.
-          max_positions: longest row that the model can read; None for no limit.
-          vocabulary: words that the model has embeddings for; None where no model is at hand.
-        """
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self.backend = tokenizer
@@ -49,13 +38,10 @@ class PromptTokenizer:
         self.end = end
         self.pad = pad
         self.max_positions = max_positions
-        self.vocabulary = vocabulary
 
     @classmethod
-    def from_folder(
-        cls, folder: Path, max_positions: int | None = None, vocabulary: int | None = None
-    ) -> PromptTokenizer:
-        """Reads `tokenizer.json` and `tokenizer_config.json`; see the constructor for the rest.
+    def from_folder(cls, folder: Path, max_positions: int | None = None) -> PromptTokenizer:
+        """Reads `tokenizer.json` and `tokenizer_config.json`.
 
         Raises:
           LiditError: when a file is missing or damaged, or no end token is defined.
@@ -85,16 +71,11 @@ class PromptTokenizer:
         if end is None:
             raise LiditError(f"{folder / 'tokenizer_config.json'} names no eos_token: add one")
         pad = _id(tokenizer, config, "pad_token")
-        pad = end if pad is None else pad
-        return cls(tokenizer, begin, end, pad, max_positions, vocabulary)
+        return cls(tokenizer, begin, end, end if pad is None else pad, max_positions)
 
     def prefix(self, prompt_format: PromptFormat) -> list[int]:
-        """The tokens before every prompt; their number is the crop.
-
-        Raises:
-          LiditError: when the model has no embedding for one of them.
-        """
-        return self._known([*self.begin, *self._encode([prompt_format.prefix])[0]])
+        """The tokens before every prompt; their number is the crop."""
+        return [*self.begin, *self._encode([prompt_format.prefix])[0]]
 
     def __call__(
         self,
@@ -117,8 +98,8 @@ class PromptTokenizer:
           padding: side of the padding, "right" or "left".
 
         Raises:
-          LiditError: for a prompt over the limit under `overflow="error"`, when `length` leaves no
-            room for a prompt, or when the model has no embedding for a token.
+          LiditError: for a prompt over the limit under `overflow="error"`, or when `length` leaves
+            no room for a prompt.
         """
         prefix = self.prefix(prompt_format)
         crop = len(prefix)
@@ -132,7 +113,7 @@ class PromptTokenizer:
                 f"prompt {i + 1} ({shown!r}) has {len(encoded[i])} tokens, the limit is {limit}: "
                 "shorten it or raise encoders.max_prompt_tokens"
             )
-        rows = [[*prefix, *self._known([*tokens[:limit], self.end])] for tokens in encoded]
+        rows = [[*prefix, *tokens[:limit], self.end] for tokens in encoded]
         S = max((len(row) for row in rows), default=crop + 1) if length is None else length
         ids = np.full((len(rows), S), self.pad, np.int32)
         mask = np.zeros((len(rows), S), bool)
@@ -150,16 +131,6 @@ class PromptTokenizer:
                 f"tokens, use at least {crop + 1}"
             )
         return min([max_prompt_tokens, *(s - crop - 1 for s in lengths)])
-
-    def _known(self, ids: list[int]) -> list[int]:
-        """The same ids; one beyond the embedding would silently be read as its last word."""
-        if self.vocabulary is not None and (largest := max(ids, default=0)) >= self.vocabulary:
-            raise LiditError(
-                f"the tokenizer has {self.backend.get_vocab_size()} tokens, the model's embedding "
-                f"{self.vocabulary}: {self.backend.id_to_token(largest)!r} is token {largest}; put "
-                "the model's own tokenizer.json into its folder"
-            )
-        return ids
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -154,8 +154,8 @@ def test_a_token_without_an_embedding_is_refused_instead_of_read_as_another(tmp_
     encoder = encoders.load(str(folder))
     assert encoder.tokenize(["a horse"]).mask.any()
     message = (
-        rf"the tokenizer has {words + 1} tokens, the model's embedding {words}: 'zebra' is token "
-        rf"{words}; put the model's own tokenizer.json into its folder"
+        rf"has embeddings for {words} of its tokenizer's {words + 1} tokens, not for {words} "
+        r"\('zebra'\): put the model's own tokenizer.json into "
     )
     with pytest.raises(LiditError, match=message):
         encoder.tokenize(["a horse", "a zebra"])
