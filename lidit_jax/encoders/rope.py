@@ -166,7 +166,7 @@ def rotation(
     """
     angles = np.arange(length)[:, None, None] * rope.frequencies(width)
     return tuple(
-        jnp.asarray((rope.amplitude * wave(angles)).astype(np.float32))[positions]
+        jnp.asarray(rope.amplitude * wave(angles), jnp.float32)[positions]
         for wave in (np.cos, np.sin)
     )
 
