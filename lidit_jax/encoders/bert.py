@@ -22,7 +22,6 @@ from lidit_jax.encoders.blocks import (
     scan_blocks,
     wide,
 )
-from lidit_jax.errors import LiditError
 
 Params = dict[str, Any]
 
@@ -45,14 +44,7 @@ class Bert:
 
     @classmethod
     def from_huggingface(cls, config: dict) -> Bert:
-        """Reads a `config.json` of model type bert.
-
-        Raises:
-          LiditError: for relative positions or another activation than GELU.
-        """
-        for name, only in (("position_embedding_type", "absolute"), ("hidden_act", "gelu")):
-            if (value := config.get(name, only)) != only:
-                raise LiditError(f"BERT with {name}={value!r} is not supported: only {only!r} is")
+        """Reads a `config.json` of model type bert."""
         return cls(
             vocabulary=config["vocab_size"],
             width=config["hidden_size"],

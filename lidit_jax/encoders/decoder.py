@@ -185,15 +185,15 @@ class Decoder:
 
     def _views(self, mask: Bool[Array, "B T"], start: int) -> Callable[[Array], View]:
         """The view of block `index` on the tokens from `start` on."""
-        positions = positions_of(mask)[:, start:]
-        turn = rotation(self.rope, positions, self.head_width)
+        places = positions_of(mask)[:, start:], self.head_width, mask.shape[1]
+        turn = rotation(self.rope, *places)
         if not any(self.local):
             return lambda index: View(turn, None)
         tokens = jnp.arange(mask.shape[1])
         distance = tokens[start:, None] - tokens
         everywhere = View(turn, jnp.ones((1, *distance.shape), bool))
         if self.local_rope is not None:
-            turn = rotation(self.local_rope, positions, self.head_width)
+            turn = rotation(self.local_rope, *places)
         near = everywhere.near if self.window is None else (distance < self.window)[None]
         nearby, local = View(turn, near), jnp.asarray(self.local)
 

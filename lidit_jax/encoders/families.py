@@ -34,6 +34,8 @@ class Family:
     """What transformers assumes when a configuration does not say."""
     sizes: Config = field(default_factory=dict)
     """The same for sizes, which only the language model of a LLaVA-style checkpoint leaves out."""
+    only: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Fields that change the hidden states, and the values of them that are supported."""
 
 
 def read(config: Config) -> tuple[Encoder, tuple[Rule, ...]]:
@@ -50,6 +52,12 @@ def read(config: Config) -> tuple[Encoder, tuple[Rule, ...]]:
     if name not in FAMILIES:
         raise LiditError(f"a {name!r} model is not supported: choose one of {', '.join(FAMILIES)}")
     family = FAMILIES[name]
+    for option, supported in family.only.items():
+        if option in config and config[option] not in supported:
+            raise LiditError(
+                f"{option}={config[option]!r} is not supported for {name}: only "
+                f"{' or '.join(map(repr, supported))} is"
+            )
     defaults = family.switches | (family.sizes if inside else {})
     return family.read(defaults | config), family.table
 
@@ -72,7 +80,9 @@ def _decoder(config: Config, **switches: Any) -> Decoder:
         "norm_epsilon": config.get("rms_norm_eps", 1e-6),
         "activation": _ACTIVATIONS[activation],
     }
-    return Decoder(**shapes, **({"rope": Rope.from_huggingface(config)} | switches))
+    if "rope" not in switches:
+        switches["rope"] = Rope.from_huggingface(config)
+    return Decoder(**shapes, **switches)
 
 
 def _local(config: Config, *otherwise: bool) -> tuple[bool, ...]:
@@ -86,30 +96,55 @@ def _local(config: Config, *otherwise: bool) -> tuple[bool, ...]:
             f"layer_types with {', '.join(sorted(unknown))} is not supported: "
             "use a model of full and sliding attention"
         )
+    if len(types) != L:
+        raise LiditError(
+            f"layer_types names {len(types)} blocks of {L}: download config.json again"
+        )
     return tuple(kind == "sliding_attention" for kind in types)
 
 
-def _windowed(config: Config, *otherwise: bool) -> Config:
-    """The decoder's fields about local blocks; nothing where there is no window."""
-    window = config.get("sliding_window")
-    return {"window": window, "local": _local(config, *otherwise)} if window else {}
+def _windowed(local: tuple[bool, ...], window: int | None) -> Config:
+    """The decoder's fields about local blocks; nothing where there are none."""
+    if not any(local):
+        return {}
+    if window is None or window < 1:
+        raise LiditError(
+            f"layer_types with sliding_attention need a sliding_window of 1 or more, not {window}"
+        )
+    return {"window": window, "local": local}
+
+
+def _windowed_throughout(config: Config) -> Config:
+    """The same for families whose blocks are all local once there is a window."""
+    if (window := config.get("sliding_window")) is None:
+        return {}
+    if not all(local := _local(config, True)):
+        raise LiditError(
+            f"layer_types with full_attention is not supported for {config['model_type']}: "
+            "transformers takes no notice of them"
+        )
+    return _windowed(local, window)
+
+
+def _biased(config: Config) -> Config:
+    """The decoder's fields about biases, where `attention_bias` decides on all of them."""
+    bias = bool(config.get("attention_bias"))
+    return {"qkv_bias": bias, "output_bias": bias}
 
 
 def _llama(config: Config) -> Decoder:
-    bias = bool(config.get("attention_bias"))
-    return _decoder(config, qkv_bias=bias, output_bias=bias)
+    return _decoder(config, **_biased(config))
 
 
 def _mistral(config: Config) -> Decoder:
-    return _decoder(config, **_windowed(config, True))
+    return _decoder(config, **_windowed_throughout(config))
 
 
 def _qwen(config: Config, **switches: Any) -> Decoder:
-    if config["use_sliding_window"]:
-        full = config["max_window_layers"]
-        pattern = [i >= full for i in range(config["num_hidden_layers"])]
-        switches |= _windowed(config, *pattern)
-    return _decoder(config, **switches)
+    window = config["sliding_window"] if config["use_sliding_window"] else None
+    full = config["max_window_layers"]
+    pattern = [window is not None and i >= full for i in range(config["num_hidden_layers"])]
+    return _decoder(config, **switches, **_windowed(_local(config, *pattern), window))
 
 
 def _qwen2(config: Config) -> Decoder:
@@ -117,60 +152,59 @@ def _qwen2(config: Config) -> Decoder:
 
 
 def _qwen3(config: Config) -> Decoder:
-    bias = bool(config.get("attention_bias"))
-    return _qwen(config, qk_norm=True, qkv_bias=bias, output_bias=bias)
+    return _qwen(config, qk_norm=True, **_biased(config))
 
 
 def _phi3(config: Config) -> Decoder:
-    return _decoder(config, fused=True, **_windowed(config, True))
+    decoder = _decoder(config, fused=True, **_windowed_throughout(config))
+    if decoder.rope != Rope(decoder.rope.theta):
+        raise LiditError("RoPE scaling is not supported for phi3: use a model with plain RoPE")
+    return decoder
 
 
 def _gemma(config: Config, **switches: Any) -> Decoder:
-    if config.get("use_bidirectional_attention"):
-        raise LiditError("use_bidirectional_attention is not supported: use a causal Gemma")
-    # The first releases say "gelu" and mean the tanh approximation.
+    # The first releases say "gelu" and mean the tanh approximation, as transformers reads them.
     config = config | {"hidden_act": "gelu_pytorch_tanh"}
     scale = config["hidden_size"] ** 0.5
-    return _decoder(config, norm_offset=True, embedding_scale=scale, **switches)
+    return _decoder(config, norm_offset=True, embedding_scale=scale, **_biased(config), **switches)
 
 
-def _gemma2(config: Config, **switches: Any) -> Decoder:
-    if (activation := config.get("hidden_activation")) not in (None, "gelu_pytorch_tanh"):
-        raise LiditError(
-            f"hidden_activation={activation!r} is not supported: use a Gemma with gelu_pytorch_tanh"
-        )
-    fields = {
-        "sandwich_norms": True,
-        "score_scale": config["query_pre_attn_scalar"] ** -0.5,
-        "score_cap": config["attn_logit_softcapping"],
-        **_windowed(config, True, False),
-    }
-    return _gemma(config, **(fields | switches))
+def _gemma2(config: Config, *pattern: bool, **switches: Any) -> Decoder:
+    local = _local(config, *(pattern or (True, False)))
+    return _gemma(
+        config,
+        sandwich_norms=True,
+        score_scale=config["query_pre_attn_scalar"] ** -0.5,
+        score_cap=config["attn_logit_softcapping"],
+        **_windowed(local, config.get("sliding_window")),
+        **switches,
+    )
 
 
 def _gemma3(config: Config) -> Decoder:
-    pattern = [True] * (config["sliding_window_pattern"] - 1) + [False]
     # transformers 5 keeps a RoPE for each kind of block, version 4 a few fields beside each other.
     ropes = config.get("rope_parameters") or {}
+    if unknown := set(ropes) - {"full_attention", "sliding_attention"}:
+        raise LiditError(
+            f"rope_parameters with {', '.join(sorted(unknown))} is not supported for a Gemma 3: "
+            "give a RoPE for full_attention and one for sliding_attention"
+        )
     everywhere, nearby = (
-        {"rope_parameters": ropes[kind]} if kind in ropes else older
-        for kind, older in (
-            ("full_attention", config | {"rope_parameters": None}),
-            ("sliding_attention", {"rope_theta": config["rope_local_base_freq"]}),
+        Rope.from_huggingface(
+            config
+            | {"rope_scaling": None}
+            | {"rope_parameters": {"rope_theta": theta, **(ropes.get(kind) or {}), **older}}
+        )
+        for kind, theta, older in (
+            ("full_attention", config["rope_theta"], config.get("rope_scaling") or {}),
+            ("sliding_attention", config["rope_local_base_freq"], {}),
         )
     )
-    return _gemma2(
-        config,
-        qk_norm=True,
-        rope=Rope.from_huggingface(everywhere),
-        local_rope=Rope.from_huggingface(nearby),
-        local=_local(config, *pattern),
-    )
+    pattern = [True] * (config["sliding_window_pattern"] - 1) + [False]
+    return _gemma2(config, *pattern, qk_norm=True, rope=everywhere, local_rope=nearby)
 
 
 def _t5(config: Config) -> T5:
-    if (ffn := config["feed_forward_proj"]) not in ("relu", "gated-gelu"):
-        raise LiditError(f"feed_forward_proj={ffn!r} is not supported: use relu or gated-gelu")
     return T5(
         vocabulary=config["vocab_size"],
         width=config["d_model"],
@@ -181,7 +215,7 @@ def _t5(config: Config) -> T5:
         norm_epsilon=config["layer_norm_epsilon"],
         buckets=config["relative_attention_num_buckets"],
         max_distance=config["relative_attention_max_distance"],
-        gated=ffn == "gated-gelu",
+        gated=config["feed_forward_proj"] == "gated-gelu",
         bias_in_every_block=config["model_type"] == "umt5",
     )
 
@@ -211,7 +245,20 @@ _T5_SWITCHES = {
 }
 _GATED_T5_SWITCHES = _T5_SWITCHES | {"feed_forward_proj": "gated-gelu"}
 
-_LLAMA = Family(_llama, tables.DECODER, {}, _sizes(32000, 4096, 11008, 32, 32, None))
+_OFF = (False, None)
+_TANH_GELU = ("gelu_pytorch_tanh", None)
+_GEMMA2_ONLY = {"hidden_activation": _TANH_GELU, "use_bidirectional_attention": _OFF}
+_T5_ONLY = {"feed_forward_proj": ("relu", "gated-gelu")}
+_BERT_ONLY = {
+    "hidden_act": ("gelu",),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": _OFF,
+    "add_cross_attention": _OFF,
+}
+
+_LLAMA = Family(
+    _llama, tables.DECODER, {}, _sizes(32000, 4096, 11008, 32, 32, None), {"mlp_bias": _OFF}
+)
 _MISTRAL = Family(
     _mistral, tables.DECODER, {"sliding_window": 4096}, _sizes(32000, 4096, 14336, 32, 32, 8)
 )
@@ -227,6 +274,8 @@ _GEMMA3 = Family(
         "rope_local_base_freq": 1e4,
     },
     _GEMMA2_SIZES | {"vocab_size": 262208},
+    # transformers has the field and takes no notice of it.
+    _GEMMA2_ONLY | {"attn_logit_softcapping": (None,)},
 )
 
 FAMILIES = {
@@ -235,10 +284,18 @@ FAMILIES = {
     "qwen2": _QWEN2,
     "qwen3": Family(_qwen3, tables.DECODER, _QWEN_WINDOW | {"head_dim": 128}, _QWEN_SIZES),
     "gemma": Family(
-        _gemma, tables.DECODER, {"head_dim": 256}, _sizes(256000, 3072, 24576, 28, 16, 16)
+        _gemma,
+        tables.DECODER,
+        {"head_dim": 256},
+        _sizes(256000, 3072, 24576, 28, 16, 16),
+        _GEMMA2_ONLY | {"hidden_act": ("gelu", "gelu_pytorch_tanh")},
     ),
     "gemma2": Family(
-        _gemma2, tables.GEMMA, _GEMMA2_SCORES | {"attn_logit_softcapping": 50.0}, _GEMMA2_SIZES
+        _gemma2,
+        tables.GEMMA,
+        _GEMMA2_SCORES | {"attn_logit_softcapping": 50.0},
+        _GEMMA2_SIZES,
+        _GEMMA2_ONLY,
     ),
     "gemma3_text": _GEMMA3,
     "phi3": Family(
@@ -248,9 +305,9 @@ FAMILIES = {
     "llava_llama": _LLAMA,
     "llava_mistral": _MISTRAL,
     "llava_qwen": _QWEN2,
-    "t5": Family(_t5, tables.T5, _T5_SWITCHES),
-    "mt5": Family(_t5, tables.T5, _GATED_T5_SWITCHES),
-    "umt5": Family(_t5, tables.UMT5, _GATED_T5_SWITCHES),
-    "bert": Family(Bert.from_huggingface, tables.BERT),
+    "t5": Family(_t5, tables.T5, _T5_SWITCHES, only=_T5_ONLY),
+    "mt5": Family(_t5, tables.T5, _GATED_T5_SWITCHES, only=_T5_ONLY),
+    "umt5": Family(_t5, tables.UMT5, _GATED_T5_SWITCHES, only=_T5_ONLY),
+    "bert": Family(Bert.from_huggingface, tables.BERT, only=_BERT_ONLY),
 }
 """By the `model_type` of transformers."""

@@ -117,8 +117,25 @@ class TextEncoder:
     def tokenize(
         self, prompts: Sequence[str], prompt_format: PromptFormat | None = None, **options: Any
     ) -> TokenBatch:
-        """Instruction, prompt and end token as ids: see `PromptTokenizer.__call__`."""
-        return self.tokenizer(prompts, prompt_format or PromptFormat(), **options)
+        """Instruction, prompt and end token as ids: see `PromptTokenizer.__call__`.
+
+        Raises:
+          LiditError: also when the model has no embedding for a token.
+        """
+        tokens = self.tokenizer(prompts, prompt_format or PromptFormat(), **options)
+        self._check_embedded(tokens.ids[tokens.mask])
+        return tokens
+
+    def _check_embedded(self, ids: np.ndarray) -> None:
+        """Refuses ids beyond the embedding, which would silently be read as its last word."""
+        if (largest := int(ids.max(initial=0))) >= self.model.vocabulary:
+            backend = self.tokenizer.backend
+            raise LiditError(
+                f"encoder {self.name!r} has embeddings for {self.model.vocabulary} of its "
+                f"tokenizer's {backend.get_vocab_size()} tokens, not for {largest} "
+                f"({backend.id_to_token(largest)!r}): put the model's own tokenizer.json into "
+                f"{self.folder}"
+            )
 
     def hidden_states(
         self, params: dict[str, Any], ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
@@ -172,10 +189,11 @@ class TextEncoder:
     ) -> PrefixCache | None:
         """What `features` needs to skip the constant instruction; None where it cannot: for
         encoders that are not causal, and for an empty instruction."""
-        ids = self.tokenizer.prefix(prompt_format)
-        if not self.causal or not ids:
+        ids = np.asarray(self.tokenizer.prefix(prompt_format), np.int32)
+        if not self.causal or not len(ids):
             return None
-        return self._compiled_prefix(params, np.asarray(ids, np.int32), layer=layer)
+        self._check_embedded(ids)
+        return self._compiled_prefix(params, ids, layer=layer)
 
 
 def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> TextEncoder:

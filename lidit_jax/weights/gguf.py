@@ -1,6 +1,6 @@
 """GGUF files (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md) as Hugging Face folders.
 
-A quantised file takes several seconds to read, so it is converted once and kept in the user's
+A quantized file takes several seconds to read, so it is converted once and kept in the user's
 cache; from then on it is a Hugging Face folder like any other.
 """
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import cache_dir
+from lidit_jax.weights.gguf_metadata import model_config
 from lidit_jax.weights.tables import GGUF_DECODER
 from lidit_jax.weights.tensor_writer import TensorSpec, write_tensors
 
@@ -32,8 +33,14 @@ SOURCE_FILE = "source.json"
 
 _FORMAT = 3
 _PIECE_VALUES = 1 << 24
-"""Values that are dequantised at once: 64 MiB of float32."""
-_CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+"""Values that are dequantized at once: 64 MiB of float32."""
+_ROUNDED = {"b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}
+"""The sha256 of files whose quantized weights are rounded to float16, as version 0.1 rounded all.
+
+This one is the packaged SmolLM2. The demo was trained on its features, and a checkpoint knows an
+encoder by the sha256 of its file: the same file keeps giving the same features. Exact weights would
+move them by 2e-4 of their size.
+"""
 _CONTROL, _USER_DEFINED = 3, 4
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = (
@@ -52,10 +59,11 @@ class of each."""
 
 
 def convert(file: Path) -> Path:
-    """The Hugging Face folder of a GGUF file: from the cache, or made now (fp16 weights).
+    """The Hugging Face folder of a GGUF file: from the cache, or made now.
 
-    The folder is named by the file's sha256 and appears in one rename, so an interrupted or
-    concurrent conversion leaves nothing half done.
+    Weights keep their values: F16 and BF16 stay as they are, quantized ones become float32. The
+    folder is named by the file's sha256 and appears in one rename, so an interrupted or concurrent
+    conversion leaves nothing half done.
 
     Raises:
       LiditError: when the file is damaged, or of a family or tokenizer that is not supported.
@@ -69,7 +77,7 @@ def convert(file: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write_folder(file, temporary)
+        _write_folder(file, sha256, temporary)
         source = {"file": file.name, "sha256": sha256}
         (temporary / SOURCE_FILE).write_text(json.dumps(source))
         temporary.chmod(0o755)
@@ -89,22 +97,28 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write_folder(file: Path, folder: Path) -> None:
+def _write_folder(file: Path, sha256: str, folder: Path) -> None:
     reader = _open(file)
     fields = {
         name: field.contents()
         for name, field in reader.fields.items()
         if not name.startswith("GGUF.")
     }
-    config = _config(file, fields, reader)
+    config = model_config(file, fields, [tensor.name for tensor in reader.tensors])
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     tokenizer, tokenizer_config = _tokenizer(file, fields)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=2))
     tensors = _named(file, reader.tensors)
-    specs = [TensorSpec(name, _shape(tensor), _dtype(tensor)) for name, tensor in tensors.items()]
+    rounded = sha256 in _ROUNDED
+    specs = [
+        TensorSpec(name, _shape(tensor), _dtype(tensor, rounded))
+        for name, tensor in tensors.items()
+    ]
     pieces = (
-        piece for name, tensor in tensors.items() for piece in _dequantized(name, tensor, config)
+        piece
+        for name, tensor in tensors.items()
+        for piece in _dequantized(file, name, tensor, config)
     )
     write_tensors(folder / "model.safetensors", specs, pieces)
 
@@ -118,39 +132,6 @@ def _open(file: Path) -> gguf.GGUFReader:
         raise LiditError(
             f"{file} is truncated or no GGUF file ({error}): delete it and download it again"
         ) from error
-
-
-def _config(file: Path, fields: dict[str, Any], reader: gguf.GGUFReader) -> dict[str, Any]:
-    family = fields["general.architecture"]
-    if family not in _CLASSES:
-        raise LiditError(
-            f"{file} holds a {family!r} model: GGUF is read for {', '.join(_CLASSES)}, "
-            "use the model's Hugging Face folder"
-        )
-
-    def value(name: str, default: Any = None) -> Any:
-        return fields.get(f"{family}.{name}", default)
-
-    heads = value("attention.head_count")
-    return {
-        "architectures": [_CLASSES[family]],
-        "model_type": family,
-        "vocab_size": len(fields["tokenizer.ggml.tokens"]),
-        "hidden_size": value("embedding_length"),
-        "intermediate_size": value("feed_forward_length"),
-        "num_hidden_layers": value("block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": value("attention.head_count_kv", heads),
-        "head_dim": value("attention.key_length", value("embedding_length") // heads),
-        "max_position_embeddings": value("context_length"),
-        "rms_norm_eps": float(np.float32(value("attention.layer_norm_rms_epsilon"))),
-        "rope_theta": value("rope.freq_base", 10000.0),
-        "hidden_act": "silu",
-        "tie_word_embeddings": all(t.name != "output.weight" for t in reader.tensors),
-        "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
-        "dtype": "float16",
-    }
 
 
 def _named(file: Path, tensors: Iterable[gguf.ReaderTensor]) -> dict[str, gguf.ReaderTensor]:
@@ -168,15 +149,18 @@ def _shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
     return tuple(int(size) for size in reversed(tensor.shape))
 
 
-def _dtype(tensor: gguf.ReaderTensor) -> str:
-    """Whatever was rounded already fits into float16."""
+def _dtype(tensor: gguf.ReaderTensor, rounded: bool) -> str:
+    """The type that holds the values as they are. Quantized ones are made of float16 scales times
+    small integers, which have more digits than float16 and are computed in float32."""
     import gguf
 
-    return "float32" if tensor.tensor_type == gguf.GGMLQuantizationType.F32 else "float16"
+    kinds = gguf.GGMLQuantizationType
+    kept = {kinds.F16: "float16", kinds.BF16: "bfloat16", kinds.F32: "float32"}
+    return kept.get(tensor.tensor_type, "float16" if rounded else "float32")
 
 
 def _dequantized(
-    name: str, tensor: gguf.ReaderTensor, config: dict[str, Any]
+    file: Path, name: str, tensor: gguf.ReaderTensor, config: dict[str, Any]
 ) -> Iterator[np.ndarray]:
     """The values in pieces of rows, so that an embedding is never held whole in float32."""
     import gguf
@@ -187,7 +171,13 @@ def _dequantized(
     rows, shape = tensor.data.shape[0], _shape(tensor)
     size = max(_PIECE_VALUES * shape[0] // math.prod(shape), 1) if heads is None else rows
     for start in range(0, rows, size):
-        piece = gguf.quants.dequantize(tensor.data[start : start + size], tensor.tensor_type)
+        try:
+            piece = gguf.quants.dequantize(tensor.data[start : start + size], tensor.tensor_type)
+        except NotImplementedError as error:
+            raise LiditError(
+                f"{file}: {tensor.name} is of type {tensor.tensor_type.name}, which is not "
+                "supported: use the model's Hugging Face folder"
+            ) from error
         yield piece if heads is None else _unpermute(piece, heads)
 
 

@@ -195,21 +195,24 @@ PLAIN = {
         ({"model_type": "gpt2"}, r"a 'gpt2' model is not supported: choose one of llama, "),
         ({"model_type": "llama", "hidden_act": "relu"}, "hidden_act='relu' is not supported"),
         (
-            {"model_type": "qwen2", "rope_scaling": {"type": "yarn", "factor": 4.0}},
-            "RoPE scaling 'yarn' is not supported: use a model with plain, linear or llama3 RoPE",
+            {"model_type": "qwen2", "rope_scaling": {"type": "dynamic", "factor": 4.0}},
+            "RoPE scaling 'dynamic' is not supported: use a model with plain, linear, llama3",
         ),
         (
             {"model_type": "phi3", "rope_scaling": {"type": "longrope"}},
             "RoPE scaling 'longrope' is not supported",
         ),
-        ({"model_type": "phi3", "partial_rotary_factor": 0.75}, "partial_rotary_factor is not"),
+        (
+            {"model_type": "phi3", "partial_rotary_factor": 0.75},
+            "partial_rotary_factor=0.75 is",
+        ),
         (
             {"model_type": "gemma3_text", "use_bidirectional_attention": True},
-            "use_bidirectional_attention is not supported: use a causal Gemma",
+            "use_bidirectional_attention=True is not supported for gemma3_text: only False",
         ),
         (
             {"model_type": "gemma2", "hidden_activation": "relu"},
-            "hidden_activation='relu' is not supported",
+            "hidden_activation='relu' is not supported for gemma2: only 'gelu_pytorch",
         ),
         (
             {"model_type": "gemma2", "layer_types": ["chunked_attention"] * 2},

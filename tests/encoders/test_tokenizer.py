@@ -9,6 +9,7 @@ from lidit_jax import encoders
 from lidit_jax.encoders import PromptFormat
 from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.errors import LiditError
+from tests.tiny_encoders import save_encoder
 
 PROMPTS = ["a red circle", "", "it's 12  blue squares, on\na table", "一个红色的圆形", "a 🦜 é"]
 
@@ -141,3 +142,22 @@ def test_damaged_and_incomplete_tokenizers_are_named(tiny_folder, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(LiditError, match="names no eos_token"):
         PromptTokenizer.from_folder(tmp_path)
+
+
+def test_a_token_without_an_embedding_is_refused_instead_of_read_as_another(tmp_path):
+    """The tokenizer of a fine-tuned model beside the weights of its base, for example."""
+    folder = save_encoder(tmp_path, "llama")
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    words = tokenizer.get_vocab_size()
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    encoder = encoders.load(str(folder))
+    assert encoder.tokenize(["a horse"]).mask.any()
+    message = (
+        rf"has embeddings for {words} of its tokenizer's {words + 1} tokens, not for {words} "
+        r"\('zebra'\): put the model's own tokenizer.json into "
+    )
+    with pytest.raises(LiditError, match=message):
+        encoder.tokenize(["a horse", "a zebra"])
+    with pytest.raises(LiditError, match=message):
+        encoder.prefix_cache(encoder.params, PromptFormat("Draw a zebra:"), -3)

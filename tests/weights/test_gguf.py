@@ -6,6 +6,7 @@ from importlib import metadata
 
 import gguf
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 import tokenizers
@@ -32,8 +33,10 @@ def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
-def write(path, family="llama", *, pre="smollm", extra=None):
-    """Writes a random model as llama.cpp would; returns its tensors by Hugging Face name."""
+def write(path, family="llama", *, pre="smollm", extra=None, keys=None, kind=None):
+    """Writes a random model as llama.cpp would; returns its tensors by Hugging Face name.
+
+    `keys` may add to the metadata; `kind` is the type of matrices, instead of F32."""
     random = np.random.default_rng(0)
     shapes = {
         "attn_q": ("self_attn.q_proj", (WIDTH, WIDTH)),
@@ -68,6 +71,8 @@ def write(path, family="llama", *, pre="smollm", extra=None):
     writer.add_token_types([3] + [1] * (len(TOKENS) - 1))
     writer.add_token_merges(["r e", "re d", "Ġ red"])
     writer.add_eos_token_id(0)
+    if keys:
+        keys(writer)
     written = {}
     for name, (target, shape) in names.items():
         array = random.normal(size=shape).astype(np.float32)
@@ -76,7 +81,12 @@ def write(path, family="llama", *, pre="smollm", extra=None):
             array = interleave(array, HEADS)
         if family == "llama" and name.endswith("attn_k.weight"):
             array = interleave(array, KV_HEADS)
-        writer.add_tensor(name, array)
+        if kind is not None and array.ndim == 2:
+            quantized = gguf.quants.quantize(array, kind)
+            written[target] = gguf.quants.dequantize(quantized, kind)
+            writer.add_tensor(name, quantized, raw_dtype=kind)
+        else:
+            writer.add_tensor(name, array)
     if extra:
         writer.add_tensor(extra, np.zeros(2, np.float32))
     writer.write_header_to_file()
@@ -165,6 +175,45 @@ def test_text_is_cut_as_the_model_was_trained(tmp_path, pre, pieces):
     path = lidit_gguf.convert(file) / "tokenizer.json"
     cut = tokenizers.Tokenizer.from_file(str(path)).pre_tokenizer.pre_tokenize_str("it's 12 red\n")
     assert [piece for piece, _ in cut] == pieces
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("F32", np.float32),
+        ("F16", np.float16),
+        ("BF16", ml_dtypes.bfloat16),
+        ("Q8_0", np.float32),
+        ("Q4_0", np.float32),
+        ("Q4_1", np.float32),
+    ],
+)
+def test_weights_keep_their_values(tmp_path, kind, dtype):
+    """Each type as it is; float16 would round two thirds of Q8_0's values and small BF16 ones."""
+    file = tmp_path / "tiny.gguf"
+    # Qwen2's rows stay in their order, so that the values can be compared as they were written.
+    written = write(file, "qwen2", kind=gguf.GGMLQuantizationType[kind])
+    ours = load_file(lidit_gguf.convert(file) / "model.safetensors")
+    assert {array.dtype for array in ours.values() if array.ndim == 2} == {np.dtype(dtype)}
+    for name, array in written.items():
+        np.testing.assert_array_equal(ours[name].astype(np.float32), array, err_msg=name)
+
+
+def test_the_packaged_smollm2_stays_as_the_demo_knows_it(packaged_gguf):
+    """Rounded to float16: a checkpoint remembers the file, not how it was converted."""
+    tensors = load_file(lidit_gguf.convert(packaged_gguf) / "model.safetensors")
+    assert {array.dtype for array in tensors.values() if array.ndim == 2} == {np.dtype(np.float16)}
+
+
+def test_a_type_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def unknown(data, kind):
+        raise NotImplementedError
+
+    file = tmp_path / "tiny.gguf"
+    write(file)
+    monkeypatch.setattr(gguf.quants, "dequantize", unknown)
+    with pytest.raises(LiditError, match=r"tiny.gguf: token_embd.weight is of type F32, wh"):
+        lidit_gguf.convert(file)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
