@@ -10,6 +10,8 @@ from lidit_jax import doctor
 from lidit_jax.cli import main
 from lidit_jax.doctor import Finding, can_train, examine
 
+pytestmark = pytest.mark.output
+
 
 @pytest.fixture
 def found() -> dict[str, Finding]:

@@ -73,6 +73,7 @@ def test_an_unknown_kernel_is_no_plain_attention():
         attention(q, k, v, kernel="flash")
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("lengths", [None, (35, 6), (35, 0)], ids=["full", "padded", "empty row"])
 def test_the_call_to_cudnn_is_the_same_attention(lengths, causal):
@@ -89,6 +90,7 @@ def test_the_call_to_cudnn_is_the_same_attention(lengths, causal):
         np.testing.assert_array_equal(found[0][1], 0.0)
 
 
+@pytest.mark.numeric
 def test_the_call_to_cudnn_knows_shared_keys_and_a_prefix():
     inputs = arrays(36, 50, 16, heads=4, key_heads=2)
     for mask in (None, padding((50, 13), 50)):

@@ -10,6 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lidit_jax.attention import attention, attention_weights
 
+pytestmark = pytest.mark.numeric
+
 QUERIES, KEYS = 5, 7
 PADDED = np.arange(KEYS) < np.array([[7], [3]])
 TOLERANCE = 1e-6

@@ -14,6 +14,8 @@ from lidit_jax.parallel.mesh import AXES
 
 from .inputs import arrays, padding, value_and_gradients
 
+pytestmark = pytest.mark.numeric
+
 # Largest error where values and gradients are of size 1; bfloat16 keeps 8 bits of each number.
 TOLERANCE = {"float32": 5e-6, "bfloat16": 0.04}
 

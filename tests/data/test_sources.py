@@ -11,6 +11,8 @@ from lidit_jax.data.sources import open_source
 from lidit_jax.errors import LiditError
 from lidit_jax.pipeline import Pipeline
 
+pytestmark = pytest.mark.output
+
 COLOURS = ["red", "green", "blue", "white", "black", "yellow", "orange", "purple"]
 
 

@@ -19,6 +19,8 @@ from lidit_jax.diffusion.process import DDPM, RectifiedFlow
 from lidit_jax.errors import LiditError
 from tests.numerics import EPSILON, in_float64
 
+pytestmark = pytest.mark.numeric
+
 DIFFUSERS_SCHEDULES = {
     "linear": "linear",
     "scaled_linear": "scaled_linear",

@@ -18,6 +18,8 @@ from lidit_jax.evaluation.scene_prompts import (
 )
 from lidit_jax.evaluation.scene_scorer import Verdict, summarise, wilson_interval
 
+pytestmark = pytest.mark.output
+
 HIT, MISS = Verdict(True, ""), Verdict(False, "nothing there")
 
 

@@ -138,6 +138,7 @@ def error(ours, theirs):
     return np.abs(np.asarray(ours) - theirs).max() / np.sqrt(np.mean(np.square(theirs)))
 
 
+@pytest.mark.numeric
 def test_encode_and_decode_are_diffusers(saved):
     theirs, folder = saved
     ours, params, _ = diffusers_vae.load(folder)
@@ -165,6 +166,7 @@ def test_bfloat16_stays_near(name, tmp_path):
         assert jnp.abs(got - expected).max() > 0, "it did compute in bfloat16"
 
 
+@pytest.mark.numeric
 def test_the_posterior_samples_as_its_moments_say(sd3_folder):
     ours, params, _ = diffusers_vae.load(sd3_folder)
     posterior = run(ours, params, "posterior", images(1))
@@ -181,6 +183,7 @@ def test_the_posterior_samples_as_its_moments_say(sd3_folder):
     np.testing.assert_allclose(samples.std(0) / deviation, 1, atol=0.1)
 
 
+@pytest.mark.numeric
 def test_attention_in_parts_is_the_attention_at_once(monkeypatch):
     attention = PixelAttention(4, jnp.float32)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 9, 8)), jnp.float32)
@@ -216,6 +219,7 @@ def test_written_in_diffusers_layout_it_is_the_same_there(sd3_folder, tmp_path):
         assert after.config[field] == before.config[field]
 
 
+@pytest.mark.numeric
 def test_a_codec_finds_the_autoencoder_of_a_pipeline(sd3_folder, tmp_path):
     (tmp_path / "vae").symlink_to(sd3_folder)
     pipeline, plain = (load_codec(VAEConfig(source=str(f))) for f in (tmp_path, sd3_folder))

@@ -33,6 +33,8 @@ from lidit_jax.models.layers import (
     sinusoids,
 )
 
+pytestmark = pytest.mark.numeric
+
 
 def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)

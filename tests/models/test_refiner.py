@@ -140,6 +140,7 @@ def test_padding_of_other_streams_is_not_read():
     np.testing.assert_array_equal(out[0], base[0])
 
 
+@pytest.mark.numeric
 def test_equals_hunyuanvideos_refiner():
     """diffusers' HunyuanVideoTokenRefiner, random weights, float32, masks: atol 1e-5."""
     torch.manual_seed(0)

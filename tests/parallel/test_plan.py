@@ -19,6 +19,8 @@ from lidit_jax.parallel.roofline import Recomputed, Split, Work, predict
 from lidit_jax.parallel.topologies import parse_topology
 from lidit_jax.recipes import load_recipe
 
+pytestmark = pytest.mark.output
+
 TEN = load_recipe("lidit_10b")
 POD = parse_topology("v5p:8x8x16")
 

@@ -13,6 +13,8 @@ from lidit_jax.training.loop import train
 from lidit_jax.training.optimizers import make_optimizer
 from lidit_jax.training.state import TrainState, create_state
 
+pytestmark = pytest.mark.output
+
 
 @pytest.fixture(scope="module")
 def averages(trained):

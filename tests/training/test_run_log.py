@@ -16,6 +16,8 @@ from tensorboardX.proto.event_pb2 import Event
 from lidit_jax.training import run_log
 from lidit_jax.training.run_log import RunLog
 
+pytestmark = pytest.mark.output
+
 
 def log(workdir, first_step=0):
     return RunLog(workdir, total_steps=10, batch_size=4, first_step=first_step)
