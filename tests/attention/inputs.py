@@ -15,7 +15,7 @@ def arrays(queries, keys, head_width, dtype="float32", batch=2, heads=2, key_hea
 
 
 def value_and_gradients(function, q, k, v, direction):
-    """The result, and the gradients of its product with `direction`, in float32."""
+    """The result, and the gradients of its product with `direction`, in float32 or float64."""
 
     def product(*qkv):
         out = function(*qkv)
@@ -23,7 +23,7 @@ def value_and_gradients(function, q, k, v, direction):
 
     differentiate = jax.jit(jax.value_and_grad(product, argnums=(0, 1, 2), has_aux=True))
     (_, out), gradients = differentiate(q, k, v)
-    return [np.asarray(a, np.float32) for a in (out, *gradients)]
+    return [np.asarray(a, np.dtype(jnp.float32)) for a in (out, *gradients)]
 
 
 def padding(lengths, keys):

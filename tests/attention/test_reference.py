@@ -9,10 +9,16 @@ import torch.nn.functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lidit_jax.attention import attention, attention_weights
+from tests.numerics import assert_close, rounding
+
+pytestmark = pytest.mark.numeric
 
 QUERIES, KEYS = 5, 7
 PADDED = np.arange(KEYS) < np.array([[7], [3]])
-TOLERANCE = 1e-6
+TOLERANCE = rounding(terms=KEYS + 8, sums=2)
+"""Of the rms of what PyTorch computes in float64: products of 8 channels, then sums over keys."""
+GRADIENT = 4 * TOLERANCE
+"""A chain of four more sums, through a square that doubles their errors."""
 
 
 def arrays(seed=0, queries=QUERIES, keys=KEYS):
@@ -23,8 +29,8 @@ def arrays(seed=0, queries=QUERIES, keys=KEYS):
 
 
 def torch_attention(q, k, v, allowed=None):
-    """Math kernel of `scaled_dot_product_attention`; allowed broadcasts to [B, H, N, S]."""
-    q, k, v = (torch.as_tensor(a).transpose(1, 2) for a in (q, k, v))
+    """`scaled_dot_product_attention` in float64; allowed broadcasts to [B, H, N, S]."""
+    q, k, v = (torch.as_tensor(a).double().transpose(1, 2) for a in (q, k, v))
     allowed = None if allowed is None else torch.as_tensor(allowed)
     with sdpa_kernel(SDPBackend.MATH):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2)
@@ -42,7 +48,7 @@ def test_equals_pytorch(mask, causal):
     q, k, v = arrays()
     out = attention(q, k, v, mask, causal=causal)
     expected = torch_attention(q, k, v, allowed_keys(mask, causal))
-    np.testing.assert_allclose(out, expected, atol=TOLERANCE)
+    assert_close(out, expected, TOLERANCE)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -55,14 +61,14 @@ def test_gradients_equal_pytorchs(mask, causal):
     tensors = [torch.tensor(a, requires_grad=True) for a in (q, k, v)]
     torch_attention(*tensors, allowed_keys(mask, causal)).square().sum().backward()
     for gradient, tensor in zip(gradients, tensors, strict=True):
-        np.testing.assert_allclose(gradient, tensor.grad, atol=5e-6)
+        assert_close(gradient, tensor.grad, GRADIENT)
 
 
 def test_a_dropped_mask_would_be_noticed():
     q, k, v = arrays()
     out = attention(q, k, v, PADDED)
     without = np.asarray(torch_attention(q, k, v))
-    np.testing.assert_allclose(out[0], without[0], atol=TOLERANCE)
+    assert_close(out[0], without[0], TOLERANCE)
     assert np.abs(out[1] - without[1]).max() > 0.1
 
 
@@ -84,7 +90,7 @@ def test_a_row_without_any_valid_key_is_exactly_zero_with_finite_gradients():
     np.testing.assert_array_equal(out[0], 0.0)
     np.testing.assert_array_equal(attention_weights(q, k, mask)[0], 0.0)
     theirs = torch_attention(q, k, v, allowed_keys(mask, False))
-    np.testing.assert_allclose(out, theirs, atol=TOLERANCE)
+    assert_close(out, theirs, TOLERANCE)
 
     gradient = jax.grad(lambda *qkv: jnp.sum(attention(*qkv, mask) ** 2), argnums=(0, 1, 2))
     for leaf in gradient(q, k, v):
@@ -102,7 +108,7 @@ def test_weights_are_a_distribution_over_the_valid_keys():
     weights = np.asarray(attention_weights(q, k, PADDED))
     assert weights.shape == (2, 3, QUERIES, KEYS)
     assert weights.dtype == np.float32
-    np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-6)
+    assert_close(weights.sum(axis=-1), np.ones((2, 3, QUERIES)), rounding(terms=KEYS))
     np.testing.assert_array_equal(weights[1, ..., 3:], 0.0)
 
 

@@ -12,10 +12,25 @@ from lidit_jax.attention import attention, reference_attention
 from lidit_jax.attention.splash import splash_attention
 from lidit_jax.parallel.mesh import AXES
 
+from ..numerics import in_float64, rounding, to_float64
 from .inputs import arrays, padding, value_and_gradients
 
-# Largest error where values and gradients are of size 1; bfloat16 keeps 8 bits of each number.
-TOLERANCE = {"float32": 5e-6, "bfloat16": 0.04}
+pytestmark = pytest.mark.numeric
+
+
+def assert_equal(found, inputs, tolerance, **options):
+    """Values and gradients are those of plain attention in float64.
+
+    The tolerance is of the rms of each array and of each number: with few keys some are many times
+    the rms. bfloat16's results are rounded themselves, by half of a step of 8 bits.
+    """
+    plain = functools.partial(reference_attention, **options)
+    with in_float64():
+        exact = value_and_gradients(plain, *to_float64([a.astype(np.float32) for a in inputs]))
+    step = tolerance if inputs[0].dtype == jnp.float32 else 2**-8
+    for array, expected in zip(found, exact, strict=True):
+        atol = tolerance * np.sqrt(np.mean(expected**2))
+        np.testing.assert_allclose(array, expected, rtol=step, atol=atol)
 
 
 def interpreted(mask=None, **options):
@@ -38,10 +53,10 @@ def test_equals_plain_attention_forward_and_backward(case):
     inputs = arrays(queries, keys, head_width, dtype)
     mask = None if lengths is None else padding(lengths, keys)
     found = value_and_gradients(interpreted(mask, causal=causal), *inputs)
-    exact = [a.astype(jnp.float32) for a in inputs]
-    plain = functools.partial(reference_attention, mask=mask, causal=causal)
-    for array, expected in zip(found, value_and_gradients(plain, *exact), strict=True):
-        np.testing.assert_allclose(array, expected, atol=TOLERANCE[dtype])
+    # bfloat16 rounds the weights and what flows back through them. The worst of 37,440 numbers was
+    # off by 0.026 of the rms.
+    tolerance = rounding(terms=keys + head_width, sums=6) if dtype == "float32" else 2**-4
+    assert_equal(found, inputs, tolerance, mask=mask, causal=causal)
 
 
 def test_a_language_model_reads_shared_keys_from_its_place_behind_a_prefix():
@@ -50,9 +65,7 @@ def test_a_language_model_reads_shared_keys_from_its_place_behind_a_prefix():
     options = {"causal": True, "first": 50, "scale": 0.3}
     mask = padding((140, 61), 140)
     found = value_and_gradients(interpreted(mask, **options), *inputs)
-    plain = functools.partial(reference_attention, mask=mask, **options)
-    for array, expected in zip(found, value_and_gradients(plain, *inputs), strict=True):
-        np.testing.assert_allclose(array, expected, atol=TOLERANCE["float32"])
+    assert_equal(found, inputs, rounding(terms=140 + 32, sums=6), mask=mask, **options)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -89,10 +102,8 @@ def test_a_mesh_changes_nothing(name):
     sizes, batch, heads = MESHES[name]
     inputs = arrays(72, 40, 16, batch=batch, heads=heads)
     mask = padding([40, 13, 0, 2][:batch], 40)
-    expected = value_and_gradients(functools.partial(reference_attention, mask=mask), *inputs)
     mesh = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
     with jax.set_mesh(mesh):
         split = functools.partial(attention, mask=mask, kernel="splash", split_queries=True)
         found = value_and_gradients(split, *inputs)
-    for array, reference in zip(found, expected, strict=True):
-        np.testing.assert_allclose(array, reference, atol=TOLERANCE["float32"])
+    assert_equal(found, inputs, rounding(terms=72 + 16, sums=6), mask=mask)

@@ -16,6 +16,8 @@ from lidit_jax.encoders.sources import PACKAGED
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.settings import override
 
+pytestmark = pytest.mark.output
+
 SIDE = 16
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from lidit_jax.cli import main
 
+pytestmark = pytest.mark.output
+
 SAMPLE = ("sample", "--checkpoint=a", "--prompt=a", "--out=x.png")
 MISTAKES = {
     "negative scale": ([*SAMPLE, "--guidance=-1"], "'-1' is not a number from 0 to 100"),

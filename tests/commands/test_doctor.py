@@ -14,6 +14,8 @@ from lidit_jax.hardware import known_faults
 from lidit_jax.hardware.known_faults import WRONG_SUMS
 from lidit_jax.hardware.xla_flags import AVOID_WRONG_SUMS
 
+pytestmark = pytest.mark.output
+
 
 @pytest.fixture
 def found() -> dict[str, Finding]:

@@ -12,6 +12,8 @@ from lidit_jax.data.sources import SOURCES, open_source, source_kind
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.pipeline import Pipeline
 
+pytestmark = pytest.mark.output
+
 COLOURS = ["red", "green", "blue", "white", "black", "yellow", "orange", "purple"]
 
 

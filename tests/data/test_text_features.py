@@ -48,6 +48,7 @@ def assert_stored(prepared, exact):
     assert_rounded_to_bfloat16(prepared, exact, rounding(terms=64, sums=24))
 
 
+@pytest.mark.numeric
 def test_features_equal_direct_encoding(encoder, tmp_path):
     prepared = prepare(encoder, tmp_path)
     expected, tokens = direct(encoder)
@@ -76,6 +77,7 @@ def test_a_causal_encoder_stores_the_instruction_once(encoder, tmp_path):
     assert len(prepared.tokens) == tokens + instructions
 
 
+@pytest.mark.numeric
 def test_an_interrupted_preparation_equals_an_uninterrupted_one(encoder, tmp_path, monkeypatch):
     captions = [f"{'star ' * (i % 9)}{i}" for i in range(40)]
     whole = prepare(encoder, tmp_path / "whole", captions)

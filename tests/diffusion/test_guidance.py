@@ -21,6 +21,8 @@ from lidit_jax.diffusion.process import DDPM, RectifiedFlow
 from lidit_jax.diffusion.samplers import Sampler, sample
 from tests.diffusion.toy import NOISE, toy_denoiser
 
+pytestmark = pytest.mark.numeric
+
 PROMPTS = {"text": np.array([[1.0], [2.0], [3.0]], np.float32), "size": np.full((3, 2), 8.0)}
 EMPTY = {"text": np.array([[0.5]], np.float32), "size": np.full((1, 2), 8.0)}
 RNG = np.random.default_rng(0)

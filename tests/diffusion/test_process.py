@@ -16,6 +16,8 @@ from lidit_jax.diffusion.process import DDPM, RectifiedFlow, from_config
 from lidit_jax.diffusion.weighting import LOSS_DIVISOR_FLOOR
 from lidit_jax.errors import LiditError
 
+pytestmark = pytest.mark.numeric
+
 PROCESSES = [DDPM(prediction=space) for space in DDPM.spaces]
 PROCESSES += [RectifiedFlow(prediction=space) for space in RectifiedFlow.spaces]
 EVERY_PROCESS = pytest.mark.parametrize(

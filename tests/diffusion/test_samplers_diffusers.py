@@ -24,6 +24,8 @@ from lidit_jax.diffusion.process import DDPM, RectifiedFlow
 from lidit_jax.diffusion.samplers import Sampler, plan, sample
 from tests.diffusion.toy import NOISE, toy_denoiser, toy_denoiser_torch
 
+pytestmark = pytest.mark.numeric
+
 PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
 # The schedulers that work on x_t / signal and are told so by `scale_model_input`.
 EXPLODING = (EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, HeunDiscreteScheduler)

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from lidit_jax.diffusion import schedules
 from lidit_jax.diffusion.process import DDPM, RectifiedFlow
 from lidit_jax.errors import LiditError
-from tests.numerics import EPSILON, in_float64
+from tests.numerics import EPSILON, in_float64, rounding
+
+pytestmark = pytest.mark.numeric
 
 DIFFUSERS_SCHEDULES = {
     "linear": "linear",
@@ -105,12 +107,13 @@ def test_min_snr_weights_equal_those_of_diffusers_training_scripts(prediction):
     """The formulas of `examples/text_to_image/train_text_to_image.py` and of the paper for x0."""
     process = DDPM(prediction=prediction, weighting="min_snr", snr_gamma=5.0)
     t = jnp.arange(0, 1000, 66)[:16]
-    snr = compute_snr(DDPMScheduler(), torch.from_numpy(np.array(t)))
+    with in_float64():  # in float32 diffusers' is off by 1.7e-4 where there is little noise
+        snr = compute_snr(DDPMScheduler(), torch.from_numpy(np.array(t)))
     clipped = snr.clamp(max=5.0)
     factor = {"epsilon": clipped / snr, "v": clipped / (snr + 1), "x0": clipped}[prediction]
     plain = DDPM(prediction=prediction).loss(X0 * 0, X0, NOISE, t)
     np.testing.assert_allclose(
-        process.loss(X0 * 0, X0, NOISE, t), plain * factor.numpy(), rtol=2e-4
+        process.loss(X0 * 0, X0, NOISE, t), plain * factor.numpy(), rtol=rounding(terms=48)
     )
 
 

@@ -20,6 +20,8 @@ from tests.encoders.conftest import PROMPTS
 from tests.encoders.tiny_models import DECODERS, ENCODERS, FAMILIES
 from tests.numerics import EPSILON, in_float64, rounding, to_float64
 
+pytestmark = pytest.mark.numeric
+
 ROUNDED_CONSTANTS = EPSILON
 """What those constants make of float64."""
 

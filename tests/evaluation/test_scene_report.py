@@ -27,6 +27,7 @@ BINDING = [
     "a photo of a small heart and a large cross",
     "a photo of a small heart and a large triangle",
 ]
+pytestmark = pytest.mark.output
 
 HIT, MISS = Verdict(True, ""), Verdict(False, "nothing there")
 

@@ -10,6 +10,8 @@ from lidit_jax.cli import main
 from lidit_jax.io.console import WholeWordConsole
 from lidit_jax.io.progress import bar_on
 
+pytestmark = pytest.mark.output
+
 PATH = "/data/my runs/[first] run :star:/" + "checkpoints" * 8 + "/step_000100.png"
 WIDTHS = pytest.mark.parametrize("columns", ["40", "300"])
 

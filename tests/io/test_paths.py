@@ -9,6 +9,8 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io import paths
 from lidit_jax.io.paths import in_bucket, local_path, to_path
 
+pytestmark = pytest.mark.output
+
 
 def test_a_plain_name_is_a_path_of_this_machine():
     assert to_path("runs/demo") == Path("runs/demo")

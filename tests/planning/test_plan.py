@@ -19,6 +19,8 @@ from lidit_jax.planning.plan_mesh import parse_mesh, recipe_mesh
 from lidit_jax.planning.plan_search import nearest_that_fits, search, with_heads_of_128
 from lidit_jax.planning.roofline import Recomputed, Split, Work, predict
 
+pytestmark = pytest.mark.output
+
 TEN = load_recipe("lidit_10b")
 POD = parse_topology("v5p:8x8x16")
 

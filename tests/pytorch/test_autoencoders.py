@@ -20,6 +20,8 @@ from lidit_jax.pytorch.parity import load_module
 
 from ..quick import random_parameters
 
+pytestmark = pytest.mark.numeric
+
 PATCH = VAEConfig(channels=4, downsample=8, patch=4, width=8, blocks=1)
 
 

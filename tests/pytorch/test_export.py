@@ -46,6 +46,7 @@ def exported(bundle, tmp_path_factory):
     return make_export(bundle, out, with_encoders=True, shard_bytes=20_000)
 
 
+@pytest.mark.numeric
 def test_every_block_and_the_pictures_are_the_same(bundle, exported, tmp_path):
     report = parity.compare(bundle, exported)
     report.save(tmp_path / "parity.json")
@@ -133,6 +134,7 @@ def test_it_is_a_diffusers_pipeline(bundle, exported, tmp_path, monkeypatch):
     assert drawn[0].size == (32, 32)
 
 
+@pytest.mark.numeric
 def test_noise_of_a_seed_is_jaxs(exported):
     module = parity.load_module(exported / MODULE)
     for seed in (0, 1, 2**32 - 1):

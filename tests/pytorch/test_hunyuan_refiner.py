@@ -59,6 +59,7 @@ def folder(theirs, tmp_path):
     return transformer
 
 
+@pytest.mark.numeric
 def test_equals_diffusers(theirs, folder, tmp_path):
     """Random weights, two blocks, masks of different lengths: the same function in float64.
 

@@ -16,6 +16,8 @@ from lidit_jax.pytorch.import_weights import import_torch
 
 from .exported import make_bundle, make_export, small
 
+pytestmark = pytest.mark.output
+
 TENSOR = "transformer_blocks.1.ff.linear_1.weight"
 OTHER = "transformer_blocks.2.ff.linear_1.weight"
 

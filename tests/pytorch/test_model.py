@@ -24,6 +24,8 @@ from lidit_jax.pytorch.model import LIDiTTransformer
 from ..quick import random_parameters
 from .conftest import small_config
 
+pytestmark = pytest.mark.numeric
+
 TOLERANCE = 1e-4
 
 SWITCHES = {

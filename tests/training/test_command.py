@@ -11,6 +11,8 @@ import pytest
 from lidit_jax.cli import main
 from lidit_jax.training import loop, preparation
 
+pytestmark = pytest.mark.output
+
 RECIPE = Path(__file__).parents[1] / "tiny_recipe.py"
 
 

@@ -15,6 +15,8 @@ from lidit_jax.training.guards import SkippedUpdates, Watchdog
 from lidit_jax.training.optimizers import make_optimizer
 from lidit_jax.training.step import make_train_step
 
+pytestmark = pytest.mark.output
+
 
 def linear(params, frozen, batch, key):
     """A loss whose gradient is the batch."""

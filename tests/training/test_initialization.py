@@ -15,6 +15,8 @@ from lidit_jax.training.initialization import other_encoders, start_from, statis
 from lidit_jax.training.loop import train
 from lidit_jax.training.optimizers import make_optimizer
 
+pytestmark = pytest.mark.output
+
 
 @pytest.fixture(scope="module")
 def averages(trained):

@@ -17,6 +17,8 @@ from lidit_jax.training.monitoring import run_log
 from lidit_jax.training.monitoring.report import loss_ticks
 from lidit_jax.training.monitoring.run_log import RunLog
 
+pytestmark = pytest.mark.output
+
 
 def log(workdir, first_step=0):
     return RunLog(workdir, total_steps=10, batch_size=4, first_step=first_step)
