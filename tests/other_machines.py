@@ -17,8 +17,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lidit_jax.console import WholeWordConsole
 from rich.table import Table
+
+from lidit_jax.io.console import WholeWordConsole
 
 _ROOT = Path(__file__).parents[1]
 _INSTRUCTIONS = {

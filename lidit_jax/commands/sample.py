@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 from pathlib import Path
@@ -29,28 +30,17 @@ def run(options: argparse.Namespace) -> int:
 
     inputs = read_inputs(options)
     with writable_folder(inputs.files[0].parent, "--out"):
-        from lidit_jax.commands.sample_canvas import read_canvas
         from lidit_jax.commands.sample_output import write_images
         from lidit_jax.io.progress import progress_bar
-        from lidit_jax.sampling.opened_model import OpenedModel
         from lidit_jax.sampling.pipeline import Pipeline
         from lidit_jax.sampling.sizes import far_from_training
 
-        # All that can be wrong with the options is found before weights and encoders are loaded.
-        opened = OpenedModel(inputs.checkpoint)
-        opened.settings(**inputs.settings)
-        canvas, mesh = read_canvas(options, opened, inputs.record), _mesh(options)
-        guide = None
-        if inputs.guide_checkpoint:
-            guide = OpenedModel(inputs.guide_checkpoint)
-            opened.check_guide(guide)
-        if warning := far_from_training(canvas.size, opened.config.data.image_size):
+        trained = inputs.model.config.data.image_size
+        if warning := far_from_training(inputs.canvas.size, trained):
             print(f"lidit: warning: {warning}", file=sys.stderr)
-
         warn_of_known_faults()
-        pipeline = Pipeline.from_checkpoint(opened, raw=inputs.raw, mesh=mesh)
-        if guide is not None:
-            guide = Pipeline.from_checkpoint(guide, raw=inputs.raw, mesh=mesh)
+        load = functools.partial(Pipeline.from_checkpoint, mesh=_mesh(options))
+        pipeline, guide = load(inputs.model), inputs.guide and load(inputs.guide)
         if record := inputs.record:
             _check_same(options.again, inputs.checkpoint, pipeline, record.fingerprint)
             if guide is not None and record.guide_fingerprint:
@@ -61,11 +51,11 @@ def run(options: argparse.Namespace) -> int:
                 inputs.prompts,
                 **inputs.per_image,
                 **inputs.settings,
-                **canvas.arguments,
+                **inputs.canvas.arguments,
                 guide=guide,
                 progress=progress,
             )
-        write_images(images, inputs, canvas, pipeline, guide)
+        write_images(images, inputs, pipeline, guide)
     files = inputs.files
     print(files[0] if len(files) == 1 else f"{len(files)} images in {files[0].parent}")
     return 0

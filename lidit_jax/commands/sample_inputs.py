@@ -1,4 +1,4 @@
-"""What `lidit sample` is asked for, read before any model: prompts, settings, where to write."""
+"""What `lidit sample` is asked for: read, and checked against the model before it is loaded."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from lidit_jax.errors import LiditError
 from lidit_jax.sampling import png_metadata
 
 if TYPE_CHECKING:
+    from lidit_jax.commands.sample_canvas import Canvas
+    from lidit_jax.sampling.opened_model import OpenedModel
     from lidit_jax.sampling.png_metadata import ImageRecord
 
 
@@ -20,8 +22,11 @@ class SampleInputs:
     """What to draw, with which model, and into which files."""
 
     checkpoint: str
+    """As it was named."""
+    model: OpenedModel
     guide_checkpoint: str | None
-    """The weaker model of autoguidance."""
+    """The weaker model of autoguidance, as it was named."""
+    guide: OpenedModel | None
     raw: bool
     """Whether to draw with the raw weights instead of their moving average."""
     prompts: list[str]
@@ -30,6 +35,8 @@ class SampleInputs:
     """What may differ from image to image, as `Pipeline.__call__` takes it."""
     settings: dict[str, Any]
     """Fields of `config.sampling`; None for those of the checkpoint."""
+    canvas: Canvas
+    """The size, and the picture to begin from."""
     files: list[Path]
     """The PNGs to write: one an image, or one of all of them."""
     record: ImageRecord | None
@@ -39,9 +46,11 @@ class SampleInputs:
 def read_inputs(options: argparse.Namespace) -> SampleInputs:
     """Puts together what the options say, or the record of the image that --again names.
 
+    The model is opened, not loaded: whatever can be wrong with the options is found here, at once.
+
     Raises:
-      LiditError: for options that contradict each other, files that cannot be read, or names that
-        cannot be written.
+      LiditError: for options that contradict each other or do not fit the model, files that cannot
+        be read, or names that cannot be written.
     """
     given = [name for name in RECORDED if getattr(options, name) is not None]
     vars(options).update({k: v for k, v in DEFAULTS.items() if k not in given})
@@ -58,13 +67,26 @@ def read_inputs(options: argparse.Namespace) -> SampleInputs:
     else:
         per_image = _per_image(options, len(prompts))
         settings = {name: getattr(options, name) for name in SETTINGS}
+    from lidit_jax.commands.sample_canvas import read_canvas
+    from lidit_jax.sampling.opened_model import OpenedModel
+
+    raw = record.raw if record else options.raw
+    model, guide = OpenedModel(checkpoint, raw=raw), None
+    model.settings(**settings)
+    guide_checkpoint = options.guide_checkpoint or (record.guide if record else None)
+    if guide_checkpoint:
+        guide = OpenedModel(guide_checkpoint, raw=raw)
+        model.check_guide(guide)
     return SampleInputs(
         checkpoint=checkpoint,
-        guide_checkpoint=options.guide_checkpoint or (record.guide if record else None),
-        raw=record.raw if record else options.raw,
+        model=model,
+        guide_checkpoint=guide_checkpoint,
+        guide=guide,
+        raw=raw,
         prompts=prompts,
         per_image=per_image,
         settings=settings,
+        canvas=read_canvas(options, model, record),
         files=files,
         record=record,
     )

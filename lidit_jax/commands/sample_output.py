@@ -13,7 +13,6 @@ from lidit_jax.sampling.request import image_requests
 if TYPE_CHECKING:
     import numpy as np
 
-    from lidit_jax.commands.sample_canvas import Canvas
     from lidit_jax.commands.sample_inputs import SampleInputs
     from lidit_jax.sampling.pipeline import Pipeline
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 def write_images(
     images: np.ndarray,
     inputs: SampleInputs,
-    canvas: Canvas,
     pipeline: Pipeline,
     guide: Pipeline | None,
 ) -> None:
@@ -30,7 +28,6 @@ def write_images(
     Args:
       images: one a prompt, uint8 [B, H, W, 3].
       inputs: what was asked for.
-      canvas: what they were drawn on.
       pipeline: what drew them.
       guide: the weaker model of autoguidance.
     """
@@ -39,7 +36,7 @@ def write_images(
     if per_image["guidance"] is None:
         per_image["guidance"] = settings.guidance
     requests = image_requests(inputs.prompts, **per_image)
-    extra = canvas.chunks
+    extra = inputs.canvas.chunks
     if guide is not None:
         extra |= {
             "weaker_checkpoint": inputs.guide_checkpoint,
