@@ -20,6 +20,8 @@ examples:
   python launch/run.py --on=local --processes=2 train --config=demo --workdir=runs/demo
   python launch/run.py --on=tpu-vm --accelerator=v6e-64 --zone=us-east5-b --capacity=spot \\
       train --config=configs/NAME.py --workdir=gs://BUCKET/runs/first
+  python launch/run.py --on=tpu-vm --accelerator=v6e-64 --zone=us-east5-b,us-east1-d \\
+      --capacity=spot train --config=configs/NAME.py --workdir=gs://BUCKET/runs/first
   python launch/run.py --on=gke --cluster=C --accelerator=v6e-256 --zone=us-east5-b \\
       --image=us-docker.pkg.dev/PROJECT/images/lidit train --config=… --workdir=gs://…
   python launch/run.py --on=slurm --nodes=4 --gpus-per-node=8 train --config=… --workdir=/shared/…
@@ -68,7 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     cloud = parser.add_argument_group("tpu-vm and gke").add_argument
     cloud("--accelerator", metavar="TYPE", help="v6e-64, v5litepod-16, v5p-256 (128 chips) …")
-    cloud("--zone", help="of the machines or of the cluster")
+    cloud("--zone", help="of the machines or of the cluster; tpu-vm: several, A,B,C, in order")
+    cloud(
+        "--zone-minutes",
+        type=float,
+        default=30,
+        help="tpu-vm: wait so long in a zone before the next is tried (%(default)s)",
+    )
     cloud("--project", help="default: gcloud's")
     cloud("--slices", type=_positive, default=1, help="more than one: multislice")
     cloud("--capacity", choices=("on-demand", "spot", "reserved"), default="on-demand")

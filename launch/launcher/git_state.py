@@ -47,12 +47,17 @@ class Checkout:
         path = config.partition(":")[0]
         if not path.endswith(".py"):
             return
-        committed = self._git("ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
-        if posixpath.normpath(path) not in committed:
+        if not self.holds(path):
             raise LaunchError(
                 f"--config={config}: name a recipe by its path inside the repository, such as "
                 "configs/demo.py; other files do not exist where the run happens"
             )
+
+    def holds(self, path: str) -> bool:
+        """Whether the commit has this file, or files in this folder."""
+        path = posixpath.normpath(path)
+        committed = self._git("ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
+        return any(name == path or name.startswith(f"{path}/") for name in committed)
 
     @contextmanager
     def archive(self) -> Iterator[Path]:

@@ -31,6 +31,8 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
     for option in ("cluster", "accelerator", "zone", "image"):
         if not getattr(options, option):
             raise LaunchError(f"--on=gke needs --{option}: see launch/run.py --help")
+    if "," in options.zone:
+        raise LaunchError(f"--zone={options.zone}: on GKE name one zone, that of the cluster")
     checkout.check_recipe(job.config)
     for program, remedy in (
         ("gcloud", "https://cloud.google.com/sdk/docs/install"),

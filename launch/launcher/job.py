@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from launcher.commands import Commands, LaunchError, cause
@@ -52,11 +53,6 @@ class Job:
         """The extra of lidit-jax that reaches the workdir: "gcs", "s3", or None for a folder."""
         return {"gs": "gcs", "s3": "s3"}.get(self.workdir.partition("://")[0])
 
-    @property
-    def mounts(self) -> list[str]:
-        """Buckets that the arguments name as folders, `/gcs/BUCKET/…`: one with pictures, say."""
-        return sorted({name for text in self.arguments for name in _MOUNTED.findall(text)})
-
 
 def make_job(arguments: list[str], name: str | None) -> Job:
     """The job that a command line asks for; its default name comes from the workdir.
@@ -74,6 +70,11 @@ def make_job(arguments: list[str], name: str | None) -> Job:
             f"--name={name}: use up to 39 lower-case letters, digits and hyphens, a letter first"
         )
     return Job(name, job.arguments)
+
+
+def mounted_buckets(texts: Iterable[str]) -> list[str]:
+    """Buckets that texts name as folders, `/gcs/BUCKET/…`: one with pictures, say."""
+    return sorted({name for text in texts for name in _MOUNTED.findall(text)})
 
 
 def check_bucket(job: Job, commands: Commands) -> str:

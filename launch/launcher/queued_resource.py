@@ -6,6 +6,7 @@ The commands are those of https://cloud.google.com/sdk/gcloud/reference/compute/
 from __future__ import annotations
 
 import shlex
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,10 @@ _TRIES = 5
 
 class PreemptedError(Exception):
     """The cloud took the machines back."""
+
+
+class UnavailableError(LaunchError):
+    """The zone does not give the machines; another one may."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class QueuedResource:
         self._place = [f"--zone={request.zone}"]
         if request.project:
             self._place.append(f"--project={request.project}")
+
+    @property
+    def zone(self) -> str:
+        """Where it is asked for."""
+        return self._request.zone
 
     def check(self) -> None:
         """Looks whether the zone has such slices, and the name is free.
@@ -70,7 +80,7 @@ class QueuedResource:
         """Asks for the machines.
 
         Raises:
-          LaunchError: when the cloud refuses; names the quota when that is the reason.
+          UnavailableError: when the cloud refuses; names the quota when that is the reason.
         """
         request = self._request
         nodes = [f"--node-id={request.name}"]
@@ -89,21 +99,25 @@ class QueuedResource:
             return
         reason = cause(result.stderr)
         if "quota" in result.stderr.lower():
-            raise LaunchError(
+            raise UnavailableError(
                 f"no quota for {request.accelerator} ({request.capacity}) in {request.zone}: "
                 f"{reason}; ask for it at https://console.cloud.google.com/iam-admin/quotas"
             )
-        raise LaunchError(f"cannot create {request.name}: {reason}")
+        raise UnavailableError(f"cannot create {request.name} in {request.zone}: {reason}")
 
-    def wait_until_active(self) -> None:
+    def wait_until_active(self, minutes: float | None = None) -> None:
         """Returns when the machines run; waiting in the queue costs nothing.
 
+        Args:
+          minutes: how long to wait; None for as long as it takes.
+
         Raises:
-          LaunchError: when the request failed.
+          UnavailableError: when the request failed, or the time is over.
           PreemptedError: when the machines came and went.
         """
-        self._commands.say("waiting for the state ACTIVE")
-        before = ""
+        limit = "" if minutes is None else f" for up to {minutes:g} minutes"
+        self._commands.say(f"waiting{limit} for the state ACTIVE")
+        before, end = "", None if minutes is None else time.monotonic() + 60 * minutes
         while True:
             state = self._state_with_patience()
             if state != before:
@@ -111,12 +125,17 @@ class QueuedResource:
             if state == "ACTIVE" or self._commands.dry_run:
                 return
             if state == "FAILED" or not state:
-                raise LaunchError(
+                raise UnavailableError(
                     f"the request for {self._request.accelerator} in {self._request.zone} failed: "
                     "try another zone, or --capacity=on-demand or reserved"
                 )
             if state in _GONE:
                 raise PreemptedError
+            if end is not None and time.monotonic() >= end:
+                raise UnavailableError(
+                    f"no {self._request.accelerator} in {self._request.zone} within "
+                    f"{minutes:g} minutes"
+                )
             before = state
             self._commands.pause(self._poll)
 

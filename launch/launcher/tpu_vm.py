@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from launcher.accelerators import parse_accelerator
 from launcher.commands import Commands, LaunchError
 from launcher.git_state import Checkout
+from launcher.inputs import buckets_to_mount, inputs_of, refuse_local
 from launcher.job import STOPPED_STATUS, Job, check_bucket
-from launcher.queued_resource import PreemptedError, QueuedResource, Request
+from launcher.queued_resource import PreemptedError, QueuedResource, Request, UnavailableError
 
 _LOST_CONNECTIONS = 10
 
@@ -24,41 +28,40 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
       LaunchError: for mistakes found before anything is created, and when the cloud refuses.
     """
     accelerator = parse_accelerator(options.accelerator)
-    if not options.zone:
-        raise LaunchError("which zone? --zone=us-east5-b, where the project has quota")
+    zones = _zones(options.zone)
     checkout.check_recipe(job.config)
+    inputs = inputs_of(job, checkout)
+    refuse_local(inputs, checkout)
     commands.require("gcloud", "https://cloud.google.com/sdk/docs/install")
     bucket = check_bucket(job, commands)
     request = Request(
         name=job.name,
-        zone=options.zone,
+        zone=zones[0],
         project=options.project,
         accelerator=accelerator.name,
         runtime=options.runtime or accelerator.generation.runtime,
         slices=options.slices,
         capacity=options.capacity,
     )
-    resource = QueuedResource(request, commands, options.poll_seconds)
-    resource.check()
+    resources = [
+        QueuedResource(dataclasses.replace(request, zone=zone), commands, options.poll_seconds)
+        for zone in zones
+    ]
+    for resource in resources:
+        resource.check()
     cache = options.compile_cache or f"gs://{bucket}/lidit-compile-cache"
+    mounts = buckets_to_mount(job, inputs)
+    variables = (
+        f"LIDIT_ACCELERATOR={accelerator.name} LIDIT_SLICES={options.slices} "
+        f"LIDIT_STOPPED_STATUS={STOPPED_STATUS}"
+    )
+    worker = f"{variables} bash {_folder(checkout)}/launch/worker.sh"
+    start = f"{worker} follow --compile-cache={cache} -- {shlex.join(job.arguments)}"
     for attempt in range(options.restarts + 1):
         try:
-            # From here on something may exist, even when `create` fails.
-            try:
-                resource.create()
-                resource.wait_until_active()
-                _stage(resource, checkout, job, cache)
-                training = shlex.join(job.arguments)
-                variables = (
-                    f"LIDIT_ACCELERATOR={accelerator.name} LIDIT_SLICES={options.slices} "
-                    f"LIDIT_STOPPED_STATUS={STOPPED_STATUS}"
-                )
-                worker = f"{variables} bash {_folder(checkout)}/launch/worker.sh"
-                start = f"{worker} follow --compile-cache={cache} -- {training}"
+            with _machines(resources, options.zone_minutes, commands) as resource:
+                _stage(resource, checkout, job, mounts, cache)
                 return _train(resource, start, f"{worker} status", commands, options.poll_seconds)
-            finally:
-                with commands.undisturbed():
-                    resource.delete()
         except PreemptedError:
             left = options.restarts - attempt
             commands.say(f"the machines were taken back; {left} more requests are allowed")
@@ -68,7 +71,50 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
     )
 
 
-def _stage(resource: QueuedResource, checkout: Checkout, job: Job, cache: str) -> None:
+def _zones(text: str | None) -> list[str]:
+    """The zones of "A,B,C", the preferred one first."""
+    zones = [zone.strip() for zone in (text or "").split(",")]
+    if not text or not all(zones):
+        raise LaunchError("which zone? --zone=us-east5-b, where the project has quota")
+    if len(set(zones)) < len(zones):
+        raise LaunchError(f"--zone={text}: a zone stands there twice")
+    return zones
+
+
+@contextmanager
+def _machines(
+    resources: list[QueuedResource], minutes: float, commands: Commands
+) -> Iterator[QueuedResource]:
+    """The machines of the first zone that gives them; given back at the end, whatever happens.
+
+    In each zone they are waited for so many minutes, in the last one for as long as it takes. A
+    request is deleted before the next zone is asked, so that no more than one is ever open.
+
+    Args:
+      resources: of each zone, not created yet.
+      minutes: see above.
+      commands: says what happens.
+    """
+    for resource, following in zip(resources, [*resources[1:], None], strict=True):
+        # From here on something may exist, even when `create` fails.
+        try:
+            resource.create()
+            resource.wait_until_active(minutes if following else None)
+            yield resource
+            return
+        except UnavailableError as error:
+            if not following:
+                raise
+            reason = str(error)
+        finally:
+            with commands.undisturbed():
+                resource.delete()
+        commands.say(f"{reason}; trying {following.zone}")
+
+
+def _stage(
+    resource: QueuedResource, checkout: Checkout, job: Job, mounts: list[str], cache: str
+) -> None:
     """Brings the commit to all workers and sets up its environment there."""
     folder = _folder(checkout)
     with checkout.archive() as archive:
@@ -76,8 +122,8 @@ def _stage(resource: QueuedResource, checkout: Checkout, job: Job, cache: str) -
         unpack = f"mkdir -p {folder} && tar -xzf {archive.name} -C {folder}"
         resource.everywhere(unpack)
     setup = f"bash {folder}/launch/setup_worker.sh --platform=tpu --store={job.store}"
-    mounts = "".join(f" --mount={bucket}" for bucket in job.mounts)
-    resource.everywhere(f"{setup}{mounts} --compile-cache={cache}")
+    mounted = "".join(f" --mount={bucket}" for bucket in mounts)
+    resource.everywhere(f"{setup}{mounted} --compile-cache={cache}")
 
 
 def _train(

@@ -65,8 +65,9 @@ def checkout(repository, tmp_path_factory) -> Path:
     shutil.copytree(repository / "launch", root / "launch", ignore=ignored)
     (root / "configs").mkdir()
     shutil.copy(repository / "configs" / "demo.py", root / "configs")
-    (root / ".gitignore").write_text("__pycache__/\nignored.py\n")
+    (root / ".gitignore").write_text("__pycache__/\nignored.py\nignored/\n")
     (root / "configs" / "ignored.py").touch()
+    (root / "ignored" / "vae").mkdir(parents=True)
     identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
     for command in (("init", "--quiet"), ("add", "."), (*identity, "commit", "-qm", "first")):
         subprocess.run(("git", *command), cwd=root, check=True)

@@ -2,6 +2,7 @@
 # Stands in for gcloud, xpk, kubectl, docker, sbatch, squeue, sacct, scancel: writes down each call and keeps
 # a file for each thing that exists, in the folder $FAKE_CLOUD. FAKE_FAIL=N: call number N fails;
 # FAKE_INTERRUPT=N: during it the caller gets Ctrl-C. A create that fails has created nonetheless.
+# Zones: "nowhere" has no TPUs, "poor" no quota, "full" leaves requests in the queue, "broken" fails them.
 set -u
 call="${0##*/} $*"
 printf '%s\n' "$call" >>"$FAKE_CLOUD/calls"
@@ -14,6 +15,8 @@ refuse() { printf 'ERROR: %s\n' "$1" >&2 && exit "${2-1}"; }
 finish() { if [[ $fails ]]; then refuse 'the network went away'; fi && exit 0; }
 
 things=$FAKE_CLOUD/things
+# Whether there is a thing $1, and the call names the zone that it was asked for in.
+exists() { [[ -f $things/$1 ]] && { [[ ! -f $FAKE_CLOUD/zone-$1 ]] || grep -qxF "$(option zone)" "$FAKE_CLOUD/zone-$1"; }; }
 case $call in
   'gcloud storage buckets describe'*)
     if [[ $call == *gs://private* ]]; then
@@ -25,15 +28,20 @@ case $call in
     [[ $call != *--zone=nowhere* ]] || refuse 'NOT_FOUND: Location nowhere is not found' ;;
   'gcloud compute tpus queued-resources create'*)
     [[ $call != *--zone=poor* ]] || refuse "Quota limit 'TPUV6EPerProjectPerZone' has been exceeded."
+    option zone >"$FAKE_CLOUD/zone-$5"
     echo WAITING_FOR_RESOURCES >"$things/$5" ;;
   'gcloud compute tpus queued-resources describe'*)
     [[ ! $fails ]] || finish
-    [[ -f $things/$5 ]] || refuse 'NOT_FOUND: no such queued resource'
+    exists "$5" || refuse 'NOT_FOUND: no such queued resource'
     cat "$things/$5"
-    if [[ $(<"$things/$5") == WAITING* ]]; then echo ACTIVE >"$things/$5"; fi ;;
+    case $call in
+      *--zone=full*) ;;
+      *--zone=broken*) echo FAILED >"$things/$5" ;;
+      *) if [[ $(<"$things/$5") == WAITING* ]]; then echo ACTIVE >"$things/$5"; fi ;;
+    esac ;;
   'gcloud compute tpus queued-resources delete'*)
     [[ ! $fails ]] || finish
-    [[ -f $things/$5 ]] || refuse 'NOT_FOUND: no such queued resource'
+    exists "$5" || refuse 'NOT_FOUND: no such queued resource'
     rm "$things/$5" ;;
   'gcloud compute tpus queued-resources ssh'*'worker.sh follow'*)
     if [[ -s $FAKE_CLOUD/preemptions ]]; then

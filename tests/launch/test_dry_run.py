@@ -25,6 +25,10 @@ CASES = {
         *("--on=tpu-vm", "--accelerator=v5litepod-16", "--capacity=reserved"),
         *(*TPU, *BUCKET),
     ),
+    "tpu_vm_zones": (
+        *("--on=tpu-vm", "--accelerator=v6e-64", *TPU, "--zone=us-east5-b,us-east1-d"),
+        *BUCKET,
+    ),
     "gke": (
         *("--on=gke", "--cluster=c", "--accelerator=v6e-256", "--slices=2", "--capacity=spot"),
         *("--image=us-docker.pkg.dev/p/images/lidit", *TPU, *BUCKET),

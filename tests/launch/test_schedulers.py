@@ -62,6 +62,12 @@ def test_gke_names_a_zone_without_the_cluster_before_anything_is_built(cloud):
     assert not any(call.startswith("docker") for call in cloud.calls())
 
 
+def test_gke_takes_one_zone(cloud):
+    assert cloud.launch(*_gke(cloud)[:3], "--zone=a,b", *_gke(cloud)[4:]) == 2
+    assert "--zone=a,b: on GKE name one zone, that of the cluster" in cloud.errors
+    assert cloud.calls() == []
+
+
 def test_a_stage_that_was_broken_off_is_unpacked_again(cloud):
     assert cloud.launch("--detach", *_slurm(cloud)) == 0
     (stage,) = (cloud.folder / "shared").glob("lidit-*")
