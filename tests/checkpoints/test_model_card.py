@@ -19,6 +19,7 @@ METADATA = {
         }
         for k, source in enumerate(SOURCES)
     ],
+    "crop": [5, 5, 5],
     "autoencoder": "cafe" * 16,
     "latents": {"mean": [0.25, -1.5], "deviation": [0.5, 3.0]},
     "step": 12_345,

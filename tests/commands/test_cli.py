@@ -44,7 +44,7 @@ def pipeline(monkeypatch):
     from lidit_jax.sampling import opened_model, pipeline
 
     fake = FakePipeline()
-    monkeypatch.setattr(opened_model, "OpenedModel", lambda _: fake)
+    monkeypatch.setattr(opened_model, "OpenedModel", lambda *_, **__: fake)
     monkeypatch.setattr(pipeline.Pipeline, "from_checkpoint", lambda *_, **__: fake)
     return fake
 
