@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lidit_jax.commands.arguments import (
     CHECKPOINT_HELP,
     add_command,
+    add_encoder_option,
     aspect_ratio,
     fraction,
     guidance_scale,
@@ -107,6 +108,7 @@ def add_parser(subparsers: Any) -> None:
         default=None,
         help="the raw weights instead of their moving average",
     )
+    add_encoder_option(parser)
     add("--prompt", action="append", metavar="TEXT", help="what to see; repeatable")
     add("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line")
     add("--out", required=True, type=to_path, metavar="FILE|DIR", help="a .png file, or a folder")
@@ -179,7 +181,12 @@ def run(options: argparse.Namespace) -> int:
     with writable_folder(files[0].parent, "--out"):
         from lidit_jax.sampling.pipeline import Pipeline
 
-        load = functools.partial(Pipeline.from_checkpoint, raw=options.raw, mesh=_mesh(options))
+        load = functools.partial(
+            Pipeline.from_checkpoint,
+            raw=options.raw,
+            mesh=_mesh(options),
+            encoders=dict(options.encoders),
+        )
         pipeline = load(options.checkpoint)
         weaker = load(options.weaker_checkpoint) if options.weaker_checkpoint else None
         if record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -27,6 +28,7 @@ def evaluate(
     steps: int | None,
     guidance: float | None,
     batch_size: int,
+    encoders: Mapping[str, str] | None = None,
 ) -> SceneReport:
     """Draws one image a prompt, prints the table, writes `scores.json` and a picture of the images.
 
@@ -38,8 +40,9 @@ def evaluate(
       steps: denoising steps; None for the checkpoint's setting.
       guidance: guidance scale; None for the checkpoint's setting.
       batch_size: images at a time.
+      encoders: where text encoders have moved to since training.
     """
-    pipeline = Pipeline.from_checkpoint(checkpoint)
+    pipeline = Pipeline.from_checkpoint(checkpoint, encoders=encoders)
     prompts = evaluation_prompts(per_task, seed)
     images = []
     with progress_bar("drawing") as progress:

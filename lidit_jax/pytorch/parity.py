@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -87,7 +88,12 @@ def torch_is_installed() -> bool:
 
 
 def compare(
-    checkpoint: str | Path, out: Path, *, raw: bool = False, dtype: str = "float32"
+    checkpoint: str | Path,
+    out: Path,
+    *,
+    raw: bool = False,
+    dtype: str = "float32",
+    encoders: Mapping[str, str] | None = None,
 ) -> Parity:
     """Runs both models in float32 on the same prompts, noise and times.
 
@@ -96,6 +102,7 @@ def compare(
       out: where it was exported to.
       raw: which weights were.
       dtype: of the exported tensors: the JAX model's are rounded to it as well.
+      encoders: where text encoders have moved to since training.
     """
     import jax
     import jax.numpy as jnp
@@ -103,13 +110,16 @@ def compare(
     from lidit_jax.autoencoders.frozen import load_codec
     from lidit_jax.checkpoints.bundle import is_bundle
     from lidit_jax.checkpoints.saved_model import load_model, model_folder
+    from lidit_jax.encoders.moved import present_sources
     from lidit_jax.sampling.pipeline import Pipeline
 
     torch_model = load_module(out / MODULE).LIDiT.from_pretrained(out)
     folder = model_folder(checkpoint)
     params, config, metadata = load_model(folder, raw=raw)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype).astype(jnp.float32), params)
-    config = dataclasses.replace(config, model=in_float32(config.model))
+    sources = present_sources(config.encoders.sources, metadata["encoders"], encoders)
+    present = dataclasses.replace(config.encoders, sources=sources)
+    config = dataclasses.replace(config, model=in_float32(config.model), encoders=present)
     with jax.default_matmul_precision("highest"):
         differences = _encoders(torch_model, config) + _blocks(torch_model, params, config)
         codec = load_codec(config.vae, folder / "vae" if is_bundle(folder) else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Pipeline:
         metadata: dict[str, Any],
         codec: ImageCodec,
         mesh: Mesh | None = None,
+        encoders: Mapping[str, str] | None = None,
     ):
         """Joins weights with what they were trained with.
 
@@ -56,6 +57,7 @@ class Pipeline:
           metadata: what the checkpoint remembers beside it.
           codec: the autoencoder of its latents.
           mesh: the devices that share the weights and the images; None for the first one.
+          encoders: where encoders have moved to.
 
         Raises:
           LiditError: when an encoder or the autoencoder is not the one of the checkpoint.
@@ -70,8 +72,9 @@ class Pipeline:
         self._model = LIDiT(config.model)
         self._params = jax.tree.map(jax.numpy.asarray, params)
         self._mesh = mesh
-        self._encoders = PromptEncoders(config.encoders, mesh)
-        self._encoders.check(metadata["encoders"])
+        self._encoders = PromptEncoders.of_checkpoint(
+            config.encoders, metadata["encoders"], mesh, encoders
+        )
         self._null, crop = self._encoders.encode([""])
         self._process = processes.from_config(config.diffusion)
         self._generator = Generator(
@@ -86,7 +89,12 @@ class Pipeline:
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: str | Path, *, raw: bool = False, mesh: MeshConfig | None = None
+        cls,
+        checkpoint: str | Path,
+        *,
+        raw: bool = False,
+        mesh: MeshConfig | None = None,
+        encoders: Mapping[str, str] | None = None,
     ) -> Pipeline:
         """Loads "demo", an exported folder, a workdir's newest checkpoint or one of the others.
 
@@ -95,6 +103,9 @@ class Pipeline:
           raw: the raw weights of a workdir instead of their moving average.
           mesh: splits network and encoders over all devices, straight from their files, and the
             autoencoder, such as `MeshConfig(tensor=4)`; None uses the first device alone.
+          encoders: where encoders have moved to since training, by their `encoders.sources` or the
+            last part of it; without it they are looked for there, and by content in the folders
+            of the environment variable LIDIT_ENCODERS.
 
         Raises:
           LiditError: when there is no such checkpoint, it is damaged, its encoders are missing, or
@@ -108,7 +119,7 @@ class Pipeline:
         if config.training.task != "lidit":
             raise LiditError(f"{folder} holds an autoencoder: name a text-to-image checkpoint")
         codec = load_codec(config.vae, own_codec)
-        return cls(params, config, metadata, codec, devices)
+        return cls(params, config, metadata, codec, devices, encoders)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lidit_jax.config.load import config_from_json
 from lidit_jax.config.schema import Config
+from lidit_jax.encoders.sources import PACKAGED, content_digests, locate
 from lidit_jax.errors import LiditError
 from lidit_jax.training.tasks import Task
 
@@ -23,6 +26,9 @@ _MAY_CHANGE += ("training.best_by", "training.score_every", "training.score_prom
 _MAY_CHANGE += ("training.barrier_minutes", "training.profile", "training.tracker")
 _MAY_CHANGE += ("training.local_",)
 
+_PLACES = ("data.path", "encoders.sources", "vae.source")
+"""Fields that name files and folders: the same one may be written in several ways."""
+
 
 def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) -> None:
     """Refuses to go on with a configuration that would make it another run."""
@@ -30,7 +36,11 @@ def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) 
     before = flat_fields(json.loads(saved.to_json()))
     now = flat_fields(json.loads(config.to_json()))
     for name, value in now.items():
-        if before[name] != value and not name.startswith(_MAY_CHANGE):
+        if name.startswith(_MAY_CHANGE) or before[name] == value:
+            continue
+        if name in _PLACES and _places(before[name]) == _places(value):
+            continue
+        if name != "encoders.sources" or not _same_encoders(value, metadata.get("encoders", [])):
             raise LiditError(
                 f"{workdir} holds a run with config.{name}={before[name]!r}, not {value!r}: name "
                 "another workdir, or set it back"
@@ -40,11 +50,37 @@ def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) 
 def refuse_other_models(task: Task, metadata: dict[str, Any], workdir: Path) -> None:
     """Refuses to go on when a frozen model's files are no longer those the run began with."""
     for name in ("encoders", "autoencoder"):
-        if metadata.get(name) != task.metadata.get(name):
+        if _content(metadata.get(name)) != _content(task.metadata.get(name)):
             raise LiditError(
                 f"{workdir} holds a run with another {name.removesuffix('s')} of the same name: "
                 "put its files back, or name another workdir"
             )
+
+
+def _places(value: str | Sequence[str]) -> list[str]:
+    """What a field names: files of this machine by their whole path, everything else as it is."""
+
+    def place(text: str) -> str:
+        path = os.path.expanduser(text)
+        here = os.path.exists(path) and text not in PACKAGED
+        return os.path.realpath(path) if here else text.rstrip("/")
+
+    return [place(text) for text in ([value] if isinstance(value, str) else value)]
+
+
+def _same_encoders(sources: Sequence[str], trained_with: Sequence[dict[str, Any]]) -> bool:
+    """Whether the encoders are those of the run by their content, wherever they are now."""
+    return len(sources) == len(trained_with) and all(
+        content_digests(locate(source)).items() <= stream["fingerprint"].items()
+        for source, stream in zip(sources, trained_with, strict=True)
+    )
+
+
+def _content(model: Any) -> Any:
+    """What decides on a frozen model, without the path that it was read from."""
+    if not isinstance(model, list):
+        return model
+    return [{k: v for k, v in stream.items() if k != "source"} for stream in model]
 
 
 def flat_fields(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
