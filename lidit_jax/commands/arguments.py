@@ -42,6 +42,27 @@ def add_command(
     return parser
 
 
+def add_encoder_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--encoder NAME=PATH`: where the text encoders of a checkpoint are on this machine."""
+    parser.add_argument(
+        "--encoder",
+        action="append",
+        type=_name_and_path,
+        default=[],
+        metavar="NAME=PATH",
+        dest="encoders",
+        help="a text encoder that has moved since training, by its old path or the last part of "
+        "it; repeatable. Those in the folders of $LIDIT_ENCODERS are found by their content",
+    )
+
+
+def _name_and_path(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
+    return name, path
+
+
 def positive_int(text: str) -> int:
     """A whole number above 0, in any form that `whole_number` reads."""
     return _checked(text, whole_number, "a whole number above 0", lambda value: value > 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lidit_jax.commands.arguments import CHECKPOINT_HELP, add_command
+from lidit_jax.commands.arguments import CHECKPOINT_HELP, add_command, add_encoder_option
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import local_path
@@ -55,6 +55,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="copy all text encoders; without it, those with a hub id or a folder are named",
     )
+    add_encoder_option(to_torch)
     to_torch.add_argument(
         "--no-parity",
         action="store_true",
@@ -94,6 +95,7 @@ def _to_torch(options: argparse.Namespace) -> int:
             raw=options.raw,
             dtype=options.dtype,
             with_encoders=options.with_encoders,
+            encoders=dict(options.encoders),
         )
         size = sum(file.stat().st_size for file in options.out.glob("model*.safetensors"))
         print(f"{options.out}: {size / 1e6:.1f} MB of weights, {options.dtype}")
@@ -103,7 +105,11 @@ def _to_torch(options: argparse.Namespace) -> int:
             print("not compared with the original: pip install torch (or add --no-parity)")
             return 0
         report = parity.compare(
-            options.checkpoint, options.out, raw=options.raw, dtype=options.dtype
+            options.checkpoint,
+            options.out,
+            raw=options.raw,
+            dtype=options.dtype,
+            encoders=dict(options.encoders),
         )
         report.save(options.out / "parity.json")
     print(report.table())

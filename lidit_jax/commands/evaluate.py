@@ -9,6 +9,7 @@ from typing import Any
 from lidit_jax.commands.arguments import (
     CHECKPOINT_HELP,
     add_command,
+    add_encoder_option,
     guidance_scale,
     natural,
     positive_int,
@@ -48,6 +49,7 @@ def add_parser(subparsers: Any) -> None:
         run,
     )
     scenes.add_argument("--checkpoint", required=True, metavar="PATH|NAME", help=CHECKPOINT_HELP)
+    add_encoder_option(scenes)
     scenes.add_argument(
         "--out",
         type=to_path,
@@ -89,6 +91,7 @@ def _add_samplers(benchmarks: Any) -> None:
     )
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="PATH|NAME", help=CHECKPOINT_HELP)
+    add_encoder_option(parser)
     add(
         "--out",
         type=to_path,
@@ -135,6 +138,7 @@ def run_samplers(options: argparse.Namespace) -> int:
             per_task=options.per_task,
             seed=options.seed,
             batch_size=options.batch_size,
+            encoders=dict(options.encoders),
             settings={"spacing": options.spacing, "guidance": options.guidance},
         )
     print(markdown(report["rows"], report["usual"]), end="")
@@ -161,5 +165,6 @@ def run(options: argparse.Namespace) -> int:
             seed=options.seed,
             settings={name: getattr(options, name) for name in ("sampler", "steps", "guidance")},
             batch_size=options.batch_size,
+            encoders=dict(options.encoders),
         )
     return 0

@@ -39,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
         if warning := far_from_training(inputs.canvas.size, trained):
             print(f"lidit: warning: {warning}", file=sys.stderr)
         warn_of_known_faults()
-        load = functools.partial(Pipeline.from_checkpoint, mesh=_mesh(options))
+        load = functools.partial(
+            Pipeline.from_checkpoint, mesh=_mesh(options), encoders=dict(options.encoders)
+        )
         pipeline, guide = load(inputs.model), inputs.guide and load(inputs.guide)
         if record := inputs.record:
             _check_same(options.again, inputs.checkpoint, pipeline, record.fingerprint)

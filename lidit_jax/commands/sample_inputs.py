@@ -67,15 +67,16 @@ def read_inputs(options: argparse.Namespace) -> SampleInputs:
     else:
         per_image = _per_image(options, len(prompts))
         settings = {name: getattr(options, name) for name in SETTINGS}
+    from lidit_jax.checkpoints.opener import open_model
     from lidit_jax.commands.sample_canvas import read_canvas
     from lidit_jax.sampling.opened_model import OpenedModel
 
     raw = record.raw if record else options.raw
-    model, guide = OpenedModel(checkpoint, raw=raw), None
+    model, guide = OpenedModel(open_model(checkpoint, raw=raw)), None
     model.settings(**settings)
     guide_checkpoint = options.guide_checkpoint or (record.guide if record else None)
     if guide_checkpoint:
-        guide = OpenedModel(guide_checkpoint, raw=raw)
+        guide = OpenedModel(open_model(guide_checkpoint, raw=raw))
         model.check_guide(guide)
     return SampleInputs(
         checkpoint=checkpoint,

@@ -10,6 +10,7 @@ from typing import Any
 from lidit_jax.commands.arguments import (
     CHECKPOINT_HELP,
     add_command,
+    add_encoder_option,
     aspect_ratio,
     fraction,
     guidance_scale,
@@ -109,6 +110,7 @@ def add_sample(subparsers: Any, run: Callable[[argparse.Namespace], int]) -> Non
         default=None,
         help="the raw weights instead of their moving average",
     )
+    add_encoder_option(parser)
     add("--prompt", action="append", metavar="TEXT", help="what to see; repeatable")
     add("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line")
     add("--out", required=True, type=to_path, metavar="FILE|DIR", help="a .png file, or a folder")

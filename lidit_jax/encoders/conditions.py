@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ from lidit_jax import encoders
 from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
 from lidit_jax.config.schema import EncoderConfig
 from lidit_jax.encoders.decoder import PrefixCache
+from lidit_jax.encoders.moved import present_sources
 from lidit_jax.encoders.text_encoder import TextEncoder
 from lidit_jax.errors import LiditError
 
@@ -58,6 +59,31 @@ class PromptEncoders:
             stream.prefix_cache(stream.params, self.prompt_format, layer)
             for stream, layer in zip(self.streams, self.layers, strict=True)
         ]
+
+    @classmethod
+    def of_checkpoint(
+        cls,
+        config: EncoderConfig,
+        trained_with: Sequence[dict[str, Any]],
+        mesh: Mesh | None = None,
+        places: Mapping[str, str] | None = None,
+    ) -> PromptEncoders:
+        """Loads the encoders that a checkpoint was trained with, wherever they are now.
+
+        Args:
+          config: the checkpoint's.
+          trained_with: what it remembers of each stream.
+          mesh: shares the weights over its axes; None for one device.
+          places: where encoders have moved to: see `lidit_jax.encoders.moved`.
+
+        Raises:
+          LiditError: when one cannot be found, or is not the one of the checkpoint.
+        """
+        _same_number(config.sources, trained_with)
+        sources = present_sources(config.sources, trained_with, places)
+        encoders = cls(dataclasses.replace(config, sources=sources), mesh)
+        encoders.check(trained_with)
+        return encoders
 
     @property
     def frozen(self) -> tuple[FrozenStream, ...]:
@@ -106,11 +132,7 @@ class PromptEncoders:
         Raises:
           LiditError: names the first difference.
         """
-        if len(trained_with) != len(self.streams):
-            raise LiditError(
-                f"config.encoders.sources has {len(self.streams)} encoders, this checkpoint was "
-                f"trained with {len(trained_with)}: name the same"
-            )
+        _same_number(self.streams, trained_with)
         for ours, theirs in zip(self.description, trained_with, strict=True):
             for name in ("layer", "fingerprint", "prefix"):
                 if ours[name] != theirs[name]:
@@ -155,6 +177,14 @@ class PromptEncoders:
             self.prompt_format,
             max_prompt_tokens=self.max_prompt_tokens,
             overflow="error",
+        )
+
+
+def _same_number(ours: Sequence[Any], theirs: Sequence[Any]) -> None:
+    if len(ours) != len(theirs):
+        raise LiditError(
+            f"config.encoders.sources has {len(ours)} encoders, this checkpoint was trained with "
+            f"{len(theirs)}: name the same"
         )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from lidit_jax.errors import LiditError
-from lidit_jax.weights import gguf
+from lidit_jax.weights import gguf, huggingface
 from lidit_jax.weights.hub import download, is_hub_id
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "*.model"]
@@ -56,6 +57,25 @@ def locate(source: str) -> Path:
         f"no encoder {source!r}: give a folder, a .gguf file, a hub id (owner/name) "
         f"or one of {', '.join(PACKAGED)}"
     )
+
+
+def content_digests(path: Path) -> dict[str, str]:
+    """sha256 of the weights and of the tokenizer of an encoder, a model folder or a GGUF file.
+
+    Of a GGUF file, and of a folder that was converted from one: of that file, which holds both.
+
+    Raises:
+      LiditError: when a folder holds no weights.
+    """
+    if (source := path / gguf.SOURCE_FILE).is_file():
+        digest = json.loads(source.read_text())["sha256"]
+        return {"weights": digest, "tokenizer": digest}
+    if path.is_file():
+        digest = gguf.file_sha256(path)
+        return {"weights": digest, "tokenizer": digest}
+    weights = [gguf.file_sha256(file) for file in huggingface.safetensors_files(path)]
+    tokenizer = gguf.file_sha256(path / "tokenizer.json")
+    return {"weights": "+".join(weights), "tokenizer": tokenizer}
 
 
 def _packaged(model: Packaged) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ from lidit_jax.config.values import choices
 from lidit_jax.encoders import families
 from lidit_jax.encoders.decoder import PrefixCache
 from lidit_jax.encoders.sharding import encoder_shardings
-from lidit_jax.encoders.sources import locate
+from lidit_jax.encoders.sources import content_digests, locate
 from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
 from lidit_jax.errors import LiditError
-from lidit_jax.weights import gguf, huggingface
+from lidit_jax.weights import huggingface
 
 _DTYPES = choices(EncoderConfig, "dtype")
 
@@ -82,21 +81,9 @@ class TextEncoder:
     @functools.cached_property
     def fingerprint(self) -> dict[str, str]:
         """sha256 of the weights and of the tokenizer, which a checkpoint remembers, and the
-        weights' type where it is not float32.
-
-        Of an encoder converted from GGUF: of that file, which holds both.
-        """
+        weights' type where it is not float32."""
         kept = {} if self.dtype == "float32" else {"dtype": self.dtype}
-        source = self.folder / gguf.SOURCE_FILE
-        if source.is_file():
-            digest = json.loads(source.read_text())["sha256"]
-            return {"weights": digest, "tokenizer": digest, **kept}
-        weights = [gguf.file_sha256(f) for f in huggingface.safetensors_files(self.folder)]
-        return {
-            "weights": "+".join(weights),
-            "tokenizer": gguf.file_sha256(self.folder / "tokenizer.json"),
-            **kept,
-        }
+        return content_digests(self.folder) | kept
 
     @functools.cached_property
     def reading(self) -> dict[str, str]:

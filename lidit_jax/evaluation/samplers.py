@@ -7,7 +7,7 @@ import functools
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ def compare_samplers(
     seed: int,
     batch_size: int,
     settings: dict[str, Any],
+    encoders: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Draws the same prompts from the same seeds in every way, scores and times the images.
 
@@ -65,6 +66,7 @@ def compare_samplers(
       seed: decides prompts and noise: image i is drawn from seed + i.
       batch_size: images at a time.
       settings: other sampling settings, for all rows.
+      encoders: where text encoders have moved to since training.
 
     Returns:
       What is in `samplers.json`.
@@ -73,7 +75,7 @@ def compare_samplers(
       LiditError: when a setting does not fit, before anything is drawn, or when `out` holds another
         comparison.
     """
-    pipeline = Pipeline.from_checkpoint(checkpoint)
+    pipeline = Pipeline.from_checkpoint(checkpoint, encoders=encoders)
     usual = pipeline.settings(**settings, cache_interval=1)
     runs = [Run(usual.sampler, usual.steps)]
     runs += [Run(usual.sampler, usual.steps, interval) for interval in cache_intervals]

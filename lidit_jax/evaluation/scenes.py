@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def evaluate(
     seed: int,
     settings: dict[str, Any],
     batch_size: int,
+    encoders: Mapping[str, str] | None = None,
 ) -> SceneReport:
     """Draws one image a prompt, prints the table, writes `scores.json` and a picture of the images.
 
@@ -40,8 +42,9 @@ def evaluate(
       seed: decides the prompts and the noise: image i is drawn from seed + i.
       settings: of sampling, as `Pipeline` takes them; None stands for the checkpoint's own.
       batch_size: images at a time.
+      encoders: where text encoders have moved to since training.
     """
-    pipeline = Pipeline.from_checkpoint(checkpoint)
+    pipeline = Pipeline.from_checkpoint(checkpoint, encoders=encoders)
     out = out or RESULTS / f"{_name_of(checkpoint)}-{pipeline.fingerprint[:8]}"
     prompts = evaluation_prompts(per_task, seed)
     images = []

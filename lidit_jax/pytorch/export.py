@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ def export_torch(
     dtype: str = "float32",
     with_encoders: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    encoders: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the folder; `manifest.json` comes last and makes it complete.
 
@@ -69,6 +70,7 @@ def export_torch(
       with_encoders: copy all encoders; without it only those that PyTorch users could not find:
         from Python packages and GGUF files.
       shard_bytes: most bytes a file.
+      encoders: where text encoders have moved to since training.
 
     Raises:
       LiditError: when a weight is not finite in `dtype`, the encoders or the autoencoder cannot be
@@ -87,7 +89,7 @@ def export_torch(
             "metadata": source.provenance.to_json(),
             "weights": "raw" if raw else "averaged",
         },
-        "streams": _export_encoders(source, out, with_encoders),
+        "streams": _export_encoders(source, out, with_encoders, encoders),
         **_export_autoencoder(source, out),
         "latents": source.provenance.to_json()["latents"],
         "schedule": _schedule(source.config),
@@ -157,17 +159,20 @@ def _export_weights(
     return manifest
 
 
-def _export_encoders(source: SavedModel, out: Path, with_encoders: bool) -> list[dict[str, Any]]:
+def _export_encoders(
+    source: SavedModel, out: Path, with_encoders: bool, moved: Mapping[str, str] | None
+) -> list[dict[str, Any]]:
     """What stands around every prompt of each stream, and where its encoder is."""
     from lidit_jax.config.prompt_format import PromptFormat
+    from lidit_jax.encoders.moved import present_sources
     from lidit_jax.encoders.sources import PACKAGED, locate
     from lidit_jax.encoders.tokenizer_check import load_tokenizer
 
     settings = source.config.encoders
     prompt_format = PromptFormat(settings.instruction, settings.system_prompt)
-    streams = []
-    for k, trained_with in enumerate(source.provenance.encoders):
-        place = trained_with["source"]
+    streams, remembered = [], source.provenance.encoders
+    places = present_sources([str(s["source"]) for s in remembered], remembered, moved)
+    for k, (trained_with, place) in enumerate(zip(remembered, places, strict=True)):
         folder = locate(place)
         tokenizer = load_tokenizer(folder)
         if with_encoders or place in PACKAGED or place.endswith(".gguf"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -87,7 +88,12 @@ def torch_is_installed() -> bool:
 
 
 def compare(
-    checkpoint: str | Path, out: Path, *, raw: bool = False, dtype: str = "float32"
+    checkpoint: str | Path,
+    out: Path,
+    *,
+    raw: bool = False,
+    dtype: str = "float32",
+    encoders: Mapping[str, str] | None = None,
 ) -> Parity:
     """Runs both models in float32 on the same prompts, noise and times.
 
@@ -96,22 +102,26 @@ def compare(
       out: where it was exported to.
       raw: which weights were.
       dtype: of the exported tensors: the JAX model's are rounded to it as well.
+      encoders: where text encoders have moved to since training.
     """
     import jax
     import jax.numpy as jnp
 
-    from lidit_jax.autoencoders.frozen import load_codec
     from lidit_jax.checkpoints.opener import open_model
+    from lidit_jax.encoders.moved import present_sources
+    from lidit_jax.sampling.opened_model import OpenedModel
     from lidit_jax.sampling.pipeline import Pipeline
 
     torch_model = load_module(out / MODULE).LIDiT.from_pretrained(out)
     model = open_model(checkpoint, raw=raw)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype).astype(jnp.float32), model.load())
-    config = dataclasses.replace(model.config, model=in_float32(model.config.model))
+    config = model.config
+    sources = present_sources(config.encoders.sources, model.provenance.encoders, encoders)
+    present = dataclasses.replace(config.encoders, sources=sources)
+    config = dataclasses.replace(config, model=in_float32(config.model), encoders=present)
     with jax.default_matmul_precision("highest"):
         differences = _encoders(torch_model, config) + _blocks(torch_model, params, config)
-        codec = load_codec(config.vae, model.own_autoencoder)
-        pipeline = Pipeline(params, config, model.provenance, codec)
+        pipeline = Pipeline(OpenedModel(dataclasses.replace(model, config=config)), params)
         images = pipeline(PROMPTS, seed=0, sampler=module_sampler(config))
     theirs = torch_model(list(PROMPTS), seed=0).numpy()
     return Parity(differences, psnr(images, theirs), config.sampling.steps, dtype)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
-from lidit_jax.checkpoints.opener import open_model
+from lidit_jax.checkpoints.opener import SavedModel
 from lidit_jax.config.schema import SamplingConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.samplers import fitting_samplers
@@ -27,18 +26,13 @@ class OpenedModel:
       process: the diffusion process that it was trained under.
     """
 
-    def __init__(self, checkpoint: str | Path, *, raw: bool = False):
-        """Reads what is written about "demo", an exported folder, a workdir or a checkpoint in it.
-
-        Args:
-          checkpoint: its name or path.
-          raw: the raw weights of a workdir instead of their moving average.
+    def __init__(self, saved: SavedModel):
+        """Takes what `open_model` returns.
 
         Raises:
-          LiditError: when there is no such checkpoint, or it does not draw images from texts.
+          LiditError: when it does not draw images from texts.
         """
-        self.saved = open_model(checkpoint, raw=raw)
-        self.config, self.provenance = self.saved.config, self.saved.provenance
+        self.saved, self.config, self.provenance = saved, saved.config, saved.provenance
         if self.config.training.task != "lidit":
             raise LiditError(
                 f"{self.saved.folder} holds an autoencoder: name a text-to-image checkpoint"

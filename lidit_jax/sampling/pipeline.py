@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
+from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.config.schema import MeshConfig, SamplingConfig
 from lidit_jax.diffusion.process import Process
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
@@ -41,13 +42,20 @@ _BATCH = 16
 class Pipeline:
     """`Pipeline.from_checkpoint("demo")(["a red circle"])` returns uint8 images [B, H, W, 3]."""
 
-    def __init__(self, opened: OpenedModel, params: Any, mesh: Mesh | None = None):
+    def __init__(
+        self,
+        opened: OpenedModel,
+        params: Any,
+        mesh: Mesh | None = None,
+        encoders: Mapping[str, str] | None = None,
+    ):
         """Joins weights with what they were trained with.
 
         Args:
           opened: the checkpoint that they are from.
           params: weights of its network, where they belong.
           mesh: the devices that share the weights and the images; None for the first one.
+          encoders: where encoders have moved to.
 
         Raises:
           LiditError: when an encoder or the autoencoder is not the one of the checkpoint.
@@ -58,8 +66,9 @@ class Pipeline:
         self._model = LIDiT(opened.config.model)
         self._params = jax.tree.map(jax.numpy.asarray, params)
         self._mesh = mesh
-        self._encoders = PromptEncoders(opened.config.encoders, mesh)
-        self._encoders.check(provenance.encoders)
+        self._encoders = PromptEncoders.of_checkpoint(
+            opened.config.encoders, provenance.encoders, mesh, encoders
+        )
         self._unconditional, crop = self._encoders.encode([""])
         self._sampler = GuidedSampler(
             self._model,
@@ -78,6 +87,7 @@ class Pipeline:
         *,
         raw: bool = False,
         mesh: MeshConfig | None = None,
+        encoders: Mapping[str, str] | None = None,
     ) -> Pipeline:
         """Loads "demo", an exported folder, a workdir's newest checkpoint or one of the others.
 
@@ -87,6 +97,9 @@ class Pipeline:
             knows which.
           mesh: splits network and encoders over all devices, straight from their files, and the
             autoencoder, such as `MeshConfig(tensor=4)`; None uses the first device alone.
+          encoders: where encoders have moved to since training, by their `encoders.sources` or the
+            last part of it; without it they are looked for there, and by content in the folders
+            of the environment variable LIDIT_ENCODERS.
 
         Raises:
           LiditError: when there is no such checkpoint, it is damaged, its encoders are missing, or
@@ -94,10 +107,10 @@ class Pipeline:
         """
         opened = checkpoint
         if not isinstance(opened, OpenedModel):
-            opened = OpenedModel(checkpoint, raw=raw)
+            opened = OpenedModel(open_model(checkpoint, raw=raw))
         devices = mesh and make_mesh(mesh)
         shardings = devices and _shardings(opened, devices)
-        return cls(opened, opened.saved.load(shardings), devices)
+        return cls(opened, opened.saved.load(shardings), devices, encoders)
 
     @functools.cached_property
     def fingerprint(self) -> str:

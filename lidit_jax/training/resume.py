@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.checks import check
 from lidit_jax.config.schema import Config
+from lidit_jax.encoders.sources import PACKAGED, content_digests, locate
 from lidit_jax.errors import LiditError
 from lidit_jax.training.tasks import Task
 
@@ -22,10 +25,15 @@ _MAY_CHANGE += ("data.text_features", "data.encode_steps", "training.matmul")
 _MAY_CHANGE += ("training.best_by", "training.score_every", "training.score_prompts")
 _MAY_CHANGE += ("training.barrier_minutes", "training.profile", "training.tracker")
 _MAY_CHANGE += ("training.local_", "data.latent_statistics")
+# Its content decides, see `refuse_other_models`.
+_MAY_CHANGE += ("vae.source",)
 
 # What another run, begun from this one's weights and moments, may change.
 _TAKEN_OVER = ("optimizer.learning_rate", "optimizer.warmup_steps", "optimizer.weight_decay")
 _TAKEN_OVER += ("optimizer.clip_norm",)
+
+_PLACES = ("data.path", "encoders.sources")
+"""Fields that name files and folders: the same one may be written in several ways."""
 
 
 def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) -> None:
@@ -33,26 +41,59 @@ def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) 
     before = flat_fields(check(Config.from_dict(metadata["config"])).to_dict())
     now = flat_fields(config.to_dict())
     for name, value in now.items():
-        if before[name] != value and not name.startswith(_MAY_CHANGE):
-            remedy = "name another workdir, or set it back"
-            if name in _TAKEN_OVER:
-                remedy = (
-                    f"set it back, or go on in another workdir with --config.training.init_from="
-                    f"{workdir} --config.training.init_optimizer=true, which takes over weights "
-                    "and moments"
-                )
-            held = f"config.{name}={before[name]!r}, not {value!r}"
-            raise LiditError(f"{workdir} holds a run with {held}: {remedy}")
+        if name.startswith(_MAY_CHANGE) or before[name] == value:
+            continue
+        if name in _PLACES and _places(before[name]) == _places(value):
+            continue
+        if name == "encoders.sources" and _same_encoders(value, metadata.get("encoders", [])):
+            continue
+        if name == "data.path" and not os.path.exists(os.path.expanduser(before[name])):
+            continue  # moved: whether it still holds the same is compared, and told
+        remedy = "name another workdir, or set it back"
+        if name in _TAKEN_OVER:
+            remedy = (
+                f"set it back, or go on in another workdir with --config.training.init_from="
+                f"{workdir} --config.training.init_optimizer=true, which takes over weights and "
+                "moments"
+            )
+        held = f"config.{name}={before[name]!r}, not {value!r}"
+        raise LiditError(f"{workdir} holds a run with {held}: {remedy}")
 
 
 def refuse_other_models(task: Task, saved: Provenance, workdir: Path) -> None:
     """Refuses to go on when a frozen model's files are no longer those the run began with."""
     for name in ("encoders", "autoencoder"):
-        if getattr(saved, name) != getattr(task.provenance, name):
+        if _content(getattr(saved, name)) != _content(getattr(task.provenance, name)):
             raise LiditError(
                 f"{workdir} holds a run with another {name.removesuffix('s')} of the same name: "
                 "put its files back, or name another workdir"
             )
+
+
+def _places(value: str | Sequence[str]) -> list[str]:
+    """What a field names: files of this machine by their whole path, everything else as it is."""
+
+    def place(text: str) -> str:
+        path = os.path.expanduser(text)
+        here = os.path.exists(path) and text not in PACKAGED
+        return os.path.realpath(path) if here else text.rstrip("/")
+
+    return [place(text) for text in ([value] if isinstance(value, str) else value)]
+
+
+def _same_encoders(sources: Sequence[str], trained_with: Sequence[dict[str, Any]]) -> bool:
+    """Whether the encoders are those of the run by their content, wherever they are now."""
+    return len(sources) == len(trained_with) and all(
+        content_digests(locate(source)).items() <= stream["fingerprint"].items()
+        for source, stream in zip(sources, trained_with, strict=True)
+    )
+
+
+def _content(model: Any) -> Any:
+    """What decides on a frozen model, without the path that it was read from."""
+    if isinstance(model, str):
+        return model
+    return [{k: v for k, v in stream.items() if k != "source"} for stream in model]
 
 
 def flat_fields(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

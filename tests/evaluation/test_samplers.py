@@ -55,7 +55,7 @@ def pipeline(monkeypatch):
     import lidit_jax.evaluation.samplers
 
     fake = FakePipeline()
-    loader = SimpleNamespace(from_checkpoint=lambda _: fake)
+    loader = SimpleNamespace(from_checkpoint=lambda *_, **__: fake)
     monkeypatch.setattr(lidit_jax.evaluation.samplers, "Pipeline", loader)
     return fake
 
@@ -63,7 +63,7 @@ def pipeline(monkeypatch):
 def options(tmp_path, **changes):
     values = {"checkpoint": "any", "out": tmp_path, "samplers": None, "steps": "4,8", "seed": 3}
     values |= {"per_task": 1, "batch_size": 5, "spacing": None, "guidance": 2.0}
-    values |= {"cache_intervals": "1,2"}
+    values |= {"cache_intervals": "1,2", "encoders": []}
     return SimpleNamespace(**(values | changes))
 
 

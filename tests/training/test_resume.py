@@ -3,6 +3,7 @@
 `tests/faults` kills processes; here runs stop in ways that one process can watch.
 """
 
+import copy
 import dataclasses
 import json
 import os
@@ -18,6 +19,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.training import loop
 from lidit_jax.training.loop import train
 from lidit_jax.training.monitoring.run_log import RunLog
+from lidit_jax.training.resume import refuse_another_run, refuse_other_models
 
 
 def losses(workdir, name="loss"):
@@ -123,6 +125,44 @@ def test_an_encoder_whose_files_have_changed_is_refused(tiny_config, trained, mo
     monkeypatch.setattr(loop, "make_task", lambda config: other)
     with pytest.raises(LiditError, match="holds a run with another encoder of the same name: put"):
         train(tiny_config(), trained)
+
+
+def test_one_place_may_be_written_in_several_ways(tiny_config, trained, tmp_path, monkeypatch):
+    """A path from here or from the root, and encoders that have moved but are the same files."""
+    with loop.Checkpoints(trained) as checkpoints:
+        metadata = checkpoints.metadata(8)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    metadata["config"]["data"]["path"] = "set/"
+    config = tiny_config()
+    moved = [
+        str(shutil.copytree(source, tmp_path / f"encoder-{k}"))
+        for k, source in enumerate(config.encoders.sources)
+    ]
+
+    def check(path, sources):
+        data = dataclasses.replace(config.data, path=path)
+        encoders = dataclasses.replace(config.encoders, sources=tuple(sources))
+        changed = dataclasses.replace(config, data=data, encoders=encoders)
+        refuse_another_run(changed, metadata, trained)
+
+    for path in ("set", "./set/", str(tmp_path / "set")):
+        check(path, config.encoders.sources)
+    check("set", [f"{source}/" for source in config.encoders.sources])
+    check("set", moved)
+    with pytest.raises(LiditError, match=r"config.data.path='set/', not 'other'"):
+        check("other", moved)
+    with pytest.raises(LiditError, match=r"config.encoders.sources="):
+        check("set", reversed(moved))
+
+
+def test_an_encoder_that_has_moved_is_the_same_model(trained):
+    with loop.Checkpoints(trained) as checkpoints:
+        metadata = checkpoints.metadata(8)
+    moved = copy.deepcopy(metadata)
+    moved["encoders"][0]["source"] = "/elsewhere"
+    task = dataclasses.make_dataclass("Task", ["metadata"])(moved)
+    refuse_other_models(task, metadata, trained)
 
 
 def test_a_batch_that_does_not_divide_is_refused(tiny_config, tmp_path):

@@ -1,0 +1,90 @@
+"""Encoders of a checkpoint that are no longer where they were when it was trained.
+
+A checkpoint remembers each encoder by the name or path that training was given, and by the sha256
+of its content. The path may be another one here: it is then named anew, or found by its content.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.encoders.sources import PACKAGED, content_digests
+from lidit_jax.errors import LiditError
+from lidit_jax.weights.gguf import file_sha256
+from lidit_jax.weights.hub import is_hub_id
+
+SEARCHED = "LIDIT_ENCODERS"
+"""Environment variable: folders to search, separated as in PATH."""
+
+
+def present_sources(
+    sources: Sequence[str],
+    trained_with: Sequence[Mapping[str, Any]],
+    given: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:
+    """Where the encoders of a checkpoint are on this machine.
+
+    Args:
+      sources: `encoders.sources` of its configuration.
+      trained_with: what it remembers of each of them.
+      given: places of those that have moved, by their source or by the last part of its path.
+
+    Returns:
+      A source for each stream: as given, else as configured where that exists, else found by its
+      content in the folders of `LIDIT_ENCODERS`.
+
+    Raises:
+      LiditError: when a given name is none of the checkpoint's, or an encoder is nowhere.
+    """
+    given = given or {}
+    for name in given:
+        if not any(name in (source, Path(source).name) for source in sources):
+            raise LiditError(
+                f"encoder {name!r} is none of this checkpoint's, which are {', '.join(sources)}"
+            )
+    return tuple(
+        given.get(source)
+        or given.get(Path(source).name)
+        or _where_it_is(source, stream["fingerprint"])
+        for source, stream in zip(sources, trained_with, strict=True)
+    )
+
+
+def _where_it_is(source: str, fingerprint: Mapping[str, str]) -> str:
+    if source in PACKAGED or Path(source).expanduser().exists():
+        return source
+    # The one of the same name first: reading large weights takes a while.
+    for place in sorted(_candidates(), key=lambda path: path.name != Path(source).name):
+        if _holds(place, fingerprint):
+            return str(place)
+    if is_hub_id(source):
+        return source
+    raise LiditError(
+        f"no encoder {source!r} here: say where it is now with --encoder {source}=PATH "
+        f"(in Python encoders={{{source!r}: PATH}}), or name a folder that holds it in {SEARCHED}"
+    )
+
+
+def _holds(place: Path, fingerprint: Mapping[str, str]) -> bool:
+    """Whether an encoder's content is the one that a checkpoint remembers."""
+    tokenizer = place / "tokenizer.json"
+    if place.is_dir() and file_sha256(tokenizer) != fingerprint["tokenizer"]:
+        return False
+    digests = content_digests(place)
+    return all(fingerprint[name] == digest for name, digest in digests.items())
+
+
+def _candidates() -> Iterator[Path]:
+    """Model folders and GGUF files: those of `LIDIT_ENCODERS` and what lies directly in them."""
+    for text in filter(None, os.environ.get(SEARCHED, "").split(os.pathsep)):
+        folder = Path(text).expanduser()
+        if not folder.exists():
+            raise LiditError(f"{SEARCHED} names {folder}, which does not exist: correct it")
+        inside = sorted(folder.iterdir()) if folder.is_dir() else []
+        for path in (folder, *inside):
+            model = any(path.glob("*.safetensors")) and (path / "tokenizer.json").is_file()
+            if path.suffix == ".gguf" or model:
+                yield path
