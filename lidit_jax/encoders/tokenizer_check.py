@@ -187,7 +187,8 @@ def _layout(tokenizer: PromptTokenizer) -> list[str | None]:
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[Any]:
-    """The module, without its advice on classes and lengths."""
+    """The module, without its advice on classes, lengths and the lack of PyTorch."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers
 
     verbosity = transformers.logging.get_verbosity()

@@ -20,8 +20,9 @@ _STORES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
 def cache_dir() -> Path:
     """The user's cache: `$LIDIT_CACHE`, else `~/.cache/lidit`. Not created here.
 
-    It holds only what can be made again: converted encoders, generated scenes, text features and
-    compiled programs (`xla/`). Deleting it costs time, never work.
+    It holds only what can be made again: converted encoders, what transformers makes of tokenizers,
+    generated scenes, text features and compiled programs (`xla/`). Deleting it costs time, never
+    work.
     """
     return Path(os.environ.get("LIDIT_CACHE") or "~/.cache/lidit").expanduser()
 

@@ -183,9 +183,16 @@ def _export_encoders(
                     shutil.copyfile(file, out / place / file.name)
         elif Path(place).expanduser().exists():
             place = str(Path(place).expanduser().resolve())
+        own = {}
+        if tokenizer.folder != folder:
+            # Not over the encoder's own file, by which a checkpoint knows it.
+            own = {"tokenizer": f"tokenizers/{k}.json"}
+            (out / "tokenizers").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tokenizer.folder / "tokenizer.json", out / own["tokenizer"])
         streams.append(
             {
                 "source": place,
+                **own,
                 "layer": trained_with["layer"],
                 "prefix": tokenizer.prefix(prompt_format),
                 "end": tokenizer.end,

@@ -33,7 +33,9 @@ class TextEncoder(nn.Module):
         import transformers
 
         source = _encoder_folder(folder, stream.source)
-        self.tokenizer = tokenizers.Tokenizer.from_file(str(source / "tokenizer.json"))
+        own = getattr(stream, "tokenizer", None)
+        file = folder / own if own else source / "tokenizer.json"
+        self.tokenizer = tokenizers.Tokenizer.from_file(str(file))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         model = transformers.AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True)

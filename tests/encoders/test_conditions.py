@@ -38,7 +38,7 @@ def test_the_seam_is_where_instruction_and_prompt_are_joined(tiny_encoders):
     """Both are tokenised on their own, and the first prompt token sees the whole instruction."""
     stream = encoders.load(tiny_encoders[0])
     prompt_format = PromptFormat("draw:")
-    apart = stream.tokenizer.prefix(prompt_format) + stream.tokenizer._encode(["a cat"])[0]
+    apart = stream.tokenizer.prefix(prompt_format) + stream.tokenizer.encode(["a cat"])[0]
     tokens = stream.tokenize(["a cat"], prompt_format)
     assert tokens.ids[0].tolist() == [*apart, stream.tokenizer.end]
     assert tokens.crop == len(stream.tokenizer.prefix(prompt_format))

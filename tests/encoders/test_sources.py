@@ -11,6 +11,7 @@ from huggingface_hub import errors
 
 from lidit_jax import encoders
 from lidit_jax.encoders import sources
+from lidit_jax.encoders.tokenizer_check import load_tokenizer
 from lidit_jax.errors import LiditError
 
 
@@ -94,7 +95,9 @@ def test_importing_encoders_loads_neither_jax_nor_torch():
     assert output.stdout.decode().strip() == "set()"
 
 
-def test_loading_and_running_an_encoder_needs_no_torch(tiny_folder):
+def test_loading_and_running_a_known_encoder_needs_no_torch(tiny_folder):
+    """Transformers, which imports torch where it can, has read its tokenizer once before."""
+    load_tokenizer(tiny_folder("llama"))
     program = (
         "import sys; from lidit_jax import encoders; e = encoders.load(sys.argv[1]); "
         "t = e.tokenize(['a']); e.features(e.params, t.ids, t.mask, -3); "

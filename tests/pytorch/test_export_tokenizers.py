@@ -1,0 +1,36 @@
+"""An exported model cuts prompts into tokens as the model it comes from."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import tokenizers
+from tokenizers import normalizers
+
+from lidit_jax.config.schema import Config
+from lidit_jax.encoders.tokenizer_check import load_tokenizer
+from lidit_jax.pytorch.export import _export_encoders
+from tests.tiny_encoders import save_encoder
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_the_tokenizer_that_transformers_reads_goes_along(tmp_path, monkeypatch, copied):
+    """Qwen2's class knows a normalizer that the file lacks, whether or not weights are copied."""
+    monkeypatch.setenv("LIDIT_CACHE", str(tmp_path / "cache"))
+    folder, out = save_encoder(tmp_path / "encoder", "llama"), tmp_path / "out"
+    settings = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<end>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    model = json.loads((folder / "config.json").read_text()) | {"model_type": "qwen2"}
+    # Room for the tokens that the class adds to the vocabulary.
+    (folder / "config.json").write_text(json.dumps(model | {"vocab_size": 300}))
+    source = SimpleNamespace(
+        config=Config(),
+        metadata={"encoders": [{"source": str(folder), "layer": -3}]},
+        shapes={"linguistic_refiner_0/projection/kernel": (16, 8)},
+    )
+    (stream,) = _export_encoders(source, out, copied)
+    exported = tokenizers.Tokenizer.from_file(str(out / stream["tokenizer"]))
+    assert isinstance(exported.normalizer, normalizers.NFC)
+    ours = load_tokenizer(folder)
+    for text in ("cafe\u0301", "a red circle"):
+        assert exported.encode(text, add_special_tokens=False).ids == ours.encode([text])[0]
