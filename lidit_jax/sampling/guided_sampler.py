@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -180,7 +181,8 @@ class GuidedSampler:
             x_t = jnp.float32(times.signal[0]) * x0 + jnp.float32(times.sigma[0]) * x_t
             if inputs.mask is not None:
                 known = Known(x0, ~_any_pixel(inputs.mask, self._codec.downsample))
-        return self._loop(inputs, x_t, known, process, sampler, guide_model).first, known
+        first = self._loop(inputs, x_t, known, process, sampler, guide_model).first
+        return _split_over_images(first), known
 
     def _run_part(
         self,
@@ -196,7 +198,7 @@ class GuidedSampler:
     ) -> Any:
         """The evaluations from one number up to another: all of them, or some to report after."""
         loop = self._loop(inputs, carry.x, known, process, sampler, guide_model)
-        return loop.run(carry, start, stop)
+        return _split_over_images(loop.run(carry, start, stop))
 
     def _decode(self, codec_params: Any, x0: Float[Array, "B h w C"]) -> UInt8[Array, "B H W 3"]:
         latents = x0 * self._deviation + self._mean
@@ -272,6 +274,14 @@ def _of_one_length(batch: ImageBatch) -> dict[str, TextConditions | Blend | None
         "unconditional": pad_conditions(unconditional, lengths),
         "blend": blend and Blend(pad_conditions(blend.conditions, lengths), blend.weight),
     }
+
+
+def _split_over_images(carry: Any) -> Any:
+    """Lays what parts hand on out over a mesh in one way, so that all parts are one program."""
+    return jax.tree.map(
+        lambda leaf: nn.with_logical_constraint(leaf, ("batch", *[None] * leaf.ndim)[: leaf.ndim]),
+        carry,
+    )
 
 
 def _shapes(inputs: _Inputs) -> tuple[Any, ...]:

@@ -9,6 +9,8 @@ from lidit_jax import Pipeline
 from lidit_jax.cli import main
 from lidit_jax.config.schema import MeshConfig
 from lidit_jax.errors import LiditError
+from lidit_jax.io.progress import Progress
+from lidit_jax.sampling import guided_sampler
 from tests.pytorch.exported import make_bundle
 
 PROMPTS = ["a red circle", "two blue stars", "a green cross"]
@@ -35,6 +37,14 @@ def test_images_do_not_depend_on_the_mesh(sizes, bundle, alone):
     together = split(PROMPTS, seed=3)
     assert together.shape == alone.shape, "three images are no equal share for each device"
     assert np.abs(together.astype(int) - alone).max() <= 2
+
+
+def test_steps_in_parts_are_one_program_on_a_mesh_too(bundle, monkeypatch):
+    """Parts hand on what they have drawn as they got it, or each would compile anew."""
+    monkeypatch.setattr(guided_sampler, "_REPORT_SECONDS", 0.0)  # a part is one step
+    split = Pipeline.from_checkpoint(bundle, mesh=MeshConfig(tensor=2, fsdp=2))
+    split(PROMPTS[:1], seed=3, progress=Progress())
+    assert split._sampler._evaluate._cache_size() == 1
 
 
 def test_no_device_holds_all_weights(bundle, trained):
