@@ -41,9 +41,11 @@ class FakePipeline:
 
 @pytest.fixture
 def pipeline(monkeypatch):
+    from lidit_jax.checkpoints import opener
     from lidit_jax.sampling import opened_model, pipeline
 
     fake = FakePipeline()
+    monkeypatch.setattr(opener, "open_model", lambda *_, **__: fake)
     monkeypatch.setattr(opened_model, "OpenedModel", lambda *_, **__: fake)
     monkeypatch.setattr(pipeline.Pipeline, "from_checkpoint", lambda *_, **__: fake)
     return fake
