@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 _GOLDEN = np.uint32(0x9E3779B1)
+_PART = 2**24
+"""Bytes of a NumPy array that are copied to the device at once."""
 
 
 def checksums(tree: Any) -> dict[str, int]:
@@ -26,7 +28,9 @@ def checksums(tree: Any) -> dict[str, int]:
     # One program a shape compiles sooner than one of all. Each is waited for: many collectives in
     # flight can block each other on several CPU devices.
     return {
-        jax.tree_util.keystr(path): int(jax.block_until_ready(_checksum(leaf)))
+        jax.tree_util.keystr(path): _in_parts(leaf)
+        if isinstance(leaf, np.ndarray) and leaf.ndim
+        else int(jax.block_until_ready(_checksum(leaf)))
         for path, leaf in leaves
     }
 
@@ -43,14 +47,26 @@ def refuse_changes(read: dict[str, int], expected: dict[str, int] | None) -> Non
         )
 
 
+def _in_parts(array: np.ndarray) -> int:
+    """The checksum of an array in NumPy's memory, of which a device never holds much."""
+    elements = math.prod(array.shape[1:])
+    rows = max(1, _PART // max(1, elements * array.itemsize))
+    parts = (
+        _checksum(array[row : row + rows], np.uint32(row * elements % 2**32))
+        for row in range(0, len(array), rows)
+    )
+    return sum(map(int, parts)) % 2**32
+
+
 @jax.jit
-def _checksum(leaf: jax.Array) -> jax.Array:
+def _checksum(leaf: jax.Array, first: np.uint32 = 0) -> jax.Array:
+    """Of an array, or of the rows of one whose first element has the place `first` in it."""
     if leaf.dtype == jnp.bool_:
         leaf = leaf.astype(jnp.uint8)
     width = leaf.dtype.itemsize * 8
     bits = jax.lax.bitcast_convert_type(leaf, f"uint{width}").astype(jnp.uint32)
     # The place in the whole array, wherever its parts lie; it may wrap around in huge ones.
-    place = jnp.zeros(leaf.shape, jnp.uint32)
+    place = jnp.full(leaf.shape, first, jnp.uint32)
     for axis in range(leaf.ndim):
         stride = np.uint32(math.prod(leaf.shape[axis + 1 :]) % 2**32)
         place += jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * stride

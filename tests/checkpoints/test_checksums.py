@@ -36,3 +36,12 @@ def test_the_mesh_does_not_show():
     values = jax.random.normal(jax.random.key(0), (16, 8))
     split = jax.device_put(values, NamedSharding(mesh, PartitionSpec("fsdp", "data")))
     assert checksums([values]) == checksums([split])
+
+
+@pytest.mark.parametrize("part", [1, 100, 2**24])
+@pytest.mark.parametrize("shape", [(7, 5, 3), (9,), (0, 4), ()])
+def test_an_array_of_numpy_is_worked_off_in_parts(part, shape, monkeypatch):
+    """Of any size: one row, some rows with a shorter last part, all of it."""
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    monkeypatch.setattr("lidit_jax.checkpoints.checksums._PART", part)
+    assert checksums([values]) == checksums([jnp.asarray(values)])
