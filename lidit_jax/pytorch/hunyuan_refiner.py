@@ -31,6 +31,7 @@ from lidit_jax.weights.huggingface import load_params, read_json, safetensors_fi
 from lidit_jax.weights.tables import Rule
 
 _PREFIX = r"context_embedder\."
+_DESCRIPTION, _WEIGHTS = "refiner.json", "refiner.safetensors"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _TOP = {
     "proj_in": "projection",
@@ -68,6 +69,14 @@ class ImportedRefiner:
     def module(self) -> LinguisticRefiner:
         """The network: `refiner.module.apply({"params": refiner.params}, features, mask, t)`."""
         return LinguisticRefiner(self.width, self.heads, self.config, jnp.float32)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields of a configuration, and the values with which its refiners compute the same."""
+        own = asdict(self.config)
+        del own["collaborative_blocks"]  # of the other refiner
+        fields = {f"model.refiner.{name}": value for name, value in own.items()}
+        return {"model.width": self.width, "model.heads": self.heads} | fields
 
 
 def load_hunyuan_refiner(path: str | Path) -> ImportedRefiner:
@@ -112,10 +121,15 @@ def save_refiner(refiner: ImportedRefiner, folder: Path) -> None:
         "config": asdict(refiner.config),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    with atomic_file(folder / "refiner.safetensors") as file:
+    with atomic_file(folder / _WEIGHTS) as file:
         file.write(data)
-    with atomic_file(folder / "refiner.json") as file:
+    with atomic_file(folder / _DESCRIPTION) as file:
         file.write(json.dumps(description, indent=2).encode())
+
+
+def is_refiner(folder: Path) -> bool:
+    """Whether `save_refiner` wrote the folder."""
+    return (folder / _DESCRIPTION).is_file()
 
 
 def load_refiner(folder: Path) -> ImportedRefiner:
@@ -124,9 +138,9 @@ def load_refiner(folder: Path) -> ImportedRefiner:
     Raises:
       LiditError: when a file is missing or damaged.
     """
-    description = read_json(folder / "refiner.json")
+    description = read_json(folder / _DESCRIPTION)
     try:
-        data = (folder / "refiner.safetensors").read_bytes()
+        data = (folder / _WEIGHTS).read_bytes()
         if hashlib.sha256(data).hexdigest() != description["sha256"]:
             raise LiditError(f"{folder / 'refiner.safetensors'} is damaged: copy the folder again")
         flat = safetensors.numpy.load(data)
