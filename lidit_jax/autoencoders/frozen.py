@@ -18,7 +18,8 @@ from lidit_jax.autoencoders.kl import AutoencoderKL
 from lidit_jax.autoencoders.latent_model import LatentModel, boxed_shapes
 from lidit_jax.autoencoders.patch import Autoencoder
 from lidit_jax.autoencoders.tiling import MINIMUM_TILE, tiled_decode
-from lidit_jax.checkpoints.bundle import is_bundle, load_bundle
+from lidit_jax.checkpoints.bundle import is_bundle
+from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.models.layers import dtype_of
@@ -149,11 +150,11 @@ def load_codec(config: VAEConfig, folder: Path | None = None) -> ImageCodec:
         return ImageCodec(None, {}, "pixels")
     folder = _autoencoder_in(folder, config.source) if folder else locate(config.source)
     if is_bundle(folder):
-        bundle = load_bundle(folder)
-        if bundle.config.training.task != "vae":
+        saved = open_model(folder)
+        if saved.config.training.task != "vae":
             raise LiditError(f"config.vae.source={config.source!r} holds a text-to-image model")
-        model = build_autoencoder(bundle.config.vae)
-        params, fingerprint = bundle.params, bundle.fingerprint
+        model = build_autoencoder(saved.config.vae)
+        params, fingerprint = saved.load(), saved.fingerprint
     else:
         model, params, fingerprint = diffusers_layout.load(folder)
     model = model.clone(dtype=dtype_of(config.dtype))

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from lidit_jax.benchmarks.synthetic import empty_prompt, make_batch
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.diffusion import process as processes
 from lidit_jax.encoders.conditions import TextConditions
@@ -30,7 +31,7 @@ class SyntheticTask(LIDiTTask):
         self.validation_records = self.training_records[:1]
         null = empty_prompt(streams)
         self.frozen = Frozen(TextConditions(null["features"], null["masks"]))
-        self.metadata: dict[str, Any] = {}
+        self.provenance = Provenance()
         self.training_flops = None
 
     def sample_images(self, params: Any, frozen: Frozen) -> tuple[np.ndarray, list[str]]:

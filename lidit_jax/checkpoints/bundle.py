@@ -1,14 +1,17 @@
 """A model to give away: a folder with `config.json` and `model.safetensors`, checked on loading.
 
 `config.json` holds the format number, the configuration of the run, what else sampling needs to
-know (`metadata`) and the sha256 of the weights. Training state lives in Orbax checkpoints instead.
+know (`metadata`, see `Provenance`) and the sha256 of the weights. Training state lives in Orbax
+checkpoints instead.
 """
 
+from __future__ import annotations
+
 import contextlib
+import functools
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +22,24 @@ import safetensors
 import safetensors.numpy
 
 from lidit_jax.checkpoints.migrations import FORMAT, migrate
-from lidit_jax.config.load import config_from_json
+from lidit_jax.checkpoints.provenance import Provenance
+from lidit_jax.config.checks import check
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
+from lidit_jax.io.paths import in_bucket
+from lidit_jax.weights.mapped_tensors import MappedTensor, list_tensors, map_file
 
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A loaded folder."""
-
-    params: Any
-    """Nested parameters, float32."""
-    config: Config
-    metadata: dict[str, Any]
-    fingerprint: str
-    """sha256 of the weights file."""
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 def is_bundle(folder: Path) -> bool:
     """Whether the folder looks like one of ours."""
-    return (folder / _CONFIG).is_file() and (folder / _WEIGHTS).is_file()
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 def save_bundle(
-    folder: Path, params: Any, config: Config, metadata: dict[str, Any], dtype: str = "float16"
+    folder: Path, params: Any, config: Config, provenance: Provenance, dtype: str = "float16"
 ) -> None:
     """Writes a folder; `config.json` comes last and makes it valid.
 
@@ -60,54 +54,96 @@ def save_bundle(
         raise LiditError(f"{broken[0]} and {len(broken) - 1} more are not finite in {dtype}")
     folder.mkdir(parents=True, exist_ok=True)
     data = safetensors.numpy.save(tensors)
-    with atomic_file(folder / _WEIGHTS) as file:
+    with atomic_file(folder / WEIGHTS) as file:
         file.write(data)
+    save_description(folder, config, provenance, hashlib.sha256(data).hexdigest())
+
+
+def save_description(folder: Path, config: Config, provenance: Provenance, sha256: str) -> None:
+    """Writes `config.json` for the weights that are in the folder already.
+
+    Args:
+      folder: of the bundle.
+      config: of the run.
+      provenance: of the weights.
+      sha256: of their file.
+    """
     description = {
         "format": FORMAT,
-        "config": json.loads(config.to_json()),
-        "metadata": metadata,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "config": config.to_dict(),
+        "metadata": provenance.to_json(),
+        "sha256": sha256,
     }
-    with atomic_file(folder / _CONFIG) as file:
+    with atomic_file(folder / CONFIG) as file:
         file.write(json.dumps(description, indent=2).encode())
 
 
-def describe_bundle(folder: Path) -> tuple[Config, dict[str, Any]]:
-    """Configuration and metadata; the weights are not read.
+class Bundle:
+    """A folder that was opened: its description is read, its weights are not.
 
-    Raises:
-      LiditError: when `config.json` is missing or damaged.
+    Attributes:
+      config: of the run.
+      provenance: of the weights.
+      fingerprint: sha256 of the weights' file.
     """
-    with _reading(folder):
-        description = _description(folder)
-        return config_from_json(json.dumps(description["config"])), description["metadata"]
 
+    def __init__(self, folder: Path):
+        """Reads `config.json`.
 
-def load_bundle(folder: Path) -> Bundle:
-    """Reads and checks a folder.
+        Raises:
+          LiditError: when it is missing, damaged or of a newer format.
+        """
+        self._folder = folder
+        with _reading(folder):
+            description = migrate(json.loads((folder / CONFIG).read_text()), folder)
+            self.fingerprint: str = description["sha256"]
+            self.config = check(Config.from_dict(description["config"]))
+            self.provenance = Provenance.from_json(description["metadata"])
 
-    Raises:
-      LiditError: when a file is missing, truncated or not the one that `config.json` describes.
-    """
-    with _reading(folder):
-        description = _description(folder)
-        data = (folder / _WEIGHTS).read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != description["sha256"]:
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter by its path, from the file's header (in a bucket, the file)."""
+        if in_bucket(self._folder):
+            return {path: tensor.shape for path, tensor in self._tensors.items()}
+        return {path: tensor.shape for path, tensor in self._header.items()}
+
+    def read(self, path: str) -> np.ndarray:
+        """One parameter, float32; read-only."""
+        return self._tensors[path].astype(np.float32, copy=False)
+
+    def load(self, shardings: Any = None) -> Any:
+        """All parameters, nested, float32: one after the other where `shardings` has a place."""
+        known = flax.traverse_util.flatten_dict(shardings or {}, sep="/")
+        flat = {}
+        for path, tensor in self._tensors.items():
+            value = np.array(tensor, np.float32)
+            flat[path] = jax.device_put(value, known[path]) if path in known else value
+        return flax.traverse_util.unflatten_dict(flat, sep="/")
+
+    @functools.cached_property
+    def _header(self) -> dict[str, MappedTensor]:
+        with _reading(self._folder):
+            return {tensor.name: tensor for tensor in list_tensors([self._folder / WEIGHTS])}
+
+    @functools.cached_property
+    def _tensors(self) -> Mapping[str, np.ndarray]:
+        """Views of the weights' file, once it has been proven to be the one described."""
+        file = self._folder / WEIGHTS
+        with _reading(self._folder):
+            if in_bucket(file):  # an object has no pages to map
+                data = file.read_bytes()
+                self._verify(file, hashlib.sha256(data).hexdigest())
+                return safetensors.numpy.load(data)
+            with file.open("rb") as stream:
+                self._verify(file, hashlib.file_digest(stream, "sha256").hexdigest())
+            mapped = map_file(file)
+            return {path: tensor.view(mapped) for path, tensor in self._header.items()}
+
+    def _verify(self, file: Path, digest: str) -> None:
+        if digest != self.fingerprint:
             raise LiditError(
-                f"{folder / _WEIGHTS} is damaged: its sha256 is not the one in {_CONFIG}; copy the "
-                "folder again"
+                f"{file} is damaged: its sha256 is not the one in {CONFIG}; copy the folder again"
             )
-        tensors = safetensors.numpy.load(data)
-        config = config_from_json(json.dumps(description["config"]))
-        metadata = description["metadata"]
-    flat = {name: value.astype(np.float32) for name, value in tensors.items()}
-    params = flax.traverse_util.unflatten_dict(flat, sep="/")
-    return Bundle(params, config, metadata, digest)
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    return migrate(json.loads((folder / _CONFIG).read_text()), folder)
 
 
 @contextlib.contextmanager
@@ -117,5 +153,5 @@ def _reading(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LiditError(f"{folder} is not a model folder: cannot read {error.filename}") from error
-    except (KeyError, ValueError, TypeError, safetensors.SafetensorError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, safetensors.SafetensorError) as error:
         raise LiditError(f"{folder} is damaged ({error}): copy the folder again") from error

@@ -19,7 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lidit_jax.checkpoints.checksums import checksums, refuse_changes
 from lidit_jax.checkpoints.migrations import FORMAT, migrate
-from lidit_jax.checkpoints.orbax import CHECKSUMS, reason
+from lidit_jax.checkpoints.orbax import CHECKSUMS
+from lidit_jax.checkpoints.orbax_weights import reason
 from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.errors import LiditError

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import flax.traverse_util
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
@@ -19,6 +17,7 @@ from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 from lidit_jax.checkpoints.checksums import checksums, refuse_changes
 from lidit_jax.checkpoints.migrations import FORMAT, migrate
 from lidit_jax.checkpoints.orbax_s3 import teach_orbax
+from lidit_jax.checkpoints.orbax_weights import StoredWeights, naming_damage, reason
 from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.errors import LiditError
@@ -134,48 +133,21 @@ class Checkpoints:
           LiditError: when the checkpoint is damaged or belongs to another model.
         """
         expected = self._described(step).get(CHECKSUMS)
-        with self._reading(step):
+        with naming_damage(self.folder / str(step)):
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
             )
             refuse_changes(checksums(restored["state"]), expected)
         return restored["state"]
 
-    def restore_weights(self, step: int, name: str, shardings: Any = None) -> Any:
-        """Only `params` or `ema_params` of a step.
+    def weights(self, step: int, name: str) -> StoredWeights:
+        """`params` or `ema_params` of a step, to be read without the rest.
 
-        Args:
-          step: of the checkpoint.
-          name: of the part of the state.
-          shardings: where to put the arrays; what it lacks goes to the host's first device.
+        Raises:
+          LiditError: when the metadata cannot be read, or comes from a newer version.
         """
         expected = self._described(step).get(CHECKSUMS)
-        path = self.folder / str(step) / "state"
-        with self._reading(step):
-            with ocp.PyTreeCheckpointer() as checkpointer:
-                found = checkpointer.metadata(path).item_metadata
-                if found is None:
-                    raise OSError("the arrays cannot be read")
-                known = flax.traverse_util.flatten_dict(shardings or {})
-                device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-                flat = {
-                    path: jax.ShapeDtypeStruct(
-                        leaf.shape, leaf.dtype, sharding=known.get(path, device)
-                    )
-                    for path, leaf in flax.traverse_util.flatten_dict(found.tree[name]).items()
-                }
-                target = {name: flax.traverse_util.unflatten_dict(flat)}
-                restored = checkpointer.restore(
-                    path,
-                    args=ocp.args.PyTreeRestore(
-                        item=target,
-                        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-                        partial_restore=True,
-                    ),
-                )
-            read = {f".{name}{k}": value for k, value in checksums(restored[name]).items()}
-            refuse_changes(read, expected)
-        return restored[name]
+        return StoredWeights(self.folder / str(step), name, expected)
 
     def metadata(self, step: int) -> dict[str, Any]:
         """What `save` was given beside the state, in today's format.
@@ -220,7 +192,7 @@ class Checkpoints:
         )
 
     def _described(self, step: int) -> dict[str, Any]:
-        with self._reading(step):
+        with naming_damage(self.folder / str(step)):
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
             )
@@ -244,25 +216,6 @@ class Checkpoints:
         intact = f"that of step {max(steps)} is intact" if steps else "there is none before it"
         self._failure = f"{text}; {intact}: {room}"
         print(self._failure, flush=True)
-
-    @contextlib.contextmanager
-    def _reading(self, step: int) -> Iterator[None]:
-        """Names the checkpoint that cannot be read; TensorStore's errors are of many kinds."""
-        try:
-            yield
-        except LiditError:
-            raise
-        except Exception as error:
-            raise LiditError(
-                f"cannot restore checkpoint {self.folder / str(step)}: {reason(error)}; delete "
-                "that folder to go on from the one before"
-            ) from error
-
-
-def reason(error: Exception) -> str:
-    """The first line of what an error says, quoted; Orbax's go on for pages."""
-    text = str(error).strip()
-    return json.dumps(text.splitlines()[0][:200]) if text else type(error).__name__
 
 
 def _preservation(keep: TrainingConfig) -> managers.PreservationPolicy:

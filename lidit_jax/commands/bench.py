@@ -118,9 +118,9 @@ def _race(options: argparse.Namespace) -> dict[str, Any]:
 
 def _check_flow(checkpoint: str) -> None:
     """Everybody draws with Euler's method of a flow."""
-    from lidit_jax.checkpoints.saved_model import describe_model
+    from lidit_jax.checkpoints.opener import open_model
 
-    config, _ = describe_model(checkpoint)
+    config = open_model(checkpoint).config
     if config.training.task != "lidit" or config.diffusion.process != "flow":
         raise LiditError(
             f"lidit bench sample: {checkpoint} is no text-to-image flow: name one, such as 'demo'"
@@ -134,12 +134,12 @@ def _has_torch() -> bool:
 
 
 def _export(checkpoint: str, folder: Path) -> str:
-    from lidit_jax.checkpoints.source import open_source
+    from lidit_jax.checkpoints.opener import open_model
     from lidit_jax.pytorch.export import export_torch
 
     out = folder / "torch"
     try:
-        export_torch(open_source(checkpoint), out)
+        export_torch(open_model(checkpoint), out)
     except LiditError as error:
         raise LiditError(
             f"lidit bench sample: {checkpoint} has no PyTorch twin ({error}): use --no-torch"

@@ -15,6 +15,8 @@ _EXAMPLES = """\
   python torch-demo/lidit_torch.py --prompt "a red circle" --out circle.png
   lidit convert from-torch torch-demo my-model          and back, bit by bit
   lidit convert from-hf hunyuan-refiner HunyuanVideo/transformer refiner
+                                                        then start a run from it:
+  lidit train --config=mine.py --workdir=run --config.training.init_from=refiner
 """
 
 
@@ -80,14 +82,14 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _to_torch(options: argparse.Namespace) -> int:
-    from lidit_jax.checkpoints.source import open_source
+    from lidit_jax.checkpoints.opener import open_model
     from lidit_jax.pytorch import parity
     from lidit_jax.pytorch.export import MODULE, export_torch
 
-    source = open_source(options.checkpoint, raw=options.raw)
+    model = open_model(options.checkpoint, raw=options.raw)
     with writable_folder(options.out, "OUT"):
         export_torch(
-            source,
+            model,
             options.out,
             raw=options.raw,
             dtype=options.dtype,
@@ -132,8 +134,10 @@ def _from_hf(options: argparse.Namespace) -> int:
     refiner = load_hunyuan_refiner(options.path)
     with writable_folder(options.out, "OUT"):
         save_refiner(refiner, options.out)
+    settings = {"training.init_from": options.out} | refiner.settings
     print(
         f"{options.out}: {refiner.config.blocks} blocks, width {refiner.width}, for features of "
-        f"width {refiner.feature_width}"
+        f"width {refiner.feature_width}; train from it with\n  "
+        + " ".join(f"--config.{name}={value}" for name, value in settings.items())
     )
     return 0

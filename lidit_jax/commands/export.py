@@ -7,6 +7,7 @@ import shutil
 from typing import Any
 
 from lidit_jax.commands.arguments import add_command
+from lidit_jax.errors import LiditError
 from lidit_jax.io.bucket_sync import written_here
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import to_path
@@ -44,10 +45,13 @@ def run(options: argparse.Namespace) -> int:
     with writable_folder(options.out, "--out"), written_here(options.out) as out:
         from lidit_jax.autoencoders import diffusers_layout
         from lidit_jax.autoencoders.frozen import build_autoencoder, files_of, locate
-        from lidit_jax.checkpoints.bundle import save_bundle
-        from lidit_jax.checkpoints.saved_model import load_workdir
+        from lidit_jax.checkpoints.bundle import is_bundle, save_bundle
+        from lidit_jax.checkpoints.opener import open_model
 
-        params, config, metadata = load_workdir(options.checkpoint, raw=options.raw)
+        model = open_model(options.checkpoint, raw=options.raw)
+        if is_bundle(model.folder):
+            raise LiditError(f"{model.folder} is an exported folder already: copy it")
+        config, params = model.config, model.load()
         if config.training.task == "lidit" and config.vae.source != "pixels":
             source, target = locate(config.vae.source), out / "vae"
             if source.resolve() != target.resolve():
@@ -57,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         if config.training.task == "vae" and config.vae.architecture == "kl":
             diffusers_layout.save(out, build_autoencoder(config.vae), params)
         else:
-            save_bundle(out, params, config, metadata)
+            save_bundle(out, params, config, model.provenance)
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    print(f"{options.out}: {size / 1e6:.1f} MB, step {metadata['step']}")
+    print(f"{options.out}: {size / 1e6:.1f} MB, step {model.step}")
     return 0

@@ -105,8 +105,12 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
 )
 
 
-def check(config: Config) -> None:
-    """Raises `LiditError` for the first value that is out of range or does not fit another."""
+def check(config: Config) -> Config:
+    """The configuration itself, once it has been checked.
+
+    Raises:
+      LiditError: for the first value that is out of range or does not fit another.
+    """
     for path, choices in _CHOICES.items():
         value = _value(config, path)
         if value not in choices:
@@ -127,6 +131,7 @@ def check(config: Config) -> None:
         _check_model(config)
     else:
         _check_autoencoder(config)
+    return config
 
 
 def _check_encoders(config: Config) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
-import difflib
 import importlib.util
-import json
 import re
 import traceback
 import types
-import typing
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
+from lidit_jax.config.build import unknown_field
 from lidit_jax.config.checks import check
 from lidit_jax.config.recipe_choices import Choices
 from lidit_jax.config.schema import Config
@@ -29,17 +26,9 @@ _MOVED = ("lidit_jax.recipes", "lidit_jax.recipe_choices")
 
 def default_config() -> ml_collections.ConfigDict:
     """All fields at their defaults, as the locked, typed dictionary that recipes override."""
-    config = ml_collections.ConfigDict(dataclasses.asdict(Config()))
+    config = ml_collections.ConfigDict(Config().to_dict())
     config.lock()
     return config
-
-
-def config_from_json(text: str) -> Config:
-    """The inverse of `Config.to_json`. Raises `LiditError` for unknown or mistyped fields."""
-    config = default_config()
-    for path, value in _flatten(json.loads(text)):
-        _set(config, path, tuple(value) if isinstance(value, list) else value)
-    return freeze(config)
 
 
 def freeze(config: ml_collections.ConfigDict) -> Config:
@@ -48,9 +37,7 @@ def freeze(config: ml_collections.ConfigDict) -> Config:
     Raises:
       LiditError: for an unknown field, a wrong type or a value out of range; names the field.
     """
-    frozen = _build(Config, config.to_dict(), "")
-    check(frozen)
-    return frozen
+    return check(Config.from_dict(config.to_dict()))
 
 
 def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
@@ -140,9 +127,7 @@ def _find(config: ml_collections.ConfigDict, path: str) -> tuple[ml_collections.
         fields = list(node) if isinstance(node, ml_collections.ConfigDict) else []
         if part not in fields:
             here = ".".join(["config", *groups[:i]])
-            close = difflib.get_close_matches(part, fields, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {_quoted(fields)}"
-            raise LiditError(f"{here} has no field {part!r}: {hint}")
+            raise unknown_field(here, part, fields)
         if i < len(groups):
             node = node[part]
     return node, name
@@ -181,40 +166,6 @@ def _parse(text: str, current: Any) -> Any:
     if isinstance(current, str) and not isinstance(value, str):
         return text  # a folder called 2024_01 is no number
     return tuple(value) if isinstance(current, tuple) and isinstance(value, list) else value
-
-
-def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
-    hints = typing.get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}
-    for name in values.keys() - known:
-        raise LiditError(f"config.{prefix}{name} does not exist: it has {_quoted(sorted(known))}")
-    built = {}
-    for name, value in values.items():
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            built[name] = _build(hint, value, f"{prefix}{name}.")
-            continue
-        if isinstance(hint, types.GenericAlias):
-            item = typing.get_args(hint)[0]
-            if not isinstance(value, (tuple, list)) or not all(isinstance(v, item) for v in value):
-                raise LiditError(
-                    f"config.{prefix}{name}={value!r} must be a tuple of {item.__name__}"
-                )
-            value = tuple(value)
-        elif hint is float and type(value) is int:
-            value = float(value)
-        elif type(value) is not hint:
-            raise LiditError(f"config.{prefix}{name}={value!r} must be {hint.__name__}")
-        built[name] = value
-    return cls(**built)
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -9,10 +9,9 @@ and returns a `Config`. Every choice that the paper leaves open is a field here,
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass, field
 
+from lidit_jax.config.build import Storable
 from lidit_jax.config.prompt_format import INSTRUCTION
 
 
@@ -270,8 +269,8 @@ class TrainingConfig:
     """Prompts of each of the eight tasks behind a score."""
     init_from: str = ""
     """Workdir, checkpoint or exported folder whose averaged weights start this run: the stage
-    before (paper, 5.1: 512 px, then 1024 px), or a model to fine-tune. Parameters that it lacks
-    are initialised afresh."""
+    before (paper, 5.1: 512 px, then 1024 px), or a model to fine-tune. Or the folder of a refiner
+    (`lidit convert from-hf`), for linguistic refiners of its shapes. The rest starts afresh."""
     init_optimizer: bool = False
     """Also take over raw weights and the optimizer's moments; `init_from` is then a workdir of the
     same model and optimizer. The learning rate's schedule starts anew."""
@@ -352,7 +351,7 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Storable):
     """Everything that decides a run."""
 
     seed: int = 0
@@ -379,7 +378,3 @@ class Config:
         """Tokens N of a training image."""
         rows, columns, _ = self.latent_shape
         return (rows // self.model.patch) * (columns // self.model.patch)
-
-    def to_json(self) -> str:
-        """The configuration as JSON, as stored in checkpoints."""
-        return json.dumps(dataclasses.asdict(self), indent=2)

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from lidit_jax.checkpoints.migrations import FORMAT as DESCRIPTION_FORMAT
-from lidit_jax.checkpoints.source import Source, check_shapes
+from lidit_jax.checkpoints.opener import SavedModel
+from lidit_jax.checkpoints.shapes import check_shapes
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
@@ -47,7 +48,7 @@ _ENCODER_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "t
 
 
 def export_torch(
-    source: Source,
+    source: SavedModel,
     out: Path,
     *,
     raw: bool = False,
@@ -79,13 +80,13 @@ def export_torch(
         "format": FORMAT,
         "lidit": {
             "format": DESCRIPTION_FORMAT,
-            "config": json.loads(source.config.to_json()),
-            "metadata": source.metadata,
+            "config": source.config.to_dict(),
+            "metadata": source.provenance.to_json(),
             "weights": "raw" if raw else "averaged",
         },
         "streams": _export_encoders(source, out, with_encoders),
         **_export_autoencoder(source, out),
-        "latents": source.metadata["latents"],
+        "latents": source.provenance.to_json()["latents"],
         "schedule": _schedule(source.config),
         "sampling": {
             "size": source.config.data.image_size,
@@ -116,7 +117,7 @@ def module_source() -> str:
 
 
 def _export_weights(
-    source: Source, out: Path, dtype: str, shard_bytes: int
+    source: SavedModel, out: Path, dtype: str, shard_bytes: int
 ) -> dict[str, dict[str, Any]]:
     """Writes the tensors and returns their part of the manifest."""
     config = source.config.model
@@ -150,7 +151,7 @@ def _export_weights(
     return manifest
 
 
-def _export_encoders(source: Source, out: Path, with_encoders: bool) -> list[dict[str, Any]]:
+def _export_encoders(source: SavedModel, out: Path, with_encoders: bool) -> list[dict[str, Any]]:
     """What stands around every prompt of each stream, and where its encoder is."""
     from lidit_jax.config.prompt_format import PromptFormat
     from lidit_jax.encoders.sources import PACKAGED, locate
@@ -159,7 +160,7 @@ def _export_encoders(source: Source, out: Path, with_encoders: bool) -> list[dic
     settings = source.config.encoders
     prompt_format = PromptFormat(settings.instruction, settings.system_prompt)
     streams = []
-    for k, trained_with in enumerate(source.metadata["encoders"]):
+    for k, trained_with in enumerate(source.provenance.encoders):
         place = trained_with["source"]
         folder = locate(place)
         tokenizer = PromptTokenizer.from_folder(folder)
@@ -184,7 +185,7 @@ def _export_encoders(source: Source, out: Path, with_encoders: bool) -> list[dic
     return streams
 
 
-def _export_autoencoder(source: Source, out: Path) -> dict[str, Any]:
+def _export_autoencoder(source: SavedModel, out: Path) -> dict[str, Any]:
     """Copies the autoencoder's files to OUT/vae and describes them."""
     from lidit_jax.autoencoders.diffusers_layout import read_model
     from lidit_jax.autoencoders.frozen import files_of, locate

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from lidit_jax.checkpoints.migrations import FORMAT, migrate
-from lidit_jax.checkpoints.source import compare_shapes, parameter_shapes
-from lidit_jax.config.load import config_from_json
+from lidit_jax.checkpoints.bundle import save_description
+from lidit_jax.checkpoints.migrations import migrate
+from lidit_jax.checkpoints.provenance import Provenance
+from lidit_jax.checkpoints.shapes import compare_shapes, parameter_shapes
+from lidit_jax.config.checks import check
+from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
-from lidit_jax.io.output import atomic_file
 from lidit_jax.pytorch.export import FORMAT as EXPORT_FORMAT
 from lidit_jax.pytorch.export import MANIFEST
 from lidit_jax.pytorch.layout import from_torch, torch_names
@@ -51,8 +53,8 @@ def import_torch(folder: Path, bundle: Path) -> None:
         description = migrate(
             {"config": exported["lidit"]["config"], "format": exported["lidit"]["format"]}, folder
         )
-        config = config_from_json(json.dumps(description["config"]))
-        metadata = exported["lidit"]["metadata"]
+        config = check(Config.from_dict(description["config"]))
+        provenance = Provenance.from_json(exported["lidit"]["metadata"])
         widths = [stream["width"] for stream in exported["streams"]]
         shapes = parameter_shapes(config.model, widths, exported["channels"])
     except (KeyError, TypeError, ValueError) as error:
@@ -79,14 +81,7 @@ def import_torch(folder: Path, bundle: Path) -> None:
     _, digest = write_tensors(bundle / "model.safetensors", specs, pieces())
     if (folder / "vae").is_dir():
         shutil.copytree(folder / "vae", bundle / "vae", dirs_exist_ok=True)
-    description = {
-        "format": FORMAT,
-        "config": json.loads(config.to_json()),
-        "metadata": metadata,
-        "sha256": digest,
-    }
-    with atomic_file(bundle / "config.json") as file:
-        file.write(json.dumps(description, indent=2).encode())
+    save_description(bundle, config, provenance, digest)
 
 
 def _read(file: Path) -> dict[str, Any]:

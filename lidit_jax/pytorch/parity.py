@@ -101,19 +101,17 @@ def compare(
     import jax.numpy as jnp
 
     from lidit_jax.autoencoders.frozen import load_codec
-    from lidit_jax.checkpoints.bundle import is_bundle
-    from lidit_jax.checkpoints.saved_model import load_model, model_folder
+    from lidit_jax.checkpoints.opener import open_model
     from lidit_jax.sampling.pipeline import Pipeline
 
     torch_model = load_module(out / MODULE).LIDiT.from_pretrained(out)
-    folder = model_folder(checkpoint)
-    params, config, metadata = load_model(folder, raw=raw)
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype).astype(jnp.float32), params)
-    config = dataclasses.replace(config, model=in_float32(config.model))
+    model = open_model(checkpoint, raw=raw)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype).astype(jnp.float32), model.load())
+    config = dataclasses.replace(model.config, model=in_float32(model.config.model))
     with jax.default_matmul_precision("highest"):
         differences = _encoders(torch_model, config) + _blocks(torch_model, params, config)
-        codec = load_codec(config.vae, folder / "vae" if is_bundle(folder) else None)
-        pipeline = Pipeline(params, config, metadata, codec)
+        codec = load_codec(config.vae, model.own_autoencoder)
+        pipeline = Pipeline(params, config, model.provenance, codec)
         images = pipeline(PROMPTS, seed=0, sampler=module_sampler(config))
     theirs = torch_model(list(PROMPTS), seed=0).numpy()
     return Parity(differences, psnr(images, theirs), config.sampling.steps, dtype)

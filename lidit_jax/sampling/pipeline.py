@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
 from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
-from lidit_jax.checkpoints.bundle import is_bundle
-from lidit_jax.checkpoints.saved_model import describe_model, load_model, model_folder
+from lidit_jax.checkpoints.opener import open_model
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, MeshConfig, SamplingConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.samplers import fitting_samplers
@@ -44,7 +44,7 @@ class Pipeline:
         self,
         params: Any,
         config: Config,
-        metadata: dict[str, Any],
+        provenance: Provenance,
         codec: ImageCodec,
         mesh: Mesh | None = None,
     ):
@@ -53,33 +53,33 @@ class Pipeline:
         Args:
           params: weights of `LIDiT(config.model)`, where they belong.
           config: the run's configuration.
-          metadata: what the checkpoint remembers beside it.
+          provenance: what the checkpoint remembers beside it.
           codec: the autoencoder of its latents.
           mesh: the devices that share the weights and the images; None for the first one.
 
         Raises:
           LiditError: when an encoder or the autoencoder is not the one of the checkpoint.
         """
-        if codec.fingerprint != metadata["autoencoder"]:
+        if codec.fingerprint != provenance.autoencoder:
             raise LiditError(
                 f"config.vae.source={config.vae.source!r} is not the autoencoder of this "
                 "checkpoint: put the one it was trained with back"
             )
         self.config = config
-        self._metadata = metadata
+        self._provenance = provenance
         self._model = LIDiT(config.model)
         self._params = jax.tree.map(jax.numpy.asarray, params)
         self._mesh = mesh
         self._encoders = PromptEncoders(config.encoders, mesh)
-        self._encoders.check(metadata["encoders"])
+        self._encoders.check(provenance.encoders)
         self._null, crop = self._encoders.encode([""])
         self._process = processes.from_config(config.diffusion)
         self._generator = Generator(
             self._model,
             self._process,
             codec.on(mesh) if mesh else codec,
-            metadata["latents"]["mean"],
-            metadata["latents"]["deviation"],
+            provenance.latent_mean,
+            provenance.latent_deviation,
             crop,
             config.data.image_size if config.diffusion.resolution_shift else 0,
         )
@@ -100,15 +100,19 @@ class Pipeline:
           LiditError: when there is no such checkpoint, it is damaged, its encoders are missing, or
             the mesh does not divide it.
         """
-        folder = model_folder(checkpoint)
-        devices = mesh and make_mesh(mesh)
-        shardings = devices and _shardings(folder, devices)
-        params, config, metadata = load_model(folder, raw=raw, shardings=shardings)
-        own_codec = folder / "vae" if is_bundle(folder) else None
+        model = open_model(checkpoint, raw=raw)
+        config, provenance = model.config, model.provenance
         if config.training.task != "lidit":
-            raise LiditError(f"{folder} holds an autoencoder: name a text-to-image checkpoint")
-        codec = load_codec(config.vae, own_codec)
-        return cls(params, config, metadata, codec, devices)
+            raise LiditError(
+                f"{model.folder} holds an autoencoder: name a text-to-image checkpoint"
+            )
+        devices, shardings = mesh and make_mesh(mesh), None
+        if devices:
+            check_model_divides(config, devices)
+            streams = len(provenance.encoders)
+            shardings = parameter_shardings(LIDiT(config.model), streams, devices)
+        codec = load_codec(config.vae, model.own_autoencoder)
+        return cls(model.load(shardings), config, provenance, codec, devices)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -301,8 +305,9 @@ class Pipeline:
 
     def _check_weaker(self, weaker: Pipeline, requests: list[ImageRequest]) -> None:
         """Both networks must mean the same by a latent, a time, a prediction and a prompt."""
+        theirs, ours = weaker._provenance.to_json(), self._provenance.to_json()
         for name in ("encoders", "autoencoder", "latents"):
-            if weaker._metadata[name] != self._metadata[name]:
+            if theirs[name] != ours[name]:
                 raise LiditError(
                     f"the weaker model has other {name}: take an earlier checkpoint of the same run"
                 )
@@ -312,13 +317,6 @@ class Pipeline:
             raise LiditError("the weaker model predicts something else: take one of the same run")
         if any(request.negative_prompt or request.blend for request in requests):
             raise LiditError("autoguidance has no negative prompt and no blend: leave them out")
-
-
-def _shardings(folder: Path, mesh: Mesh) -> Any:
-    """Where the parameters of a saved model belong."""
-    config, metadata = describe_model(folder)
-    check_model_divides(config, mesh)
-    return parameter_shardings(LIDiT(config.model), len(metadata["crop"]), mesh)
 
 
 def _rows(conditions: TextConditions, rows: list[int]) -> TextConditions:

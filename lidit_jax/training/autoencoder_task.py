@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lidit_jax.autoencoders.frozen import build_autoencoder, to_uint8
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import ImageRecords
 from lidit_jax.data.sources import open_source
@@ -28,7 +29,7 @@ class AutoencoderTask:
         self.training_records = ImageRecords(open_source(config, "train"))
         self.validation_records = ImageRecords(open_source(config, "heldout"))
         self.frozen: Any = {}
-        self.metadata: dict[str, Any] = {}
+        self.provenance = Provenance()
         self.training_flops = None
 
     def frozen_shardings(self, mesh: Mesh) -> Any:

@@ -69,7 +69,7 @@ def refuse_other_data(config: Config, task: Task, position: int) -> None:
         "training records": records,
         "validation records": len(task.validation_records),
         "frozen models and data": hashlib.sha256(
-            json.dumps(task.metadata, sort_keys=True).encode()
+            json.dumps(task.provenance.to_json(), sort_keys=True).encode()
         ).hexdigest()[:16],
     }
     _refuse_difference(facts, "give every host the same data and the same files of frozen models")
@@ -108,4 +108,4 @@ def _code() -> str:
 
 
 def _fields(config: Config) -> Iterable[tuple[str, Any]]:
-    return flat_fields(json.loads(config.to_json())).items()
+    return flat_fields(config.to_dict()).items()

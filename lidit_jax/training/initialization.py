@@ -8,21 +8,26 @@ import flax.traverse_util
 import jax
 import optax
 
-from lidit_jax.checkpoints.saved_model import load_model, model_folder, open_workdir
+from lidit_jax.checkpoints.bundle import is_bundle
+from lidit_jax.checkpoints.opener import open_model
+from lidit_jax.checkpoints.orbax import Checkpoints
 from lidit_jax.checkpoints.state import TrainState
+from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
+from lidit_jax.io.paths import to_path
+from lidit_jax.pytorch.hunyuan_refiner import is_refiner, load_refiner
+from lidit_jax.training.refiner_start import refiner_parameters
 
 
-def start_from(
-    state: TrainState, source: str, *, optimizer: bool = False
-) -> tuple[TrainState, list[str]]:
-    """A fresh state with the averaged weights of `source` as its weights and averages.
+def start_from(state: TrainState, config: Config) -> tuple[TrainState, list[str]]:
+    """A fresh state with the averaged weights of another run as its weights and averages.
 
     Args:
       state: fresh and already sharded; optimizer, step and keys stay as they are.
-      source: a workdir of `lidit train`, one of its checkpoints, or an exported folder.
-      optimizer: take over raw weights, averages and the optimizer's moments, all as they are; then
-        it must be a workdir of the same model and optimizer.
+      config: of this run. `training.init_from` is a workdir of `lidit train`, one of its
+        checkpoints, an exported folder, or a refiner of `lidit convert from-hf`. With
+        `training.init_optimizer` raw weights, averages and the optimizer's moments are taken over
+        as they are; then it must be a workdir of the same model and optimizer.
 
     Returns:
       The state, and the parameters that the source lacks, which stay as initialised.
@@ -30,23 +35,19 @@ def start_from(
     Raises:
       LiditError: when the source cannot be read, or a parameter has another shape there.
     """
-    if optimizer:
+    source = config.training.init_from
+    if config.training.init_optimizer:
         return _taken_over(state, source), []
+    folder = to_path(source).expanduser()
     fresh = flax.traverse_util.flatten_dict(state.params, sep="/")
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state.params)
-    weights, _, _ = load_model(source, shardings=shardings)
-    given = flax.traverse_util.flatten_dict(weights, sep="/")
-    for name in sorted(given.keys() & fresh.keys()):
-        if given[name].shape != fresh[name].shape:
-            raise LiditError(
-                f"config.training.init_from={source!r}: {name} has shape "
-                f"{list(given[name].shape)} there and {list(fresh[name].shape)} here: "
-                "use the same config.model"
-            )
-    if not given.keys() & fresh.keys():
-        raise LiditError(
-            f"config.training.init_from={source!r} shares no parameter with this model"
-        )
+    shapes = {name: leaf.shape for name, leaf in fresh.items()}
+    if is_refiner(folder):
+        given = refiner_parameters(load_refiner(folder), config, shapes)
+    else:
+        model = open_model(source)
+        _check_shapes(source, model.shapes, shapes)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state.params)
+        given = flax.traverse_util.flatten_dict(model.load(shardings), sep="/")
 
     def place() -> Any:
         taken = {
@@ -62,14 +63,43 @@ def start_from(
     return state.replace(params=params, ema_params=averages), missing
 
 
+def told(source: str, fresh: list[str]) -> str:
+    """What the log says of such a start, with the parts of the model that have fresh parameters."""
+    parts = sorted({name.partition("/")[0] for name in fresh})
+    where = f", in {', '.join(parts)}" if parts else ""
+    return f"weights from {source}; {len(fresh)} parameters start afresh{where}"
+
+
+def _check_shapes(
+    source: str, there: dict[str, tuple[int, ...]], here: dict[str, tuple[int, ...]]
+) -> None:
+    """Parameters of the same name must have the same shape, and there must be one."""
+    for name in sorted(there.keys() & here.keys()):
+        if there[name] != here[name]:
+            raise LiditError(
+                f"config.training.init_from={source!r}: {name} has shape {list(there[name])} there "
+                f"and {list(here[name])} here: use the same config.model"
+            )
+    if not there.keys() & here.keys():
+        raise LiditError(
+            f"config.training.init_from={source!r} shares no parameter with this model"
+        )
+
+
 def _taken_over(state: TrainState, source: str) -> TrainState:
-    checkpoints, step = open_workdir(model_folder(source))
+    refiner = is_refiner(to_path(source).expanduser())
+    model = None if refiner else open_model(source)
+    if model is None or is_bundle(model.folder):
+        raise LiditError(
+            f"config.training.init_optimizer: {source!r} has weights alone; name a workdir in "
+            "config.training.init_from, or set it to False"
+        )
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
     )
     try:
-        with checkpoints:
-            kept = checkpoints.restore(step, shapes)
+        with Checkpoints(model.folder.parent.parent) as checkpoints:
+            kept = checkpoints.restore(model.step, shapes)
     except LiditError as error:
         raise LiditError(
             f"config.training.init_optimizer: {source!r} is damaged, or does not hold this model "

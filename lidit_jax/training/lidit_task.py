@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, MeshConfig
 from lidit_jax.data.captions import encoded_captions, read_captions, tokenized_captions
 from lidit_jax.data.latents import ImageSource, channel_statistics, prepare_latents
@@ -121,12 +122,13 @@ class LIDiTTask:
             encoders.frozen if online else (),
         )
         self._features = encoders.features if online else None
-        self.metadata = {
-            "encoders": encoders.description,
-            "crop": list(self._crop),
-            "autoencoder": codec.fingerprint,
-            "latents": {"mean": mean.tolist(), "deviation": deviation.tolist()},
-        }
+        self.provenance = Provenance(
+            encoders=tuple(encoders.description),
+            prefix_lengths=self._crop,
+            autoencoder=codec.fingerprint,
+            latent_mean=tuple(mean.tolist()),
+            latent_deviation=tuple(deviation.tolist()),
+        )
         rows, columns, channels = self.training_records[0]["latent"].shape
         self.training_flops = forward_flops(
             config.model,

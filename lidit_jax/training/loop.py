@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import time
 from contextlib import ExitStack
@@ -34,7 +33,7 @@ from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
 from lidit_jax.training.device_prefetch import Feed
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
 from lidit_jax.training.host_consistency import refuse_other_data, refuse_other_programs
-from lidit_jax.training.initialization import start_from
+from lidit_jax.training.initialization import start_from, told
 from lidit_jax.training.monitoring.profiling import Profiler
 from lidit_jax.training.monitoring.run_log import RunLog
 from lidit_jax.training.optimizers import make_optimizer
@@ -85,7 +84,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         shapes = shapes_on(mesh, jax.eval_shape(create))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     frozen = jax.device_put(task.frozen, task.frozen_shardings(mesh))
-    metadata = {"config": json.loads(config.to_json())} | task.metadata
+    metadata = {"config": config.to_dict()} | task.provenance.to_json()
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES), stop_signal() as stop:
         if first_step:
@@ -93,16 +92,14 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         else:
             state = jax.jit(lambda: nn.unbox(create()), out_shardings=shardings)()
             if training.init_from:
-                state, fresh = start_from(
-                    state, training.init_from, optimizer=training.init_optimizer
-                )
+                state, fresh = start_from(state, config)
         refuse_other_data(config, task, int(state.position))
         _describe(state, config, workdir)
         sizes = (training.steps, training.batch_size, first_step, task.training_flops)
         log = cleanup.enter_context(RunLog(workdir, *sizes, begun, config))
         log.say(f"{'resuming' if first_step else 'starting'} at step {first_step} in {workdir}")
         if not first_step and training.init_from:
-            log.say(f"weights from {training.init_from}; {len(fresh)} parameters start afresh")
+            log.say(told(training.init_from, fresh))
 
         step_fn = make_train_step(task.loss, optimizer, config, task.encode)
         train_step = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.config.load import config_from_json
+from lidit_jax.checkpoints.provenance import Provenance
+from lidit_jax.config.checks import check
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.training.tasks import Task
@@ -26,9 +26,8 @@ _MAY_CHANGE += ("training.local_",)
 
 def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) -> None:
     """Refuses to go on with a configuration that would make it another run."""
-    saved = config_from_json(json.dumps(metadata["config"]))
-    before = flat_fields(json.loads(saved.to_json()))
-    now = flat_fields(json.loads(config.to_json()))
+    before = flat_fields(check(Config.from_dict(metadata["config"])).to_dict())
+    now = flat_fields(config.to_dict())
     for name, value in now.items():
         if before[name] != value and not name.startswith(_MAY_CHANGE):
             raise LiditError(
@@ -39,8 +38,9 @@ def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) 
 
 def refuse_other_models(task: Task, metadata: dict[str, Any], workdir: Path) -> None:
     """Refuses to go on when a frozen model's files are no longer those the run began with."""
+    saved = Provenance.from_json(metadata)
     for name in ("encoders", "autoencoder"):
-        if metadata.get(name) != task.metadata.get(name):
+        if getattr(saved, name) != getattr(task.provenance, name):
             raise LiditError(
                 f"{workdir} holds a run with another {name.removesuffix('s')} of the same name: "
                 "put its files back, or name another workdir"

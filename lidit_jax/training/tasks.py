@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.training.step import Batch, Metrics
 
@@ -22,7 +23,7 @@ class Task(Protocol):
     """Random access to held-out samples."""
     frozen: Any
     """Arrays that every step reads and nothing changes: an argument of the compiled step."""
-    metadata: dict[str, Any]
+    provenance: Provenance
     """What a checkpoint must remember beside the configuration."""
     training_flops: float | None
     """Operations of forward and backward pass of one sample, frozen models apart, if counted."""

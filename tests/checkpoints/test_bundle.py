@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from lidit_jax.checkpoints.bundle import is_bundle, load_bundle, save_bundle
+from lidit_jax.checkpoints.bundle import Bundle, is_bundle, save_bundle
 from lidit_jax.checkpoints.migrations import FORMAT
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 
@@ -16,13 +17,13 @@ PARAMS = {
     "block": {"kernel": np.linspace(-3, 3, 24, dtype=np.float32).reshape(4, 6)},
     "scale": np.float32([1, 1e-3, 6e4]),
 }
-METADATA = {"encoders": [{"layer": -3}], "latents": {"mean": [0.1, 1e-7]}}
+PROVENANCE = Provenance(({"layer": -3},), (7,), "pixels", (0.1, 1e-7), (0.5, 0.4), step=8)
 
 
 @pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "model"
-    save_bundle(folder, PARAMS, Config(seed=5), METADATA)
+    save_bundle(folder, PARAMS, Config(seed=5), PROVENANCE)
     return folder
 
 
@@ -32,38 +33,39 @@ def rewrite(folder, **changes):
 
 
 def test_half_precision_round_trip(folder):
-    bundle = load_bundle(folder)
+    bundle = Bundle(folder)
+    params = bundle.load()
     jax.tree.map(
         lambda got, want: np.testing.assert_array_equal(got, want.astype(np.float16)),
-        bundle.params,
+        params,
         PARAMS,
     )
-    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(bundle.params))
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
     assert bundle.config == Config(seed=5)
-    assert bundle.metadata == METADATA
+    assert bundle.provenance == PROVENANCE
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_full_precision_is_exact(tmp_path):
-    save_bundle(tmp_path, PARAMS, Config(), METADATA, dtype="float32")
-    jax.tree.map(np.testing.assert_array_equal, load_bundle(tmp_path).params, PARAMS)
+    save_bundle(tmp_path, PARAMS, Config(), PROVENANCE, dtype="float32")
+    jax.tree.map(np.testing.assert_array_equal, Bundle(tmp_path).load(), PARAMS)
 
 
 def test_the_fingerprint_follows_the_weights(folder, tmp_path):
-    first = load_bundle(folder).fingerprint
-    save_bundle(tmp_path / "same", PARAMS, Config(), {})
-    save_bundle(tmp_path / "other", PARAMS | {"scale": np.zeros(3)}, Config(), {})
-    assert load_bundle(tmp_path / "same").fingerprint == first
-    assert load_bundle(tmp_path / "other").fingerprint != first
+    first = Bundle(folder).fingerprint
+    save_bundle(tmp_path / "same", PARAMS, Config(), Provenance())
+    save_bundle(tmp_path / "other", PARAMS | {"scale": np.zeros(3)}, Config(), Provenance())
+    assert Bundle(tmp_path / "same").fingerprint == first
+    assert Bundle(tmp_path / "other").fingerprint != first
 
 
 @pytest.mark.filterwarnings("error")
 def test_weights_that_half_precision_cannot_hold_are_named_and_nothing_is_written(tmp_path):
     params = {"layer": {"kernel": np.float32([1, 7e4])}}
     with pytest.raises(LiditError, match=r"layer/kernel .* not finite in float16"):
-        save_bundle(tmp_path / "model", params, Config(), {})
+        save_bundle(tmp_path / "model", params, Config(), Provenance())
     assert not (tmp_path / "model").exists()
-    save_bundle(tmp_path / "model", params, Config(), {}, dtype="float32")
+    save_bundle(tmp_path / "model", params, Config(), Provenance(), dtype="float32")
 
 
 def truncate(file):
@@ -106,6 +108,18 @@ DAMAGE = {
         lambda folder: rewrite(folder, format=FORMAT + 1),
         f"has format {FORMAT + 1}, newer than this version's {FORMAT}: upgrade lidit-jax",
     ),
+    "provenance of something else": (
+        lambda folder: rewrite(folder, metadata=[1]),
+        "is damaged .*copy the folder again",
+    ),
+    "part of the provenance lost": (
+        lambda folder: rewrite(folder, metadata={"encoders": []}),
+        "is damaged .*'crop'.*copy the folder again",
+    ),
+    "value out of range": (
+        lambda folder: rewrite(folder, config={"seed": -1}),
+        "config.seed=-1: must be from 0 to",
+    ),
     "unknown field": (
         lambda folder: rewrite(folder, config={"colour": 1}),
         "config has no field 'colour'",
@@ -117,7 +131,7 @@ DAMAGE = {
 def test_damage_is_named_with_the_remedy(damage, expected, folder):
     damage(folder)
     with pytest.raises(LiditError, match=expected) as refusal:
-        load_bundle(folder)
+        Bundle(folder).load()
     assert "\n" not in str(refusal.value)
 
 
@@ -129,5 +143,5 @@ def test_a_bundle_is_known_by_its_two_files(folder, tmp_path):
 
 
 def test_writing_again_replaces_what_was_there(folder):
-    save_bundle(folder, {"scale": np.ones(1)}, Config(), {})
-    assert set(load_bundle(folder).params) == {"scale"}
+    save_bundle(folder, {"scale": np.ones(1)}, Config(), Provenance())
+    assert set(Bundle(folder).load()) == {"scale"}

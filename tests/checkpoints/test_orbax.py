@@ -13,11 +13,9 @@ import pytest
 
 from lidit_jax.checkpoints.migrations import FORMAT
 from lidit_jax.checkpoints.orbax import Checkpoints
-from lidit_jax.checkpoints.saved_model import load_workdir
 from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.sampling.pipeline import Pipeline
 
 
 def state(value):
@@ -61,7 +59,7 @@ def test_state_and_metadata_come_back_to_the_bit(reader):
 
 def test_weights_are_read_without_the_rest(reader):
     for name in ("params", "ema_params"):
-        weights = reader.restore_weights(4, name)
+        weights = reader.weights(4, name).load()
         jax.tree.map(np.testing.assert_array_equal, weights, getattr(state(4), name))
 
 
@@ -134,7 +132,7 @@ def test_weights_of_a_damaged_checkpoint_are_refused_too(damage, workdir):
         Checkpoints(workdir) as checkpoints,
         pytest.raises(LiditError, match=r"cannot restore checkpoint .*; delete that folder"),
     ):
-        checkpoints.restore_weights(4, "params")
+        checkpoints.weights(4, "params").load()
 
 
 def test_a_newer_format_is_refused(workdir):
@@ -152,32 +150,12 @@ def test_a_checkpoint_of_another_shape_is_refused(reader):
         reader.restore(4, other)
 
 
-def test_what_is_no_workdir_is_named(tmp_path):
-    with pytest.raises(LiditError, match=r"no checkpoint in .*/none: name a workdir of"):
-        Pipeline.from_checkpoint(tmp_path / "none")
-    (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(LiditError, match="has no complete checkpoint yet: let `lidit train` go on"):
-        load_workdir(tmp_path)
-
-
-def test_one_of_several_checkpoints_can_be_named(trained):
-    _, config, metadata = load_workdir(trained)
-    assert (metadata["step"], config.training.steps) == (8, 8)
-    averaged, _, metadata = load_workdir(trained / "checkpoints" / "4")
-    raw, _, _ = load_workdir(trained / "checkpoints" / "4", raw=True)
-    assert metadata["step"] == 4
-    kernels = (weights["output"]["linear"]["kernel"] for weights in (averaged, raw))
-    assert not np.array_equal(*kernels)
-    with pytest.raises(LiditError, match=r"has no checkpoint of step 5: it has \[4, 8\]"):
-        load_workdir(trained / "checkpoints" / "5")
-
-
 def test_every_version_opens_the_first_format():
     """Written by the first version, and kept as it was."""
     with Checkpoints(Path(__file__).parent / "format_1") as checkpoints:
         assert checkpoints.metadata(4) == {"format": FORMAT, "config": {"seed": 4}}
         jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(4, SHAPES), state(4))
-        weights = checkpoints.restore_weights(4, "ema_params")
+        weights = checkpoints.weights(4, "ema_params").load()
     jax.tree.map(np.testing.assert_array_equal, weights, state(4).ema_params)
 
 
@@ -239,7 +217,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_saving(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"1", "3"}, "no rest"
     with Checkpoints(tmp_path) as checkpoints:
         for step in (1, 3):
-            restored = checkpoints.restore_weights(step, "params")
+            restored = checkpoints.weights(step, "params").load()
             jax.tree.map(np.testing.assert_array_equal, restored, large(step).params)
 
 

@@ -63,6 +63,10 @@ MISTAKES = {
     "benchmark unknown": (["eval", "faces"], "invalid choice: 'faces'"),
     "checkpoint to score missing": (["eval", "scenes", "--checkpoint=none"], "none"),
     "checkpoint to export missing": (["export", "--checkpoint=none", "--out=new"], "none"),
+    "exported already": (
+        ["export", "--checkpoint=demo", "--out=new"],
+        "demo is an exported folder already: copy it",
+    ),
     "recipe missing": (["train", "--config=none", "--workdir=run"], "no recipe 'none'"),
     "field unknown": (
         ["train", "--config=demo", "--workdir=run", "--config.model.widht=8"],

@@ -13,8 +13,8 @@ import pytest
 from etils.epath.backend import fsspec_backend
 from fsspec.config import conf
 
+from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.checkpoints.orbax import Checkpoints
-from lidit_jax.checkpoints.saved_model import load_model
 from lidit_jax.cli import main
 from lidit_jax.data.cache import fill
 from lidit_jax.errors import LiditError
@@ -132,16 +132,18 @@ def test_a_run_is_trained_resumed_and_exported_there(store, tiny_config, capsys)
     assert page.count("data:image/png;base64,") == 2
 
     for source in ("gs://bucket/runs/first", "gs://bucket/runs/first/checkpoints/6"):
-        params, _, metadata = load_model(source)
-        assert metadata["step"] == 6
+        model = open_model(source)
+        assert model.step == 6
+    params = model.load()
     jax.tree.map(np.testing.assert_array_equal, params, state.ema_params)
     assert main(["export", f"--checkpoint={source}", "--out=gs://bucket/exported"]) == 0
     assert store.names("bucket", "exported/") == [
         "exported/config.json",
         "exported/model.safetensors",
     ]
-    exported, _, _ = load_model("gs://bucket/exported")
-    assert jax.tree.structure(exported) == jax.tree.structure(params)
+    exported = open_model("gs://bucket/exported")
+    assert jax.tree.structure(exported.load()) == jax.tree.structure(params)
+    assert exported.shapes == model.shapes
 
 
 @pytest.fixture
@@ -179,7 +181,7 @@ def test_checkpoints_and_outputs_in_s3(s3, capsys):
     with Checkpoints(workdir) as checkpoints:
         assert checkpoints.steps() == [2], "the last object makes it count"
         jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(2, SHAPES), state(2))
-        weights = checkpoints.restore_weights(2, "ema_params")
+        weights = checkpoints.weights(2, "ema_params").load()
     jax.tree.map(np.testing.assert_array_equal, weights, state(2).ema_params)
     assert main(["train", "--config=demo", "--workdir=s3://missing/run"]) == 2
     assert "cannot write to s3://missing/run (FileNotFoundError" in capsys.readouterr().err

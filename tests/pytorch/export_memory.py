@@ -10,7 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from lidit_jax.checkpoints.source import check_shapes, open_source
+from lidit_jax.checkpoints.opener import open_model
+from lidit_jax.checkpoints.shapes import check_shapes
 from lidit_jax.pytorch.export import export_torch
 
 
@@ -23,7 +24,7 @@ def anonymous_memory() -> int:
 def main() -> None:
     """Measures one export."""
     checkpoint, out = sys.argv[1:]
-    source = open_source(checkpoint)
+    source = open_model(checkpoint)
     # What the libraries load once belongs to the start.
     check_shapes(source)
     source.read(next(iter(source.shapes)))

@@ -5,7 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 
 from lidit_jax.checkpoints.bundle import save_bundle
-from lidit_jax.checkpoints.source import open_source
+from lidit_jax.checkpoints.opener import open_model
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.models import LIDiT
@@ -35,19 +36,20 @@ def make_bundle(folder, config, dtype="float32"):
         [0] * streams,
     )
     params = random_parameters(LIDiT(config.model).init, *inputs)
-    metadata = {
-        "encoders": encoders.description,
-        "crop": list(crop),
-        "autoencoder": "pixels",
-        "latents": {"mean": [0.1, -0.2, 0.0], "deviation": [0.5, 0.4, 0.3]},
-        "step": 8,
-    }
-    save_bundle(folder, params, config, metadata, dtype)
+    provenance = Provenance(
+        encoders=tuple(encoders.description),
+        prefix_lengths=crop,
+        autoencoder="pixels",
+        latent_mean=(0.1, -0.2, 0.0),
+        latent_deviation=(0.5, 0.4, 0.3),
+        step=8,
+    )
+    save_bundle(folder, params, config, provenance, dtype)
     return folder
 
 
 def make_export(bundle, out, **options):
     """`lidit convert to-torch`, without the comparison."""
     out.mkdir(parents=True, exist_ok=True)
-    export_torch(open_source(bundle), out, **options)
+    export_torch(open_model(bundle), out, **options)
     return out

@@ -13,6 +13,7 @@ import torch
 
 from lidit_jax.autoencoders.frozen import build_autoencoder, load_codec
 from lidit_jax.checkpoints.bundle import save_bundle
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, TrainingConfig, VAEConfig
 from lidit_jax.pytorch.export import MODULE, _export_autoencoder, module_source
 from lidit_jax.pytorch.parity import load_module
@@ -27,7 +28,7 @@ def save_patch(folder):
     inputs = jnp.zeros((1, 16, 16, 3)), jax.random.split(jax.random.key(0), 1)
     params = random_parameters(build_autoencoder(PATCH).init, *inputs)
     config = Config(vae=PATCH, training=TrainingConfig(task="vae"))
-    save_bundle(folder, params, config, {}, "float32")
+    save_bundle(folder, params, config, Provenance(), "float32")
 
 
 def save_kl(folder):

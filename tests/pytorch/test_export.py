@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from lidit_jax.checkpoints.bundle import load_bundle
+from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.cli import main
 from lidit_jax.pytorch import parity
 from lidit_jax.pytorch.export import MODULE, module_source
@@ -72,19 +72,18 @@ def test_every_block_and_the_pictures_are_the_same(bundle, exported, tmp_path):
 def test_the_comparison_notices_one_changed_tensor(bundle, exported, tmp_path):
     model = parity.load_module(exported / MODULE).LIDiT.from_pretrained(exported)
     model.network.transformer_blocks[1].ff.linear_1.bias += 0.01
-    params = load_bundle(bundle).params
-    config = load_bundle(bundle).config
-    rows = parity._blocks(model, params, config)
+    original = open_model(bundle)
+    rows = parity._blocks(model, original.load(), original.config)
     broken = [row.component for row in rows if row.error > parity.TOLERANCE]
     assert broken[0] == "DiT block 1"
 
 
 def test_there_and_back_is_bit_equal(bundle, exported, tmp_path):
     import_torch(exported, tmp_path)
-    before, after = load_bundle(bundle), load_bundle(tmp_path)
+    before, after = open_model(bundle), open_model(tmp_path)
     assert after.config == before.config
-    assert after.metadata == before.metadata
-    jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
+    assert after.provenance == before.provenance
+    jax.tree.map(np.testing.assert_array_equal, before.load(), after.load())
 
 
 def test_files_are_cut_and_indexed_as_on_the_hub(exported):
@@ -178,19 +177,17 @@ def test_the_exported_file_knows_nothing_of_this_package():
 
 
 def test_raw_and_averaged_weights_of_a_workdir(trained, tmp_path):
-    from lidit_jax.checkpoints.saved_model import load_workdir
-    from lidit_jax.checkpoints.source import open_source
     from lidit_jax.pytorch.export import export_torch
 
     loaded = []
     for raw in (True, False):
         out = tmp_path / f"raw {raw}"
         out.mkdir()
-        export_torch(open_source(trained, raw=raw), out, raw=raw)
+        export_torch(open_model(trained, raw=raw), out, raw=raw)
         (tmp_path / f"back {raw}").mkdir()
         import_torch(out, tmp_path / f"back {raw}")
-        back = load_bundle(tmp_path / f"back {raw}").params
-        expected, _, _ = load_workdir(trained, raw=raw)
+        back = open_model(tmp_path / f"back {raw}").load()
+        expected = open_model(trained, raw=raw).load()
         jax.tree.map(np.testing.assert_array_equal, back, expected)
         loaded.append(back["output"]["linear"]["kernel"])
     assert np.abs(loaded[0] - loaded[1]).max() > 0

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from lidit_jax.checkpoints.bundle import load_bundle
 from lidit_jax.checkpoints.migrations import FORMAT
+from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.weights.mapped_tensors import list_tensors
 
 from .exported import make_bundle
@@ -25,7 +25,8 @@ def test_a_sharded_checkpoint_is_never_held(tiny_config, repository, tmp_path):
     config = dataclasses.replace(
         config, model=dataclasses.replace(config.model, width=512, depth=10)
     )
-    bundle = load_bundle(make_bundle(tmp_path / "bundle", config))
+    bundle = open_model(make_bundle(tmp_path / "bundle", config))
+    params = bundle.load()
     mesh = jax.make_mesh((8,), ("fsdp",))
 
     def shard(leaf):
@@ -33,8 +34,8 @@ def test_a_sharded_checkpoint_is_never_held(tiny_config, repository, tmp_path):
         spec = [None if i != axis else "fsdp" for i in range(leaf.ndim)]
         return jax.device_put(leaf, jax.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec)))
 
-    state = {"ema_params": jax.tree.map(shard, bundle.params)}
-    metadata = {"format": FORMAT, "config": json.loads(config.to_json()), **bundle.metadata}
+    state = {"ema_params": jax.tree.map(shard, params)}
+    metadata = {"format": FORMAT, "config": config.to_dict(), **bundle.provenance.to_json()}
     with ocp.CheckpointManager(tmp_path / "run" / "checkpoints") as manager:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata)
@@ -47,7 +48,7 @@ def test_a_sharded_checkpoint_is_never_held(tiny_config, repository, tmp_path):
     assert done.returncode == 0, done.stderr
     growth = json.loads(done.stdout.splitlines()[-1])["growth"]
 
-    leaves = jax.tree.leaves(bundle.params)
+    leaves = jax.tree.leaves(params)
     total, largest = sum(leaf.nbytes for leaf in leaves), max(leaf.nbytes for leaf in leaves)
     print(
         f"\n{total / 1e6:.0f} MB of weights, largest {largest / 1e6:.0f}, grew {growth / 1e6:.0f}"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from lidit_jax.checkpoints.bundle import is_bundle, load_bundle, save_bundle
+from lidit_jax.checkpoints.bundle import is_bundle, save_bundle
+from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.cli import main
 from lidit_jax.errors import LiditError
 from lidit_jax.pytorch.import_weights import import_torch
@@ -129,18 +130,20 @@ def test_a_changed_configuration(exported, tmp_path, capsys):
 
 def test_weights_that_are_not_finite_do_not_leave(bundle, tmp_path):
     """Here they are too large for the type that is asked for; NaN is found in the same place."""
-    loaded = load_bundle(bundle)
-    loaded.params["output"]["linear"]["bias"][:] = 1e6
-    save_bundle(tmp_path / "large", loaded.params, loaded.config, loaded.metadata, "float32")
+    model = open_model(bundle)
+    params = model.load()
+    params["output"]["linear"]["bias"][:] = 1e6
+    save_bundle(tmp_path / "large", params, model.config, model.provenance, "float32")
     with pytest.raises(LiditError, match=r"proj_out\.bias has values that are not finite in flo"):
         make_export(tmp_path / "large", tmp_path / "out", dtype="float16")
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_a_checkpoint_that_lacks_a_parameter_is_named(bundle, tmp_path):
-    loaded = load_bundle(bundle)
-    del loaded.params["position"]["conv_1"]["bias"]
-    save_bundle(tmp_path / "less", loaded.params, loaded.config, loaded.metadata, "float32")
+    model = open_model(bundle)
+    params = model.load()
+    del params["position"]["conv_1"]["bias"]
+    save_bundle(tmp_path / "less", params, model.config, model.provenance, "float32")
     with pytest.raises(LiditError, match="1 missing: position/conv_1/bias"):
         make_export(tmp_path / "less", tmp_path / "out")
 

@@ -7,7 +7,8 @@ from PIL import Image
 
 from lidit_jax import Pipeline
 from lidit_jax.checkpoints.bundle import save_bundle
-from lidit_jax.checkpoints.saved_model import load_model
+from lidit_jax.checkpoints.opener import open_model
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.cli import main
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.errors import LiditError
@@ -70,18 +71,19 @@ def exported(tiny_config, tmp_path_factory):
     config = tiny_config("diffusion.resolution_shift=true")
     encoders = PromptEncoders(config.encoders)
     conditions, crop = encoders.encode(["a"])
-    metadata = {
-        "encoders": encoders.description,
-        "crop": list(crop),
-        "autoencoder": "pixels",
-        "latents": {"mean": [0.1, 0.0, -0.1], "deviation": [0.5, 0.4, 0.5]},
-    }
+    provenance = Provenance(
+        encoders=tuple(encoders.description),
+        prefix_lengths=crop,
+        autoencoder="pixels",
+        latent_mean=(0.1, 0.0, -0.1),
+        latent_deviation=(0.5, 0.4, 0.5),
+    )
 
     def export(seed=0):
         folder = tmp_path_factory.mktemp("models") / f"model-{seed}"
         inputs = np.zeros((1, 32, 32, 3)), np.zeros(1), *conditions, crop
         params = random_parameters(LIDiT(config.model).init, *inputs, seed=seed)
-        save_bundle(folder, params, config, metadata)
+        save_bundle(folder, params, config, provenance)
         return folder
 
     return export
@@ -362,11 +364,12 @@ def test_mistakes_get_one_line_of_the_command(options, expected, folder, tmp_pat
 
 
 def test_a_model_that_breaks_down_stops_the_command_with_the_step(folder, tmp_path, capsys):
-    params, config, metadata = load_model(folder)
+    model = open_model(folder)
+    params = model.load()
     # Finite weights, as a bundle must have, of which the products are not.
     params["output"] = jax.tree.map(lambda leaf: np.full_like(leaf, 1e38), params["output"])
     broken = tmp_path / "broken"
-    save_bundle(broken, params, config, metadata, dtype="float32")
+    save_bundle(broken, params, model.config, model.provenance, dtype="float32")
     for caching in ([], ["--cache-interval=2"]):
         arguments = [f"--checkpoint={broken}", "--prompt=a", f"--out={tmp_path}/x.png", *caching]
         assert main(["sample", *arguments]) == 2

@@ -62,7 +62,7 @@ def test_validation_counts_every_record_once_on_eight_devices(workdir, compiled_
 
     task = AutoencoderTask(load_recipe("demo_vae", TINY))
     with Checkpoints(workdir) as checkpoints:
-        params = checkpoints.restore_weights(8, "params")
+        params = checkpoints.weights(8, "params").load()
     images = np.stack([task.validation_records[i]["image"] for i in range(5)])
     expected = jax.jit(task.validation_losses)(params, {}, {"image": images}).mean()
     (logged,) = (r["validation_loss"] for r in metrics(workdir) if "validation_loss" in r)
@@ -75,7 +75,7 @@ def test_divergence_stops_and_spoils_no_checkpoint(compiled_once, tmp_path):
     with pytest.raises(LiditError, match="3 updates in a row were not finite, the last at step "):
         train(load_recipe("demo_vae", [*overrides, "training.stop_after_skipped=3"]), tmp_path)
     with Checkpoints(tmp_path) as checkpoints:
-        saved = [checkpoints.restore_weights(step, "params") for step in checkpoints.steps()]
+        saved = [checkpoints.weights(step, "params").load() for step in checkpoints.steps()]
     assert len(saved) > 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(saved))
 

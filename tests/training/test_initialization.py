@@ -5,8 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from lidit_jax.checkpoints.orbax import Checkpoints
-from lidit_jax.checkpoints.saved_model import load_model
+from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.checkpoints.state import TrainState, create_state
 from lidit_jax.errors import LiditError
 from lidit_jax.training.initialization import start_from
@@ -17,7 +16,7 @@ from lidit_jax.training.optimizers import make_optimizer
 @pytest.fixture(scope="module")
 def averages(trained):
     """The averaged weights that the tiny run ended with."""
-    return load_model(trained)[0]
+    return open_model(trained).load()
 
 
 def fresh(params):
@@ -33,8 +32,10 @@ def fresh(params):
     )
 
 
-def test_weights_and_averages_start_from_the_averages_of_the_stage_before(trained, averages):
-    state, missing = start_from(fresh(averages), str(trained))
+def test_weights_and_averages_start_from_the_averages_of_the_stage_before(
+    tiny_config, trained, averages
+):
+    state, missing = start_from(fresh(averages), tiny_config(f"training.init_from={trained}"))
     assert missing == []
     assert state.step == 0
     for tree in (state.params, state.ema_params):
@@ -43,22 +44,22 @@ def test_weights_and_averages_start_from_the_averages_of_the_stage_before(traine
     assert first.unsafe_buffer_pointer() != second.unsafe_buffer_pointer(), "both are donated"
 
 
-def test_what_the_source_lacks_stays_as_initialised(trained, averages):
+def test_what_the_source_lacks_stays_as_initialised(tiny_config, trained, averages):
     """A fine-tune with a new part."""
     state, missing = start_from(
         fresh(averages | {"new_refiner": {"kernel": averages["output"]["linear"]["kernel"]}}),
-        str(trained / "checkpoints" / "4"),
+        tiny_config(f"training.init_from={trained}/checkpoints/4"),
     )
     assert missing == ["new_refiner/kernel"]
     assert (state.params["new_refiner"]["kernel"] == 1).all()
     assert not (state.params["output"]["linear"]["kernel"] == 1).all()
 
 
-def test_another_shape_is_refused_by_name(trained, averages):
+def test_another_shape_is_refused_by_name(tiny_config, trained, averages):
     other = averages | {"output": {"linear": {"kernel": np.zeros((3, 3), np.float32)}}}
     other = jax.tree.map(jax.numpy.asarray, other)
     with pytest.raises(LiditError, match=r"output/linear/kernel has shape \[32, 192\] there and"):
-        start_from(fresh(other), str(trained))
+        start_from(fresh(other), tiny_config(f"training.init_from={trained}"))
 
 
 def test_a_run_says_what_it_started_from_and_does_not_go_on_with_the_old_steps(
@@ -69,6 +70,11 @@ def test_a_run_says_what_it_started_from_and_does_not_go_on_with_the_old_steps(
     assert "starting at step 0" in output
     assert f"weights from {trained}; 0 parameters start afresh" in output.replace("\n", "")
     assert state.step == 4
+
+
+@pytest.fixture(scope="module")
+def with_optimizer(tiny_config, trained):
+    return tiny_config(f"training.init_from={trained}", "training.init_optimizer=true")
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +93,13 @@ def parts(state, kind):
     return [part for part in leaves if isinstance(part, kind)]
 
 
-def test_the_optimizer_may_be_taken_over_too(trained, created):
+def test_the_optimizer_may_be_taken_over_too(with_optimizer, trained, created):
     """Raw weights, averages and moments go on; step, data and learning rate begin anew."""
-    state, missing = start_from(created, str(trained), optimizer=True)
+    state, missing = start_from(created, with_optimizer)
     assert missing == []
-    with Checkpoints(trained) as checkpoints:
-        for name in ("params", "ema_params"):
-            weights = checkpoints.restore_weights(8, name)
-            jax.tree.map(np.testing.assert_array_equal, getattr(state, name), weights)
+    for name, raw in {"params": True, "ema_params": False}.items():
+        weights = open_model(trained, raw=raw).load()
+        jax.tree.map(np.testing.assert_array_equal, getattr(state, name), weights)
     (moments,) = parts(state, optax.ScaleByAdamState)
     assert moments.count == 8
     assert all(np.any(leaf) for leaf in jax.tree.leaves(moments.nu))
@@ -103,7 +108,13 @@ def test_the_optimizer_may_be_taken_over_too(trained, created):
     np.testing.assert_array_equal(state.key, created.key)
 
 
-def test_another_optimizer_is_refused(trained, created):
+def test_another_optimizer_is_refused(with_optimizer, created):
     other = created.replace(opt_state=optax.sgd(1.0).init(created.params))
     with pytest.raises(LiditError, match="does not hold this model with this optimizer; set it to"):
-        start_from(other, str(trained), optimizer=True)
+        start_from(other, with_optimizer)
+
+
+def test_an_exported_folder_has_no_moments(tiny_config, created):
+    config = tiny_config("training.init_from=demo", "training.init_optimizer=true")
+    with pytest.raises(LiditError, match="'demo' has weights alone; name a workdir in"):
+        start_from(created, config)

@@ -166,12 +166,12 @@ def test_validation_covers_all_times_equally(count, each, tiny_config, recorder)
 
 
 def test_a_checkpoint_remembers_what_the_model_was_trained_with(task):
-    encoders = task.metadata["encoders"]
+    encoders = task.provenance.encoders
     assert [encoder["layer"] for encoder in encoders] == [-3, -1]
     assert all(len(encoder["fingerprint"]["weights"]) == 64 for encoder in encoders)
     assert {encoder["prefix"] for encoder in encoders} == {"Draw:\n"}
-    assert task.metadata["autoencoder"] == "pixels"
-    assert np.shape(task.metadata["latents"]["deviation"]) == (3,)
+    assert task.provenance.autoencoder == "pixels"
+    assert np.shape(task.provenance.latent_deviation) == (3,)
 
 
 def test_a_fixed_prompt_that_is_too_long_is_refused_before_anything_is_prepared(

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.errors import LiditError
 from lidit_jax.training import loop
 from lidit_jax.training.loop import train
@@ -109,7 +110,7 @@ def test_an_encoder_whose_files_have_changed_is_refused(tiny_config, trained, mo
     with loop.Checkpoints(trained) as checkpoints:
         metadata = checkpoints.metadata(8)
     metadata["encoders"][0]["fingerprint"]["weights"] = "0" * 64
-    other = dataclasses.make_dataclass("Task", ["metadata"])(metadata)
+    other = dataclasses.make_dataclass("Task", ["provenance"])(Provenance.from_json(metadata))
     monkeypatch.setattr(loop, "make_task", lambda config: other)
     with pytest.raises(LiditError, match="holds a run with another encoder of the same name: put"):
         train(tiny_config(), trained)

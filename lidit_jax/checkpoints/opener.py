@@ -1,0 +1,137 @@
+"""Trained models by name or path: the packaged demo, exported folders, workdirs, checkpoints.
+
+```python
+model = open_model("runs/demo")        # reads what is written about it, no weights
+params = model.load(shardings)         # all of them, straight to their devices
+kernel = model.read("output/kernel")   # or one, so that converting never holds the whole
+```
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from lidit_jax.checkpoints.bundle import Bundle, is_bundle
+from lidit_jax.checkpoints.orbax import Checkpoints
+from lidit_jax.checkpoints.orbax_weights import naming_damage
+from lidit_jax.checkpoints.provenance import Provenance
+from lidit_jax.config.checks import check
+from lidit_jax.config.schema import Config
+from lidit_jax.errors import LiditError
+from lidit_jax.io.paths import PACKAGED, to_path
+
+
+class Weights(Protocol):
+    """Parameters on disk, read when they are asked for: `Bundle` or `StoredWeights`."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter by its path, such as "output/linear/kernel"."""
+
+    def read(self, path: str) -> np.ndarray:
+        """One parameter."""
+
+    def load(self, shardings: Any = None) -> Any:
+        """All parameters, nested."""
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A trained model on disk: what is written about it, and its weights for whoever asks."""
+
+    folder: Path
+    """The exported folder, or `checkpoints/STEP` of a workdir."""
+    config: Config
+    provenance: Provenance
+    fingerprint: str
+    """sha256 of an exported folder's weights; empty for a checkpoint, whose arrays have their own
+    checksums."""
+    own_autoencoder: Path | None
+    """Where an exported folder carries its autoencoder, if it has one; None for a checkpoint."""
+    _weights: Weights
+
+    @property
+    def step(self) -> int | None:
+        """Updates that the weights have had, where it is known."""
+        return self.provenance.step
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter by its path, such as "output/linear/kernel"; none is read.
+
+        Raises:
+          LiditError: when the weights are damaged.
+        """
+        return self._weights.shapes
+
+    def read(self, path: str) -> np.ndarray:
+        """One parameter, float32, equal to that of `load`; proven to be the one that was saved.
+
+        Raises:
+          LiditError: when it is damaged.
+        """
+        return self._weights.read(path)
+
+    def load(self, shardings: Any = None) -> Any:
+        """All parameters, nested, float32; proven to be those that were saved.
+
+        Args:
+          shardings: where to put them: a tree like theirs, which may lack some.
+
+        Raises:
+          LiditError: when they are damaged.
+        """
+        return self._weights.load(shardings)
+
+
+def open_model(path: str | Path, *, raw: bool = False) -> SavedModel:
+    """Opens a trained model; its weights are not read.
+
+    Args:
+      path: "demo", an exported folder, a workdir (its newest checkpoint), or one of its
+        `checkpoints/STEP`.
+      raw: the raw weights of a workdir instead of their moving average.
+
+    Raises:
+      LiditError: when there is no such model, it is damaged, of a newer format, or has no raw
+        weights.
+    """
+    folder = PACKAGED / "demo" if str(path) == "demo" else to_path(path).expanduser()
+    if not is_bundle(folder):
+        return _open_checkpoint(folder, "params" if raw else "ema_params")
+    if raw:
+        raise LiditError(f"{folder} holds averaged weights only: leave out --raw")
+    bundle = Bundle(folder)
+    return SavedModel(
+        folder, bundle.config, bundle.provenance, bundle.fingerprint, folder / "vae", bundle
+    )
+
+
+def _open_checkpoint(folder: Path, name: str) -> SavedModel:
+    """A workdir's newest checkpoint, or the one that is named."""
+    workdir, step = folder, None
+    if folder.parent.name == "checkpoints" and folder.name.isdecimal():
+        workdir, step = folder.parent.parent, int(folder.name)
+    if not (workdir / "checkpoints").is_dir():
+        raise LiditError(
+            f"no checkpoint in {workdir}: name a workdir of `lidit train`, an exported folder, or "
+            "'demo'"
+        )
+    with Checkpoints(workdir) as checkpoints:
+        steps = checkpoints.steps()
+        if not steps:
+            raise LiditError(f"{workdir} has no complete checkpoint yet: let `lidit train` go on")
+        step = steps[-1] if step is None else step
+        if step not in steps:
+            raise LiditError(f"{workdir} has no checkpoint of step {step}: it has {steps}")
+        place = checkpoints.folder / str(step)
+        described = checkpoints.metadata(step) | {"step": step}
+        with naming_damage(place):
+            config = check(Config.from_dict(described["config"]))
+            provenance = Provenance.from_json(described)
+        weights = checkpoints.weights(step, name)
+    return SavedModel(place, config, provenance, "", None, weights)

@@ -1,0 +1,80 @@
+"""Which parameters a configuration has, and whether a saved model has exactly those."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.traverse_util
+
+from lidit_jax.checkpoints.opener import SavedModel
+from lidit_jax.config.schema import ModelConfig
+from lidit_jax.errors import LiditError
+from lidit_jax.weights.placement import shortened
+
+
+def parameter_shapes(
+    config: ModelConfig, feature_widths: Sequence[int], channels: int
+) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter of `LIDiT(config)`, by its path; nothing is allocated.
+
+    Args:
+      config: of the network.
+      feature_widths: width D_k of each stream's features.
+      channels: latent channels C.
+    """
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+
+    from lidit_jax.models.lidit import LIDiT
+
+    x_t = jnp.zeros((1, config.patch, config.patch, channels))
+    features = [jnp.zeros((1, 1, width)) for width in feature_widths]
+    masks = [jnp.ones((1, 1), bool)] * len(features)
+    crop = [0] * len(features)
+
+    def initialise() -> Any:
+        return LIDiT(config).init(jax.random.key(0), x_t, jnp.zeros(1), features, masks, crop)
+
+    params = nn.unbox(jax.eval_shape(initialise)["params"])
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def check_shapes(model: SavedModel) -> None:
+    """Proves that a saved model has exactly the parameters of its configuration.
+
+    Raises:
+      LiditError: names what is missing, unexpected or of another shape.
+    """
+    config, found = model.config.model, model.shapes
+    try:
+        widths = [
+            found[f"linguistic_refiner_{k}/projection/kernel"][0]
+            for k in range(len(model.provenance.encoders))
+        ]
+        channels = found["patch_embedder/kernel"][0] // config.patch**2
+    except KeyError as error:
+        raise LiditError(f"{model.folder} lacks the parameter {error}: copy it again") from error
+    compare_shapes(str(model.folder), parameter_shapes(config, widths, channels), found)
+
+
+def compare_shapes(
+    place: str, wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
+) -> None:
+    """Raises `LiditError` with all names that differ."""
+    problems = {
+        "missing": [name for name in wanted if name not in found],
+        "unexpected": [name for name in found if name not in wanted],
+        "of the wrong shape": [
+            f"{name} is {list(found[name])}, not {list(shape)}"
+            for name, shape in wanted.items()
+            if name in found and tuple(found[name]) != tuple(shape)
+        ],
+    }
+    if any(problems.values()):
+        text = "; ".join(
+            f"{len(names)} {kind}: {shortened(names)}" for kind, names in problems.items() if names
+        )
+        raise LiditError(f"{place} does not fit its configuration: {text}")

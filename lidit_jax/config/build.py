@@ -1,0 +1,86 @@
+"""Between nested dictionaries and dataclasses: every name is known, every value of its type."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self, TypeVar
+
+from lidit_jax.errors import LiditError
+
+_Built = TypeVar("_Built")
+
+
+class Storable:
+    """A dataclass of dataclasses that is stored as nested dictionaries, as in checkpoints."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; fields that `values` lacks get their defaults.
+
+        What the values mean is not judged: `lidit_jax.config.checks.check` does.
+
+        Raises:
+          LiditError: for an unknown field or a value of the wrong type; names the field.
+        """
+        return build(cls, values, "config")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """All fields as text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+
+def build(cls: type[_Built], values: Any, place: str) -> _Built:
+    """Builds a dataclass of dataclasses; fields that are not given keep their defaults.
+
+    Args:
+      cls: the dataclass.
+      values: of its fields, by name; lists stand for tuples, whole numbers for floats.
+      place: what errors call it, such as "config.model".
+
+    Raises:
+      LiditError: for an unknown field or a value of the wrong type; names the field.
+    """
+    if not isinstance(values, Mapping):
+        raise LiditError(f"{place}={values!r} must be a group of fields")
+    hints = typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls)]
+    built = {}
+    for name, value in values.items():
+        if name not in known:
+            raise unknown_field(place, name, known)
+        built[name] = _convert(hints[name], value, f"{place}.{name}")
+    return cls(**built)
+
+
+def unknown_field(place: str, name: str, known: Iterable[str]) -> LiditError:
+    """The error for a field that does not exist, with the one that was probably meant."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(map(repr, known))}"
+    return LiditError(f"{place} has no field {name!r}: {hint}")
+
+
+def _convert(hint: Any, value: Any, place: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, place)
+    if isinstance(hint, types.GenericAlias):
+        item = typing.get_args(hint)[0]
+        if not isinstance(value, (tuple, list)) or not all(isinstance(v, item) for v in value):
+            raise LiditError(f"{place}={value!r} must be a tuple of {item.__name__}")
+        return tuple(value)
+    if typing.get_origin(hint) is Literal:  # which of its values it is, the checks know
+        hint = type(typing.get_args(hint)[0])
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise LiditError(f"{place}={value!r} is {type(value).__name__}, must be {hint.__name__}")
+    return value

@@ -1,0 +1,48 @@
+"""What a model was trained with: the stored form stays what it was."""
+
+import json
+
+import pytest
+
+from lidit_jax.checkpoints.provenance import Provenance
+
+STORED = {
+    "encoders": [{"source": "minilm", "layer": -1, "fingerprint": {"weights": "ab"}, "prefix": ""}],
+    "crop": [26],
+    "autoencoder": "pixels",
+    "latents": {"mean": [0.1, 1e-7], "deviation": [0.5, 0.4]},
+    "step": 8,
+}
+"""As version 0.1 wrote it, in this order."""
+
+
+def test_the_stored_form_is_that_of_every_version_and_comes_back():
+    provenance = Provenance.from_json(STORED)
+    assert provenance.prefix_lengths == (26,)
+    assert (provenance.latent_mean, provenance.latent_deviation) == ((0.1, 1e-7), (0.5, 0.4))
+    assert provenance.step == 8
+    assert json.dumps(provenance.to_json()) == json.dumps(STORED)
+    assert Provenance.from_json(json.loads(json.dumps(provenance.to_json()))) == provenance
+
+
+@pytest.mark.parametrize("stored", [{}, {"step": 8}])
+def test_an_autoencoder_has_none(stored):
+    assert Provenance.from_json(stored).to_json() == stored
+
+
+def test_it_is_found_in_a_whole_description():
+    assert Provenance.from_json({"format": 2, "config": {}} | STORED).to_json() == STORED
+
+
+@pytest.mark.parametrize("name", ["encoders", "crop", "autoencoder", "latents"])
+def test_a_lost_part_is_named(name):
+    with pytest.raises(KeyError, match=name):
+        Provenance.from_json({key: value for key, value in STORED.items() if key != name})
+
+
+@pytest.mark.parametrize("known", [STORED, {}], ids=["text-to-image", "autoencoder"])
+def test_what_a_later_version_adds_is_kept(known):
+    stored = known | {"palette": {"colors": 3}}
+    provenance = Provenance.from_json(stored)
+    assert provenance.more == {"palette": {"colors": 3}}
+    assert provenance.to_json() == stored
