@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from jaxtyping import UInt64
 from lidit_jax.config.schema import Config
 from lidit_jax.data.digests import short_digest
 from lidit_jax.data.folder_listing import list_folder
+from lidit_jax.data.mistakes import Mistakes
 from lidit_jax.data.picture_index import PictureIndex
 from lidit_jax.data.scenes.render import check_size
 from lidit_jax.data.source import ImageSource, SourceKind, Subset
@@ -28,7 +27,6 @@ _VALIDATION_STRIDE = 20
 _DECODING = "sRGB, 8 of 16 bits, reduced JPEG"
 """Ends the description of pictures whose pixels differ from those of version 0.1: what was prepared
 from these has another name, and what was prepared from all others keeps its own."""
-_MISTAKES_TOLD = 10
 
 
 class FolderSource:
@@ -65,12 +63,12 @@ class FolderSource:
         check_size(size)
         if not self.path.is_dir():
             raise LiditError(f"{self.path} is not a folder: give a folder of pictures and captions")
-        listing, mistakes = self.path / CAPTIONS, _Mistakes(self.path)
+        listing, mistakes = self.path / CAPTIONS, Mistakes(self.path)
         self._records: list[tuple[Path, str]] = []
         self.left_out = ""
         if listing.is_file():
             with mistakes.gather():
-                self._records += _from_jsonl(listing)
+                self._records += _from_jsonl(listing, mistakes)
         else:
             self._find_captioned(mistakes)
         index = PictureIndex(self.path, prepared)
@@ -87,10 +85,11 @@ class FolderSource:
             )
         index.keep(self._facts)
 
-    def _find_captioned(self, mistakes: _Mistakes) -> None:
+    def _find_captioned(self, mistakes: Mistakes) -> None:
         found = list_folder(self.path)
         self.left_out = found.left_out_line
-        mistakes.lines += found.mistakes
+        for line in found.mistakes:
+            mistakes.add(line)
         for file, text in found.captioned:
             with mistakes.gather():
                 self._records.append((file, _caption_beside(file, text)))
@@ -172,32 +171,6 @@ FOLDER = SourceKind(
 )
 
 
-class _Mistakes:
-    """Everything that is wrong with a folder, told in one line."""
-
-    def __init__(self, folder: Path):
-        self.lines: list[str] = []
-        self._folder = folder
-
-    @contextmanager
-    def gather(self) -> Iterator[None]:
-        """Keeps the error of its body for later."""
-        try:
-            yield
-        except LiditError as error:
-            self.lines.append(str(error))
-
-    def tell(self) -> None:
-        """Raises `LiditError` if there was any mistake; of many it names the first ten."""
-        if len(self.lines) == 1:
-            raise LiditError(self.lines[0])
-        if self.lines:
-            told = [line.replace(f"{self._folder}{os.sep}", "") for line in self.lines]
-            more = len(told) - _MISTAKES_TOLD
-            told = [*told[:_MISTAKES_TOLD], *([f"and {more} more"] if more > 0 else [])]
-            raise LiditError(f"{len(self.lines)} problems in {self._folder}: {'; '.join(told)}")
-
-
 def _caption_beside(file: Path, text: Path | None) -> str:
     if text is None:
         name = file.with_suffix(".txt").name
@@ -208,23 +181,26 @@ def _caption_beside(file: Path, text: Path | None) -> str:
     return caption
 
 
-def _from_jsonl(listing: Path) -> Iterator[tuple[Path, str]]:
+def _from_jsonl(listing: Path, mistakes: Mistakes) -> Iterator[tuple[Path, str]]:
     for number, line in enumerate(_read(listing).splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{listing}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise LiditError(f"{where}: not JSON ({error})") from error
-        values = [record.get(key) if isinstance(record, dict) else None for key in _KEYS]
-        if not all(isinstance(value, str) and value.strip() for value in values):
-            raise LiditError(f'{where}: write {{"file": "NAME.png", "caption": "TEXT"}}')
-        name, caption = values
-        file = listing.parent / name
-        if not file.is_file():
-            raise LiditError(f"{where}: {file} does not exist")
-        yield file, " ".join(caption.split())
+        if line.strip():
+            with mistakes.gather():
+                yield _record_of_line(line, listing.parent, f"{listing}, line {number}")
+
+
+def _record_of_line(line: str, folder: Path, where: str) -> tuple[Path, str]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise LiditError(f"{where}: not JSON ({error})") from error
+    values = [record.get(key) if isinstance(record, dict) else None for key in _KEYS]
+    if not all(isinstance(value, str) and value.strip() for value in values):
+        raise LiditError(f'{where}: write {{"file": "NAME.png", "caption": "TEXT"}}')
+    name, caption = values
+    file = folder / name
+    if not file.is_file():
+        raise LiditError(f"{where}: {file} does not exist")
+    return file, " ".join(caption.split())
 
 
 _KEYS = ("file", "caption")
