@@ -1,4 +1,4 @@
-"""Which files of a folder are pictures: all that are decoded, no litter, and the rest is counted."""
+"""Which files of a folder are pictures: all that are decoded, no litter, the rest is counted."""
 
 import os
 

@@ -28,7 +28,7 @@ def tagged(mode, color, profile):
 
 
 def test_a_wide_gamut_becomes_srgb(wide):
-    """Within 2: each of the eight-bit curves, their product and the result rounds by half a step."""
+    """Within 2: curves of eight bits, their product and the result each round by half a step."""
     image = np.asarray(to_srgb(wide))
     patch = image.shape[1] // 6
     centers = image[image.shape[0] // 2, patch // 2 :: patch]
