@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from lidit_jax.errors import LiditError
+from lidit_jax.io.pictures import decode, fit, on_white
 from lidit_jax.sampling.init_image import default_strength
 from lidit_jax.sampling.png_metadata import pixels_sha256
 from lidit_jax.sampling.sizes import check_size, size_of_aspect
@@ -87,10 +87,10 @@ def read_canvas(
 
 
 def read_picture(path: Path, option: str, size: tuple[int, int] | None, step: int) -> np.ndarray:
-    """A picture as uint8 [H, W, 3].
+    """A picture as uint8 [H, W, 3], on white where it is transparent.
 
     Args:
-      path: any format that Pillow reads.
+      path: any format that Pillow decodes.
       option: which option named it, for messages.
       size: (height, width) to scale and crop it to; None for its own, cropped to multiples of
         `step`.
@@ -99,18 +99,25 @@ def read_picture(path: Path, option: str, size: tuple[int, int] | None, step: in
     Raises:
       LiditError: when it cannot be read, or is smaller than `step`.
     """
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, ValueError) as error:
-        raise LiditError(f"{option}={path} is not a readable picture: name another") from error
+    picture = on_white(decode(path, f"{option}={path}", "name another"))
     if size is None:
         size = (picture.height // step * step, picture.width // step * step)
         if not all(size):
             raise LiditError(f"{option}={path} is smaller than {step}x{step}: name a larger one")
-    return np.asarray(ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.LANCZOS))
+    return np.asarray(fit(picture, size))
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A mask as bool [H, W]: True where the picture is bright. Raises `LiditError`."""
-    return read_picture(path, "--mask", size, 1).mean(axis=-1) > 127.5
+    """A mask as bool [H, W]: True where the picture is bright.
+
+    Where any of it is transparent, its opacity is the mask, whatever its colors.
+
+    Raises:
+      LiditError: when it cannot be read.
+    """
+    picture = decode(path, f"--mask={path}", "name another")
+    if picture.mode == "RGBA":
+        opacity = picture.getchannel("A")
+        if opacity.getextrema()[0] < 255:
+            return np.asarray(fit(opacity, size)) > 127.5
+    return np.asarray(fit(on_white(picture), size)).mean(axis=-1) > 127.5

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+import os
+from typing import BinaryIO
 
 _END = 2**14
 
@@ -16,14 +17,14 @@ def short_digest(*parts: bytes) -> bytes:
     return digest.digest()
 
 
-def file_digest(file: Path) -> bytes:
-    """Eight bytes for a file's content; times and names do not count.
+def stream_digest(stream: BinaryIO) -> bytes:
+    """Eight bytes for a file's content; names and times do not count.
 
     Of a large file only its size, its first and its last 16 KiB are read: it is asked of every
-    picture at every start.
+    picture.
     """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        beginning = stream.read(_END)
-        stream.seek(max(size - _END, _END))
-        return short_digest(str(size).encode(), beginning, stream.read(_END))
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    beginning = stream.read(_END)
+    stream.seek(max(size - _END, _END))
+    return short_digest(str(size).encode(), beginning, stream.read(_END))

@@ -9,19 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8, UInt64
-from PIL import Image, ImageOps
+from jaxtyping import UInt64
 
 from lidit_jax.config.schema import Config
-from lidit_jax.data.digests import file_digest, short_digest
+from lidit_jax.data.digests import short_digest
+from lidit_jax.data.folder_listing import list_folder
+from lidit_jax.data.mistakes import Mistakes
+from lidit_jax.data.picture_index import PictureIndex
 from lidit_jax.data.scenes.render import check_size
 from lidit_jax.data.source import ImageSource, SourceKind, Subset
 from lidit_jax.errors import LiditError
-from lidit_jax.io.paths import local_path
+from lidit_jax.io.paths import cache_dir, local_path, to_path
+from lidit_jax.io.pictures import read_square, reduction
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CAPTIONS = "captions.jsonl"
 _VALIDATION_STRIDE = 20
+_DECODING = "sRGB, 8 of 16 bits, reduced JPEG"
+"""Ends the description of pictures whose pixels differ from those of version 0.1: what was prepared
+from these has another name, and what was prepared from all others keeps its own."""
 
 
 class FolderSource:
@@ -34,34 +39,60 @@ class FolderSource:
       Pictures that it does not name are left out; a picture may have several lines.
 
     Every caption and every picture's header is checked when the source is opened; pixels are
-    decoded on demand. The order is that of the names, or of the lines.
+    decoded on demand. The order is that of the names, or of the lines. Hidden files and what file
+    managers leave behind are no part of the folder; links to folders are followed.
     """
 
-    def __init__(self, path: str | Path, size: int = 64):
+    left_out: str
+    """Files without a part in the source, counted by their kind: "3 .heic, 1 .psd"; else empty."""
+
+    def __init__(self, path: str | Path, size: int = 64, prepared: Path | None = None):
         """Opens a folder.
 
         Args:
           path: the folder.
           size: side in pixels to which pictures are cropped and resized, a multiple of 8.
+          prepared: where prepared data is kept: a picture whose size and time are those of an
+            earlier start is not opened again. None opens each once.
 
         Raises:
           LiditError: when the folder, a caption, a line of the jsonl or a picture is missing or
-            unreadable; names the file, and the line.
+            unreadable; names the files, and the line.
         """
         self.path, self.size = Path(path), size
         check_size(size)
         if not self.path.is_dir():
             raise LiditError(f"{self.path} is not a folder: give a folder of pictures and captions")
-        listing = self.path / CAPTIONS
-        records = _from_jsonl(listing) if listing.is_file() else _from_text_files(self.path)
-        self._records: list[tuple[Path, str]] = list(records)
+        listing, mistakes = self.path / CAPTIONS, Mistakes(self.path)
+        self._records: list[tuple[Path, str]] = []
+        self.left_out = ""
+        if listing.is_file():
+            with mistakes.gather():
+                self._records += _from_jsonl(listing, mistakes)
+        else:
+            self._find_captioned(mistakes)
+        index = PictureIndex(self.path, prepared)
+        self._facts = {}
+        for file, _ in self._records:
+            if file not in self._facts:
+                with mistakes.gather():
+                    self._facts[file] = index.facts(file)
+        mistakes.tell()
         if not self._records:
             raise LiditError(
-                f"{self.path} holds no captioned picture: add {', '.join(SUFFIXES)} files, "
-                f"each with a .txt beside it, or a {CAPTIONS}"
+                f"{self.path} holds no captioned picture: add pictures, each with a .txt beside "
+                f"it, or a {CAPTIONS}" + (f" (left out: {self.left_out})" if self.left_out else "")
             )
-        for file in {file for file, _ in self._records}:
-            _check_header(file)
+        index.keep(self._facts)
+
+    def _find_captioned(self, mistakes: Mistakes) -> None:
+        found = list_folder(self.path)
+        self.left_out = found.left_out_line
+        for line in found.mistakes:
+            mistakes.add(line)
+        for file, text in found.captioned:
+            with mistakes.gather():
+                self._records.append((file, _caption_beside(file, text)))
 
     def __len__(self) -> int:
         return len(self._records)
@@ -70,8 +101,10 @@ class FolderSource:
         """Names the folder, the size and a digest of names, file times and captions."""
         digest = hashlib.sha256()
         for file, caption in self._records:
-            state = file.stat()
-            line = [str(file.relative_to(self.path)), state.st_size, state.st_mtime_ns, caption]
+            facts = self._facts[file]
+            line = [str(file.relative_to(self.path)), facts.size, facts.time, caption]
+            if facts.header.converted or reduction(facts.header, self.size) > 1:
+                line.append(_DECODING)
             digest.update(json.dumps(line).encode())
         return (
             f"FolderSource(path={str(self.path)!r}, size={self.size}, "
@@ -85,7 +118,7 @@ class FolderSource:
           LiditError: when the picture cannot be decoded; names the file.
         """
         file, caption = self._record(index)
-        return {"image": load_square(file, self.size), "caption": caption, "index": int(index)}
+        return {"image": read_square(file, self.size), "caption": caption, "index": int(index)}
 
     def caption(self, index: int) -> str:
         """The caption of record `index`, without decoding its picture."""
@@ -96,18 +129,14 @@ class FolderSource:
 
         The folder's own name does not count, so a copy has the same.
         """
-        pictures: dict[Path, bytes] = {}
         lines: dict[Path, int] = {}
         rows = []
         for file, caption in self._records:
             # A picture may have several lines: they differ by their number.
             lines[file] = lines.get(file, 0) + 1
-            if file not in pictures:
-                pictures[file] = file_digest(file)
             name = f"{file.relative_to(self.path).as_posix()}:{lines[file]}"
-            rows.append(
-                (short_digest(name.encode()), short_digest(pictures[file], caption.encode()))
-            )
+            content = short_digest(self._facts[file].digest, caption.encode())
+            rows.append((short_digest(name.encode()), content))
         whole = b"".join(name + content for name, content in rows)
         return np.frombuffer(whole, "<u8").reshape(-1, 2)
 
@@ -129,7 +158,10 @@ def open_folder(config: Config, split: str) -> ImageSource:
     data = config.data
     if not data.path:
         raise LiditError("config.data.path is empty: name the folder with the images")
-    source = FolderSource(local_path(data.path), data.image_size)
+    prepared = to_path(data.cache_dir) if data.cache_dir else cache_dir() / "data"
+    source = FolderSource(local_path(data.path), data.image_size, prepared)
+    if source.left_out and split == "train":
+        print(f"{data.path}: left out: {source.left_out}", flush=True)
     stride = 1 if split == "train" else _VALIDATION_STRIDE
     return Subset(source, range(0, len(source), stride))
 
@@ -139,55 +171,36 @@ FOLDER = SourceKind(
 )
 
 
-def load_square(file: Path, size: int) -> UInt8[np.ndarray, "H W 3"]:
-    """The central square of a picture, resized to `size` pixels, upright and on white.
-
-    Raises:
-      LiditError: when the picture cannot be decoded.
-    """
-    try:
-        with Image.open(file) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            if upright.has_transparency_data:
-                upright = upright.convert("RGBA")
-                white = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(white, upright)
-            upright = upright.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(file, error) from error
-    return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
+def _caption_beside(file: Path, text: Path | None) -> str:
+    if text is None:
+        name = file.with_suffix(".txt").name
+        raise LiditError(f"{file} has no caption: write it to {name} beside it")
+    caption = " ".join(_read(text).split())
+    if not caption:
+        raise LiditError(f"{text} is empty: write the caption of {file.name} into it")
+    return caption
 
 
-def _from_text_files(folder: Path) -> Iterator[tuple[Path, str]]:
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() not in SUFFIXES or not file.is_file():
-            continue
-        text = file.with_suffix(".txt")
-        if not text.is_file():
-            raise LiditError(f"{file} has no caption: write it to {text.name} beside it")
-        caption = " ".join(_read(text).split())
-        if not caption:
-            raise LiditError(f"{text} is empty: write the caption of {file.name} into it")
-        yield file, caption
-
-
-def _from_jsonl(listing: Path) -> Iterator[tuple[Path, str]]:
+def _from_jsonl(listing: Path, mistakes: Mistakes) -> Iterator[tuple[Path, str]]:
     for number, line in enumerate(_read(listing).splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{listing}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise LiditError(f"{where}: not JSON ({error})") from error
-        values = [record.get(key) if isinstance(record, dict) else None for key in _KEYS]
-        if not all(isinstance(value, str) and value.strip() for value in values):
-            raise LiditError(f'{where}: write {{"file": "NAME.png", "caption": "TEXT"}}')
-        name, caption = values
-        file = listing.parent / name
-        if not file.is_file():
-            raise LiditError(f"{where}: {file} does not exist")
-        yield file, " ".join(caption.split())
+        if line.strip():
+            with mistakes.gather():
+                yield _record_of_line(line, listing.parent, f"{listing}, line {number}")
+
+
+def _record_of_line(line: str, folder: Path, where: str) -> tuple[Path, str]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise LiditError(f"{where}: not JSON ({error})") from error
+    values = [record.get(key) if isinstance(record, dict) else None for key in _KEYS]
+    if not all(isinstance(value, str) and value.strip() for value in values):
+        raise LiditError(f'{where}: write {{"file": "NAME.png", "caption": "TEXT"}}')
+    name, caption = values
+    file = folder / name
+    if not file.is_file():
+        raise LiditError(f"{where}: {file} does not exist")
+    return file, " ".join(caption.split())
 
 
 _KEYS = ("file", "caption")
@@ -198,16 +211,3 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise LiditError(f"{file} is not UTF-8 text: save it as UTF-8") from error
-
-
-def _check_header(file: Path) -> None:
-    try:
-        with Image.open(file):
-            pass
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: Exception) -> LiditError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return LiditError(f"{file} is not a readable picture: replace or remove it ({reason})")

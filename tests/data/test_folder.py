@@ -1,5 +1,6 @@
 """A user's folder of pictures: both layouts, and every mistake names its file."""
 
+import hashlib
 import json
 import shutil
 
@@ -101,6 +102,32 @@ def test_a_copy_has_the_same_digests_and_an_edit_only_another_content(pictures, 
     np.testing.assert_array_equal(repainted != recaptioned, [[False, False], [False, True]])
 
 
+def test_the_name_is_that_of_version_0_1_unless_pixels_have_changed(tmp_path):
+    """Latents that were prepared from ordinary pictures are found again, others made anew."""
+
+    def content_of_version_0_1(folder):
+        digest = hashlib.sha256()
+        for file in sorted(folder.glob("*.*g")):
+            state, caption = file.stat(), file.with_suffix(".txt").read_text()
+            line = [file.name, state.st_size, state.st_mtime_ns, caption]
+            digest.update(json.dumps(line).encode())
+        return f"content='{digest.hexdigest()[:16]}'"
+
+    def is_named_as_before(size):
+        return content_of_version_0_1(tmp_path) in repr(FolderSource(tmp_path, size))
+
+    def add(name, picture):
+        picture.save(tmp_path / name)
+        (tmp_path / name).with_suffix(".txt").write_text("text")
+
+    add("clear.png", Image.new("RGBA", (900, 900)))
+    add("large.jpg", Image.new("RGB", (300, 300)))
+    assert is_named_as_before(size=80)
+    assert not is_named_as_before(size=64), "300 pixels are more than four times as many"
+    add("deep.png", Image.fromarray(np.zeros((9, 9), np.uint16)))
+    assert not is_named_as_before(size=80)
+
+
 def test_lines_of_one_picture_have_names_of_their_own(pictures):
     listing(pictures, *({"file": "a.png", "caption": text} for text in ("red", "a square")))
     assert len(np.unique(FolderSource(pictures).digests())) == 4
@@ -160,6 +187,36 @@ def test_a_truncated_picture_is_named_when_it_is_decoded(pictures):
 def test_a_bad_line_is_named_by_its_number(pictures, line, words):
     listing(pictures, {"file": "a.png", "caption": "red"}, line)
     refuses(pictures, "captions.jsonl", *words)
+
+
+def test_all_mistakes_are_told_at_once(pictures):
+    save(pictures / "c.png")
+    (pictures / "more" / "b.txt").write_text("")
+    (pictures / "a.png").write_bytes(b"text")
+    refuses(
+        pictures, f"3 problems in {pictures}: c.png has no caption", "more/b.txt is", "a.png is"
+    )
+    listing(pictures, "{broken", {"file": "gone.png", "caption": "x"})
+    refuses(pictures, "2 problems", "captions.jsonl, line 1: not JSON", "line 2: gone.png does not")
+
+
+def test_pictures_of_all_kinds_train_and_others_are_counted(pictures):
+    for suffix in ("avif", "bmp", "tif", "gif"):
+        save(pictures / f"{suffix}.{suffix}", RED)
+        (pictures / f"{suffix}.txt").write_text("red")
+    (pictures / "x.heic").touch()
+    source = FolderSource(pictures, 16)
+    assert len(source) == 6
+    assert source.left_out == "1 .heic"
+    for i in range(len(source)):
+        if source.caption(i) == "red":
+            # Of AVIF's brightness and two colors each is a rounded number, as in a JPEG.
+            np.testing.assert_allclose(source[i]["image"][8, 8], RED, atol=4)
+
+
+def test_a_large_picture_beyond_all_limits_is_one_problem(pictures, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20 * 20)
+    refuses(pictures, "2 problems", "a.png has 0 megapixels, and no more than 0 are read")
 
 
 def test_a_size_that_the_autoencoder_cannot_halve(pictures):

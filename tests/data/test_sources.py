@@ -1,6 +1,7 @@
 """The source that a configuration names; a user's own pictures train from the first day."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +49,34 @@ def test_a_folder_trains_on_all_and_validates_on_every_twentieth(tiny_config, tm
     assert (record["caption"], record["index"]) == ("40", 2)
     assert record["image"].shape == (32, 32, 3)
     assert repr(train) != repr(heldout)
+
+
+def test_a_start_opens_no_picture_twice_and_a_later_one_none(
+    pictures, tiny_config, tmp_path, monkeypatch, capsys
+):
+    """Both splits, their digests and their names included."""
+    (pictures / "x.heic").touch()
+    opened, original = [], Path.open
+
+    def watched(path, *arguments, **options):
+        if path.suffix == ".png":
+            opened.append(path.name)
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", watched)
+    cache = tmp_path / "cache"
+    config = tiny_config("data.source=folder", f"data.path={pictures}", f"data.cache_dir={cache}")
+
+    def start():
+        opened.clear()
+        sources = [open_source(config, split) for split in ("train", "heldout")]
+        return [(repr(source), source.digests().tolist()) for source in sources]
+
+    first = start()
+    assert sorted(opened) == [f"{i}.png" for i in range(8)]
+    assert capsys.readouterr().out == f"{pictures}: left out: 1 .heic\n"
+    assert start() == first
+    assert opened == []
 
 
 def test_a_source_that_is_not_registered_is_refused_with_all_that_are(tiny_config, monkeypatch):

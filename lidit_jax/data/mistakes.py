@@ -1,0 +1,42 @@
+"""Everything that is wrong with a user's folder, told in one line instead of one a start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lidit_jax.errors import LiditError
+
+_TOLD = 10
+
+
+class Mistakes:
+    """Collects what is wrong with the files of a folder."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        """One more; the line names the file and the remedy."""
+        self._lines.append(line)
+
+    @contextmanager
+    def gather(self) -> Iterator[None]:
+        """Adds the `LiditError` that ends its body."""
+        try:
+            yield
+        except LiditError as error:
+            self.add(str(error))
+
+    def tell(self) -> None:
+        """Raises `LiditError` if there is any mistake; of many it names the first ten."""
+        if len(self._lines) == 1:
+            raise LiditError(self._lines[0])
+        if self._lines:
+            told = [line.replace(f"{self._folder}{os.sep}", "") for line in self._lines[:_TOLD]]
+            if len(self._lines) > _TOLD:
+                told.append(f"and {len(self._lines) - _TOLD} more")
+            raise LiditError(f"{len(self._lines)} problems in {self._folder}: {'; '.join(told)}")

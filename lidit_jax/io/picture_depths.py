@@ -1,0 +1,63 @@
+"""Pictures of more than 8 bits a channel, scaled to 8 by the range of their numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+_BITS, _WHITE_IS_ZERO, _SIGNED = 258, 262, 339
+"""TIFF's tags BitsPerSample, PhotometricInterpretation and SampleFormat."""
+
+
+def is_deep(picture: Image.Image) -> bool:
+    """Whether one channel holds more than 8 bits; Pillow would clip it instead of scaling it."""
+    return picture.mode in _DEEP
+
+
+def to_eight_bits(picture: Image.Image) -> Image.Image:
+    """A gray picture with all of its range: the brightest number that its file can hold is 255.
+
+    Integers end at 65535, or where a TIFF says that it holds fewer bits; floating point numbers end
+    at 1. Pictures of 8 bits are returned as they are.
+
+    Args:
+      picture: as opened from its file, whose header says what its numbers mean.
+
+    Returns:
+      A picture of mode "L", or "LA" where one shade stands for transparency.
+
+    Raises:
+      ValueError: when numbers lie outside of that range, so that nobody can tell what is white.
+    """
+    if not is_deep(picture):
+        return picture
+    values, white = np.asarray(picture).astype(np.float64), _white(picture)
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= white):
+        raise ValueError(
+            f"its numbers go from {low:g} to {high:g} where black is 0 and white is {white:g}; "
+            "save it with 8 or 16 bits a channel"
+        )
+    shades = np.floor(values * (255 / white) + 0.5).astype(np.uint8)
+    if _tags(picture).get(_WHITE_IS_ZERO) == 0:
+        shades = 255 - shades
+    result = Image.fromarray(shades)
+    clear = picture.info.get("transparency")
+    if isinstance(clear, int):
+        result.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    result.info = {key: value for key, value in picture.info.items() if key != "transparency"}
+    return result
+
+
+def _white(picture: Image.Image) -> float:
+    if picture.mode == "F":
+        return 1.0
+    tags = _tags(picture)
+    bits = min(int(tags.get(_BITS, (16,))[0]), 16)
+    signed = tags.get(_SIGNED, (1,))[0] == 2 and bits == tags.get(_BITS, (16,))[0]
+    return float(2 ** (bits - signed) - 1)
+
+
+def _tags(picture: Image.Image) -> dict[int, object]:
+    return getattr(picture, "tag_v2", {})

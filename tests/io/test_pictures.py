@@ -1,0 +1,176 @@
+"""Pictures from files: the same decoder for training, `--image` and `--mask`."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from lidit_jax.errors import LiditError
+from lidit_jax.io import pictures
+
+SAMPLES = Path(__file__).parent / "pictures"
+RED, BLUE = (220, 30, 30), (30, 30, 220)
+STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""What a camera does to an upright picture that it stores with this Orientation."""
+
+
+def decoded(file):
+    return np.asarray(pictures.on_white(pictures.decode(file)))
+
+
+def empty_png(file, width, height):
+    """A PNG that promises pixels and has none."""
+
+    def chunk(kind, content):
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    return file
+
+
+def test_ordinary_pictures_are_read_as_in_version_0_1_to_the_bit(tmp_path):
+    """What was prepared from them stays valid."""
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 4), np.uint8)
+    for channels, suffix in ((3, "png"), (3, "jpg"), (3, "webp"), (4, "png")):
+        file = tmp_path / f"{channels}.{suffix}"
+        Image.fromarray(noise[..., :channels]).save(file)
+        with Image.open(file) as picture:
+            upright = ImageOps.exif_transpose(picture)
+            if channels == 4:
+                white = Image.new("RGBA", upright.size, "white")
+                upright = Image.alpha_composite(white, upright)
+            before = ImageOps.fit(upright.convert("RGB"), (32, 32), Image.Resampling.LANCZOS)
+        np.testing.assert_array_equal(pictures.read_square(file, 32), before)
+
+
+def test_sixteen_bits_of_gray_fill_the_range_of_eight():
+    image = decoded(SAMPLES / "gray16.png")
+    assert image.mean() == 127.5
+    assert (image[:, 0] == 0).all()
+    assert (image[:, -1] == 255).all()
+
+
+def test_what_is_transparent_is_white():
+    image = decoded(SAMPLES / "transparent_logo.png")
+    assert tuple(image[0, 0]) == (255, 255, 255)
+    assert tuple(image[image.shape[0] // 2, image.shape[1] // 2]) == RED
+
+
+@pytest.mark.parametrize("mode", ["LA", "P", "RGBA", "RGB"])
+def test_every_way_to_be_transparent(mode, tmp_path):
+    options = {} if mode in ("LA", "RGBA") else {"transparency": (9, 9, 9) if mode == "RGB" else 0}
+    color = {"LA": (9, 0), "RGBA": (9, 9, 9, 0), "RGB": (9, 9, 9), "P": 0}[mode]
+    Image.new(mode, (8, 8), color).save(tmp_path / "x.png", **options)
+    assert (decoded(tmp_path / "x.png") == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_stand_upright_reduced_or_not(orientation, tmp_path):
+    upright = Image.new("RGB", (512, 256), RED)
+    upright.paste(BLUE, (128, 0, 256, 128))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright.transpose(STORED[orientation]) if orientation in STORED else upright
+    stored.save(tmp_path / "x.jpg", exif=exif, quality=95)
+    for side in (16, 128):
+        image = pictures.read_square(tmp_path / "x.jpg", side)
+        # Blocks of one color: JPEG rounds brightness and two color differences, 1.8 steps a part.
+        np.testing.assert_allclose(image[side // 4, side // 4], BLUE, atol=4)
+        for row, column in ((3, 1), (1, 3), (3, 3)):
+            np.testing.assert_allclose(image[row * side // 4, column * side // 4], RED, atol=4)
+
+
+def test_of_an_animation_the_first_frame_counts(tmp_path):
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE)]
+    for name in ("x.gif", "x.webp", "x.png", "x.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+        assert tuple(decoded(tmp_path / name)[4, 4]) == RED
+
+
+def test_a_large_jpeg_is_reduced_and_stays_twice_as_large_as_the_result():
+    header = pictures.Header(6000, 4000, scalable=True, converted=False)
+    assert pictures.reduction(header, 250) == 8
+    assert pictures.reduction(header, 256) == 4
+    assert pictures.reduction(header, 1000) == 2
+    assert pictures.reduction(header, 1001) == 1
+    assert pictures.reduction(header, 8000) == 1
+    assert pictures.reduction(header._replace(scalable=False), 8) == 1
+
+
+@pytest.mark.parametrize("size", [(2048, 1024), (1037, 1571)])
+def test_a_reduced_jpeg_differs_from_the_whole_one_by_rounding(size, tmp_path):
+    """Sides that 8 does not divide would shift the picture if its last column were taken whole.
+
+    Waves of 64 pixels and more pass either way without loss. Rounding to whole numbers, half a step
+    each, happens to the three values of a JPEG's pixel (which count 1 + 1.8 times at most), to its
+    red, green and blue, and to the result: 2 steps either way, 4 between the two. The JPEG's own
+    quantization is the same in both.
+    """
+    y, x = np.mgrid[: size[1], : size[0]] / 64
+    waves = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=-1) * 100 + 128
+    file = tmp_path / "x.jpg"
+    Image.fromarray(waves.astype(np.uint8)).save(file, quality=95, subsampling=0)
+    with Image.open(file) as picture:
+        whole = ImageOps.fit(picture, (128, 128), Image.Resampling.LANCZOS)
+    reduced = pictures.read_square(file, 128).astype(int)
+    assert np.abs(reduced - np.asarray(whole)).max() <= 4
+
+
+def test_a_header_tells_what_decoding_will_do(tmp_path):
+    def header(file):
+        with file.open("rb") as stream:
+            return pictures.read_header(stream, file)
+
+    Image.new("RGB", (40, 30)).save(tmp_path / "x.jpg")
+    assert header(tmp_path / "x.jpg") == (40, 30, True, False)
+    assert header(SAMPLES / "transparent_logo.png")[2:] == (False, False)
+    assert header(SAMPLES / "gray16.png").converted
+    assert header(SAMPLES / "display_p3.png").converted
+    with pytest.raises(LiditError, match="my picture is not a readable picture"):
+        pictures.read_header(io.BytesIO(b"text"), "my picture")
+
+
+def test_a_truncated_a_false_and_a_missing_file_are_refused_by_name(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for suffix in ("png", "jpg", "tif", "webp"):
+        file = tmp_path / f"x.{suffix}"
+        Image.fromarray(noise).save(file)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        with pytest.raises(LiditError, match=rf"x\.{suffix} is not a readable picture: replace"):
+            pictures.read_square(file, 16)
+    file.write_bytes(b"text")
+    with pytest.raises(LiditError, match=r"--image=x is not a readable picture: name another \("):
+        pictures.decode(file, "--image=x", "name another")
+    with pytest.raises(LiditError, match=r"none\.png .*\(No such file or directory\)$"):
+        pictures.decode(tmp_path / "none.png")
+
+
+def test_a_picture_too_large_for_any_memory_is_told_by_its_megapixels(tmp_path):
+    file = empty_png(tmp_path / "x.png", 20_000, 10_000)
+    with pytest.raises(LiditError) as error:
+        pictures.decode(file)
+    assert str(error.value) == (
+        f"{file} has 200 megapixels, and no more than 179 are read: scale it down"
+    )
+
+
+def test_every_suffix_that_pillow_decodes_and_none_that_it_only_recognises():
+    known = pictures.suffixes()
+    usual = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".jp2"}
+    assert usual <= known
+    assert not known & {".psd", ".eps", ".h5", ".mpg", ".pdf", ".wmf", ".heic", ".txt"}
