@@ -102,8 +102,11 @@ def read_picture(path: Path, option: str, size: tuple[int, int] | None, step: in
     try:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, ValueError) as error:
-        raise LiditError(f"{option}={path} is not a readable picture: name another") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LiditError(
+            f"{option}={path} is not a readable picture ({reason}): name another"
+        ) from error
     if size is None:
         size = (picture.height // step * step, picture.width // step * step)
         if not all(size):

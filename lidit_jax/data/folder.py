@@ -13,6 +13,7 @@ from jaxtyping import UInt8, UInt64
 from PIL import Image, ImageOps
 
 from lidit_jax.config.schema import Config
+from lidit_jax.data.caption_files import LISTINGS, find_listing, read_caption, read_listing
 from lidit_jax.data.digests import file_digest, short_digest
 from lidit_jax.data.scenes.render import check_size
 from lidit_jax.data.source import ImageSource, SourceKind, Subset
@@ -20,7 +21,6 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import local_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-CAPTIONS = "captions.jsonl"
 _VALIDATION_STRIDE = 20
 
 
@@ -30,8 +30,11 @@ class FolderSource:
     Two layouts, subfolders included:
 
     - a text file beside each picture: `cat.jpg` and `cat.txt`;
-    - `captions.jsonl` in the folder, a line a record: `{"file": "cat.jpg", "caption": "a cat"}`.
+    - `captions.jsonl` in the folder, a line a record: `{"file": "cat.jpg", "caption": "a cat"}`; or
+      `metadata.jsonl`, as Hugging Face's: `{"file_name": "cat.jpg", "text": "a cat"}`.
       Pictures that it does not name are left out; a picture may have several lines.
+
+    Captions are cleaned as prompts are (`lidit_jax.config.text.clean_text`).
 
     Every caption and every picture's header is checked when the source is opened; pixels are
     decoded on demand. The order is that of the names, or of the lines.
@@ -52,13 +55,13 @@ class FolderSource:
         check_size(size)
         if not self.path.is_dir():
             raise LiditError(f"{self.path} is not a folder: give a folder of pictures and captions")
-        listing = self.path / CAPTIONS
-        records = _from_jsonl(listing) if listing.is_file() else _from_text_files(self.path)
+        listing = find_listing(self.path)
+        records = read_listing(listing) if listing else _from_text_files(self.path)
         self._records: list[tuple[Path, str]] = list(records)
         if not self._records:
             raise LiditError(
                 f"{self.path} holds no captioned picture: add {', '.join(SUFFIXES)} files, "
-                f"each with a .txt beside it, or a {CAPTIONS}"
+                f"each with a .txt beside it, or a {LISTINGS[0]}"
             )
         for file in {file for file, _ in self._records}:
             _check_header(file)
@@ -165,39 +168,7 @@ def _from_text_files(folder: Path) -> Iterator[tuple[Path, str]]:
         text = file.with_suffix(".txt")
         if not text.is_file():
             raise LiditError(f"{file} has no caption: write it to {text.name} beside it")
-        caption = " ".join(_read(text).split())
-        if not caption:
-            raise LiditError(f"{text} is empty: write the caption of {file.name} into it")
-        yield file, caption
-
-
-def _from_jsonl(listing: Path) -> Iterator[tuple[Path, str]]:
-    for number, line in enumerate(_read(listing).splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{listing}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise LiditError(f"{where}: not JSON ({error})") from error
-        values = [record.get(key) if isinstance(record, dict) else None for key in _KEYS]
-        if not all(isinstance(value, str) and value.strip() for value in values):
-            raise LiditError(f'{where}: write {{"file": "NAME.png", "caption": "TEXT"}}')
-        name, caption = values
-        file = listing.parent / name
-        if not file.is_file():
-            raise LiditError(f"{where}: {file} does not exist")
-        yield file, " ".join(caption.split())
-
-
-_KEYS = ("file", "caption")
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LiditError(f"{file} is not UTF-8 text: save it as UTF-8") from error
+        yield file, read_caption(text, file.name)
 
 
 def _check_header(file: Path) -> None:
