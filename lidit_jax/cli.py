@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import logging as standard_logging
 import os
 import sys
@@ -68,6 +69,9 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status (see `lidit --help`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may hold bytes that are no text: shown as \udcff, as stderr does.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             status = _run(arguments)

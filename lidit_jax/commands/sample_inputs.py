@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lidit_jax.commands.sample_options import DEFAULTS, RECORDED, SETTINGS
+from lidit_jax.config.prompt_text import prompt_text
+from lidit_jax.config.text import clean_text, split_lines
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling import png_metadata
 
@@ -106,6 +108,14 @@ def _read_record(options: argparse.Namespace, given: list[str]) -> ImageRecord |
     return record
 
 
+def untidy_texts(record: ImageRecord) -> list[str]:
+    """Texts of a record that are no longer read as they stand there: version 0.1 cleaned none."""
+    from lidit_jax.sampling.request import TEXTS
+
+    texts = [record.request[name] for name in TEXTS]
+    return [text for text in texts if text != clean_text(text)]
+
+
 def _per_image(options: argparse.Namespace, count: int) -> dict[str, Any]:
     fields = {
         "seed": options.seed,
@@ -128,26 +138,26 @@ def _per_image(options: argparse.Namespace, count: int) -> dict[str, Any]:
 
 
 def read_prompts(options: argparse.Namespace) -> list[str]:
-    """The prompts of --prompt, then the lines of --prompts.
+    """The prompts of --prompt, then the lines of --prompts, cleaned.
 
     Raises:
-      LiditError: when there is none, or the file cannot be read.
+      LiditError: when there is none, one is empty or damaged, or the file cannot be read.
     """
-    prompts = list(options.prompt)
-    if any(not prompt.strip() for prompt in prompts):
+    prompts = [prompt_text("--prompt", prompt) for prompt in options.prompt]
+    if not all(prompts):
         raise LiditError(
             '--prompt is empty: say what you want to see, as in --prompt="a red circle"'
         )
     if options.prompts:
         try:
-            lines = options.prompts.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = split_lines(options.prompts.read_bytes())
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise LiditError(
                 f"--prompts: cannot read {options.prompts} ({reason}): "
                 "name a text file with one prompt a line"
             ) from error
-        prompts += [line.strip() for line in lines if line.strip()]
+        prompts += [text for line in lines if (text := clean_text(line))]
         if not prompts:
             raise LiditError(f"--prompts: {options.prompts} is empty: write one prompt a line")
     if not prompts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.config.schema import Config, VAEConfig
 from lidit_jax.config.values import field_types, listed, ranges
 from lidit_jax.errors import LiditError, quoted
@@ -81,6 +82,8 @@ def _check_model(config: Config) -> None:
         )
     if not config.training.prompts:
         raise LiditError("config.training.prompts is empty: give at least one prompt")
+    for i, prompt in enumerate(config.training.prompts):
+        prompt_text(f"config.training.prompts[{i}]", prompt)
 
 
 def _check_scores(config: Config) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt64
 
 from lidit_jax.config.schema import Config
+from lidit_jax.data.caption_files import LISTINGS, find_listing, read_caption, read_listing
 from lidit_jax.data.digests import short_digest
 from lidit_jax.data.folder_listing import list_folder
 from lidit_jax.data.mistakes import Mistakes
@@ -22,7 +22,6 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import cache_dir, local_path, to_path
 from lidit_jax.io.pictures import read_square, reduction
 
-CAPTIONS = "captions.jsonl"
 _VALIDATION_STRIDE = 20
 _DECODING = "sRGB, 8 of 16 bits, reduced JPEG"
 """Ends the description of pictures whose pixels differ from those of version 0.1: what was prepared
@@ -35,8 +34,11 @@ class FolderSource:
     Two layouts, subfolders included:
 
     - a text file beside each picture: `cat.jpg` and `cat.txt`;
-    - `captions.jsonl` in the folder, a line a record: `{"file": "cat.jpg", "caption": "a cat"}`.
+    - `captions.jsonl` in the folder, a line a record: `{"file": "cat.jpg", "caption": "a cat"}`; or
+      `metadata.jsonl`, as Hugging Face's: `{"file_name": "cat.jpg", "text": "a cat"}`.
       Pictures that it does not name are left out; a picture may have several lines.
+
+    Captions are cleaned as prompts are (`lidit_jax.config.text.clean_text`).
 
     Every caption and every picture's header is checked when the source is opened; pixels are
     decoded on demand. The order is that of the names, or of the lines. Hidden files and what file
@@ -63,12 +65,11 @@ class FolderSource:
         check_size(size)
         if not self.path.is_dir():
             raise LiditError(f"{self.path} is not a folder: give a folder of pictures and captions")
-        listing, mistakes = self.path / CAPTIONS, Mistakes(self.path)
+        listing, mistakes = find_listing(self.path), Mistakes(self.path)
         self._records: list[tuple[Path, str]] = []
         self.left_out = ""
-        if listing.is_file():
-            with mistakes.gather():
-                self._records += _from_jsonl(listing, mistakes)
+        if listing:
+            self._records += read_listing(listing, mistakes)
         else:
             self._find_captioned(mistakes)
         index = PictureIndex(self.path, prepared)
@@ -81,7 +82,8 @@ class FolderSource:
         if not self._records:
             raise LiditError(
                 f"{self.path} holds no captioned picture: add pictures, each with a .txt beside "
-                f"it, or a {CAPTIONS}" + (f" (left out: {self.left_out})" if self.left_out else "")
+                f"it, or a {LISTINGS[0]}"
+                + (f" (left out: {self.left_out})" if self.left_out else "")
             )
         index.keep(self._facts)
 
@@ -175,39 +177,4 @@ def _caption_beside(file: Path, text: Path | None) -> str:
     if text is None:
         name = file.with_suffix(".txt").name
         raise LiditError(f"{file} has no caption: write it to {name} beside it")
-    caption = " ".join(_read(text).split())
-    if not caption:
-        raise LiditError(f"{text} is empty: write the caption of {file.name} into it")
-    return caption
-
-
-def _from_jsonl(listing: Path, mistakes: Mistakes) -> Iterator[tuple[Path, str]]:
-    for number, line in enumerate(_read(listing).splitlines(), start=1):
-        if line.strip():
-            with mistakes.gather():
-                yield _record_of_line(line, listing.parent, f"{listing}, line {number}")
-
-
-def _record_of_line(line: str, folder: Path, where: str) -> tuple[Path, str]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise LiditError(f"{where}: not JSON ({error})") from error
-    values = [record.get(key) if isinstance(record, dict) else None for key in _KEYS]
-    if not all(isinstance(value, str) and value.strip() for value in values):
-        raise LiditError(f'{where}: write {{"file": "NAME.png", "caption": "TEXT"}}')
-    name, caption = values
-    file = folder / name
-    if not file.is_file():
-        raise LiditError(f"{where}: {file} does not exist")
-    return file, " ".join(caption.split())
-
-
-_KEYS = ("file", "caption")
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LiditError(f"{file} is not UTF-8 text: save it as UTF-8") from error
+    return read_caption(text, file.name)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax import encoders
 from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
+from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.config.schema import EncoderConfig
 from lidit_jax.encoders.decoder import PrefixCache
 from lidit_jax.encoders.moved import present_sources
@@ -142,19 +143,22 @@ class PromptEncoders:
                     )
 
     def check_lengths(self, prompts: Sequence[str]) -> None:
-        """Raises `PromptTooLongError` when `encode` would, without the work of the encoders."""
+        """Raises what `encode` would raise of the prompts, without the work of the encoders."""
+        cleaned = _cleaned(prompts)
         for stream in self.streams:
-            self._tokenize(stream, prompts)
+            self._tokenize(stream, cleaned)
 
     def encode(self, prompts: Sequence[str]) -> tuple[TextConditions, tuple[int, ...]]:
-        """Features of all tokens, padded on the right to a few compiled lengths.
+        """Features of all tokens of cleaned prompts, padded to a few compiled lengths.
 
         Returns:
           The conditions, and the number of instruction tokens of each stream.
 
         Raises:
           PromptTooLongError: when a prompt is longer than `max_prompt_tokens`.
+          LiditError: when a prompt holds half of a character.
         """
+        prompts = _cleaned(prompts)
         features, masks, crop = [], [], []
         for stream, layer, instruction in zip(
             self.streams, self.layers, self._instructions, strict=True
@@ -178,6 +182,10 @@ class PromptEncoders:
             max_prompt_tokens=self.max_prompt_tokens,
             overflow="error",
         )
+
+
+def _cleaned(prompts: Sequence[str]) -> list[str]:
+    return [prompt_text(f"prompt {i}", prompt) for i, prompt in enumerate(prompts, start=1)]
 
 
 def _same_number(ours: Sequence[Any], theirs: Sequence[Any]) -> None:

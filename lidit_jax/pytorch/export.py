@@ -45,7 +45,10 @@ FORMAT = 1
 MODULE = "lidit_torch.py"
 MANIFEST = "manifest.json"
 INDEX = "model.safetensors.index.json"
-_OWN_IMPORT = "from lidit_jax.pytorch.model import EPSILON, LIDiTTransformer\n"
+_OWN_IMPORTS = (
+    "from lidit_jax.config.text import broken_characters, clean_text\n"
+    "from lidit_jax.pytorch.model import EPSILON, LIDiTTransformer\n"
+)
 _ANCESTRAL = ("ddpm", "euler_ancestral")
 _ENCODER_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json")
 
@@ -116,12 +119,13 @@ def export_torch(
 
 
 def module_source() -> str:
-    """The one file of the exported model: the network, then everything around it."""
+    """The one file of the exported model: cleaning of prompts, network, everything around it."""
+    text = resources.files("lidit_jax.config").joinpath("text.py").read_text(encoding="utf-8")
     folder = resources.files("lidit_jax.pytorch")
     network = folder.joinpath("model.py").read_text(encoding="utf-8")
     sampling = folder.joinpath("sampling.py").read_text(encoding="utf-8")
     _, usage, body = sampling.split('"""', 2)
-    return f'"""{usage}"""\n\n{network}\n\n{body.replace(_OWN_IMPORT, "").lstrip()}'
+    return f'"""{usage}"""\n\n{text}\n\n{network}\n\n{body.replace(_OWN_IMPORTS, "").lstrip()}'
 
 
 def _export_weights(

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from lidit_jax.config.text import broken_characters, clean_text
 from lidit_jax.pytorch.model import EPSILON, LIDiTTransformer
 
 
@@ -255,7 +256,7 @@ class LIDiT(nn.Module):
         """Draws one image a prompt, uint8 [B, H, W, 3].
 
         Args:
-          prompts: what to see.
+          prompts: what to see; they are cleaned as in lidit-jax (`clean_text`).
           size: side, or (height, width), in pixels; None, here and below, for the model's own.
           steps: denoising steps of DDIM, which is Euler's method for flow, with the share of fresh
             noise that the model was exported with.
@@ -278,7 +279,9 @@ class LIDiT(nn.Module):
         if noise.shape != (count, *shape):
             raise ValueError(f"noise is {list(noise.shape)}, not {[count, *shape]}")
 
-        texts = [*prompts, *[""] * count]
+        if damaged := [prompt for prompt in prompts if broken_characters(prompt)]:
+            raise ValueError(f"the prompt {damaged[0]!r} holds half of a character: write it anew")
+        texts = [*map(clean_text, prompts), *[""] * count]
         limit = config.lidit.config.encoders.max_prompt_tokens
         features, masks = zip(*(encoder(texts, limit) for encoder in self.encoders), strict=True)
         crop = [len(stream.prefix) for stream in config.streams]

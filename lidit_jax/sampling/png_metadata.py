@@ -84,7 +84,11 @@ def chunks(
     values |= {"config_sha256": hashlib.sha256(config.to_json().encode()).hexdigest()}
     values |= {"weights": "raw" if raw else "averaged"}
     values |= {k: v for k, v in dataclasses.asdict(settings).items() if k not in PER_IMAGE}
-    return {name: str(value) for name, value in (values | dict(extra or {})).items()}
+    # The name of a file may hold bytes that are no text; what it says of a model is only a hint.
+    return {
+        name: str(value).encode(errors="backslashreplace").decode()
+        for name, value in (values | dict(extra or {})).items()
+    }
 
 
 def read(path: Path) -> ImageRecord:
@@ -93,7 +97,7 @@ def read(path: Path) -> ImageRecord:
     Raises:
       LiditError: when the file is no such PNG.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     from lidit_jax.config.schema import SamplingConfig
 
@@ -120,7 +124,7 @@ def read(path: Path) -> ImageRecord:
             text.get("image_sha256", ""),
             float(text.get("strength", 1.0)),
         )
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise LiditError(
             f"{path} is not a readable picture: name a PNG of `lidit sample`"
         ) from error

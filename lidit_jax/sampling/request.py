@@ -6,16 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.settings import check_scale
 from lidit_jax.sampling.values import is_single, number, several, text, whole_number
 
+TEXTS = ("prompt", "negative_prompt", "blend_with")
+"""Fields of an `ImageRequest` that encoders read."""
 _SEEDS = 2**32
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """One image. With the checkpoint and its sampling settings it decides every pixel."""
+    """One image. With the checkpoint and its sampling settings it decides every pixel.
+
+    Its texts are cleaned (`lidit_jax.config.text.clean_text`), so that it says what is drawn.
+    """
 
     prompt: str
     seed: int
@@ -32,7 +38,9 @@ class ImageRequest:
     variation_seed: int = 0
 
     def __post_init__(self):
-        if not self.prompt.strip():
+        for name in TEXTS:
+            object.__setattr__(self, name, prompt_text(name, getattr(self, name)))
+        if not self.prompt:
             raise LiditError("a prompt is empty: say what you want to see")
         for name in ("seed", "variation_seed"):
             _check_seed(name, getattr(self, name))
@@ -40,7 +48,7 @@ class ImageRequest:
         for name in ("blend", "variation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise LiditError(f"{name} {getattr(self, name)}: must be from 0 to 1")
-        if self.blend and not self.blend_with.strip():
+        if self.blend and not self.blend_with:
             raise LiditError(f"blend {self.blend} needs a second prompt: give blend_with")
 
 

@@ -2,11 +2,13 @@
 
 import jax
 import numpy as np
+import pytest
 
 from lidit_jax import encoders
 from lidit_jax.config.prompt_format import PromptFormat
 from lidit_jax.config.schema import EncoderConfig, MeshConfig
 from lidit_jax.encoders.conditions import PromptEncoders
+from lidit_jax.errors import LiditError
 from lidit_jax.parallel.mesh import make_mesh
 
 PROMPTS = ["a red circle", "", "three green stars above a large blue square"]
@@ -104,3 +106,14 @@ def test_int8_features_are_close_and_never_taken_for_the_exact_ones(tiny_encoder
         lengths = np.linalg.norm(reference, axis=-1) * np.linalg.norm(ours, axis=-1)
         assert ((reference * ours).sum(-1) / lengths).min() >= 0.999
         assert np.linalg.norm(ours - reference) <= 0.03 * np.linalg.norm(reference)
+
+
+def test_prompts_that_look_the_same_are_encoded_the_same(tiny_encoders):
+    streams = PromptEncoders(EncoderConfig(sources=tiny_encoders))
+    (clean, _), (untidy, _) = (
+        streams.encode([text]) for text in ("a café", "\ufeff a\u2028 cafe\u0301\n")
+    )
+    jax.tree.map(np.testing.assert_array_equal, untidy, clean)
+    for ask in (streams.encode, streams.check_lengths):
+        with pytest.raises(LiditError, match=r"prompt 2: .* half of a character"):
+            ask(["a", "\ud83d"])

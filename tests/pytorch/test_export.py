@@ -11,6 +11,8 @@ import safetensors.numpy
 
 from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.cli import main
+from lidit_jax.config.text import clean_text
+from lidit_jax.encoders.odd_prompts import ODD_PROMPTS
 from lidit_jax.pytorch import parity
 from lidit_jax.pytorch.export import MODULE, module_source
 from lidit_jax.pytorch.import_weights import import_torch
@@ -128,7 +130,7 @@ def test_it_is_a_diffusers_pipeline(bundle, exported, tmp_path, monkeypatch):
         str(exported), custom_pipeline=str(exported), trust_remote_code=True
     )
     images = pipe(["a red circle", "two stars"], seed=3).images
-    ours = Pipeline.from_checkpoint(bundle)(["a red circle", "two stars"], seed=3)
+    ours = Pipeline.from_checkpoint(bundle)(["a red circle\n", "two stars"], seed=3)
     assert parity.psnr(ours, np.stack([np.asarray(image) for image in images])) >= 45
     drawn = pipe("x", generator=torch.Generator().manual_seed(0), num_inference_steps=1).images
     assert drawn[0].size == (32, 32)
@@ -185,6 +187,14 @@ def test_the_exported_file_knows_nothing_of_this_package():
     compile(source, MODULE, "exec")
     assert not any(f"{word} lidit_jax" in source for word in ("import", "from"))
     assert "import jax" not in source
+
+
+def test_the_exported_file_reads_prompts_as_this_package_does(tmp_path):
+    (tmp_path / MODULE).write_text(module_source(), encoding="utf-8")
+    module = parity.load_module(tmp_path / MODULE)
+    for text in (*ODD_PROMPTS, "\ufeffa red\u2028circle\n", "a\x85b", "cafe\ufeff\u0301"):
+        assert module.clean_text(text) == clean_text(text)
+    assert module.broken_characters("a \ud83d") == "\ud83d"
 
 
 def test_raw_and_averaged_weights_of_a_workdir(trained, tmp_path):

@@ -1,0 +1,43 @@
+"""How texts that people write are read: one way for prompts, captions and the files of them.
+
+An exported PyTorch model carries a copy of this file, so it imports only the standard library.
+"""
+
+import re
+import unicodedata
+
+_BYTE_ORDER_MARK = "\ufeff"
+# Control characters say nothing of a picture; those that break lines or columns are spaces anyway.
+_GAPS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def clean_text(text: str) -> str:
+    """One line of text in its usual form: what looks the same is the same, and draws the same.
+
+    Characters are composed (Unicode NFC), byte order marks are left out, and each run of white
+    space, line breaks of every kind or control characters is one space, or nothing at the ends.
+    """
+    gaps_closed = _GAPS.sub(" ", text.replace(_BYTE_ORDER_MARK, ""))
+    return unicodedata.normalize("NFC", gaps_closed).strip(" ")
+
+
+def broken_characters(text: str) -> str:
+    """Halves of characters in a text, which stand for nothing and cannot be encoded.
+
+    JSON and command lines can hold such "lone surrogates", where a text was cut in the middle of a
+    character or is not UTF-8.
+    """
+    return "".join(_SURROGATE.findall(text))
+
+
+def split_lines(content: bytes) -> list[str]:
+    r"""The lines of a UTF-8 file, which end at "\n" or "\r\n" alone, without byte order marks.
+
+    Other separators, such as U+2028, may stand inside of a line of JSON or of a prompt.
+
+    Raises:
+      UnicodeDecodeError: when the file is not UTF-8.
+    """
+    lines = content.decode("utf-8").split("\n")
+    return [line.removesuffix("\r").lstrip(_BYTE_ORDER_MARK) for line in lines]

@@ -1,0 +1,97 @@
+"""The captions of a folder of pictures: a text file beside each, or one listing of all of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.config.prompt_text import prompt_text
+from lidit_jax.config.text import split_lines
+from lidit_jax.data.mistakes import Mistakes
+from lidit_jax.errors import LiditError
+
+LISTINGS = ("captions.jsonl", "metadata.jsonl")
+"""Names of a listing; the first that a folder holds is read."""
+_FILE_KEYS = ("file", "file_name")
+_CAPTION_KEYS = ("caption", "text")
+
+
+def find_listing(folder: Path) -> Path | None:
+    """The listing of a folder; None where each picture has a text file."""
+    return next((folder / name for name in LISTINGS if (folder / name).is_file()), None)
+
+
+def read_caption(file: Path, picture: str) -> str:
+    """The caption in a text file.
+
+    Args:
+      file: the text file.
+      picture: name of the picture that it belongs to, for messages.
+
+    Raises:
+      LiditError: when it is empty, or not UTF-8.
+    """
+    caption = prompt_text(str(file), "\n".join(_lines(file)))
+    if not caption:
+        raise LiditError(f"{file} is empty: write the caption of {picture} into it")
+    return caption
+
+
+def read_listing(listing: Path, mistakes: Mistakes) -> list[tuple[Path, str]]:
+    """The picture and the caption of each line of JSON.
+
+    Args:
+      listing: the file.
+      mistakes: gets what is wrong with it: lines that are no record, damaged captions, pictures
+        that do not exist or lie outside of the folder; each names the file and the line.
+    """
+    records = []
+    with mistakes.gather():
+        for number, line in enumerate(_lines(listing), start=1):
+            if line.strip():
+                with mistakes.gather():
+                    records.append(_record(line, listing.parent, f"{listing}, line {number}"))
+    return records
+
+
+def _record(line: str, folder: Path, where: str) -> tuple[Path, str]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise LiditError(f"{where}: not JSON ({error})") from error
+    name, caption = (_value(record, keys) for keys in (_FILE_KEYS, _CAPTION_KEYS))
+    caption = prompt_text(where, caption or "")
+    if not (name and caption):
+        raise LiditError(f'{where}: write {{"file": "NAME.png", "caption": "TEXT"}}')
+    return _picture(folder, name, where), caption
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return split_lines(file.read_bytes())
+    except UnicodeDecodeError as error:
+        raise LiditError(f"{file} is not UTF-8 text: save it as UTF-8") from error
+    except OSError as error:
+        raise LiditError(f"{file} cannot be read ({error.strerror}): replace it") from error
+
+
+def _value(record: Any, keys: tuple[str, ...]) -> str | None:
+    """The text under the first of the keys that a record has."""
+    found = [record[key] for key in keys if key in record] if isinstance(record, dict) else []
+    return found[0] if found and isinstance(found[0], str) else None
+
+
+def _picture(folder: Path, name: str, where: str) -> Path:
+    """A picture by its name in the folder; links inside of it may lead anywhere."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise LiditError(
+            f"{where}: {name!r} is not inside of {folder}: put the picture, or a link to it, there"
+        )
+    try:
+        exists = (folder / name).is_file()
+    except OSError:  # a name longer than the disk takes
+        exists = False
+    if not exists:
+        raise LiditError(f"{where}: {folder / name} does not exist")
+    return folder / name
