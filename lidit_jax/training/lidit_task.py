@@ -111,7 +111,7 @@ class LIDiTTask:
     def sample_images(self, params: Any, frozen: Frozen) -> tuple[np.ndarray, list[str]]:
         """The fixed prompts, at the configuration's sampling settings and fixed seeds."""
         sampling, size = self._config.sampling, self._config.data.image_size
-        prompts = list(self._config.training.prompts)
+        prompts = list(self._prepared.prompt_texts)
         batch = ImageBatch(
             conditions=self._prepared.prompts,
             unconditional=frozen.null,
