@@ -29,7 +29,7 @@ def synthetic_data(config: Config, streams: Sequence[TextStream], records: int =
     samples = [jax.tree.map(lambda leaf, i=i: leaf[i], batch) for i in range(records)]
     null = TextConditions(**empty_prompt(streams))
     side, _, channels = config.latent_shape
-    prompts = len(config.training.prompts)
+    texts = config.training.prompts or ("made up",)
     return PreparedData(
         training_records=samples,
         validation_records=samples[:1],
@@ -37,7 +37,8 @@ def synthetic_data(config: Config, streams: Sequence[TextStream], records: int =
         frozen=Frozen(null),
         statistics=LatentStatistics(np.zeros(channels), np.ones(channels)),
         codec=ImageCodec(_FirstChannel(channels, config.data.image_size // side), {}, "none"),
-        prompts=jax.tree.map(lambda leaf: np.repeat(leaf, prompts, axis=0), null),
+        prompts=jax.tree.map(lambda leaf: np.repeat(leaf, len(texts), axis=0), null),
+        prompt_texts=texts,
     )
 
 

@@ -80,8 +80,6 @@ def _check_model(config: Config) -> None:
             f"config.data.image_size={data.image_size} must be a multiple of "
             f"config.model.patch={model.patch}"
         )
-    if not config.training.prompts:
-        raise LiditError("config.training.prompts is empty: give at least one prompt")
     for i, prompt in enumerate(config.training.prompts):
         prompt_text(f"config.training.prompts[{i}]", prompt)
 

@@ -17,6 +17,7 @@ from lidit_jax.config.build import unknown_field
 from lidit_jax.config.checks import check
 from lidit_jax.config.recipe_choices import Choices
 from lidit_jax.config.schema import Config
+from lidit_jax.config.values import field_types
 from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.numbers import whole_number
 from lidit_jax.io.paths import PACKAGED
@@ -144,15 +145,14 @@ def _set(config: ml_collections.ConfigDict, path: str, value: Any) -> None:
     if type(value) is not type(current):
         raise LiditError(
             f"config.{path}={value!r} is {type(value).__name__}, "
-            f"must be {type(current).__name__} (now {current!r}){_example(path, value, current)}"
+            f"must be {type(current).__name__} (now {current!r}){_example(path, value)}"
         )
     node[name] = value
 
 
-def _example(path: str, value: Any, current: Any) -> str:
+def _example(path: str, value: Any) -> str:
     """How a tuple of texts is written on the command line, where one was meant."""
-    of_texts = isinstance(current, tuple) and current and isinstance(current[0], str)
-    if not of_texts or not isinstance(value, str):
+    if field_types(Config)[path] != tuple[str, ...] or not isinstance(value, str):
         return ""
     texts = tuple(text.strip() for text in value.split(","))
     return f': write --config.{path}="{texts!r}"'

@@ -247,10 +247,12 @@ class TrainingConfig:
     ema_decay: Decay = 0.9999
     """Decay of the averaged weights that sampling uses (ours)."""
     log_every: Positive[int] = 50
+    """Steps between two lines of progress; one comes five steps after a start, for the speed."""
     eval_every: Positive[int] = 1000
     """Steps between validation losses (raw and averaged weights)."""
     image_every: Positive[int] = 1000
-    """Steps between grids of the fixed prompts."""
+    """Steps between grids of the fixed prompts. The first comes at step 100 at the latest, or where
+    the run is stopped before that."""
     checkpoint_every: Positive[int] = 1000
     keep_checkpoints: Positive[int] = 3
     """Newest checkpoints to keep."""
@@ -291,13 +293,9 @@ class TrainingConfig:
     """Steps of a trace."""
     tracker: Literal["", "wandb", "trackio"] = ""
     """Also send the metrics to "wandb" or "trackio", where that is installed."""
-    prompts: tuple[str, ...] = (
-        "a red circle",
-        "a blue square and a yellow triangle",
-        "three green stars",
-        "a purple heart to the left of an orange cross",
-    )
-    """Fixed prompts of the image grid."""
+    prompts: tuple[str, ...] = ()
+    """Fixed prompts of the image grid; empty takes them from the data: four scenes for source
+    "scenes", and for "folder" up to eight of its captions, spread over it."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class SourceKind:
     """Whether images can be scored against scenes whose truth is known."""
     validation: str = "validation loss"
     """What to call the loss on its "heldout" split."""
+    prompts: tuple[str, ...] = ()
+    """What the image grid shows where the user names nothing; () for captions of its records."""
 
 
 class Subset:

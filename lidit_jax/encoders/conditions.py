@@ -146,16 +146,22 @@ class PromptEncoders:
         """Raises what `encode` would raise of the prompts, without the work of the encoders."""
         cleaned = _cleaned(prompts)
         for stream in self.streams:
-            self._tokenize(stream, cleaned)
+            self._tokenize(stream, cleaned, overflow="error")
 
-    def encode(self, prompts: Sequence[str]) -> tuple[TextConditions, tuple[int, ...]]:
+    def encode(
+        self, prompts: Sequence[str], overflow: str = "error"
+    ) -> tuple[TextConditions, tuple[int, ...]]:
         """Features of all tokens of cleaned prompts, padded to a few compiled lengths.
+
+        Args:
+          prompts: B texts.
+          overflow: for those longer than `max_prompt_tokens`, "error" refuses, "truncate" cuts.
 
         Returns:
           The conditions, and the number of instruction tokens of each stream.
 
         Raises:
-          PromptTooLongError: when a prompt is longer than `max_prompt_tokens`.
+          PromptTooLongError: when a prompt is longer than `max_prompt_tokens`, under "error".
           LiditError: when a prompt holds half of a character.
         """
         prompts = _cleaned(prompts)
@@ -163,7 +169,7 @@ class PromptEncoders:
         for stream, layer, instruction in zip(
             self.streams, self.layers, self._instructions, strict=True
         ):
-            tokens = self._tokenize(stream, prompts)
+            tokens = self._tokenize(stream, prompts, overflow)
             extra = -tokens.ids.shape[1] % _LENGTH_STEP
             tokens = dataclasses.replace(
                 tokens,
@@ -175,12 +181,12 @@ class PromptEncoders:
             crop.append(tokens.crop)
         return TextConditions(tuple(features), tuple(masks)), tuple(crop)
 
-    def _tokenize(self, stream: TextEncoder, prompts: Sequence[str]) -> TokenBatch:
+    def _tokenize(self, stream: TextEncoder, prompts: Sequence[str], overflow: str) -> TokenBatch:
         return stream.tokenize(
             prompts,
             self.prompt_format,
             max_prompt_tokens=self.max_prompt_tokens,
-            overflow="error",
+            overflow=overflow,
         )
 
 

@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lidit_jax.config.schema import Config
-from lidit_jax.config.text import clean_text
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.dropout import drop_captions, sample_keys
 from lidit_jax.models.abstract_inputs import initialize
@@ -112,7 +111,7 @@ class LIDiTTask:
     def sample_images(self, params: Any, frozen: Frozen) -> tuple[np.ndarray, list[str]]:
         """The fixed prompts, at the configuration's sampling settings and fixed seeds."""
         sampling, size = self._config.sampling, self._config.data.image_size
-        prompts = [clean_text(prompt) for prompt in self._config.training.prompts]
+        prompts = list(self._prepared.prompt_texts)
         batch = ImageBatch(
             conditions=self._prepared.prompts,
             unconditional=frozen.null,

@@ -35,6 +35,7 @@ from lidit_jax.training.data_changes import changes_of_data, remember_data
 from lidit_jax.training.device_prefetch import Feed
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
 from lidit_jax.training.host_consistency import refuse_other_data, refuse_other_programs
+from lidit_jax.training.image_steps import draws_images
 from lidit_jax.training.initialization import (
     other_encoders,
     start_from,
@@ -50,6 +51,8 @@ from lidit_jax.training.step import make_train_step
 from lidit_jax.training.tasks import Task, make_task
 
 _VALIDATION_BATCH = 64
+_EARLY_STEPS = 5
+"""After so many a start tells its speed, however far `log_every` is."""
 
 
 def train(config: Config, workdir: Path) -> TrainState:
@@ -139,6 +142,8 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
             if step % training.log_every == 0 or last:
                 log.flush(step)
                 checkpoints.check()
+            elif step == first_step + _EARLY_STEPS:
+                log.show(step)
             losses = None
             if not stopping and (step % training.eval_every == 0 or last):
                 with log.aside():
@@ -155,12 +160,15 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
             elif local and step % training.local_every == 0:
                 with log.aside():
                     local.save(step, state, metadata)
+            if draws_images(training, step, stopping):
+                if stopping:  # the checkpoint first: this machine may soon be taken away
+                    checkpoints.check(wait=True)
+                    log.say("drawing the first images; Ctrl-C leaves them out")
+                with log.aside():
+                    log.images(step, *task.sample_images(state.ema_params, frozen))
             if stopping:
                 log.say(f"stopped at step {step}; run the same command to go on")
                 break
-            if step % training.image_every == 0 or last:
-                with log.aside():
-                    log.images(step, *task.sample_images(state.ema_params, frozen))
         skipped.drain()
         meet("the end of the run", training.barrier_minutes)
     return state

@@ -13,6 +13,7 @@ from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, MeshConfig
 from lidit_jax.data.captions import encoded_captions, read_captions, tokenized_captions
 from lidit_jax.data.contents import Contents
+from lidit_jax.data.grid_prompts import grid_prompts
 from lidit_jax.data.latent_statistics import SavedStatistics, statistics_to_use
 from lidit_jax.data.latents import prepare_latents
 from lidit_jax.data.pipeline import LatentRecords
@@ -51,11 +52,14 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
     _check_size(config, codec)
     mesh, online = make_mesh(config.mesh), config.data.text_features == "online"
     encoders = PromptEncoders(config.encoders, mesh if online else _own_part(mesh))
-    # Before the captions, which may take hours: one of these prompts may be too long.
-    prompts, _ = encoders.encode(config.training.prompts)
-    folder = to_path(config.data.cache_dir) if config.data.cache_dir else cache_dir() / "data"
-
     sources = {split: open_source(config, split) for split in _SPLITS}
+    # Before the captions, which may take hours: a prompt of the user may be too long. Captions are
+    # cut, as in training.
+    texts = grid_prompts(config, sources["train"])
+    overflow = "error" if config.training.prompts else "truncate"
+    prompts, _ = encoders.encode(texts, overflow)
+
+    folder = to_path(config.data.cache_dir) if config.data.cache_dir else cache_dir() / "data"
     latents = {split: _latents(source, codec, folder, split) for split, source in sources.items()}
     captions = {split: read_captions(source, folder) for split, source in sources.items()}
     unique = sorted({text for texts in captions.values() for text in texts})
@@ -90,6 +94,7 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
         statistics=statistics,
         codec=codec.on(mesh),
         prompts=prompts,
+        prompt_texts=texts,
         encode=encoders.features if online else None,
         scores=SceneScores(config, encoders) if config.training.score_every else None,
         contents=contents,

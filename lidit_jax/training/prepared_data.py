@@ -62,6 +62,8 @@ class PreparedData:
     """The autoencoder, on the devices of the run."""
     prompts: TextConditions
     """Of the fixed prompts of the image grid."""
+    prompt_texts: tuple[str, ...]
+    """Those prompts, as they stand below their images."""
     encode: Callable[..., tuple[Any, ...]] | None = None
     """`(frozen.encoders, ids, masks) -> features`, where captions are encoded during training."""
     scores: SceneScores | None = None

@@ -25,4 +25,4 @@ def test_a_task_is_built_of_it(settings, tiny_config):
     assert len(task.training_records) == 4
     latents = np.stack([record["latent"] for record in task.training_records])
     assert data.codec.decode({}, latents).shape == (4, 32, 32, 3)
-    assert len(data.prompts.masks[0]) == len(config.training.prompts)
+    assert len(data.prompts.masks[0]) == len(data.prompt_texts) == 2

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lidit_jax.data.latent_statistics import LatentStatistics, SavedStatistics
 from lidit_jax.errors import LiditError
@@ -29,6 +30,19 @@ def test_a_fixed_prompt_that_is_too_long_is_refused_before_anything_is_prepared(
     with pytest.raises(LiditError, match="has 97 tokens, the limit is 96: shorten it or raise"):
         prepare(config)
     assert not (tmp_path / "new").exists()
+
+
+def test_captions_of_a_folder_are_the_prompts_where_none_are_given(tiny_config, tmp_path):
+    for name, caption in {"a": "a red apple", "b": "x" * 200, "c": "a red apple"}.items():
+        Image.new("RGB", (32, 32), "red").save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(caption)
+    settings = ("data.source=folder", f"data.path={tmp_path}", f"data.cache_dir={tmp_path}/cache")
+    prepared = prepare(tiny_config("training.prompts=()", *settings))
+    assert prepared.prompt_texts == ("a red apple", "x" * 200)
+    for mask in prepared.prompts.masks:
+        apple, cut = mask.sum(axis=1)
+        # One caption has 11 bytes, the other is cut at 96 as in training; a byte is a token.
+        assert cut - apple == 96 - 11
 
 
 def test_captions_that_are_cut_are_counted(tiny_config, tmp_path, capsys):

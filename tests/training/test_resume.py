@@ -53,6 +53,8 @@ def test_sigterm_saves_and_the_same_command_ends_as_if_nothing_had_happened(
     assert "stopped at step 3; run the same command to go on" in shown
     assert "compiling the step; on a CPU this takes about half a minute\nstep 1/8" in shown
     assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    drawn = [file.name for file in (tmp_path / "images").iterdir()]
+    assert drawn == ["step_000003.png"], "a run that has drawn nothing yet leaves a grid"
 
     state = train(tiny_config(), tmp_path)
     assert "resuming at step 3" in capsys.readouterr().out

@@ -143,4 +143,13 @@ def open_scenes(config: Config, split: str) -> SceneSource:
     return SceneSource(split, records, size, language, config.seed, captions, shares)
 
 
-SCENES = SourceKind(open_scenes, has_truth=True)
+SCENES = SourceKind(
+    open_scenes,
+    has_truth=True,
+    prompts=(
+        "a red circle",
+        "a blue square and a yellow triangle",
+        "three green stars",
+        "a purple heart to the left of an orange cross",
+    ),
+)

@@ -112,29 +112,41 @@ class RunLog:
 
         Without a step since the clock was started there is nothing to say about speed.
         """
-        averages = jax.device_get(self._averages)
-        values = {name: float(a.total / a.count) for name, a in averages.items() if a.count}
-        self._averages = {}
-        now, (then, first) = time.perf_counter(), self._mark
-        self._mark = (now, step)
-        if step > first:
-            values |= self._speed(now - then, step - first)
+        values = self._values(step)
+        self._averages, self._mark = {}, (time.perf_counter(), step)
         self._waited = self._aside = 0.0
         values |= _device_memory()
         if self._active:
             self._goodput.add(values.get("productive_seconds", 0.0))
             values["goodput"] = self._goodput.share(time.time())
         self.scalars(step, values)
-        if self._active:
-            loss = f"loss {values.get('loss', math.nan):.4f}"
-            line = f"step {step}/{self._total}  {loss}"
-            if "step_seconds" in values:
-                left = (self._total - step) * values["step_seconds"]
-                line += f"  {values['images_per_second']:.0f} images/s  {_duration(left)} left"
-            self._progress.update(self._bar, completed=step, description=loss)
-            if not self.console.is_terminal:
-                print(line, flush=True)
+        self._print(step, values)
         return values
+
+    def show(self, step: int) -> None:
+        """Prints the line of `flush` without ending the averages: nothing is written."""
+        self._print(step, self._values(step))
+
+    def _values(self, step: int) -> dict[str, float]:
+        """The averages since the last flush, and the speed since then."""
+        averages = jax.device_get(self._averages)
+        values = {name: float(a.total / a.count) for name, a in averages.items() if a.count}
+        then, first = self._mark
+        if step > first:
+            values |= self._speed(time.perf_counter() - then, step - first)
+        return values
+
+    def _print(self, step: int, values: dict[str, float]) -> None:
+        if not self._active:
+            return
+        loss = f"loss {values.get('loss', math.nan):.4f}"
+        line = f"step {step}/{self._total}  {loss}"
+        if "step_seconds" in values:
+            left = (self._total - step) * values["step_seconds"]
+            line += f"  {values['images_per_second']:.0f} images/s  {_duration(left)} left"
+        self._progress.update(self._bar, completed=step, description=loss)
+        if not self.console.is_terminal:
+            print(line, flush=True)
 
     def _speed(self, seconds: float, steps: int) -> dict[str, float]:
         """What is to be said of so many steps that took so long."""

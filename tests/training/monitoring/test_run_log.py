@@ -191,6 +191,20 @@ def test_speed_and_time_left_do_not_count_the_compiled_step(tmp_path, capsys):
         assert "0:00:0" in capsys.readouterr().out
 
 
+def test_an_early_line_tells_the_speed_and_leaves_the_averages_alone(tmp_path, capsys):
+    with log(tmp_path) as run:
+        run.start_clock(1, average(3.0))
+        run.accumulate(average(3.0))
+        run.show(2)
+        shown = capsys.readouterr().out
+        assert shown.startswith("step 2/10  loss 3.0000  ")
+        assert shown.endswith(" left\n")
+        run.accumulate(average(1.0))
+        values = run.flush(3)
+    assert (values["loss"], values["steps"]) == (2.0, 2)
+    assert [record["step"] for record in records(tmp_path)] == [3]
+
+
 def test_the_report_shows_the_median_of_the_speed(tmp_path):
     with log(tmp_path) as run:
         for step, seconds in ((1, 0.2), (2, 0.3), (3, 9.0)):

@@ -1,0 +1,28 @@
+"""The prompts of a run's image grid, where its configuration names none."""
+
+from __future__ import annotations
+
+from lidit_jax.config.schema import Config
+from lidit_jax.data.source import ImageSource
+from lidit_jax.data.sources import source_kind
+
+_COUNT = 8
+"""Captions that become prompts: one row of the grid."""
+
+
+def grid_prompts(config: Config, source: ImageSource) -> tuple[str, ...]:
+    """What the image grid shows: the user's prompts, or those of the kind of data, or captions.
+
+    Captions are taken at equal distances from the first on, each once, in the order of the records.
+
+    Args:
+      config: of the run; `training.prompts` goes before everything else.
+      source: the pictures that it trains on.
+    """
+    return config.training.prompts or source_kind(config).prompts or _spread_captions(source)
+
+
+def _spread_captions(source: ImageSource) -> tuple[str, ...]:
+    captions = list(dict.fromkeys(source.caption(i) for i in range(len(source))))
+    count = min(len(captions), _COUNT)
+    return tuple(captions[i * len(captions) // count] for i in range(count))
