@@ -81,7 +81,6 @@ MISTAKES = {
     "optimizer.clip_norm=0": "config.optimizer.clip_norm=0.0: must be greater than 0",
     "optimizer.beta2=1": "config.optimizer.beta2=1.0: must be at least 0 and less than 1",
     "training.ema_decay=1": "config.training.ema_decay=1.0: must be at least 0 and less than 1",
-    "training.prompts=()": "config.training.prompts is empty: give at least one prompt",
     "diffusion.caption_dropout=1.1": "config.diffusion.caption_dropout=1.1: must be from 0 to 1",
     "diffusion.caption_dropout=-0.1": "config.diffusion.caption_dropout=-0.1: must be from 0 to 1",
     "seed=-1": "config.seed=-1: must be from 0 to 4294967295",

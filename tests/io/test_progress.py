@@ -2,9 +2,8 @@
 
 import io
 
-from rich.console import Console
-
 import lidit_jax.io.progress
+from lidit_jax.io.console import WholeWordConsole
 from lidit_jax.io.progress import PieceProgress, progress_bar
 
 
@@ -39,7 +38,9 @@ def test_work_that_is_found_complete_shows_nothing():
 
 def test_on_a_terminal_a_note_stands_until_the_next_report(monkeypatch):
     monkeypatch.setattr(
-        lidit_jax.io.progress, "Console", lambda file: Console(file=file, force_terminal=True)
+        lidit_jax.io.progress,
+        "WholeWordConsole",
+        lambda file: WholeWordConsole(file=file, force_terminal=True),
     )
 
     def work(progress):
