@@ -9,18 +9,21 @@ images = Pipeline.from_checkpoint("demo")(["a red circle"], seed=0)  # uint8 [B,
 Importing the package loads nothing heavy: `Pipeline` is looked up when it is first used.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from lidit_jax.hardware.libtpu import prepare_libtpu
+from lidit_jax.hardware.xla_flags import cpu_variables
 
 if TYPE_CHECKING:
     from lidit_jax.sampling.pipeline import Pipeline as Pipeline
 
 __all__ = ["Pipeline", "__version__"]
 
-# Here, because libtpu reads its settings when JAX first looks for devices, which any program of
-# the package or of its user may do.
+# Here, because libtpu and XLA read their settings when JAX first looks for devices, which any
+# program of the package or of its user may do.
 prepare_libtpu()
+os.environ.update(cpu_variables())
 
 
 def __getattr__(name: str) -> Any:

@@ -130,9 +130,6 @@ def _prepare_environment() -> None:
 
     from absl import flags, logging
 
-    from lidit_jax.hardware.xla_flags import cpu_variables
-
-    os.environ.update(cpu_variables())
     # Orbax logs whole tracebacks of errors that it raises too, and that commands report in a line;
     # so does asyncio, for each array of a save that has failed.
     logging.set_verbosity(logging.FATAL)

@@ -18,6 +18,9 @@ from lidit_jax.config.prompt_format import PromptFormat
 from lidit_jax.data.cache import content_key, fill
 from lidit_jax.encoders import TextEncoder
 
+_VERSION = 2
+"""Raised when an encoder of the same files gives other features: 1 ignored the RoPE scaling of GGUF
+files."""
 _CHUNK = 2048
 _BATCH = 64
 _LENGTH_STEP = 8
@@ -87,6 +90,7 @@ def prepare_text_features(
     order = np.argsort(counts, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(counts - shared)])
     description = {
+        "version": _VERSION,
         "encoder": encoder.fingerprint | encoder.reading,
         "layer": layer,
         "prompt_format": asdict(prompt_format),

@@ -73,14 +73,14 @@ class Process(ABC):
         """Random training times."""
 
     @abstractmethod
-    def times_for_validation(self, n: int) -> Num[np.ndarray, "n"]:
+    def times_for_validation(self, n: int) -> Num[np.ndarray, " n"]:
         """`n` fixed times, each the middle of one of `n` parts that training draws equally often.
 
         So the mean of the losses there is comparable with the training loss.
         """
 
     @abstractmethod
-    def sampling_times(self, steps: int) -> Num[np.ndarray, "steps+1"]:
+    def sampling_times(self, steps: int) -> Num[np.ndarray, " steps+1"]:
         """The times that a sampler visits by default: from noise down to clean data, inclusive."""
 
     @abstractmethod

@@ -99,11 +99,11 @@ class DDPM(Process):
         """Uniform over 0 .. T-1."""
         return jax.random.randint(key, shape, 0, self.timesteps)
 
-    def times_for_validation(self, n: int) -> Int[np.ndarray, "n"]:
+    def times_for_validation(self, n: int) -> Int[np.ndarray, " n"]:
         """Integers; times repeat when n exceeds T."""
         return np.floor((np.arange(n) + 0.5) * self.timesteps / n).astype(np.int32)
 
-    def sampling_times(self, steps: int) -> Int[np.ndarray, "steps+1"]:
+    def sampling_times(self, steps: int) -> Int[np.ndarray, " steps+1"]:
         """From T-1 down in even strides, then -1, the clean image.
 
         The "trailing" spacing of https://arxiv.org/abs/2305.08891, table 2: sampling starts at the

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 
-def sample_keys(key: Key[Array, ""], global_indices: Int[Array, "B"]) -> Key[Array, "B"]:
+def sample_keys(key: Key[Array, ""], global_indices: Int[Array, " B"]) -> Key[Array, " B"]:
     """One key a sample, whatever host or batch the sample is in.
 
     Args:
@@ -20,7 +20,7 @@ def sample_keys(key: Key[Array, ""], global_indices: Int[Array, "B"]) -> Key[Arr
 
 
 def drop_captions(
-    keys: Key[Array, "B"],
+    keys: Key[Array, " B"],
     features: Sequence[Float[Array, "B S_k D_k"]],
     masks: Sequence[Bool[Array, "B S_k"]],
     null_features: Sequence[Float[Array, "1 N_k D_k"]],

@@ -102,7 +102,7 @@ class RectifiedFlow(Process):
         bump = library.square(library.cos(library.pi / 2 * uniform)) - 1 + uniform
         return 1 - uniform - self.mode_scale * bump
 
-    def times_for_validation(self, n: int) -> Float[np.ndarray, "n"]:
+    def times_for_validation(self, n: int) -> Float[np.ndarray, " n"]:
         """Quantiles of the distribution that `sample_times` draws from, the shift included."""
         share = (np.arange(n) + 0.5) / n
         match self.time_sampling:
@@ -115,7 +115,7 @@ class RectifiedFlow(Process):
                 times = share
         return self.shift_times(times).astype(np.float32)
 
-    def sampling_times(self, steps: int) -> Float[np.ndarray, "steps+1"]:
+    def sampling_times(self, steps: int) -> Float[np.ndarray, " steps+1"]:
         """From 1 to 0 in equal strides, then shifted.
 
         Raises:

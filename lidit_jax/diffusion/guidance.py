@@ -38,7 +38,7 @@ from lidit_jax.diffusion.parameterization import Images, convert
 
 METHODS = {"ddpm": ("cfg", "apg"), "flow": ("cfg", "cfg_zero", "apg")}
 
-ModelFn = Callable[[Float[Array, "B ..."], Float[Array, "B"]], Float[Array, "B ..."]]
+ModelFn = Callable[[Float[Array, "B ..."], Float[Array, " B"]], Float[Array, "B ..."]]
 """From x_t and `Process.model_time(t)` to the prediction."""
 
 State = Any
@@ -56,7 +56,7 @@ class Pair(NamedTuple):
     """Of the empty prompt, a negative one or a guide model: guidance moves away from it."""
 
 
-PairFn = Callable[[Float[Array, "B ..."], Float[Array, "B"]], Pair]
+PairFn = Callable[[Float[Array, "B ..."], Float[Array, " B"]], Pair]
 
 
 class Point(NamedTuple):
@@ -78,7 +78,7 @@ class Point(NamedTuple):
 class Guidance:
     """How strongly, when and by which method; its numbers are data to the compiled program."""
 
-    scale: Float[Array, ""] | Float[Array, "B"] | float
+    scale: Float[Array, ""] | Float[Array, " B"] | float
     """One for all samples or one each. 1 is exactly the conditional prediction, 0 the
     unconditional one."""
     method: str = field(default="cfg", metadata={"static": True})
@@ -137,7 +137,7 @@ class Guidance:
         return _from("x0", conditional + extra * change, point), state
 
 
-def in_one_batch(model_fn: ModelFn, blend: Float[Array, "B"] | None = None) -> PairFn:
+def in_one_batch(model_fn: ModelFn, blend: Float[Array, " B"] | None = None) -> PairFn:
     """The pair from one call of the network on 2B samples.
 
     Args:
@@ -148,7 +148,7 @@ def in_one_batch(model_fn: ModelFn, blend: Float[Array, "B"] | None = None) -> P
     """
     parts = 2 if blend is None else 3
 
-    def pair_fn(x_t: Float[Array, "B ..."], time: Float[Array, "B"]) -> Pair:
+    def pair_fn(x_t: Float[Array, "B ..."], time: Float[Array, " B"]) -> Pair:
         output = model_fn(jnp.concatenate([x_t] * parts), jnp.concatenate([time] * parts))
         conditional, *second, unconditional = jnp.split(output.astype(x_t.dtype), parts)
         if second:

@@ -16,7 +16,7 @@ StepNoise = Callable[[Int[Array, ""]], Float[Array, "B ..."]]
 
 
 def initial_noise(
-    seeds: Sequence[int] | Int[Array, "B"], shape: tuple[int, ...]
+    seeds: Sequence[int] | Int[Array, " B"], shape: tuple[int, ...]
 ) -> Float[Array, "B ..."]:
     """Standard normal noise, float32, of one seed an image.
 
@@ -33,7 +33,7 @@ def initial_noise(
     return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape, jnp.float32))(seeds)
 
 
-def step_noise(seeds: Int[Array, "B"], shape: tuple[int, ...]) -> StepNoise:
+def step_noise(seeds: Int[Array, " B"], shape: tuple[int, ...]) -> StepNoise:
     """Fresh noise for stochastic samplers, of the same seeds and independent of the initial one.
 
     Args:
@@ -52,7 +52,7 @@ def step_noise(seeds: Int[Array, "B"], shape: tuple[int, ...]) -> StepNoise:
 
 
 def vary(
-    noise: Float[Array, "B ..."], other: Float[Array, "B ..."], amount: Float[Array, "B"] | float
+    noise: Float[Array, "B ..."], other: Float[Array, "B ..."], amount: Float[Array, " B"] | float
 ) -> Float[Array, "B ..."]:
     """Noise between two noises: 0 gives the first, 1 the second, and all are standard normal.
 
@@ -63,7 +63,7 @@ def vary(
     return jnp.cos(angle) * noise + jnp.sin(angle) * other
 
 
-def checked_seeds(seeds: Sequence[int] | Int[Array, "B"]) -> Int[Array, "B"]:
+def checked_seeds(seeds: Sequence[int] | Int[Array, " B"]) -> Int[Array, " B"]:
     """The seeds as uint32. Raises `LiditError` when one is out of range."""
     if isinstance(seeds, np.ndarray):
         seeds = seeds.tolist()  # NumPy would wrap a seed that is out of range

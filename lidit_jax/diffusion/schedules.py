@@ -16,7 +16,7 @@ _COSINE_MAX_BETA = 0.999
 
 def betas(
     schedule: str, timesteps: int, beta_start: float, beta_end: float
-) -> Float[np.ndarray, "T"]:
+) -> Float[np.ndarray, " T"]:
     """The share of variance that each step replaces by noise.
 
     Args:
@@ -40,8 +40,8 @@ def betas(
 
 
 def scales(
-    betas: Float[np.ndarray, "T"], *, zero_terminal_snr: bool = False
-) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T"]]:
+    betas: Float[np.ndarray, " T"], *, zero_terminal_snr: bool = False
+) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, " T"]]:
     """The scales of image and noise at each timestep, their squares adding to 1.
 
     Args:

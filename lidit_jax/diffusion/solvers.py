@@ -40,15 +40,15 @@ _LARGEST_HEUN_FALL = 8.0
 class SolverTable(NamedTuple):
     """What a sampler does after each of its n evaluations of the network."""
 
-    at: Int[np.ndarray, "n"]
+    at: Int[np.ndarray, " n"]
     """The grid time at which the network is evaluated."""
-    step: Int[np.ndarray, "n"]
+    step: Int[np.ndarray, " n"]
     """The step to which the evaluation belongs; Heun evaluates twice a step."""
     to_x: Float[np.ndarray, "n 5"]
     """Weights of the next sample."""
     to_anchor: Float[np.ndarray, "n 5"]
     """Weights of the next anchor."""
-    noise: Float[np.ndarray, "n"]
+    noise: Float[np.ndarray, " n"]
     """Scale of the fresh noise in the next sample."""
 
 
@@ -169,7 +169,7 @@ def unipc(grid: Grid) -> SolverTable:
     return table
 
 
-def _empty(at: Int[np.ndarray, "n"], step: Int[np.ndarray, "n"] | None = None) -> SolverTable:
+def _empty(at: Int[np.ndarray, " n"], step: Int[np.ndarray, " n"] | None = None) -> SolverTable:
     rows = np.zeros((2, len(at), COLUMNS))
     return SolverTable(at, at if step is None else step, rows[0], rows[1], np.zeros(len(at)))
 

@@ -36,11 +36,11 @@ _CLEANEST_FLOW_TIME = 1e-3
 class Grid(NamedTuple):
     """The n times at which the network is evaluated, and clean data after them."""
 
-    times: Float[np.ndarray, "n+1"]
+    times: Float[np.ndarray, " n+1"]
     """In the process's own unit, falling."""
-    signal: Float[np.ndarray, "n+1"]
+    signal: Float[np.ndarray, " n+1"]
     """Scale of x0; 1 at the end."""
-    sigma: Float[np.ndarray, "n+1"]
+    sigma: Float[np.ndarray, " n+1"]
     """Scale of the noise; 0 at the end."""
 
 

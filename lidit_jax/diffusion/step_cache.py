@@ -19,12 +19,14 @@ Activations = Any
 class CachedModel(NamedTuple):
     """A network, or a pair of predictions, in full and from cached activations."""
 
-    compute: Callable[[Float[Array, "B ..."], Float[Array, "B"]], tuple[Images | Pair, Activations]]
+    compute: Callable[
+        [Float[Array, "B ..."], Float[Array, " B"]], tuple[Images | Pair, Activations]
+    ]
     """From x_t and the model's time to the output and the activations to cache."""
-    reuse: Callable[[Float[Array, "B ..."], Float[Array, "B"], Activations], Images | Pair]
+    reuse: Callable[[Float[Array, "B ..."], Float[Array, " B"], Activations], Images | Pair]
     """The same output, nearly, from cached activations."""
 
-    def blank(self, x_t: Float[Array, "B ..."], time: Float[Array, "B"]) -> Activations:
+    def blank(self, x_t: Float[Array, "B ..."], time: Float[Array, " B"]) -> Activations:
         """Zeros in the shapes of the activations, to begin a loop with; computes nothing."""
         _, cached = jax.eval_shape(self.compute, x_t, time)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), cached)
@@ -32,7 +34,7 @@ class CachedModel(NamedTuple):
     def evaluate(
         self,
         x_t: Float[Array, "B ..."],
-        time: Float[Array, "B"],
+        time: Float[Array, " B"],
         fresh: Bool[Array, ""],
         cached: Activations,
     ) -> tuple[Images | Pair, Activations]:

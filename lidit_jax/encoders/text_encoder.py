@@ -22,7 +22,7 @@ from lidit_jax.encoders.sources import content_digests, locate
 from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
 from lidit_jax.errors import LiditError
-from lidit_jax.weights import huggingface
+from lidit_jax.weights import gguf, huggingface
 
 _DTYPES = choices(EncoderConfig, "dtype")
 

@@ -41,7 +41,7 @@ class _Inputs(NamedTuple):
     conditions: TextConditions
     unconditional: TextConditions
     noise: Float[Array, "B h w C"] | None
-    seeds: Int[Array, "B"]
+    seeds: Int[Array, " B"]
     guidance: Guidance | None
     blend: Blend | None
     image: Float[Array, "B H W 3"] | None

@@ -19,7 +19,7 @@ class Blend(NamedTuple):
     """Second prompts."""
 
     conditions: TextConditions
-    weight: Float[np.ndarray, "B"]
+    weight: Float[np.ndarray, " B"]
     """0 for the first prompt, 1 for the second."""
 
 
@@ -27,7 +27,7 @@ class Variation(NamedTuple):
     """Noise to turn towards."""
 
     seeds: Sequence[int]
-    amount: Float[np.ndarray, "B"]
+    amount: Float[np.ndarray, " B"]
     """0 for the image's own noise, 1 for that of `seeds`."""
 
 
@@ -51,7 +51,7 @@ class ImageBatch:
     size: tuple[int, int]
     """Height and width in pixels."""
     settings: SamplingConfig
-    guidance: float | Sequence[float] | Float[np.ndarray, "B"] | None = None
+    guidance: float | Sequence[float] | Float[np.ndarray, " B"] | None = None
     """Guidance scale, or one an image; None for that of the settings."""
     blend: Blend | None = None
     variation: Variation | None = None

@@ -326,7 +326,7 @@ def _variation(requests: Sequence[ImageRequest]) -> Variation | None:
     return Variation(seeds, _column(requests, "variation"))
 
 
-def _column(requests: Sequence[ImageRequest], field: str) -> Float[np.ndarray, "B"]:
+def _column(requests: Sequence[ImageRequest], field: str) -> Float[np.ndarray, " B"]:
     return np.asarray([getattr(request, field) for request in requests], np.float32)
 
 

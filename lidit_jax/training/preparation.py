@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, MeshConfig
 from lidit_jax.data.captions import encoded_captions, read_captions, tokenized_captions
 from lidit_jax.data.contents import Contents

@@ -15,19 +15,19 @@ from lidit_jax.training.monitoring.scene_scores import SceneScores
 
 
 class Painter:
-    """Stands in for the generator: paints what every second prompt asks for, else nothing."""
+    """Stands in for the sampler: paints what every second prompt asks for, else nothing."""
 
     def __init__(self, prompts):
         self._prompts, self.rows = prompts, []
 
-    def __call__(self, params, conditions, null, *, seeds, size, settings):
-        self.rows += [len(mask) for mask in conditions.masks]
-        images = np.zeros((len(seeds), *size, 3), np.uint8)
-        for row, number in enumerate(seeds):
+    def __call__(self, params, batch):
+        self.rows += [len(mask) for mask in batch.conditions.masks]
+        images = np.zeros((len(batch.seeds), *batch.size, 3), np.uint8)
+        for row, number in enumerate(batch.seeds):
             prompt = self._prompts[number]
             if number % 2 == 0:
                 scene = realise(prompt.task, prompt.claim, random.Random(number))
-                images[row] = render(scene, size[0])
+                images[row] = render(scene, batch.size[0])
         return images
 
 
@@ -35,7 +35,7 @@ def test_the_score_is_the_share_of_right_images_and_each_task_has_its_own(tiny_c
     config = tiny_config("training.score_every=4", "training.score_prompts=2")
     scores = SceneScores(config, PromptEncoders(config.encoders))
     painter = Painter(evaluation_prompts(2, seed=1))
-    found = scores(painter, params=None, null=None)
+    found = scores(painter, params=None, unconditional=None)
     assert found == {"scene_score": 0.5} | {f"scene_score/{task}": 0.5 for task in TASKS}
     assert painter.rows == [9, 9] * 2, "two streams, two batches"
 
