@@ -35,10 +35,11 @@ def to_path(text: str | os.PathLike[str]) -> Path:
     folder is no more than a part of names, and renaming is copying.
 
     Raises:
-      LiditError: for another scheme, a URL without a bucket, or when the package that reaches the
-        store is not installed.
+      LiditError: for another scheme, a URL without a bucket, a null character, or when the package
+        that reaches the store is not installed.
     """
     text = os.fspath(text)
+    _refuse_null(text)
     scheme, separator, rest = text.partition("://")
     if not separator:
         return Path(text)
@@ -60,9 +61,15 @@ def in_bucket(path: Path) -> bool:
 
 def local_path(text: str) -> Path:
     """A path of this machine. Raises `LiditError` for a URL, which would become a folder "gs:"."""
+    _refuse_null(text)
     if "://" in text:
         raise LiditError(f"{text}: this must be a local path; copy to or from the bucket beside it")
     return Path(text)
+
+
+def _refuse_null(text: str) -> None:
+    if "\0" in text:
+        raise LiditError(f"{text!r}: a path cannot hold the character \\0: take it out")
 
 
 def _forget_listings(scheme: str) -> None:
