@@ -31,11 +31,26 @@ def test_random_cases_end_with_a_picture_or_in_one_line(model):
     assert faults == []
 
 
+_LONG = "é" * 300
 _FOLDER = ("--config.data.source=folder", "--config.data.path=pictures")
 FOUND = {
     "a null character in a path": Case(("export", f"--checkpoint={MODEL}", "--out=a\0")),
     "and in a recipe's": Case(
         ("train", f"--config={RECIPE}", "--workdir=run", *_FOLDER, "--config.data.path='a\\0'")
+    ),
+    "half a character in a recipe's": Case(
+        ("train", f"--config={RECIPE}", "--workdir=run", "--config.data.cache_dir='\\ud83d'")
+    ),
+    "a name longer than disks take": Case(("convert", "from-torch", _LONG, "out")),
+    "and in a recipe's name": Case(("plan", f"--config={_LONG}", "--topology=v5e:4x4")),
+    "and in a folder's": Case(
+        (
+            "train",
+            f"--config={RECIPE}",
+            "--workdir=run",
+            *_FOLDER,
+            f"--config.data.path={_LONG}",
+        )
     ),
     "a name of bytes that are no text": Case(
         ("sample", f"--checkpoint={MODEL}", "--prompt=a", "--out=\udcff.png")
