@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import io
 import logging as standard_logging
 import os
@@ -21,6 +22,8 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import cache_dir
 
 _COMMANDS = (train, sample, evaluate, export, convert, plan, bench, tune, doctor)
+
+_SHOWN = 60
 
 _EXAMPLES = """\
 start here:
@@ -89,6 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has left. Python flushes stdout once more at exit: to nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # Whichever of many places first looks at a file; all other errors are for them to explain.
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = f"{error.filename}"
+        shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
+        print(f"lidit: error: {shown!r} is too long for the name of a file", file=sys.stderr)
+        return 2
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -35,10 +35,11 @@ def to_path(text: str | os.PathLike[str]) -> Path:
     folder is no more than a part of names, and renaming is copying.
 
     Raises:
-      LiditError: for another scheme, a URL without a bucket, or when the package that reaches the
-        store is not installed.
+      LiditError: for another scheme, a URL without a bucket, a null character, or when the package
+        that reaches the store is not installed.
     """
     text = os.fspath(text)
+    _refuse_impossible(text)
     scheme, separator, rest = text.partition("://")
     if not separator:
         return Path(text)
@@ -60,9 +61,20 @@ def in_bucket(path: Path) -> bool:
 
 def local_path(text: str) -> Path:
     """A path of this machine. Raises `LiditError` for a URL, which would become a folder "gs:"."""
+    _refuse_impossible(text)
     if "://" in text:
         raise LiditError(f"{text}: this must be a local path; copy to or from the bucket beside it")
     return Path(text)
+
+
+def _refuse_impossible(text: str) -> None:
+    """Recipes can hold texts that name no file: with null characters, or halves of others."""
+    try:
+        possible = "\0" not in text and os.fsencode(text) is not None
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise LiditError(f"{text!r} holds a character that no path can hold: name another")
 
 
 def _forget_listings(scheme: str) -> None:

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from lidit_jax.cli import main
+from lidit_jax.sampling import png_metadata
 from lidit_jax.sampling.pipeline import Pipeline
 from tests.pytorch.exported import make_bundle
 
@@ -78,3 +79,18 @@ def test_a_size_far_from_training_is_drawn_with_a_warning(model, tmp_path, capsy
     assert not any("warning" in line for line in rest)
     with Image.open(out) as image:
         assert image.size == (8, 16)
+
+
+def test_texts_are_cleaned_in_records_and_old_ones_that_were_not_are_told(model, tmp_path, capsys):
+    first, old, again = (tmp_path / name for name in ("first.png", "old.png", "again.png"))
+    arguments = [f"--checkpoint={model}", "--prompt=a\u2028star\n", "--steps=1", f"--out={first}"]
+    assert main(["sample", *arguments]) == 0
+    with Image.open(first) as image:
+        assert image.text["prompt"] == "a star"
+        png_metadata.save(image, old, image.text | {"prompt": "a  star\n"})
+    assert main(["sample", f"--again={first}", f"--out={again}"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert main(["sample", f"--again={old}", f"--out={again}"]) == 0
+    assert "old.png was drawn from 'a  star\\n' by a version that" in capsys.readouterr().err
+    with Image.open(again) as image:
+        assert image.text["prompt"] == "a star"

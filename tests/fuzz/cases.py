@@ -10,8 +10,16 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lidit_jax.cli import build_parser
+from lidit_jax.commands.arguments import (
+    fraction,
+    guidance_scale,
+    image_size,
+    natural,
+    positive_int,
+)
 from lidit_jax.config.schema import Config
 from lidit_jax.config.values import field_types, listed
 from lidit_jax.encoders.odd_prompts import ODD_PROMPTS
@@ -137,6 +145,29 @@ def _damaged(content: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
     )
 
 
+def _recorded(texts: dict[str, str]) -> bytes:
+    """A PNG that says how it was made."""
+    content, info = io.BytesIO(), PngInfo()
+    for name, text in texts.items():
+        info.add_itxt(name, text.encode(errors="replace").decode())
+    Image.new("RGB", (32, 32)).save(content, "PNG", pnginfo=info)
+    return content.getvalue()
+
+
+_RECORD = {
+    **{"prompt": "a", "seed": "0", "guidance": "2.0", "negative_prompt": "", "blend_with": ""},
+    **{"blend": "0.0", "variation": "0.0", "variation_seed": "1", "checkpoint": MODEL},
+    **{"checkpoint_sha256": "", "weights": "averaged", "sampler": "euler", "steps": "3"},
+    **{"image_sha256": "", "strength": "1.0", "weaker_checkpoint": "", "shift": "0.0"},
+    **{"images": "1", "apg_norm": "0.0", "zero_steps": "0", "cache_interval": "1"},
+}
+_record_file = st.builds(
+    lambda changes, gone: _recorded(
+        {name: text for name, text in (_RECORD | changes).items() if name not in gone}
+    ),
+    st.dictionaries(st.sampled_from(list(_RECORD)), _values, max_size=2),
+    st.sets(st.sampled_from(list(_RECORD)), max_size=1),
+)
 _names = st.one_of(
     st.sampled_from(("a.png", "b.jpg", "a.txt", "../a.png", "/a.png", "", ".", "a/../a.png")),
     _texts,
@@ -162,6 +193,7 @@ _files = st.fixed_dictionaries(
     optional={
         "prompts.txt": _damaged(_text_file),
         "start.png": _picture_file,
+        "record.png": st.one_of(_record_file, _damaged(_record_file)),
         "pictures/a.png": _picture_file,
         "pictures/a.txt": _damaged(_text_file),
         "pictures/b.jpg": _picture_file,
@@ -223,14 +255,24 @@ def _options(draw: Callable, command: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(given)
 
 
+_OF_TYPES = {
+    positive_int: ("1", "2", "3"),
+    natural: ("0", "7", "4294967295"),
+    fraction: ("0", "0.5", "1"),
+    guidance_scale: ("1", "2.5"),
+    float: ("0", "1.5", "-0.5"),
+    image_size: ("32", "16x32", "8x8"),
+}
+"""Values that options take."""
+
+
 def _value_of(action: argparse.Action) -> st.SearchStrategy[str]:
     likely = {
         "prompts": ("prompts.txt",),
         "image": ("start.png", "pictures/a.png"),
         "mask": ("start.png",),
-        "again": ("start.png",),
-        "count": ("1", "2", "3"),
-    }.get(action.dest)
+        "again": ("start.png", "record.png"),
+    }.get(action.dest) or _OF_TYPES.get(action.type)
     choices = st.sampled_from([str(choice) for choice in action.choices or likely or _VALUES])
     return st.one_of(choices, choices, _values)
 
@@ -257,6 +299,8 @@ def cases(draw: Callable) -> Case:
     arguments = (*command, *draw(_options(command)))
     if command in (("train",), ("plan",), ("bench",)):
         arguments += draw(_overrides())
-    if command == ("sample",):
+    if command == ("sample",) and draw(st.integers(0, 4)) == 0:
+        arguments = ("sample", "--again=record.png", "--out=x.png")
+    elif command == ("sample",):
         arguments += tuple(f"--prompt={text}" for text in draw(st.lists(_texts, max_size=1)))
     return Case(arguments, draw(_files))

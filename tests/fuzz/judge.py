@@ -38,7 +38,7 @@ def run_here(case: Case, model: Path) -> Outcome:
         io.TextIOWrapper(io.BytesIO(), "utf-8", errors=errors)
         for errors in ("strict", "backslashreplace")
     )
-    with _folder(case) as (folder, before):
+    with _folder(case, model) as (folder, before):
         here = Path.cwd()
         os.chdir(folder)
         try:
@@ -61,7 +61,7 @@ def run_process(case: Case, model: Path) -> Outcome:
         else os.fsencode(text.replace("\0", ""))
         for text in _arguments(case, model)
     ]
-    with _folder(case) as (folder, before):
+    with _folder(case, model) as (folder, before):
         root = Path(__file__).parents[2]
         environment = os.environ | {"PYTHONPATH": str(root)}
         command = [sys.executable, "-m", "lidit_jax.cli", *arguments]
@@ -83,12 +83,14 @@ def _arguments(case: Case, model: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def _folder(case: Case) -> Iterator[tuple[Path, dict[str, bytes]]]:
+def _folder(case: Case, model: Path) -> Iterator[tuple[Path, dict[str, bytes]]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for path, content in case.files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
+        # So that a record, whose checksums allow no change, may name it.
+        (folder / MODEL).symlink_to(model)
         yield folder, _content(folder)
 
 

@@ -49,11 +49,15 @@ def quick_parts(model: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Pipeline, "from_checkpoint", lambda *_, **__: pipeline)
         patch.setattr(Pipeline, "encode", lambda *_: pipeline._unconditional)
+        # Records cannot name the weights of a model that is made anew each time.
+        patch.setattr(Pipeline, "fingerprint", "")
         patch.setattr(GuidedSampler, "__call__", draw)
         patch.setattr("lidit_jax.training.loop.train", train)
         patch.setattr("lidit_jax.evaluation.scenes.evaluate", lambda *_, **__: None)
         for name in ("bench", "tune", "doctor"):
             patch.setattr(f"lidit_jax.commands.{name}.run", lambda options: 0)
+        # A comparison with pictures that are not drawn.
+        patch.setattr("lidit_jax.pytorch.parity.torch_is_installed", lambda: False)
         report = {"rows": [], "usual": None}
         patch.setattr("lidit_jax.evaluation.samplers.compare_samplers", lambda *_, **__: report)
         patch.setattr("lidit_jax.evaluation.sampler_report.markdown", lambda *_: "")
