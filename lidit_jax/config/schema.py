@@ -247,7 +247,7 @@ class TrainingConfig:
     ema_decay: Decay = 0.9999
     """Decay of the averaged weights that sampling uses (ours)."""
     log_every: Positive[int] = 50
-    """Steps between two lines of progress; one comes five steps after a start, to tell the speed."""
+    """Steps between lines of progress; one more comes five steps after a start, with the speed."""
     eval_every: Positive[int] = 1000
     """Steps between validation losses (raw and averaged weights)."""
     image_every: Positive[int] = 1000
