@@ -8,6 +8,7 @@ import pytest
 from lidit_jax.config.load import default_config, find_recipe, freeze, load_recipe
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
+from lidit_jax.training.optimizers import schedule_warnings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = str(Path(__file__).parents[1] / "tiny_recipe.py")
@@ -27,6 +28,23 @@ def test_every_recipe_loads_and_survives_json(recipe):
     config = load_recipe(str(recipe))
     assert Config.from_dict(json.loads(config.to_json())) == config
     assert hash(config) == hash(load_recipe(recipe.stem))
+
+
+def test_a_tuple_of_texts_is_shown_where_it_was_empty():
+    with pytest.raises(LiditError, match=r"""write --config\.training\.prompts="\('a cat',\)\"$"""):
+        load_recipe("demo", ["training.prompts=a cat"])
+
+
+def test_fine_tuning_starts_from_the_demo_and_its_network():
+    ours, demo = load_recipe("finetune", ["data.path=my-pictures"]), load_recipe("demo")
+    assert (ours.training.init_from, ours.data.source) == ("demo", "folder")
+    for group in ("encoders", "model", "vae", "diffusion", "sampling"):
+        assert getattr(ours, group) == getattr(demo, group), group
+    assert schedule_warnings(ours) == []
+    # A run of minutes is seen to learn: pictures, losses and a checkpoint well before its end.
+    training = ours.training
+    often = (training.image_every, training.eval_every, training.checkpoint_every)
+    assert max(often) <= training.steps / 3
 
 
 def test_overrides_take_the_type_of_their_field():
@@ -81,6 +99,8 @@ MISTAKES = {
     "optimizer.clip_norm=0": "config.optimizer.clip_norm=0.0: must be greater than 0",
     "optimizer.beta2=1": "config.optimizer.beta2=1.0: must be at least 0 and less than 1",
     "training.ema_decay=1": "config.training.ema_decay=1.0: must be at least 0 and less than 1",
+    "training.prompts=a cat": "config.training.prompts='a cat' is str, must be tuple (now "
+    """('a red circle', 'two blue stars')): write --config.training.prompts="('a cat',)\"""",
     "diffusion.caption_dropout=1.1": "config.diffusion.caption_dropout=1.1: must be from 0 to 1",
     "diffusion.caption_dropout=-0.1": "config.diffusion.caption_dropout=-0.1: must be from 0 to 1",
     "seed=-1": "config.seed=-1: must be from 0 to 4294967295",
