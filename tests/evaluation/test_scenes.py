@@ -32,7 +32,7 @@ def drawn(monkeypatch, tmp_path):
 
     def evaluate(checkpoint, fingerprint, *options):
         pipeline = Drawing(fingerprint)
-        made = SimpleNamespace(from_checkpoint=lambda name: pipeline)
+        made = SimpleNamespace(from_checkpoint=lambda name, encoders: pipeline)
         monkeypatch.setattr(scenes, "Pipeline", made)
         command = ["eval", "scenes", f"--checkpoint={checkpoint}", "--per-task=1", *options]
         assert main(command) == 0

@@ -87,7 +87,7 @@ def test_programs_of_several_cpu_devices_are_not_read_from_disk(tmp_path):
         "import os, sys\n"
         "os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=' + sys.argv[1]\n"
         "import jax, jax.numpy as jnp\n"
-        "from lidit_jax.config import MeshConfig\n"
+        "from lidit_jax.config.schema import MeshConfig\n"
         "from lidit_jax.parallel.mesh import batch_sharding, make_mesh\n"
         "jax.config.update('jax_platforms', 'cpu')\n"
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)\n"

@@ -38,7 +38,7 @@ USEFUL = {"v5e:2x4": 0.8, "v5p:2x2x2": 0.58}
 # In a process of its own: other tests ask for exact float32 products, which are not bfloat16's.
 COMPILE = """
 import json, sys
-from lidit_jax.config import (
+from lidit_jax.config.schema import (
     Config, DataConfig, MeshConfig, ModelConfig, TrainingConfig, VAEConfig
 )
 from lidit_jax.models.flops import TextStream, forward_flops

@@ -7,6 +7,7 @@ import pytest
 import tokenizers
 from tokenizers import normalizers
 
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
 from lidit_jax.pytorch.export import _export_encoders
@@ -25,10 +26,10 @@ def test_the_tokenizer_that_transformers_reads_goes_along(tmp_path, monkeypatch,
     (folder / "config.json").write_text(json.dumps(model | {"vocab_size": 300}))
     source = SimpleNamespace(
         config=Config(),
-        metadata={"encoders": [{"source": str(folder), "layer": -3}]},
+        provenance=Provenance(encoders=({"source": str(folder), "layer": -3},)),
         shapes={"linguistic_refiner_0/projection/kernel": (16, 8)},
     )
-    (stream,) = _export_encoders(source, out, copied)
+    (stream,) = _export_encoders(source, out, copied, None)
     exported = tokenizers.Tokenizer.from_file(str(out / stream["tokenizer"]))
     assert isinstance(exported.normalizer, normalizers.NFC)
     ours = load_tokenizer(folder)

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.errors import LiditError
 from lidit_jax.training import host_consistency
 from lidit_jax.training.host_consistency import _Indices, refuse_other_data, refuse_other_programs
@@ -29,7 +30,7 @@ def others(monkeypatch):
 class Task:
     training_records = range(64)
     validation_records = range(8)
-    metadata = {"encoders": ["a"]}  # noqa: RUF012
+    provenance = Provenance(encoders=({"source": "a"},))
 
 
 @pytest.mark.parametrize(
