@@ -124,7 +124,7 @@ def test_an_encoder_whose_files_have_changed_is_refused(tiny_config, trained, mo
         metadata = checkpoints.metadata(8)
     metadata["encoders"][0]["fingerprint"]["weights"] = "0" * 64
     other = dataclasses.make_dataclass("Task", ["provenance"])(Provenance.from_json(metadata))
-    monkeypatch.setattr(loop, "make_task", lambda config: other)
+    monkeypatch.setattr(loop, "make_task", lambda config, saved: other)
     with pytest.raises(LiditError, match="holds a run with another encoder of the same name: put"):
         train(tiny_config(), trained)
 
@@ -163,8 +163,8 @@ def test_an_encoder_that_has_moved_is_the_same_model(trained):
         metadata = checkpoints.metadata(8)
     moved = copy.deepcopy(metadata)
     moved["encoders"][0]["source"] = "/elsewhere"
-    task = dataclasses.make_dataclass("Task", ["metadata"])(moved)
-    refuse_other_models(task, metadata, trained)
+    task = dataclasses.make_dataclass("Task", ["provenance"])(Provenance.from_json(moved))
+    refuse_other_models(task, Provenance.from_json(metadata), trained)
 
 
 def test_a_batch_that_does_not_divide_is_refused(tiny_config, tmp_path):
