@@ -26,7 +26,7 @@ def test_the_tokenizer_that_transformers_reads_goes_along(tmp_path, monkeypatch,
     (folder / "config.json").write_text(json.dumps(model | {"vocab_size": 300}))
     source = SimpleNamespace(
         config=Config(),
-        provenance=Provenance(encoders=({"source": str(folder), "layer": -3},)),
+        provenance=Provenance(encoders=({"source": str(folder), "layer": -3, "fingerprint": {}},)),
         shapes={"linguistic_refiner_0/projection/kernel": (16, 8)},
     )
     (stream,) = _export_encoders(source, out, copied, None)
