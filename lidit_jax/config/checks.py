@@ -26,6 +26,7 @@ def check(config: Config) -> Config:
         _check_field(path, hint, functools.reduce(getattr, path.split("."), config))
     _check_encoders(config)
     _check_scores(config)
+    _check_reading(config)
     local_path(config.training.local_checkpoints)
     if config.training.init_optimizer and not config.training.init_from:
         raise LiditError(
@@ -94,6 +95,20 @@ def _check_scores(config: Config) -> None:
     if training.best_by == "scene_score" and not training.score_every:
         raise LiditError(
             "config.training.best_by='scene_score' needs config.training.score_every greater than 0"
+        )
+
+
+def _check_reading(config: Config) -> None:
+    data, task = config.data, config.training.task
+    if task == "vae" and data.latents == "online":
+        raise LiditError(
+            "config.data.latents='online': the autoencoder trains on pictures, not on latents; set "
+            "it to 'cached'"
+        )
+    if task == "lidit" and data.latents == "cached" and data.workers:
+        raise LiditError(
+            f"config.data.workers={data.workers}: prepared latents need no processes that read "
+            "pictures; set it to 0, or config.data.latents to 'online'"
         )
 
 

@@ -40,6 +40,12 @@ class CaptionTokens:
         """The ids and mask of one caption."""
         return self.ids[caption], self.mask[caption]
 
+    def take(
+        self, captions: Int32[np.ndarray, " B"]
+    ) -> tuple[Int32[np.ndarray, "B S"], Bool[np.ndarray, "B S"]]:
+        """The ids and masks of several captions."""
+        return self.ids[captions], self.mask[captions]
+
 
 def tokenize_captions(
     encoder: TextEncoder,

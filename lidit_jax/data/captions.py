@@ -16,11 +16,16 @@ from lidit_jax.io.progress import progress_bar
 
 
 def read_captions(source: ImageSource, folder: Path) -> list[str]:
-    """All captions of a source, kept under `folder` because making them takes a while."""
+    """The distinct captions of a source, kept under `folder` because making them takes a while.
+
+    Returns:
+      Those of its first `source.distinct_captions` records, in their order.
+    """
+    count = source.distinct_captions
     file = folder / f"{content_key('captions', {'source': repr(source)})}.json"
     if file.is_file():
-        return json.loads(file.read_text())
-    captions = [source.caption(i) for i in range(len(source))]
+        return json.loads(file.read_text())[:count]  # version 0.1 kept one of every record
+    captions = [source.caption(i) for i in range(count)]
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(file) as handle:
         handle.write(json.dumps(captions).encode())

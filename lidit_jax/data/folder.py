@@ -122,6 +122,11 @@ class FolderSource:
         file, caption = self._record(index)
         return {"image": read_square(file, self.size), "caption": caption, "index": int(index)}
 
+    @property
+    def distinct_captions(self) -> int:
+        """Its length: every picture has words of its own."""
+        return len(self)
+
     def caption(self, index: int) -> str:
         """The caption of record `index`, without decoding its picture."""
         return self._record(index)[1]

@@ -23,6 +23,6 @@ def grid_prompts(config: Config, source: ImageSource) -> tuple[str, ...]:
 
 
 def _spread_captions(source: ImageSource) -> tuple[str, ...]:
-    captions = list(dict.fromkeys(source.caption(i) for i in range(len(source))))
+    captions = list(dict.fromkeys(source.caption(i) for i in range(source.distinct_captions)))
     count = min(len(captions), _COUNT)
     return tuple(captions[i * len(captions) // count] for i in range(count))

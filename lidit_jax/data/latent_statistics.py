@@ -39,17 +39,19 @@ class SavedStatistics(NamedTuple):
         return cls(LatentStatistics(mean, deviation), saved.autoencoder, place)
 
 
-def channel_statistics(
-    latents: Float[np.ndarray, "n h w C"], sample: int = 4096
-) -> LatentStatistics:
-    """Mean and deviation of each channel over the first `sample` latents, in float64."""
-    values = latents[:sample].astype(np.float64)
+STATISTICS_RECORDS = 4096
+"""Latents that the statistics are computed from: the first of the training data."""
+
+
+def channel_statistics(latents: Float[np.ndarray, "n h w C"]) -> LatentStatistics:
+    """Mean and deviation of each channel over the first `STATISTICS_RECORDS`, in float64."""
+    values = latents[:STATISTICS_RECORDS].astype(np.float64)
     mean, deviation = values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
     return LatentStatistics(mean, np.maximum(deviation, 1e-6))
 
 
 def statistics_to_use(
-    latents: Float[np.ndarray, "n h w C"],
+    latents: Callable[[], Float[np.ndarray, "n h w C"]],
     autoencoder: str,
     saved: SavedStatistics | None,
     choice: str,
@@ -58,17 +60,17 @@ def statistics_to_use(
     """Those of the checkpoint where there is one, unless they do not fit or are not wanted.
 
     Args:
-      latents: of the training data.
+      latents: gives those of the training data, called only where they are needed.
       autoencoder: fingerprint of the one that made them.
       saved: of the checkpoint that the run resumes or starts from, if any.
       choice: `config.data.latent_statistics`, "keep" or "recompute".
       tell: shows a line when a checkpoint's statistics are not used.
     """
     if saved is None:
-        return channel_statistics(latents)
+        return channel_statistics(latents())
     if saved.autoencoder == autoencoder and choice == "keep":
         return saved.statistics
-    computed = channel_statistics(latents)
+    computed = channel_statistics(latents())
     other = saved.autoencoder != autoencoder
     reason = "it has another autoencoder" if other else "config.data.latent_statistics='recompute'"
     old, new = (_shown(values.mean) for values in (saved.statistics, computed))

@@ -1,16 +1,25 @@
-"""From prepared data to batches: a Grain pipeline whose order is a pure function of the seed."""
+"""From data to batches: a Grain pipeline whose order is a pure function of the seed.
 
-from collections.abc import Iterator, Sequence
+Pictures may be read by processes of their own, see `lidit_jax.data.reader_processes`.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import grain.python as grain
 import jax
 import numpy as np
-from jaxtyping import Float
+from absl import flags
+from jaxtyping import Float, Int32
 
 from lidit_jax.data.caption_tokens import CaptionTokens
+from lidit_jax.data.reader_processes import begin_reader
 from lidit_jax.data.source import ImageSource
 from lidit_jax.data.text_features import TextFeatures
+from lidit_jax.errors import LiditError
+
+_BATCHES_AHEAD = 4
+"""Batches that each reading process keeps ready."""
 
 
 class ImageRecords:
@@ -36,7 +45,7 @@ class LatentRecords:
         latents: Float[np.ndarray, "n h w C"],
         mean: Float[np.ndarray, " C"],
         deviation: Float[np.ndarray, " C"],
-        caption_ids: Sequence[int],
+        caption_ids: Int32[np.ndarray, " n"] | Sequence[int],
         streams: Sequence[TextFeatures] | Sequence[CaptionTokens],
     ):
         self._latents, self._mean, self._deviation = latents, mean, deviation
@@ -60,36 +69,133 @@ class LatentRecords:
         }
 
 
+class PictureRecords:
+    """Pictures with their captions, encoded or tokenised: for latents made on the device.
+
+    A batch is read in two parts: the pictures, by threads or processes that need nothing but the
+    source; then their captions, by the process that trains, which holds them already.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        caption_ids: Int32[np.ndarray, " n"],
+        streams: Sequence[TextFeatures] | Sequence[CaptionTokens],
+    ):
+        self.pictures = Pictures(source)
+        self._caption_ids, self._streams = caption_ids, streams
+
+    def __len__(self) -> int:
+        return len(self._caption_ids)
+
+    def with_captions(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch of `pictures`, with K of [B, S_k, D_k] "features" or K of [B, S_k] "ids", and
+        "masks"."""
+        captions = self._caption_ids[batch["index"]]
+        pairs = [stream.take(captions) for stream in self._streams]
+        return batch | {
+            self._streams[0].name: tuple(values for values, _ in pairs),
+            "masks": tuple(mask for _, mask in pairs),
+        }
+
+
+class Pictures:
+    """Pictures alone, as bytes."""
+
+    def __init__(self, source: ImageSource):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """`{"image": uint8 [H, W, 3], "index": int32}`."""
+        return {"image": self._source[index]["image"], "index": np.int32(index)}
+
+
+class _Named:
+    """Records whose mistakes say which one it was: a traceback of another process does not."""
+
+    def __init__(self, records: Any):
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._records[index]
+        except LiditError:
+            raise
+        except Exception as error:
+            text = " ".join(str(error).split())
+            raise LiditError(
+                f"record {index} of the training data cannot be read ({type(error).__name__}: "
+                f"{text}): mend it, or leave it out"
+            ) from error
+
+
 def training_batches(
     records: Any,
     batch_size: int,
     seed: int,
     position: int,
+    workers: int = 0,
     threads: int = 2,
     share: tuple[int, int] | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """Endless shuffled batches of this process, beginning with batch number `position`.
 
     Each epoch has its own order. Batch `n` holds the same records however many processes share it
     and wherever the run was interrupted, so `position` is the whole state of the pipeline.
 
+    Nothing begins before the first batch is asked for; to close the generator ends what has begun.
+
     Args:
-      records: random access to dictionaries of arrays.
+      records: random access to dictionaries of arrays, or `PictureRecords`.
       batch_size: of all processes together.
       seed: decides the order.
       position: batches already consumed.
-      threads: readers that prefetch.
+      workers: processes that read, whole batches in turn; 0 for threads.
+      threads: readers that prefetch, without processes.
       share: number of a process, and how many there are; None for this one.
+
+    Raises:
+      LiditError: when a record cannot be read, or a process that reads was ended.
     """
     process, processes = share or (jax.process_index(), jax.process_count())
-    dataset = grain.MapDataset.source(records).seed(seed).shuffle().repeat(None)
+    streamed = isinstance(records, PictureRecords)
+    readable = _Named(records.pictures if streamed else records)
+    dataset = grain.MapDataset.source(readable).seed(seed).shuffle().repeat(None)
     # Process p takes records p, p + P, …: together they hold the same records at any P.
     dataset = dataset[process::processes]
     dataset = dataset.batch(batch_size // processes, drop_remainder=True)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)
-    iterator = iter(dataset.to_iter_dataset(options))
-    iterator.set_state({"next_index": position})
-    return iterator
+    dataset = dataset[position:]
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Grain asks absl for its own, which have their defaults
+            flags.FLAGS.mark_as_parsed()
+        # Each reads one batch after the other: threads in them would only wait for each other.
+        alone = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_BATCHES_AHEAD)
+        iterator = iter(dataset.to_iter_dataset(alone).mp_prefetch(options, begin_reader))
+    else:
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)
+        iterator = iter(dataset.to_iter_dataset(options))
+    try:
+        while True:
+            batch = next(iterator)
+            if workers:  # out of the shared memory, which the next batches take
+                batch = jax.tree.map(np.array, batch)
+            yield records.with_captions(batch) if streamed else batch
+    except RuntimeError as error:
+        if not workers:
+            raise
+        raise LiditError(
+            f"a process that reads the training data was ended ({error}): where memory is short, "
+            f"lower config.data.workers={workers}; the run goes on from its last checkpoint"
+        ) from error
+    finally:
+        iterator.close()
 
 
 def evaluation_batches(records: Any, batch_size: int) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,10 @@ class ImageSource(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`{"image": uint8 [H, W, 3], "caption": str, "index": int}`."""
 
+    @property
+    def distinct_captions(self) -> int:
+        """After so many records the captions repeat: record i says the same as i + this number."""
+
     def caption(self, index: int) -> str:
         """The caption of a record, without making its image."""
 
@@ -60,6 +64,11 @@ class Subset:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The record, with its new number."""
         return self._source[self._indices[index]] | {"index": index}
+
+    @property
+    def distinct_captions(self) -> int:
+        """Its length: every record may say something else."""
+        return len(self)
 
     def caption(self, index: int) -> str:
         """The caption of a record."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 import jax
 import ml_dtypes
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int32
 
 from lidit_jax.config.prompt_format import PromptFormat
 from lidit_jax.data.cache import content_key, fill
@@ -59,6 +59,13 @@ class TextFeatures:
         features[:shared] = self.prefix
         features[shared:count] = own
         return features, np.arange(self.length) < count
+
+    def take(
+        self, captions: Int32[np.ndarray, " B"]
+    ) -> tuple[Float[np.ndarray, "B S D"], Bool[np.ndarray, "B S"]]:
+        """The features and masks of several captions."""
+        features, masks = zip(*map(self.__getitem__, captions), strict=True)
+        return np.stack(features), np.stack(masks)
 
 
 def prepare_text_features(

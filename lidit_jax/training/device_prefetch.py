@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -49,12 +50,13 @@ class Feed:
 
     def training(
         self, records: Any, config: Config, position: int
-    ) -> Iterator[tuple[np.ndarray, Batch]]:
+    ) -> Generator[tuple[np.ndarray, Batch]]:
         """Endless batches, each with the indices of the records that this process gave to it.
 
         Captions of `config.data.encode_steps` batches are encoded in one call; those of a single
         one are left to the step's own program. The groups begin at multiples of that number, so
-        that a run that was interrupted goes on to the bit.
+        that a run that was interrupted goes on to the bit. To close it ends the processes that
+        read.
 
         Args:
           records: random access to training samples.
@@ -63,13 +65,15 @@ class Feed:
         """
         several = config.data.encode_steps
         begin = position - position % several
-        batches = training_batches(records, config.training.batch_size, config.seed, begin)
-        while True:
-            group = list(itertools.islice(batches, several))
-            placed = self.encoded(group) if several > 1 else [self.put(group[0])]
-            for batch, ready in list(zip(group, placed, strict=True))[max(position - begin, 0) :]:
-                yield batch["index"], ready
-            begin += several
+        size, workers = config.training.batch_size, config.data.workers
+        with closing(training_batches(records, size, config.seed, begin, workers)) as batches:
+            while True:
+                group = list(itertools.islice(batches, several))
+                placed = self.encoded(group) if several > 1 else [self.put(group[0])]
+                pairs = list(zip(group, placed, strict=True))
+                for batch, ready in pairs[max(position - begin, 0) :]:
+                    yield batch["index"], ready
+                begin += several
 
 
 def _encode_together(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu.metrics import Average
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from lidit_jax.config.schema import Config
 from lidit_jax.diffusion import process as processes
@@ -41,7 +41,7 @@ class LIDiTTask:
         self.frozen = prepared.frozen
         self.provenance = prepared.provenance
         self.contents = prepared.contents
-        self._latent_shape = self.training_records[0]["latent"].shape
+        self._latent_shape = self.validation_records[0]["latent"].shape
         rows, columns, channels = self._latent_shape
         tokens = rows * columns // config.model.patch**2
         self.training_flops = forward_flops(
@@ -60,15 +60,26 @@ class LIDiTTask:
         return initialize(self._model, key, self._prepared.streams, self._latent_shape)
 
     def encode(self, frozen: Frozen, batch: Batch) -> Batch:
-        """The batch with features in the place of token ids, if it has any; pure.
+        """The batch with latents in the place of pictures, and features in that of token ids, if
+        it has any; pure.
 
-        They are rounded to bfloat16, like features from disk.
+        Both are rounded like those from disk, to float16 and bfloat16.
         """
+        if "image" in batch:
+            rest = {name: value for name, value in batch.items() if name != "image"}
+            batch = rest | {"latent": self._latent(frozen, batch["image"])}
         if "ids" not in batch:
             return batch
         rest = {name: value for name, value in batch.items() if name != "ids"}
         features = self._prepared.encode(frozen.encoders, batch["ids"], batch["masks"])
         return rest | {"features": jax.tree.map(lambda f: f.astype(jnp.bfloat16), features)}
+
+    def _latent(self, frozen: Frozen, image: UInt8[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+        """Normalized latents, computed as `lidit_jax.data.latents` prepares them."""
+        pixels = image.astype(jnp.float32) / 127.5 - 1.0
+        latent = self._prepared.codec.encode(frozen.autoencoder, pixels)
+        mean, deviation = (jnp.asarray(s, jnp.float32) for s in self._prepared.statistics)
+        return (latent.astype(jnp.float16).astype(jnp.float32) - mean) / deviation
 
     def loss(
         self, params: Any, frozen: Frozen, batch: Batch, key: jax.Array

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         validate = jax.jit(functools.partial(_valid_sum, task))
         feed = Feed(task, frozen, batch_sharding(mesh))
         batches = feed.training(task.training_records, config, int(state.position))
+        cleanup.enter_context(closing(batches))
         skipped = SkippedUpdates(training.stop_after_skipped)
         watchdog = cleanup.enter_context(Watchdog(training.watchdog_minutes))
         profiler = cleanup.enter_context(Profiler(workdir, training, log.say))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int32
 
 from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
 from lidit_jax.checkpoints.provenance import Provenance
@@ -14,10 +17,14 @@ from lidit_jax.config.schema import Config, MeshConfig
 from lidit_jax.data.captions import encoded_captions, read_captions, tokenized_captions
 from lidit_jax.data.contents import Contents
 from lidit_jax.data.grid_prompts import grid_prompts
-from lidit_jax.data.latent_statistics import SavedStatistics, statistics_to_use
+from lidit_jax.data.latent_statistics import (
+    STATISTICS_RECORDS,
+    SavedStatistics,
+    statistics_to_use,
+)
 from lidit_jax.data.latents import prepare_latents
-from lidit_jax.data.pipeline import LatentRecords
-from lidit_jax.data.source import ImageSource
+from lidit_jax.data.pipeline import LatentRecords, PictureRecords
+from lidit_jax.data.source import ImageSource, Subset
 from lidit_jax.data.sources import open_source, source_kind
 from lidit_jax.encoders.conditions import PromptEncoders, pad_conditions
 from lidit_jax.errors import LiditError
@@ -38,7 +45,8 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
 
     The encoders and the autoencoder are frozen, so they run once over the data before training, and
     the steps read their outputs from disk. With `config.data.text_features="online"` captions are
-    only tokenized before, and the encoders run during training.
+    only tokenized before, and the encoders run during training; with `config.data.latents="online"`
+    the pictures are neither read nor encoded before, but for those held out and a sample.
 
     Args:
       config: of the run.
@@ -60,7 +68,15 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
     prompts, _ = encoders.encode(texts, overflow)
 
     folder = to_path(config.data.cache_dir) if config.data.cache_dir else cache_dir() / "data"
-    latents = {split: _latents(source, codec, folder, split) for split, source in sources.items()}
+    streamed = config.data.latents == "online"
+    prepared = sources
+    if streamed:  # the first pictures, for the statistics of all
+        sample = range(min(len(sources["train"]), STATISTICS_RECORDS))
+        prepared = sources | {"train": Subset(sources["train"], sample)}
+    latents = {
+        split: functools.cache(functools.partial(_latents, source, codec, folder, split))
+        for split, source in prepared.items()
+    }
     captions = {split: read_captions(source, folder) for split, source in sources.items()}
     unique = sorted({text for texts in captions.values() for text in texts})
     caption_id = {text: i for i, text in enumerate(unique)}
@@ -75,12 +91,13 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
         config.data.latent_statistics,
         tell=lambda line: say_once([line]),
     )
-    training, heldout = (
-        LatentRecords(
-            latents[split], *statistics, [caption_id[text] for text in captions[split]], streams
-        )
-        for split in _SPLITS
-    )
+    ids = {split: _ids_of_records(sources[split], captions[split], caption_id) for split in _SPLITS}
+    heldout = LatentRecords(latents["heldout"](), *statistics, ids["heldout"], streams)
+    if streamed:
+        training = PictureRecords(sources["train"], ids["train"], streams)
+    else:
+        training = LatentRecords(latents["train"](), *statistics, ids["train"], streams)
+    placed = codec.on(mesh)
     contents = Contents.of(sources["train"])
     null, _ = encoders.encode([""])
     return PreparedData(
@@ -90,9 +107,10 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
         frozen=Frozen(
             pad_conditions(null, [stream.length for stream in streams]),
             encoders.frozen if online else (),
+            placed.params if streamed else (),
         ),
         statistics=statistics,
-        codec=codec.on(mesh),
+        codec=placed,
         prompts=prompts,
         prompt_texts=texts,
         encode=encoders.features if online else None,
@@ -107,6 +125,14 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
             data=contents.description,
         ),
     )
+
+
+def _ids_of_records(
+    source: ImageSource, captions: Sequence[str], caption_id: Mapping[str, int]
+) -> Int32[np.ndarray, " n"]:
+    """Of each record, the number of its caption among all distinct ones."""
+    ids = np.array([caption_id[text] for text in captions], np.int32)
+    return ids[np.arange(len(source)) % len(ids)]
 
 
 def _own_part(mesh: Mesh) -> Mesh:

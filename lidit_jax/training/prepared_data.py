@@ -26,9 +26,11 @@ class Frozen(NamedTuple):
     """The empty prompt with its instruction: what a dropped caption becomes."""
     encoders: tuple[FrozenStream, ...] = ()
     """The text encoders, where they run during training."""
+    autoencoder: Any = ()
+    """The weights of the autoencoder, where it encodes pictures during training."""
 
     def shardings(self, mesh: Mesh) -> Frozen:
-        """Weights of encoders stay split as they were loaded; all else is on every device."""
+        """Weights of frozen models stay split as they were loaded; all else is on every device."""
         whole = replicated(mesh)
 
         def kept(leaf: jax.Array) -> NamedSharding:
@@ -43,6 +45,7 @@ class Frozen(NamedTuple):
                 )
                 for stream in self.encoders
             ),
+            jax.tree.map(kept, self.autoencoder),
         )
 
 
@@ -51,8 +54,10 @@ class PreparedData:
     """Everything of a run that is read or computed before its first step."""
 
     training_records: Any
-    """Random access to samples: normalized latents, and captions, encoded or tokenized."""
+    """Random access to samples: normalized latents, or pictures that the step encodes, and
+    captions, encoded or tokenized."""
     validation_records: Any
+    """Random access to samples with normalized latents."""
     streams: tuple[TextStream, ...]
     """Sizes of each encoder's features, with the padding of the captions."""
     frozen: Frozen

@@ -13,6 +13,10 @@ class Captions:
     def __len__(self):
         return len(self._captions)
 
+    @property
+    def distinct_captions(self):
+        return len(self)
+
     def caption(self, index):
         return self._captions[index]
 

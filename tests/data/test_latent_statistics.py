@@ -32,7 +32,7 @@ def test_statistics_are_those_of_each_channel():
 def use(saved, choice="keep", autoencoder="a vae"):
     """The statistics, and what was told about them."""
     told = []
-    return statistics_to_use(LATENTS, autoencoder, saved, choice, told.append), told
+    return statistics_to_use(lambda: LATENTS, autoencoder, saved, choice, told.append), told
 
 
 def equal(ours, theirs):

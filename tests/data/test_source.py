@@ -16,6 +16,10 @@ class Source:
     def __getitem__(self, index):
         return {"image": index, "caption": self.caption(index), "index": index}
 
+    @property
+    def distinct_captions(self):
+        return 5
+
     def caption(self, index):
         return f"number {index}"
 
@@ -36,6 +40,7 @@ def test_a_subset_numbers_its_records_from_0(named):
     subset = Subset(named, range(0, 5, 2))
     assert len(subset) == 3
     assert subset[1] == {"image": 2, "caption": "number 2", "index": 1}
+    assert subset.distinct_captions == 3
     assert subset.caption(2) == "number 4"
     np.testing.assert_array_equal(subset.digests(), [[0, 1], [4, 5], [8, 9]])
     assert Subset(Source(None), range(2)).digests() is None

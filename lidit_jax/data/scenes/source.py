@@ -66,7 +66,7 @@ class SceneSource:
             )
         check_size(size)
         self.split, self.size, self.language, self.seed = split, size, language, seed
-        self.captions = min(captions or records, records)
+        self.distinct_captions = min(captions or records, records)
         self.shares = shares
         self._records = records
 
@@ -79,7 +79,7 @@ class SceneSource:
         return (
             f"SceneSource(split={self.split!r}, records={len(self)}, size={self.size}, "
             f"language={self.language!r}, seed={self.seed}, "
-            f"captions={self.captions}, version={VERSION}{shares})"
+            f"captions={self.distinct_captions}, version={VERSION}{shares})"
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class SceneSource:
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index} of {len(self)}")
         if purpose != "layout":
-            index %= self.captions
+            index %= self.distinct_captions
         return random.Random(f"{purpose}/{self.seed}/{self.split}/{int(index)}")
 
 
