@@ -188,6 +188,13 @@ class DataConfig:
     """Captions that the scenes share, so that fewer need encoding; 0 gives each scene its own."""
     scene_shares: tuple[float, ...] = ()
     """Shares of the tasks in `lidit_jax.data.scenes.sampling.MIXTURE`; empty for its own."""
+    textured_share: Share = 0.15
+    """Share of the scenes whose caption names a texture."""
+    sized_share: Share = 0.15
+    """Share of the scenes of one or two objects whose caption names a size."""
+    caption_style: Literal["plain", "varied"] = "plain"
+    """Captions of the scenes in English: "plain", adjectives before nouns in a few templates, or
+    "varied", half of them paraphrased (`lidit_jax.data.scenes.paraphrases`)."""
     validation_records: Positive[int] = 512
     """Held-out scenes for the validation loss."""
     language: Literal["en", "zh", "both"] = "en"

@@ -31,10 +31,8 @@ MIXTURE: MappingProxyType[str, float] = MappingProxyType(
 )
 """Share of each task in the training scenes, before textures and sizes are sprinkled in."""
 
-TEXTURED = 0.15
-"""Share of the scenes whose caption names a texture."""
-SIZED = 0.15
-"""Share of the scenes whose caption names a size."""
+TEXTURED, SIZED = 0.15, 0.15
+"""Shares of the scenes whose caption names a texture, and a size, unless told otherwise."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom, from an object's centre, in units of the image's side."""
@@ -53,13 +51,15 @@ def draw_task(rng: random.Random, shares: Sequence[float] = ()) -> str:
     return rng.choices(list(MIXTURE), shares or list(MIXTURE.values()))[0]
 
 
-def draw_claim(task: str, rng: random.Random) -> Claim:
-    """What a caption of `task` could say, textures and sizes sprinkled in."""
+def draw_claim(
+    task: str, rng: random.Random, textured: float = TEXTURED, sized: float = SIZED
+) -> Claim:
+    """What a caption of `task` could say, textures and sizes sprinkled into these shares."""
     claim = _CLAIMS[task](rng)
-    if rng.random() < TEXTURED:
+    if rng.random() < textured:
         claim = _sprinkle(claim, "texture", TEXTURES[1:] * 3 + TEXTURES[:1], rng)
     # Two large objects fit beside each other; three do not.
-    if rng.random() < SIZED and claim.count <= 2:
+    if rng.random() < sized and claim.count <= 2:
         claim = _sprinkle(claim, "size", ("small", "large"), rng)
     return claim
 

@@ -8,8 +8,16 @@ from typing import Any
 from lidit_jax.config.schema import Config
 from lidit_jax.data.scenes.captions import caption
 from lidit_jax.data.scenes.held_out import admitted
+from lidit_jax.data.scenes.paraphrases import paraphrase
 from lidit_jax.data.scenes.render import check_size, render
-from lidit_jax.data.scenes.sampling import MIXTURE, draw_claim, draw_task, realise
+from lidit_jax.data.scenes.sampling import (
+    MIXTURE,
+    SIZED,
+    TEXTURED,
+    draw_claim,
+    draw_task,
+    realise,
+)
 from lidit_jax.data.scenes.scene import Claim, Scene
 from lidit_jax.data.scenes.vocabulary import LANGUAGES
 from lidit_jax.data.source import SourceKind
@@ -17,6 +25,7 @@ from lidit_jax.errors import LiditError
 
 SPLITS = ("train", "heldout")
 _TRIES = 20
+_PARAPHRASED = 0.5
 VERSION = 2
 """Raised by whoever changes a picture or a caption, so that prepared data is made anew."""
 
@@ -37,6 +46,9 @@ class SceneSource:
         seed: int = 0,
         captions: int = 0,
         shares: tuple[float, ...] = (),
+        textured: float = TEXTURED,
+        sized: float = SIZED,
+        varied: bool = False,
     ):
         """Opens a split.
 
@@ -49,6 +61,9 @@ class SceneSource:
           captions: how many captions the records share: record i says the same as record
             i + captions, of another picture. 0 draws a caption for every record.
           shares: of the tasks, in the order of `sampling.MIXTURE`; empty for its shares.
+          textured: share of the captions that name a texture.
+          sized: share of the captions that may name a size: those of one or two objects do.
+          varied: whether half of the English captions are paraphrases instead of plain ones.
 
         Raises:
           LiditError: for an unknown split or language, or an impossible size or count.
@@ -67,15 +82,19 @@ class SceneSource:
         check_size(size)
         self.split, self.size, self.language, self.seed = split, size, language, seed
         self.distinct_captions = min(captions or records, records)
-        self.shares = shares
+        self.shares, self.textured, self.sized, self.varied = shares, textured, sized, varied
         self._records = records
 
     def __len__(self) -> int:
         return self._records
 
     def __repr__(self) -> str:
-        # Names prepared data, so the usual shares go unnamed, as they did before there were others.
+        # Names prepared data, so what is usual goes unnamed, as it did before there was a choice.
         shares = f", shares={self.shares}" if self.shares else ""
+        if (self.textured, self.sized) != (TEXTURED, SIZED):
+            shares += f", textured={self.textured}, sized={self.sized}"
+        if self.varied:
+            shares += ", varied=True"
         return (
             f"SceneSource(split={self.split!r}, records={len(self)}, size={self.size}, "
             f"language={self.language!r}, seed={self.seed}, "
@@ -105,7 +124,7 @@ class SceneSource:
         rng = self._random(index, "claim")
         task = draw_task(rng, self.shares)
         while True:
-            claim = draw_claim(task, rng)
+            claim = draw_claim(task, rng, self.textured, self.sized)
             # Four equal objects fill all quadrants, and some pairs are held out in one of them.
             if any(admitted(realise(task, claim, rng), self.split) for _ in range(_TRIES)):
                 return task, claim
@@ -121,7 +140,10 @@ class SceneSource:
     def _say(self, claim: Claim, index: int) -> str:
         rng = self._random(index, "caption")
         language = rng.choice(LANGUAGES) if self.language == "both" else self.language
-        return caption(claim, rng, language)
+        plain = caption(claim, rng, language)
+        if self.varied and language == "en" and rng.random() < _PARAPHRASED:
+            return paraphrase(claim, rng)
+        return plain
 
     def _random(self, index: int, purpose: str) -> random.Random:
         if not 0 <= index < len(self):
@@ -139,8 +161,18 @@ def open_scenes(config: Config, split: str) -> SceneSource:
         records, captions, shares = data.validation_records, 0, ()
     else:
         records, captions, shares = data.train_records, data.distinct_captions, data.scene_shares
-    size, language = data.image_size, data.language
-    return SceneSource(split, records, size, language, config.seed, captions, shares)
+    return SceneSource(
+        split,
+        records,
+        data.image_size,
+        data.language,
+        config.seed,
+        captions,
+        shares,
+        data.textured_share,
+        data.sized_share,
+        data.caption_style == "varied",
+    )
 
 
 SCENES = SourceKind(
