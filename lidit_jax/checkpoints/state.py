@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -46,5 +47,18 @@ def create_state(
         params=params,
         # A copy: donated buffers must not be shared between two leaves.
         ema_params=jax.tree.map(jnp.copy, params),
-        opt_state=optimizer.init(params),
+        opt_state=jax.tree.map(_fitting, optimizer.init(params), is_leaf=_is_boxed),
     )
+
+
+def _is_boxed(leaf: Any) -> bool:
+    return isinstance(leaf, nn.LogicallyPartitioned)
+
+
+def _fitting(leaf: Any) -> Any:
+    """A leaf of the optimizer's state, without the axis names of its parameter where they do not
+    fit: Adafactor keeps one value per row and per column, which every device holds, and Muon
+    nothing at all for what is no matrix."""
+    if _is_boxed(leaf) and getattr(leaf.value, "ndim", None) != len(leaf.names):
+        return leaf.value
+    return leaf

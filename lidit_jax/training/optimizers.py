@@ -165,8 +165,10 @@ def _muon(settings: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTran
 
     def dimensions(params: Any) -> Any:
         def of(path: Any, leaf: Any) -> MuonDimensionNumbers | None:
-            name = path[-1].key if hasattr(path[-1], "key") else ""
-            return MuonDimensionNumbers(-2, -1) if name == "kernel" and leaf.ndim < 4 else None
+            # The last name: Flax's boxes around new parameters add a nameless step to the path.
+            names = [key.key for key in path if hasattr(key, "key")]
+            matrix = names[-1:] == ["kernel"] and leaf.ndim < 4
+            return MuonDimensionNumbers(-2, -1) if matrix else None
 
         return jax.tree_util.tree_map_with_path(of, params)
 
