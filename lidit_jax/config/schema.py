@@ -200,8 +200,9 @@ class DataConfig:
     "online", in the step, whenever a picture is read. Latents are then normalized by the statistics
     of the first 4,096 pictures, as they are when cached, and only the held-out ones are stored."""
     workers: NotNegative[int] = 0
-    """Processes of each host that read or draw the pictures of the batches to come, "online" or for
-    the autoencoder; 0 for threads. The batches are the same with any number of them."""
+    """Processes of each host that read or draw pictures while training, "online" or for the
+    autoencoder, and make captions before, where there are many; 0 for threads. Batches are the same
+    with any number of them."""
     encode_steps: Positive[int] = 1
     """Steps whose captions are encoded in one call, "online". A large encoder that is split over
     devices then gathers its weights that much less often."""
