@@ -258,9 +258,9 @@ class TrainingConfig:
     """Steps between two lines of progress; one comes five steps after a start, for the speed."""
     eval_every: Positive[int] = 1000
     """Steps between validation losses (raw and averaged weights)."""
-    image_every: Positive[int] = 1000
-    """Steps between grids of the fixed prompts. The first comes at step 100 at the latest, or where
-    the run is stopped before that."""
+    image_every: NotNegative[int] = 1000
+    """Steps between grids of the fixed prompts; 0 for none. The first comes at step 100 at the
+    latest, or where the run is stopped before that."""
     checkpoint_every: Positive[int] = 1000
     keep_checkpoints: Positive[int] = 3
     """Newest checkpoints to keep."""
