@@ -207,8 +207,9 @@ class DataConfig:
     "online", in the step, whenever a picture is read. Latents are then normalized by the statistics
     of the first 4,096 pictures, as they are when cached, and only the held-out ones are stored."""
     workers: NotNegative[int] = 0
-    """Processes of each host that read or draw the pictures of the batches to come, "online" or for
-    the autoencoder; 0 for threads. The batches are the same with any number of them."""
+    """Processes of each host that read or draw pictures while training, "online" or for the
+    autoencoder, and make captions before, where there are many; 0 for threads. Batches are the same
+    with any number of them."""
     encode_steps: Positive[int] = 1
     """Steps whose captions are encoded in one call, "online". A large encoder that is split over
     devices then gathers its weights that much less often."""
@@ -264,9 +265,9 @@ class TrainingConfig:
     """Steps between two lines of progress; one comes five steps after a start, for the speed."""
     eval_every: Positive[int] = 1000
     """Steps between validation losses (raw and averaged weights)."""
-    image_every: Positive[int] = 1000
-    """Steps between grids of the fixed prompts. The first comes at step 100 at the latest, or where
-    the run is stopped before that."""
+    image_every: NotNegative[int] = 1000
+    """Steps between grids of the fixed prompts; 0 for none. The first comes at step 100 at the
+    latest, or where the run is stopped before that."""
     checkpoint_every: Positive[int] = 1000
     keep_checkpoints: Positive[int] = 3
     """Newest checkpoints to keep."""

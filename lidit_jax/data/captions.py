@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
+import multiprocessing
+import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from lidit_jax.data.cache import content_key
 from lidit_jax.data.caption_tokens import CaptionTokens, tokenize_captions
-from lidit_jax.data.source import ImageSource
+from lidit_jax.data.source import ImageSource, captions_of
 from lidit_jax.data.text_features import TextFeatures, prepare_text_features
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import progress_bar
 
+_PATIENCE = 4.0
+"""Seconds that this process makes captions by itself; for more, others have to be started."""
+_CHUNK = 2000
+_PROBED = 200
 
-def read_captions(source: ImageSource, folder: Path) -> list[str]:
+
+def read_captions(source: ImageSource, folder: Path, workers: int = 0) -> list[str]:
     """The distinct captions of a source, kept under `folder` because making them takes a while.
+
+    Args:
+      source: of the captions.
+      folder: parent of all prepared data.
+      workers: processes that share what would take this one more than a few seconds.
 
     Returns:
       Those of its first `source.distinct_captions` records, in their order.
@@ -25,7 +40,18 @@ def read_captions(source: ImageSource, folder: Path) -> list[str]:
     file = folder / f"{content_key('captions', {'source': repr(source)})}.json"
     if file.is_file():
         return json.loads(file.read_text())[:count]  # version 0.1 kept one of every record
-    captions = [source.caption(i) for i in range(count)]
+    begun = time.perf_counter()
+    captions = captions_of(source, range(min(count, _PROBED)))
+    left = count - len(captions)
+    seconds = (time.perf_counter() - begun) / len(captions) * left
+    parts = [range(i, min(i + _CHUNK, count)) for i in range(len(captions), count, _CHUNK)]
+    make = functools.partial(captions_of, source)
+    if workers and seconds > _PATIENCE:
+        processes = min(workers, len(parts))
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            captions += itertools.chain.from_iterable(pool.map(make, parts))
+    else:
+        captions += itertools.chain.from_iterable(map(make, parts))
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(file) as handle:
         handle.write(json.dumps(captions).encode())

@@ -52,6 +52,11 @@ class SourceKind:
     """What the image grid shows where the user names nothing; () for captions of its records."""
 
 
+def captions_of(source: ImageSource, indices: range) -> list[str]:
+    """The captions of some records; here, so that processes that make them load little else."""
+    return [source.caption(i) for i in indices]
+
+
 class Subset:
     """Some records of a source, renumbered from 0."""
 

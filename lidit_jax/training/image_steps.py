@@ -11,6 +11,8 @@ _FIRST = 100
 def draws_images(training: TrainingConfig, step: int, stopping: bool) -> bool:
     """Whether the grid is drawn after a step: early once, every `image_every`, and at the end.
 
+    Never, where `image_every` is 0: to compile the sampler takes a good part of a short run.
+
     A run that is stopped may have seconds left before its machine is taken away, so it draws only
     where it has not drawn before. This depends on the step alone: all processes must agree on it.
 
@@ -19,6 +21,8 @@ def draws_images(training: TrainingConfig, step: int, stopping: bool) -> bool:
       step: the one that is done.
       stopping: whether it is the last for now, because the run was told to stop.
     """
+    if not training.image_every:
+        return False
     first = min(training.image_every, _FIRST)
     if stopping:
         return step <= first

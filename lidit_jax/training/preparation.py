@@ -77,7 +77,10 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
         split: functools.cache(functools.partial(_latents, source, codec, folder, split))
         for split, source in prepared.items()
     }
-    captions = {split: read_captions(source, folder) for split, source in sources.items()}
+    captions = {
+        split: read_captions(source, folder, config.data.workers)
+        for split, source in sources.items()
+    }
     unique = sorted({text for texts in captions.values() for text in texts})
     caption_id = {text: i for i, text in enumerate(unique)}
     if online:

@@ -13,6 +13,7 @@ from lidit_jax.training.image_steps import draws_images
         (250, 600, [100, 250, 500, 600]),
         (50, 120, [50, 100, 120]),
         (1000, 60, [60]),
+        (0, 60, []),
     ],
 )
 def test_the_first_grid_comes_by_step_100_and_the_last_at_the_end(every, steps, expected):
@@ -23,7 +24,14 @@ def test_the_first_grid_comes_by_step_100_and_the_last_at_the_end(every, steps, 
 
 @pytest.mark.parametrize(
     ("every", "step", "drawn"),
-    [(1000, 1, True), (1000, 100, True), (1000, 101, False), (30, 30, True), (30, 60, False)],
+    [
+        (1000, 1, True),
+        (1000, 100, True),
+        (1000, 101, False),
+        (30, 30, True),
+        (30, 60, False),
+        (0, 1, False),
+    ],
 )
 def test_a_stopped_run_draws_only_where_it_has_drawn_nothing_yet(every, step, drawn):
     assert draws_images(TrainingConfig(image_every=every), step, stopping=True) == drawn

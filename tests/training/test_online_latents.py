@@ -13,7 +13,9 @@ import pytest
 
 from lidit_jax.autoencoders.frozen import ImageCodec, build_autoencoder
 from lidit_jax.config.schema import VAEConfig
+from lidit_jax.data import captions
 from lidit_jax.data.pipeline import training_batches
+from lidit_jax.data.scenes.source import SceneSource
 from lidit_jax.training import preparation
 from lidit_jax.training.lidit_task import LIDiTTask
 from lidit_jax.training.loop import train
@@ -96,6 +98,14 @@ def test_captions_are_read_once_for_all_that_share_them(tiny_config, tmp_path):
     prepare(tiny_config(ONLINE, f"data.cache_dir={tmp_path}"))
     files = tmp_path.glob("captions-*.json")
     assert sorted(len(json.loads(file.read_text())) for file in files) == [16, 24]
+
+
+def test_processes_make_the_captions_where_they_take_long(tmp_path, monkeypatch):
+    source = SceneSource(records=2250, size=8)
+    alone = captions.read_captions(source, tmp_path / "alone", workers=2)
+    monkeypatch.setattr(captions, "_PATIENCE", 0.0)
+    assert captions.read_captions(source, tmp_path / "shared", workers=2) == alone
+    assert alone == [source.caption(i) for i in range(2250)]
 
 
 def test_a_run_that_is_stopped_and_goes_on_with_other_readers_ends_as_one_that_was_not(

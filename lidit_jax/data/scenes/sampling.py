@@ -73,13 +73,7 @@ def realise(task: str, claim: Claim, rng: random.Random) -> Scene:
     wanted = []
     for group in claim.groups:
         colour = group.colour or rng.choice(_COLOURS)
-        filled = replace(
-            group,
-            colour=colour,
-            texture=group.texture or "solid",
-            size=group.size or "medium",
-            count=1,
-        )
+        filled = Group(group.shape, colour, group.texture or "solid", group.size or "medium")
         wanted += [filled] * group.count
     radii = [rng.uniform(*RADII[group.size]) for group in wanted]
     if len(radii) > 2:
@@ -163,10 +157,10 @@ def _place(
     wanted: list[Group], radii: list[float], relation: str | None, rng: random.Random
 ) -> list[tuple[float, float]]:
     """Centres at which the objects stay apart and inside."""
-    boxes = [
-        tuple(radius * side for side in bounds(group.shape))
-        for group, radius in zip(wanted, radii, strict=True)
-    ]
+    boxes = []
+    for group, radius in zip(wanted, radii, strict=True):
+        left, top, right, bottom = bounds(group.shape)
+        boxes.append((radius * left, radius * top, radius * right, radius * bottom))
     while True:
         if relation:
             centres = _along(boxes, relation, rng)
@@ -201,13 +195,14 @@ def _in_quadrants(count: int, rng: random.Random) -> list[tuple[float, float]]:
 
 
 def _apart(centres: list[tuple[float, float]], boxes: list[Box]) -> bool:
-    placed = [
-        (x + left, y + top, x + right, y + bottom)
-        for (x, y), (left, top, right, bottom) in zip(centres, boxes, strict=True)
-    ]
-    inside = all(min(box) >= _BORDER and max(box) <= 1 - _BORDER for box in placed)
-    return inside and all(
-        max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3]) >= _GAP
-        for i, a in enumerate(placed)
-        for b in placed[:i]
-    )
+    placed: list[Box] = []
+    # Plain loops: most of the time that a scene takes goes by here.
+    for (x, y), (left, top, right, bottom) in zip(centres, boxes, strict=True):
+        a = (x + left, y + top, x + right, y + bottom)
+        if min(a) < _BORDER or max(a) > 1 - _BORDER:
+            return False
+        for b in placed:
+            if max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3]) < _GAP:
+                return False
+        placed.append(a)
+    return True
