@@ -65,8 +65,8 @@ def rematerialised(
     Args:
       block: a module whose arguments are arrays.
       policy: a name in `POLICIES`, or "none".
-      scanned: whether a layer scan runs it, which already keeps the compiler from undoing the
-        recomputation.
+      scanned: whether a layer scan with a loop runs it, which already keeps the compiler from
+        undoing the recomputation.
     """
     if policy == "none":
         return block
