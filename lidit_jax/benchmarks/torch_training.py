@@ -3,11 +3,13 @@
 import contextlib
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lidit_jax.config.schema import Config
+from lidit_jax.pytorch.model import AdaLayerNormZero
 
 Batch = dict[str, Tensor | tuple[Tensor, ...]]
 
@@ -31,8 +33,28 @@ def x0_velocity_loss(
     return velocity_error.square().mean()
 
 
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for AdamW: as in `training.optimizers`, weight decay acts on linear maps and
+    convolutions, but not on their biases, on norms, and on what makes adaLN vectors."""
+    undecayed = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, AdaLayerNormZero)
+        for parameter in module.parameters()
+    }
+    decays = lambda parameter: parameter.ndim > 1 and id(parameter) not in undecayed  # noqa: E731
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if decays(p)], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if not decays(p)], "weight_decay": 0.0},
+    ]
+
+
 class TorchTrainer:
     """Caption dropout, loss, backward, clipping, AdamW and the average of the weights.
+
+    On GPUs convolutions are channels-last and their algorithms are timed, and float32 products are
+    TF32: so they are in XLA.
 
     Args:
       model: a `LIDiTTransformer`.
@@ -57,22 +79,25 @@ class TorchTrainer:
         objective = (diffusion.process, diffusion.prediction, diffusion.loss)
         assert objective == ("flow", "x0", "velocity"), "this is the only objective here"
         self.config, self.crop, self.null, self.bfloat16 = config, crop, null, bfloat16
+        self.device = next(model.parameters()).device
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")
+            model = model.to(memory_format=torch.channels_last)
         self.model = torch.compile(model) if compiled else model
         self.parameters = list(model.parameters())
         self.averages = [copy.deepcopy(p.detach()) for p in self.parameters]
         settings = config.optimizer
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
+            parameter_groups(model, settings.weight_decay),
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),
-            weight_decay=settings.weight_decay,
             fused=True,
         )
         self.steps = 0
-        self.device = self.parameters[0].device
 
-    def step(self, batch: Batch) -> float:
-        """One update; returns the loss."""
+    def step(self, batch: Batch) -> Tensor:
+        """One update; returns the loss, which is not waited for."""
         features, masks = self._drop_captions(batch["features"], batch["masks"])
         x0 = batch["latent"]
         t = torch.sigmoid(torch.randn(len(x0), device=self.device))
@@ -94,7 +119,7 @@ class TorchTrainer:
         with torch.no_grad():
             torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
         self.steps += 1
-        return loss.item()
+        return loss.detach()
 
     def _drop_captions(
         self, features: Sequence[Tensor], masks: Sequence[Tensor]

@@ -102,8 +102,9 @@ class LIDiT(nn.Module):
 
         around = (context, context_mask, condition, rotary)
         if reuse is None and not keep:
+            looped = config.scan_unroll < config.depth
             blocks = nn.scan(
-                rematerialised(DiTBlock, config.remat, scanned=True),
+                rematerialised(DiTBlock, config.remat, scanned=looped),
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True},
                 in_axes=nn.broadcast,

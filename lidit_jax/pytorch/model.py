@@ -308,7 +308,9 @@ class LIDiTTransformer(nn.Module):
             image = self.pos_block(image)
         rows, columns = image.shape[-2:]
         x = image.flatten(2).transpose(1, 2)
-        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(x.device)
+        places = torch.cartesian_prod(
+            torch.arange(rows, device=x.device), torch.arange(columns, device=x.device)
+        )
         rotary = None
         if "sincos" in self.config.position:
             x = x + sincos_table(places, x.shape[-1]).to(x.dtype)

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo
 from jax.interpreters import partial_eval
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from lidit_jax.attention import attention, chosen_kernel, device_in_use, reference_attention
 from lidit_jax.attention.dispatch import Device
 from lidit_jax.attention.gpu import gpu_attention
+from lidit_jax.attention.names import CUDNN_FORWARD
 from lidit_jax.errors import LiditError
 from lidit_jax.models.rematerialization import POLICIES
 
@@ -130,3 +132,27 @@ def test_a_kept_attention_is_not_computed_again():
 
     assert kernels_run("attention") == 2
     assert kernels_run("full") == 3
+
+
+def test_a_kept_attention_of_cudnn_is_not_computed_again(monkeypatch):
+    """The policies know the kernel by the name of its primitive, which is JAX's own; none runs."""
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91500)
+    q, k, v, _ = arrays(128, 128, 64, "bfloat16")
+    function = functools.partial(gpu_attention, mask=padding((128, 7), 128))
+
+    def kernels_run(policy):
+        kept = jax.checkpoint(
+            lambda *qkv: jnp.sum(function(*qkv)).astype(jnp.float32), policy=POLICIES[policy]
+        )
+        traced = jax.make_jaxpr(jax.value_and_grad(kept, argnums=(0, 1, 2)))(q, k, v).jaxpr
+        used, _ = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
+        return str(used).count(f"{CUDNN_FORWARD}[")
+
+    assert {
+        policy: kernels_run(policy) for policy in ("full", "attention", "branches", "dots")
+    } == {
+        "full": 2,
+        "attention": 1,
+        "branches": 1,
+        "dots": 1,
+    }

@@ -75,3 +75,15 @@ def test_refiners_recompute_too(inputs):
     traced = jax.make_jaxpr(lambda p: model.apply({"params": p}, *arrays, crop=crop))(params)
     outside = [e for e in traced.eqns if e.primitive.name in ("remat2", "checkpoint", "remat")]
     assert len(outside) == 2 * 2 + 2, "two blocks in each linguistic refiner, one for each stream"
+
+
+@pytest.mark.parametrize("unroll", [1, DEPTH])
+def test_layers_without_a_loop_are_kept_from_being_merged_with_their_recomputation(unroll, inputs):
+    """A loop parts forward and backward pass; where all layers are unrolled, barriers do."""
+    *arrays, crop = inputs
+    model = LIDiT(small_config(depth=DEPTH, remat="full", scan_unroll=unroll))
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), *arrays, crop)["params"])
+    traced = jax.make_jaxpr(lambda p: model.apply({"params": p}, *arrays, crop=crop))(params)
+    (layers,) = (e.params["jaxpr"] for e in traced.eqns if e.primitive.name == "scan")
+    (block,) = (e for e in layers.eqns if "prevent_cse" in e.params)
+    assert block.params["prevent_cse"] == (unroll == DEPTH)

@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from lidit_jax.benchmarks.torch_training import x0_velocity_loss
-from lidit_jax.config.schema import DiffusionConfig, RefinerConfig
+from lidit_jax.benchmarks.torch_training import (
+    TorchTrainer,
+    parameter_groups,
+    x0_velocity_loss,
+)
+from lidit_jax.config.schema import Config, DiffusionConfig, OptimizerConfig, RefinerConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.models import LIDiT
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
 from lidit_jax.pytorch import layout
 from lidit_jax.pytorch.model import LIDiTTransformer
+from lidit_jax.training.optimizers import is_decayed
 
 from ..quick import random_parameters
 from .conftest import small_config
@@ -171,6 +176,36 @@ def test_every_gradient_of_the_diffusion_loss(inputs):
             assert max(np.abs(g).max() for g in (gradient, expected[name])) < 1e-5
             continue
         assert relative_error(gradient, expected[name]) < 1e-4, name
+
+
+def test_weight_decay_acts_on_the_same_parameters(inputs):
+    config = small_config()
+    _, params, theirs = both(config, inputs)
+    marked = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.full(leaf.shape, is_decayed(path)), params
+    )
+    ours = {name: bool(mark.all()) for name, mark in torch_state(marked, config).items()}
+    decayed, others = parameter_groups(theirs, 0.1)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    found = {id(parameter): True for parameter in decayed["params"]}
+    found |= {id(parameter): False for parameter in others["params"]}
+    assert ours == {name: found[id(p)] for name, p in theirs.named_parameters()}
+
+
+def test_a_step_changes_every_parameter_and_its_average(inputs):
+    config = small_config()
+    _, _, theirs = both(config, inputs)
+    x0, _, features, masks, crop = to_torch(inputs)
+    null = {"features": [f[:1] for f in features], "masks": [m[:1] for m in masks]}
+    objective = DiffusionConfig(process="flow", prediction="x0", loss="velocity")
+    recipe = Config(model=config, diffusion=objective, optimizer=OptimizerConfig(warmup_steps=1))
+    trainer = TorchTrainer(theirs, recipe, crop, null)
+    before = [p.detach().clone() for p in trainer.parameters]
+    batch = {"latent": x0, "features": features, "masks": masks}
+    losses = [trainer.step(batch).item() for _ in range(2)]
+    assert np.isfinite(losses).all()
+    for old, *changed in zip(before, trainer.parameters, trainer.averages, strict=True):
+        assert not any(torch.equal(old, new) for new in changed)
 
 
 def test_a_dropped_mask_would_be_noticed(inputs):
