@@ -205,8 +205,15 @@ def hooks():
     return module
 
 
+def test_the_tests_install_what_builds_the_site():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert set(extras["docs"]) < set(extras["test"])
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
-    """Two seconds; broken links, anchors and pages outside of the navigation are warnings."""
+    """Five seconds; broken links, anchors and pages outside of the navigation are warnings."""
     result = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
         cwd=ROOT,
@@ -214,7 +221,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    for name in ("index", "configuration", "contributing", "changelog", "demo-model"):
+    for name in ("index", "api", "configuration", "contributing", "changelog", "demo-model"):
         folder = tmp_path if name == "index" else tmp_path / name
         assert (folder / "index.html").exists(), name
 
