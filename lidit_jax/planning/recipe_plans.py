@@ -29,12 +29,12 @@ _COMPILED = "compiled"
 _INTRODUCTION = f"""# Plans of the recipes
 
 Written by `lidit plan --all-recipes --out=docs`: predictions by formula, none measured. Cost =
-chip-hours x your price of a chip for an hour. MFU counts operations as they are, without
+chip-hours x your price per chip-hour. MFU counts operations as they are, without
 recomputation and without the frozen encoders.
 
 The roofline has two fitted constants (matrix products reach {CONSTANTS.matmul:.1%} of the peak;
 {CONSTANTS.exposed:.0%} of the activations' collectives are not hidden) and three set by hand. The
-fit minimises squared logarithms over the published steps below; each error is that of constants
+fit minimizes squared logarithms over the published steps below; each error is that of constants
 fitted *without* the step, or without its whole family. The form of the formula was written with the
 v5p rows in view; the rows of v4, v5e and v6e came after it, and changed only the two constants.
 That sums of gradients wait for themselves, but on tpu7x, was seen in compiled programs (below), and
@@ -42,7 +42,7 @@ added last. Of equally fast plans a search prefers the one that sends less.
 """
 _RECIPES = """## Every recipe on its topologies
 
-`lidit train --config=configs/RECIPE.py:CHOICES`. Memory is that of one device (half a chip on
+`lidit train --config=configs/RECIPE.py:CHOICES`. Memory is per device (half a chip on
 tpu7x), with the share of its HBM that stays free.
 """
 _NARROW_HEADS = """## What narrow heads cost
@@ -57,7 +57,7 @@ the batch that leave a tenth of the HBM free, the fastest first.
 """
 _TEXT = """## Captions: cached, or encoded while training
 
-Two LLMs of 8 and 7 billion parameters in bfloat16, 100 tokens a caption, split over all devices.
+Two LLMs of 8 and 7 billion parameters in bfloat16, 100 tokens per caption, split over all devices.
 `online` gathers their 30 GB once for the captions of several steps (8 for the 1B, 4 for the 10B).
 Features of 30 million captions are 49 TB, of a billion 1.6 PB.
 """
@@ -69,7 +69,7 @@ allows from the best product measured (80% of the data sheet's peak).
 _COMPILATION = """## Compiled
 
 By libtpu on a machine without a TPU, with the flags of the generation, each by
-`lidit plan --config=RECIPE --topology=NAME --compile --json=docs/compiled/FILE.json`: memory of a
+`lidit plan --config=RECIPE --topology=NAME --compile --json=docs/compiled/FILE.json`: memory per
 device beside the formula's, two of whose constants were read off these programs; operations of the
 model over those of the program, where recomputation, padding and the backward kernel's second look
 at the scores count; what is sent; and how long devices wait for collectives that nothing runs
@@ -143,7 +143,7 @@ def _recipes() -> str:
                         *_cells(found),
                     )
 
-    heads = "recipe | choices | chips | layout | GiB (free) | s a step | MFU | days | chip-hours"
+    heads = "recipe | choices | chips | layout | GiB (free) | s per step | MFU | days | chip-hours"
     return f"{_RECIPES}\n{table(heads, rows())}"
 
 
@@ -160,7 +160,7 @@ def _head_widths() -> str:
                     cells += [shape, f"{found.seconds:.3g}", f"{found.mfu:.1%}"]
                 yield tuple(cells)
 
-    heads = "recipe | topology | paper's heads | s a step | MFU | `head128` | s a step | MFU"
+    heads = "recipe | topology | paper's heads | s per step | MFU | `head128` | s per step | MFU"
     return f"{_NARROW_HEADS}\n{table(heads, rows())}"
 
 
@@ -172,7 +172,7 @@ def _searches() -> str:
                 best = search(load_recipe(f"lidit_10b:{words}"), parse_topology(name))[0]
                 yield (f"`{words}`", describe(best), *_cells(best))
 
-    heads = "choices | plan | GiB (free) | s a step | MFU | days | chip-hours"
+    heads = "choices | plan | GiB (free) | s per step | MFU | days | chip-hours"
     return f"{_SEARCH}\n{table(heads, rows())}"
 
 
@@ -192,8 +192,8 @@ def _text() -> str:
                 )
 
     heads = (
-        "recipe | topology | s a step, cached | features of a caption | s a step, online | "
-        "LLMs' GiB a device"
+        "recipe | topology | s per step, cached | features per caption | s per step, online | "
+        "LLMs' GiB per device"
     )
     return f"{_TEXT}\n{table(heads, rows())}"
 
@@ -205,7 +205,7 @@ def _gpus() -> str:
                 best = search(load_recipe(f"{recipe}:{stage}"), parse_topology(name))[0]
                 yield (_title(recipe, stage), describe(best), *_cells(best))
 
-    heads = "recipe | plan | GiB (free) | s a step | MFU | days | GPU-hours"
+    heads = "recipe | plan | GiB (free) | s per step | MFU | days | GPU-hours"
     return f"{_GPUS}\n{table(heads, rows())}"
 
 
@@ -236,7 +236,7 @@ def _compiled(entries: list[dict]) -> str:
 
     heads = (
         "recipe | layout | compiler GiB | formula GiB | model/compiled | sent beside other work | "
-        "s waiting (predicted) | s a step | MFU, all waiting | s to compile | MB of text"
+        "s waiting (predicted) | s per step | MFU, all waiting | s to compile | MB of text"
     )
     return f"{_COMPILATION}\n{table(heads, rows())}"
 

@@ -1,4 +1,4 @@
-"""Weak scaling on paper: the same images a chip on 64 to 4,096 chips."""
+"""Weak scaling on paper: the same images per chip on 64 to 4,096 chips."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _BATCH = 4096
 """The paper's, for the strong scaling beside it."""
 _INTRODUCTION = f"""## Weak scaling on paper
 
-`{_RECIPE}` with {_IMAGES_A_CHIP} images a chip; "strong" keeps the paper's batch of {_BATCH:,}.
+`{_RECIPE}` with {_IMAGES_A_CHIP} images per chip; "strong" keeps the paper's batch of {_BATCH:,}.
 """
 _END = """What a chip gathers and sums does not depend on their number. Sums wait; gathers hide
-behind the products of {hidden:.2f} images a chip at 1024 px, {hidden_512:.2f} at 512 px: the weak
+behind the products of {hidden:.2f} images per chip at 1024 px, {hidden_512:.2f} at 512 px: the weak
 row stays flat by formula (MaxText's v5p runs lost 3% to 13% of their MFU between one slice and two,
 of which this formula knows little). The compiled programs send just that, until at 4,096 chips the
 compiler gathers the modulation's kernels too: half as much again, most of it beside other work.
-What ends it is the batch: 4,096 images are one a chip on 4,096 chips, and fewer beyond, too few to
-hide the weights. More `fsdp` cannot help: 2816 = 256 x 11 caps it at 256, and gathering over more
-chips brings the same bytes. `tensor=2` halves what a chip gathers and gives a pair of chips two
-images to hide it behind; its sums travel along another axis of the torus.
+What ends it is the batch: 4,096 images are one per chip on 4,096 chips, and fewer beyond, too few
+to hide the weights. More `fsdp` cannot help: 2816 = 256 x 11 caps it at 256, and gathering over
+more chips brings the same bytes. `tensor=2` halves what a chip gathers and gives a pair of chips
+two images to hide it behind; its sums travel along another axis of the torus.
 """
 
 
@@ -41,13 +41,13 @@ class Row:
     """One number of chips."""
 
     weak: Plan
-    """Four images a chip."""
+    """Four images per chip."""
     strong: Plan
     """The paper's batch; its chips run out of images at 4,096."""
     gathered: float
     """Bytes of two gathers of the weights and a sum of their gradients, a step over fsdp."""
     summed: float
-    """Bytes of gradients that a chip sends a step over data."""
+    """Bytes of gradients that a chip sends per step over data."""
 
 
 def measure() -> list[Row]:
@@ -102,8 +102,8 @@ def section(rows: list[Row], picture: str, compiled: list[dict[str, Any]]) -> st
       compiled: what `lidit plan --compile --json` said, of whatever plans.
     """
     heads = (
-        "| chips | batch | mesh | GiB a chip | GiB over fsdp | GiB over data | "
-        "s a step | MFU | strong: parts | s a step | MFU | compiler GiB a chip | GiB sent, "
+        "| chips | batch | mesh | GiB per chip | GiB over fsdp | GiB over data | "
+        "s per step | MFU | strong: parts | s per step | MFU | compiler GiB per chip | GiB sent, "
         "compiled | s waiting | s to compile | MB of text |"
     )
     lines = [f"{_INTRODUCTION}\n![MFU by number of chips]({picture})\n", heads, "|---" * 16 + "|"]
@@ -142,7 +142,7 @@ def _compiled_cells(compiled: dict[str, Any] | None) -> tuple[str, ...]:
 
 
 def _images_that_hide(size: int) -> float:
-    """Images a chip whose products take as long as gathering the weights, at the recipe's mesh."""
+    """Images per chip whose products take as long as gathering the weights, on its mesh."""
     config = load_recipe(_RECIPE)
     data = dataclasses.replace(config.data, image_size=size)
     found = _planned(dataclasses.replace(config, data=data), "v5p:8x8x16", _BATCH)
@@ -159,14 +159,14 @@ def draw(rows: list[Row], file: Path) -> None:
     left, right = figure.subplots(1, 2)
     chips = [row.weak.topology.chips for row in rows]
     for label, plans in (
-        (f"{_IMAGES_A_CHIP} images a chip", [row.weak for row in rows]),
+        (f"{_IMAGES_A_CHIP} images per chip", [row.weak for row in rows]),
         (f"batch {_BATCH:,}", [row.strong for row in rows]),
     ):
         left.plot(chips, [100 * one.mfu for one in plans], marker="o", label=label)
         right.plot(chips, [one.memory.total / GIB for one in plans], marker="o", label=label)
     left.set_ylabel("predicted MFU, %")
     left.set_ylim(0, 100)
-    right.set_ylabel("GiB a chip")
+    right.set_ylabel("GiB per chip")
     right.set_ylim(0)
     for axes in (left, right):
         axes.set_xscale("log", base=2)

@@ -32,11 +32,11 @@ def test_every_compiled_program_has_its_row():
         assert any(line.startswith(first) and took in line for line in lines), facts["recipe"]
 
 
-def test_the_plans_of_the_readme_are_those_of_the_page():
+def test_the_plans_that_the_guide_quotes_are_those_of_the_page():
     """Memory, seconds, utilisation and chip-hours, of every row of its table."""
     page = (DOCS / "plans.md").read_text().splitlines()
-    readme = (DOCS.parent / "README.md").read_text()
-    table = readme.partition("chip-hours |\n")[2].partition("\n\n")[0].splitlines()[1:]
+    guide = (DOCS / "pods.md").read_text()
+    table = guide.partition("chip-hours |\n")[2].partition("\n\n")[0].splitlines()[1:]
     assert len(table) == 10
     for row in table:
         figures = row.split("|")[-5:-1]
