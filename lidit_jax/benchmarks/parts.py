@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ def ordered_parts(device: Mapping[str, Any], tests: Path | None, *, tiny: bool) 
     )
     if not tiny:
         parts += _steps(common, memory, first=False)
-    return parts
+    command = [sys.executable, "-m", "lidit_jax.cli", "doctor"]
+    return [*parts, Part("doctor", "lidit doctor: its report is in logs.txt", command, 10, 40)]
 
 
 def _attention(common: Mapping[str, Any]) -> Part:

@@ -31,7 +31,7 @@ _LARGEST_FILE = 15 * 2**20
 _FILES_BESIDE = 4
 """Files of results beside the weights: the page's three, and the archive of small ones."""
 _MOST_FILES = 8
-_GRACE = 20.0
+_GRACE = 15.0
 """Seconds that a run has to save itself."""
 _SAFETY = 0.95
 """Of the steps that the measured speed promises."""
@@ -55,8 +55,7 @@ def divide(total: float, started: float) -> Times:
 
     Args:
       total: seconds from the start to the end of everything.
-      started: seconds until the first steps; the second phase takes half of that, as its data is
-        prepared and most of its programs are compiled.
+      started: seconds until the first steps.
     """
     trained = total - reserve(total)
     steps = max(trained - started - again(started), 0.0)
@@ -65,12 +64,15 @@ def divide(total: float, started: float) -> Times:
 
 def reserve(total: float) -> float:
     """Seconds kept for the last checkpoint and the export."""
-    return min(35.0, 0.3 * total)
+    return min(40.0, 0.3 * total)
 
 
 def again(started: float) -> float:
-    """Seconds until the second phase takes steps, when the first took so many."""
-    return min(max(0.5 * started, 5.0), 40.0)
+    """Seconds until the second phase takes steps, when the first took so many.
+
+    Its data is prepared, and its step, with other numbers in its schedule, compiled anew.
+    """
+    return min(max(0.5 * started, min(started, 25.0)), 40.0)
 
 
 def timed_training(
@@ -130,7 +132,8 @@ def _both_phases(
         run.wait(process, lambda: clock() >= times.trained)
         if process.poll() is None:
             note({"decay": "was late and stopped before its last step"})
-            run.stop(process)
+            if run.logged > reached:  # else there is nothing to save
+                run.stop(process)
 
 
 class _Run:
@@ -152,6 +155,11 @@ class _Run:
         with contextlib.suppress(OSError, ValueError):
             return read_records(self.workdir / RECORDS)
         return []
+
+    @property
+    def logged(self) -> int:
+        """The newest step of the log."""
+        return max((row["step"] for row in self.records()), default=0)
 
     def speeds(self) -> list[float]:
         """Steps a second between entries of the log."""

@@ -19,7 +19,9 @@ def test_what_must_be_measured_comes_first_and_fits_into_four_minutes(tmp_path):
 
 
 def test_every_command_is_a_known_part_with_the_device_in_it():
-    for part in ordered_parts(H100, None, tiny=False):
+    *measured, doctor = ordered_parts(H100, None, tiny=False)
+    assert doctor.command[-2:] == ["lidit_jax.cli", "doctor"]
+    for part in measured:
         *_, name, settings, facts = part.command
         assert name in PARTS
         assert facts == "FACTS"
