@@ -44,7 +44,7 @@ def training_step(given: dict[str, Any], note: Notes, left: Callable[[], float])
         note(_beside_the_plan(settings, facts["rows"], given))
         short = any(_is_memory(row.get("error", "")) for row in facts["rows"])
         if not short or batch == 1 or left() < given["again"]:
-            return
+            return _ended(facts)
         batch //= 2
         note({"told": f"memory was not enough: measured again with {batch} images a step"})
 
@@ -66,7 +66,7 @@ def sampling(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> N
             exported=str(exported),
             results=folder,
         )
-        _race(settings, given, note, left)
+        _ended(_race(settings, given, note, left))
 
 
 def encoding(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
@@ -79,7 +79,7 @@ def encoding(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> N
         encoder=given["encoder"],
         tokens=given["tokens"],
     )
-    _race(settings, given, note, left)
+    _ended(_race(settings, given, note, left))
 
 
 def attention(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
@@ -163,9 +163,13 @@ def _race(
         note=note,
     )
     note(facts)
-    if all("error" in row for row in facts["rows"]):
-        print("every contender failed", file=sys.stderr)
     return facts
+
+
+def _ended(facts: dict[str, Any]) -> None:
+    """A race without a single figure has failed."""
+    if all("error" in row for row in facts["rows"]):
+        raise SystemExit("every contender failed: " + facts["rows"][0]["error"])
 
 
 def _beside_the_plan(
