@@ -19,6 +19,7 @@ ELSEWHERE = {
     "benchmarks/attention.py": "benchmarks/test_runner.py",
     "benchmarks/encode.py": "benchmarks/test_runner.py",
     "benchmarks/interleaved.py": "benchmarks/test_runner.py",
+    "benchmarks/part.py": "benchmarks/test_part_runner.py benchmarks/test_parts.py",
     "benchmarks/sample.py": "benchmarks/test_runner.py",
     "benchmarks/serve.py": "benchmarks/test_runner.py",
     "benchmarks/step.py": "benchmarks/test_runner.py",

@@ -18,7 +18,7 @@ from lidit_jax.autoencoders.kl import AutoencoderKL
 from lidit_jax.autoencoders.latent_model import LatentModel, boxed_shapes
 from lidit_jax.autoencoders.patch import Autoencoder
 from lidit_jax.autoencoders.tiling import MINIMUM_TILE, tiled_decode
-from lidit_jax.checkpoints.bundle import is_bundle
+from lidit_jax.checkpoints.bundle import INDEX, is_bundle, weight_files
 from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
@@ -179,7 +179,8 @@ def locate(source: str) -> Path:
 def files_of(folder: Path) -> list[Path]:
     """The files of a located autoencoder that `load_codec` needs, no others."""
     if is_bundle(folder):
-        return [folder / "config.json", folder / "model.safetensors"]
+        index = [folder / INDEX] if (folder / INDEX).is_file() else []
+        return [folder / "config.json", *index, *weight_files(folder)]
     return [folder / diffusers_layout.CONFIG, diffusers_layout.weights_file(folder)]
 
 

@@ -6,20 +6,32 @@ then the seconds of each piece of work it was asked for (`N` on its standard inp
 of its input, what there is to say last.
 """
 
+import contextlib
 import json
 import os
+import select
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+_ERROR_LINES = 12
+"""Of what a failed process printed, kept for its row."""
 
 
 class Contender:
     """One process."""
 
-    def __init__(self, name: str, command: Sequence[str], threads: int, env: Mapping[str, str]):
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        threads: int,
+        env: Mapping[str, str],
+        patience: float | None = None,
+    ):
         """Starts it.
 
         Args:
@@ -27,11 +39,14 @@ class Contender:
           command: that serves the contender.
           threads: of its libraries.
           env: more variables.
+          patience: seconds from its start in which it must be built, or it is ended; None to wait
+            for as long as it takes.
         """
         self.name = name
+        self._patience, self._begun = patience, time.monotonic()
         self.rounds: list[list[float]] = []
         self.built: dict[str, Any] = {}
-        self.error = ""
+        self.error, self.error_lines = "", list[str]()
         own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self._messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
         self._process = subprocess.Popen(
@@ -45,14 +60,19 @@ class Contender:
 
     def build(self) -> None:
         """Waits for the first piece of work; keeps the error when it fails."""
+        if self._is_late():
+            self._process.kill()
+            self._fail(f"not built within {self._patience:.0f} s")
+            return
         self.built = self._answer() or {}
 
     def round(self, count: int, *, keep: bool) -> None:
         """A few pieces of work, timed."""
         if self.error:
             return
-        self._process.stdin.write(f"{count}\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # the missing answer tells more
+            self._process.stdin.write(f"{count}\n")
+            self._process.stdin.flush()
         seconds = self._answer()
         if keep and seconds:
             self.rounds.append(seconds)
@@ -61,14 +81,16 @@ class Contender:
         """Ends the process and takes its last answer."""
         if self.error:
             return
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self.built |= self._answer() or {}
         self._process.wait()
 
     def summary(self, reference: "Contender") -> dict[str, Any]:
         """One row of a table; `of_ours` is the median over the rounds of its time by theirs."""
-        if self.error:
-            return {"name": self.name, "error": self.error}
+        if not self.rounds:
+            error = self.error or "no round was timed"
+            return {"name": self.name, "error": error, "error_lines": self.error_lines}
         medians = [statistics.median(seconds) for seconds in self.rounds]
         reference_medians = [statistics.median(seconds) for seconds in reference.rounds]
         ratios = [a / b for a, b in zip(medians, reference_medians, strict=False)]
@@ -80,26 +102,54 @@ class Contender:
             "of_ours": statistics.median(ratios) if ratios else None,
             **self.built,
             "rounds": self.rounds,
+            **({"ended_early": self.error} if self.error else {}),
         }
 
     def _answer(self) -> Any:
         line = self._process.stdout.readline()
         if line:
             return json.loads(line)
+        self._fail()
+        return None
+
+    def _fail(self, reason: str = "") -> None:
+        """Keeps the reason, by default the last error that the process printed."""
         self._process.wait()
         self._messages.seek(0)
         errors = self._messages.read().strip().splitlines()
-        self.error = next((line for line in reversed(errors) if "Error" in line), "ended early")
-        return None
+        found = next((line for line in reversed(errors) if "Error" in line), "ended early")
+        self.error, self.error_lines = reason or found, errors[-_ERROR_LINES:]
+
+    def _is_late(self) -> bool:
+        """Waits for the first answer; whether none has come in time."""
+        if self._patience is None:
+            return False
+        left = self._begun + self._patience - time.monotonic()
+        return not select.select([self._process.stdout], [], [], max(left, 0.0))[0]
 
 
-def take_turns(contenders: Sequence[Contender], rounds: int, count: int, warmup: int) -> None:
-    """Lets everyone work `warmup` times, then `rounds` times `count` times, then ends them."""
+def take_turns(
+    contenders: Sequence[Contender],
+    rounds: int,
+    count: int,
+    warmup: int,
+    after_round: Callable[[], None] = lambda: None,
+) -> None:
+    """Lets everyone work `warmup` times, then `rounds` times `count` times, then ends them.
+
+    Args:
+      contenders: that are built.
+      rounds: turns that are timed.
+      count: pieces of work a turn.
+      warmup: pieces of work before the first turn.
+      after_round: is called after every turn, to keep what is known so far.
+    """
     for contender in contenders:
         contender.round(warmup, keep=False)
     for _ in range(rounds):
         for contender in contenders:
             time.sleep(0.3)  # the last one's idle threads stop spinning
             contender.round(count, keep=True)
+        after_round()
     for contender in contenders:
         contender.finish()

@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,10 @@ def race(
     torch: bool,
     only: str = "",
     alone: bool = False,
+    without: str = "",
+    together: bool = False,
+    patience: float | None = None,
+    note: Callable[[dict[str, Any]], None] = lambda facts: None,
 ) -> dict[str, Any]:
     """Builds everyone, lets them take turns, and returns rows and circumstances.
 
@@ -56,6 +62,11 @@ def race(
       only: a word that names must contain.
       alone: whether a contender starts only when the one before has ended: on a TPU, which one
         process holds at a time.
+      without: a word that names must not contain; empty for none.
+      together: whether contenders are built at the same time, where there are cores for it.
+      patience: seconds in which all contenders must be built, or are left behind; None for no
+        limit.
+      note: is given all that is known after every turn.
 
     Raises:
       LiditError: when nobody is left.
@@ -63,7 +74,7 @@ def race(
     names = [
         name
         for name in contenders(settings.kind)
-        if (torch or "PyTorch" not in name) and only in name
+        if (torch or "PyTorch" not in name) and only in name and not (without and without in name)
     ]
     if not names:
         raise LiditError(f"--only={only}: no contender of lidit bench {settings.kind} is called so")
@@ -71,28 +82,43 @@ def race(
     env = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     threads = settings.threads or len(os.sched_getaffinity(0))
     ended: list[Contender] = []
+    begun = time.monotonic()
+
+    def facts() -> dict[str, Any]:
+        first = next((one for one in ended if not one.error), ended[0])
+        rows = [_with_rates(one.summary(first)) for one in ended]
+        if settings.results and not first.error:
+            add_likeness(rows, Path(settings.results), first.name)
+        return {
+            "settings": settings.to_json(),
+            "rounds": rounds,
+            "count": count,
+            "cpu": platform.processor() or platform.machine(),
+            "versions": versions(),
+            "rows": rows,
+        }
+
     for group in [[name] for name in names] if alone else [names]:
         running = []
         for name in group:
             command = [sys.executable, "-m", "lidit_jax.benchmarks.serve", name, settings.to_json()]
-            contender = Contender(name, command, threads, env)
-            contender.build()
-            print(f"{name}: {contender.error or 'ready'}", file=sys.stderr)
-            running.append(contender)
-        take_turns(running, rounds, count, warmup)
+            left = None if patience is None else max(begun + patience - time.monotonic(), 0.0)
+            running.append(Contender(name, command, threads, env, left))
+            if not together:
+                _wait_for(running[-1])
+        if together:
+            for contender in running:
+                _wait_for(contender)
         ended += running
-    first = next((one for one in ended if not one.error), ended[0])
-    rows = [_with_rates(one.summary(first)) for one in ended]
-    if settings.results and not first.error:
-        add_likeness(rows, Path(settings.results), first.name)
-    return {
-        "settings": settings.to_json(),
-        "rounds": rounds,
-        "count": count,
-        "cpu": platform.processor() or platform.machine(),
-        "versions": _versions(),
-        "rows": rows,
-    }
+        take_turns(running, rounds, count, warmup, lambda: note(facts()))
+    return facts()
+
+
+def _wait_for(contender: Contender) -> None:
+    contender.build()
+    print(f"{contender.name}: {contender.error or 'ready'}", file=sys.stderr)
+    for line in contender.error_lines:
+        print(f"  {line}", file=sys.stderr)
 
 
 def _with_rates(row: dict[str, Any]) -> dict[str, Any]:
@@ -169,9 +195,11 @@ def _spread(row: dict[str, Any]) -> float:
     return row["slowest_round_seconds"] / row["fastest_round_seconds"]
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Those of the packages that a timing depends on."""
     found = {}
-    for name in ("lidit-jax", "jax", "jaxlib", "flax", "torch", "transformers"):
+    names = ("lidit-jax", "jax", "jaxlib", "jax-cuda13-plugin", "nvidia-cudnn-cu13", "flax")
+    for name in (*names, "torch", "triton", "transformers", "diffusers"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -36,6 +36,10 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(settings.threads or torch.get_num_threads())
+    else:
+        from lidit_jax.hardware.xla_flags import apply_flags
+
+        apply_flags()  # those of `lidit train`
     start = time.perf_counter()
     workload = contenders(settings.kind)[name](settings)
     result = workload.run()
@@ -47,6 +51,7 @@ def main() -> None:
         "items": workload.items,
         "flops": workload.flops,
         "device": _device(name),
+        "peak_bytes": peak_bytes(),
         **workload.about,
     }
     print(json.dumps(built), file=answers)

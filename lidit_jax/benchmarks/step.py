@@ -13,7 +13,9 @@ from lidit_jax.benchmarks.workload import Builder, Settings, Workload, torch_dev
 from lidit_jax.config.schema import Config
 from lidit_jax.models.flops import TextStream, forward_flops
 
-_BATCHES = 4
+_BATCHES = 2
+_NOISE = 0.02
+"""Deviation added to all parameters, so that no gate is zero and no gradient underflows."""
 
 
 def recipe_of(settings: Settings) -> tuple[Config, tuple[TextStream, ...]]:
@@ -49,13 +51,25 @@ def ours(settings: Settings) -> Workload:
     config, streams = recipe_of(settings)
     task = LIDiTTask(config, synthetic_data(config, streams))
     optimizer = make_optimizer(config)
-    state = jax.jit(lambda: nn.unbox(create_state(task.init, optimizer, config)))()
-    rng = np.random.default_rng(0)
-    noisy = jax.tree.map(lambda p: p + _noise(rng, p.shape), state.params)
-    state = state.replace(params=noisy)
+
+    def noisy_state() -> Any:
+        state = nn.unbox(create_state(task.init, optimizer, config))
+        leaves, structure = jax.tree.flatten(state.params)
+        # The device's own generator, which compiles in no time.
+        keys = jax.random.split(jax.random.key(1, impl="rbg"), len(leaves))
+        noisy = [
+            p + _NOISE * jax.random.normal(key, p.shape)
+            for p, key in zip(leaves, keys, strict=True)
+        ]
+        return state.replace(params=jax.tree.unflatten(structure, noisy))
+
+    # On the device: a host draws a billion numbers for minutes.
+    state = jax.jit(noisy_state)()
     compiled = jax.jit(make_train_step(task.loss, optimizer, config), donate_argnums=0)
     frozen = jax.device_put(task.frozen)
-    batches = [make_batch(config, streams, settings.batch, seed) for seed in range(_BATCHES)]
+    batches = jax.device_put(
+        [make_batch(config, streams, settings.batch, seed) for seed in range(_BATCHES)]
+    )
     turn = 0
 
     def run() -> None:
@@ -86,22 +100,21 @@ def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
         return torch.from_numpy(value).to(device)
 
     torch.manual_seed(0)
-    model = LIDiTTransformer(config.model, [s.width for s in streams], config.latent_shape[-1])
-    rng = np.random.default_rng(0)
-    with torch.no_grad():
+    with torch.device(device), torch.no_grad():
+        model = LIDiTTransformer(config.model, [s.width for s in streams], config.latent_shape[-1])
         for parameter in model.parameters():
-            parameter += torch.from_numpy(_noise(rng, parameter.shape))
+            parameter += _NOISE * torch.randn_like(parameter)
     null = {name: to_torch(value) for name, value in empty_prompt(streams).items()}
     half = settings.dtype == "bfloat16"
     crop = [s.crop for s in streams]
     trainer = TorchTrainer(model.to(device), config, crop, null, compiled=compiled, bfloat16=half)
-    batches = [make_batch(config, streams, settings.batch, seed) for seed in range(_BATCHES)]
+    made = [make_batch(config, streams, settings.batch, seed) for seed in range(_BATCHES)]
+    batches = [{name: to_torch(value) for name, value in batch.items()} for batch in made]
     turn = 0
 
     def run() -> None:
         nonlocal turn
-        batch = batches[turn % _BATCHES]
-        trainer.step({name: to_torch(value) for name, value in batch.items()})
+        trainer.step(batches[turn % _BATCHES])
         torch_finished()
         turn += 1
 
@@ -113,11 +126,6 @@ def _flops(config: Config, streams: Sequence[TextStream]) -> float:
     channels = config.latent_shape[-1]
     forward = forward_flops(config.model, config.image_tokens, channels, streams)
     return config.training.batch_size * forward.training
-
-
-def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """So that no gate is zero and no gradient underflows."""
-    return 0.02 * rng.normal(size=shape).astype(np.float32)
 
 
 CONTENDERS: dict[str, Builder] = {

@@ -22,10 +22,11 @@ def make_batch(
     for stream in streams:
         lengths = rng.integers(stream.crop + 5, stream.tokens + 1, size=(batch_size, 1))
         masks.append(np.arange(stream.tokens) < lengths)
-        values = rng.normal(size=(batch_size, stream.tokens, stream.width))
+        shape = (batch_size, stream.tokens, stream.width)
+        values = rng.standard_normal(shape, dtype=np.float32)
         features.append((values * masks[-1][..., None]).astype(ml_dtypes.bfloat16))
     return {
-        "latent": rng.normal(size=(batch_size, *config.latent_shape)).astype(np.float32),
+        "latent": rng.standard_normal((batch_size, *config.latent_shape), dtype=np.float32),
         "features": tuple(features),
         "masks": tuple(masks),
         "index": np.arange(batch_size, dtype=np.int32),

@@ -1,5 +1,7 @@
 """A model to give away: a folder with `config.json` and `model.safetensors`, checked on loading.
 
+The weights may lie in several files instead, `model-00001-of-00003.safetensors` and so on, with the
+`model.safetensors.index.json` that says which tensor is where, as on the Hugging Face hub.
 `config.json` holds the format number, the configuration of the run, what else sampling needs to
 know (`metadata`, see `Provenance`) and the sha256 of the weights. Training state lives in Orbax
 checkpoints instead.
@@ -11,7 +13,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +31,51 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.paths import in_bucket
 from lidit_jax.weights.mapped_tensors import MappedTensor, list_tensors, map_file
+from lidit_jax.weights.tensor_writer import TensorSpec, shard_names, shards, write_tensors
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
+_HEADER_BYTES = 512
+"""At most, of a file's header for each tensor."""
 
 
 def is_bundle(folder: Path) -> bool:
     """Whether the folder looks like one of ours."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+    weights = (folder / name for name in (WEIGHTS, INDEX))
+    return (folder / CONFIG).is_file() and any(file.is_file() for file in weights)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a bundle's weights, in order.
+
+    Raises:
+      OSError: when there are none.
+    """
+    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        return [folder / WEIGHTS]
+    places = json.loads((folder / INDEX).read_text())["weight_map"]
+    return [folder / name for name in sorted(set(places.values()))]
 
 
 def save_bundle(
-    folder: Path, params: Any, config: Config, provenance: Provenance, dtype: str = "float16"
+    folder: Path,
+    params: Any,
+    config: Config,
+    provenance: Provenance,
+    dtype: str = "float16",
+    largest_file: int = 0,
 ) -> None:
     """Writes a folder; `config.json` comes last and makes it valid.
 
+    Args:
+      folder: to write; weights that are there already make room.
+      params: nested.
+      config: of the run.
+      provenance: of the weights.
+      dtype: in which they are written.
+      largest_file: most bytes of a file of weights; 0 for one file, however large.
+
     Raises:
-      LiditError: when a weight is not finite in `dtype`.
+      LiditError: when a weight is not finite in `dtype`, or one alone is larger than a file may be.
     """
     flat = flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, params), sep="/")
     with np.errstate(over="ignore"):  # told below, by name
@@ -53,10 +84,49 @@ def save_bundle(
     if broken:
         raise LiditError(f"{broken[0]} and {len(broken) - 1} more are not finite in {dtype}")
     folder.mkdir(parents=True, exist_ok=True)
-    data = safetensors.numpy.save(tensors)
-    with atomic_file(folder / WEIGHTS) as file:
-        file.write(data)
-    save_description(folder, config, provenance, hashlib.sha256(data).hexdigest())
+    digests = _write_weights(folder, tensors, dtype, largest_file)
+    save_description(folder, config, provenance, _fingerprint(digests))
+
+
+def _write_weights(
+    folder: Path, tensors: Mapping[str, np.ndarray], dtype: str, largest: int
+) -> list[str]:
+    """Writes one file, or several and their index; the sha256 of each."""
+    specs = [TensorSpec(name, value.shape, dtype) for name, value in sorted(tensors.items())]
+    room = largest - _HEADER_BYTES * len(specs) if largest else sum(s.nbytes for s in specs)
+    for spec in specs:
+        if spec.nbytes > room:
+            raise LiditError(
+                f"{spec.name} alone has {spec.nbytes / 2**20:.1f} MiB, more than a file of "
+                f"{largest / 2**20:g} MiB holds: allow larger files"
+            )
+    files = shards(specs, room)
+    names = shard_names(len(files))
+    digests = []
+    for name, held in zip(names, files, strict=True):
+        values = (tensors[spec.name] for spec in held)
+        digests.append(write_tensors(folder / name, held, values)[1])
+    if not in_bucket(folder):
+        for other in {*folder.glob("model*.safetensors"), folder / INDEX}:
+            if other.name not in names:  # of another size, written before
+                other.unlink(missing_ok=True)
+    if len(names) > 1:
+        size = sum(spec.nbytes for spec in specs)
+        places = {s.name: name for name, held in zip(names, files, strict=True) for s in held}
+        with atomic_file(folder / INDEX) as file:
+            file.write(
+                json.dumps(
+                    {"metadata": {"total_size": size}, "weight_map": places}, indent=2
+                ).encode()
+            )
+    return digests
+
+
+def _fingerprint(digests: Sequence[str]) -> str:
+    """The sha256 of a file; of several files that of theirs, one after the other."""
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def save_description(folder: Path, config: Config, provenance: Provenance, sha256: str) -> None:
@@ -123,27 +193,33 @@ class Bundle:
     @functools.cached_property
     def _header(self) -> dict[str, MappedTensor]:
         with _reading(self._folder):
-            return {tensor.name: tensor for tensor in list_tensors([self._folder / WEIGHTS])}
+            return {tensor.name: tensor for tensor in list_tensors(weight_files(self._folder))}
 
     @functools.cached_property
     def _tensors(self) -> Mapping[str, np.ndarray]:
         """Views of the weights' file, once it has been proven to be the one described."""
-        file = self._folder / WEIGHTS
         with _reading(self._folder):
-            if in_bucket(file):  # an object has no pages to map
-                data = file.read_bytes()
-                self._verify(file, hashlib.sha256(data).hexdigest())
-                return safetensors.numpy.load(data)
-            with file.open("rb") as stream:
-                self._verify(file, hashlib.file_digest(stream, "sha256").hexdigest())
-            mapped = map_file(file)
-            return {path: tensor.view(mapped) for path, tensor in self._header.items()}
+            files = weight_files(self._folder)
+            if in_bucket(self._folder):  # an object has no pages to map
+                contents = [file.read_bytes() for file in files]
+                self._verify(files, [hashlib.sha256(data).hexdigest() for data in contents])
+                loaded = [safetensors.numpy.load(data) for data in contents]
+                return {path: value for part in loaded for path, value in part.items()}
+            self._verify(files, [_digest(file) for file in files])
+            mapped = {file: map_file(file) for file in files}
+            return {path: tensor.view(mapped[tensor.file]) for path, tensor in self._header.items()}
 
-    def _verify(self, file: Path, digest: str) -> None:
-        if digest != self.fingerprint:
+    def _verify(self, files: Sequence[Path], digests: Sequence[str]) -> None:
+        if _fingerprint(digests) != self.fingerprint:
+            which = files[0] if len(files) == 1 else f"one of {files[0]} and so on"
             raise LiditError(
-                f"{file} is damaged: its sha256 is not the one in {CONFIG}; copy the folder again"
+                f"{which} is damaged: its sha256 is not the one in {CONFIG}; copy the folder again"
             )
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

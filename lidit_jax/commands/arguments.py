@@ -85,6 +85,22 @@ def price(text: str) -> float:
     return _checked(text, float, "a number, 0 or above", lambda value: 0 <= value < float("inf"))
 
 
+_UNITS = {"MiB": 2**20, "GiB": 2**30, "MB": 10**6, "GB": 10**9}
+
+
+def file_size(text: str) -> int:
+    """Bytes of a size such as "15MiB" or "2GB"; a megabyte at least."""
+    number, unit = text.rstrip("BGMi"), text[len(text.rstrip("BGMi")) :]
+    wanted = f"a size of 1MB or more, with {', '.join(_UNITS)}"
+    size = _checked(number, float, wanted, lambda v: v * _UNITS.get(unit, 0) >= 10**6)
+    return int(size * _UNITS[unit])
+
+
+def minutes(text: str) -> float:
+    """A time, from a tenth of a minute to a day."""
+    return _checked(text, float, "minutes from 0.1 to 1440", lambda v: 0.1 <= v <= 1440)
+
+
 def _checked(
     text: str, read: Callable[[str], Any], wanted: str, valid: Callable[[Any], bool]
 ) -> Any:

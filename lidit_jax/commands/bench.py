@@ -1,4 +1,4 @@
-"""`lidit bench`: times attention, train step, sampling or encoding beside PyTorch."""
+"""`lidit bench`: times attention, train step, sampling or encoding beside PyTorch, or all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lidit_jax.benchmarks import KINDS
+from lidit_jax.commands import bench_all
 from lidit_jax.commands.arguments import add_command, positive_int
 from lidit_jax.commands.recipe import checked_recipe
 from lidit_jax.config.values import ComputeType
@@ -21,6 +22,7 @@ _EXAMPLES = """\
   lidit bench step --config=lidit_1b --batch=64 --json=step.json
   lidit bench sample --checkpoint=demo --batch=4
   lidit bench encode --encoder=smollm2 --tokens=100
+  lidit bench all --minutes=4 --out=results --then-train=demo --train-minutes=4
 
 It uses what is present: a TPU, a GPU, else the CPU. Every contender lives in its own process and
 they take turns, so that a machine that changes its speed changes it for all; "of ours" is the
@@ -32,9 +34,9 @@ one after the other, and PyTorch, which would run on the CPU, is left out.
 
 def add_parser(subparsers: Any) -> None:
     """Adds `lidit bench`."""
-    summary = "time attention, train step, sampling or encoding beside PyTorch"
+    summary = "time attention, train step, sampling or encoding beside PyTorch, or all"
     parser = add_command(subparsers, "bench", summary, _EXAMPLES, run)
-    parser.add_argument("what", choices=KINDS)
+    parser.add_argument("what", choices=(*KINDS, "all"))
     parser.add_argument("--config", default="demo", metavar="RECIPE", help="for shapes")
     parser.add_argument("--batch", type=positive_int, default=8, metavar="N")
     parser.add_argument(
@@ -57,6 +59,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     parser.add_argument("--config.FIELD", metavar="VALUE", help="override a field of the recipe")
+    bench_all.add_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -67,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
 
     # This process would take a TPU away from the contenders, and memory of a GPU: it gets neither.
     jax.config.update("jax_platforms", "cpu")
+    if options.what == "all":
+        return bench_all.run(options)
     with writable_file(options.json, "--json"):
         facts = _race(options)
         print_rows(facts["rows"])

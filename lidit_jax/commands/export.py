@@ -6,7 +6,7 @@ import argparse
 import shutil
 from typing import Any
 
-from lidit_jax.commands.arguments import add_command
+from lidit_jax.commands.arguments import add_command, file_size
 from lidit_jax.errors import LiditError
 from lidit_jax.io.bucket_sync import written_here
 from lidit_jax.io.output import writable_folder
@@ -16,10 +16,11 @@ _EXAMPLES = """\
   lidit export --checkpoint=runs/demo --out=my-model
   lidit sample --checkpoint=my-model --prompt="a red circle" --out=circle.png
 
-The folder holds config.json and model.safetensors (half precision, the averaged weights), and in
-vae/ the autoencoder of a text-to-image model. The text encoders are named, not copied. README.md is
-a model card to fill in; one that is there stays. An autoencoder of Stable Diffusion's kind is
-written in diffusers' layout, which diffusers opens too.
+The folder holds config.json and model.safetensors (half precision, the averaged weights), or
+several files and their index with --max-file-size, and in vae/ the autoencoder of a text-to-image
+model. The text encoders are named, not copied. README.md is a model card to fill in; one that is
+there stays. An autoencoder of Stable Diffusion's kind is written in diffusers' layout, which
+diffusers opens too.
 """
 
 
@@ -36,6 +37,13 @@ def add_parser(subparsers: Any) -> None:
         help='a workdir of "lidit train"',
     )
     parser.add_argument("--out", required=True, type=to_path, metavar="DIR", help="the new folder")
+    parser.add_argument(
+        "--max-file-size",
+        type=file_size,
+        default=0,
+        metavar="SIZE",
+        help="cut the weights into files of at most this size, such as 15MiB",
+    )
     parser.add_argument(
         "--raw", action="store_true", help="the raw weights instead of their moving average"
     )
@@ -62,10 +70,14 @@ def run(options: argparse.Namespace) -> int:
                 target.mkdir(parents=True, exist_ok=True)
                 for file in files_of(source):
                     shutil.copy2(file, target)
-        if config.training.task == "vae" and config.vae.architecture == "kl":
+        kl = config.training.task == "vae" and config.vae.architecture == "kl"
+        if kl and options.max_file_size:
+            raise LiditError("--max-file-size: diffusers' layout has one file: leave it out")
+        if kl:
             diffusers_layout.save(out, build_autoencoder(config.vae), params)
         else:
-            save_bundle(out, params, config, model.provenance)
+            largest = options.max_file_size
+            save_bundle(out, params, config, model.provenance, largest_file=largest)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         name = options.out.name or out.resolve().name
         card = model_card(name, config, model.provenance, parameters, raw=options.raw)

@@ -142,6 +142,52 @@ def test_a_bundle_is_known_by_its_two_files(folder, tmp_path):
     assert not is_bundle(tmp_path), "a workdir has a config.json too"
 
 
+def many():
+    """Weights for several files of 4 KB."""
+    rng = np.random.default_rng(0)
+    return {f"layer{i}": {"kernel": rng.normal(size=(16, 32)).astype(np.float32)} for i in range(9)}
+
+
+@pytest.fixture
+def divided(tmp_path):
+    """A folder whose weights are in files of 8 KB at most: headers have their share."""
+    folder = tmp_path / "divided"
+    save_bundle(folder, many(), Config(seed=5), PROVENANCE, largest_file=8192)
+    return folder
+
+
+def test_weights_in_several_files_are_the_same(divided, tmp_path):
+    files = sorted(path.name for path in divided.glob("*.safetensors"))
+    count = len(files)
+    assert count > 1
+    assert files == [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+    assert all((divided / name).stat().st_size <= 8192 for name in files)
+    assert is_bundle(divided)
+    save_bundle(tmp_path / "one", many(), Config(), PROVENANCE)
+    several, one = Bundle(divided), Bundle(tmp_path / "one")
+    jax.tree.map(np.testing.assert_array_equal, several.load(), one.load())
+    assert several.shapes == one.shapes
+    index = json.loads((divided / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"]) == set(one.shapes)
+
+
+def test_damage_of_one_of_several_files_is_named(divided):
+    tamper(sorted(divided.glob("*.safetensors"))[-1])
+    with pytest.raises(LiditError, match=r"one of .* is damaged: its sha256 is not the one in"):
+        Bundle(divided).load()
+
+
+def test_a_tensor_larger_than_a_file_is_refused(tmp_path):
+    with pytest.raises(LiditError, match=r"layer0/kernel alone has .*: allow larger files"):
+        save_bundle(tmp_path, many(), Config(), PROVENANCE, largest_file=5000)
+
+
+def test_files_of_another_size_make_room(divided):
+    save_bundle(divided, many(), Config(seed=5), PROVENANCE)
+    left = sorted(path.name for path in divided.iterdir())
+    assert left == ["config.json", "model.safetensors"]
+
+
 def test_writing_again_replaces_what_was_there(folder):
     save_bundle(folder, {"scale": np.ones(1)}, Config(), Provenance())
     assert set(Bundle(folder).load()) == {"scale"}

@@ -1,0 +1,222 @@
+"""One part of `lidit bench all`, in a process of its own:
+`python -m lidit_jax.benchmarks.part NAME SETTINGS FACTS`.
+
+It leaves what it knows in FACTS as it goes (`Notes`), and prints what it likes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.benchmarks.part_runner import Notes, seconds_left
+from lidit_jax.benchmarks.runner import race
+from lidit_jax.benchmarks.workload import Settings
+
+_MEASURED = 15.0
+"""Seconds that a race keeps for its turns, after everyone is built."""
+_MANY_CORES = 4
+"""Above so many, contenders are built at the same time."""
+_SHARE_OF_MEMORY = "0.5"
+"""Of a GPU, that our side of a race may reserve: JAX's allocator takes up to twice what it uses."""
+
+
+def training_step(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
+    """The train step beside PyTorch; with half the batch where memory was not enough."""
+    batch = given["batch"]
+    while True:
+        settings = Settings(
+            kind="step",
+            config=given["config"],
+            overrides=tuple(given["overrides"]),
+            batch=batch,
+            dtype=given["dtype"],
+        )
+        facts = _race(settings, given, note, left)
+        note(_beside_the_plan(settings, facts["rows"], given))
+        short = any(_is_memory(row.get("error", "")) for row in facts["rows"])
+        if not short or batch == 1 or left() < given["again"]:
+            return _ended(facts)
+        batch //= 2
+        note({"told": f"memory was not enough: measured again with {batch} images a step"})
+
+
+def sampling(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
+    """Whole pictures of a packaged model beside PyTorch."""
+    from lidit_jax.checkpoints.opener import open_model
+    from lidit_jax.pytorch.export import export_torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder) / "torch"
+        export_torch(open_model(given["checkpoint"]), exported)
+        settings = Settings(
+            kind="sample",
+            config="demo",
+            batch=given["batch"],
+            dtype=given["dtype"],
+            checkpoint=given["checkpoint"],
+            exported=str(exported),
+            results=folder,
+        )
+        _ended(_race(settings, given, note, left))
+
+
+def encoding(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
+    """A language model that reads prompts beside PyTorch."""
+    settings = Settings(
+        kind="encode",
+        config="demo",
+        batch=given["batch"],
+        dtype=given["dtype"],
+        encoder=given["encoder"],
+        tokens=given["tokens"],
+    )
+    _ended(_race(settings, given, note, left))
+
+
+def attention(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
+    """The GPU's kernel against the reference: errors and times."""
+    from lidit_jax.benchmarks.attention_check import errors, times
+
+    errors(note, tiny=given["tiny"])
+    times(note, left, tiny=given["tiny"])
+
+
+def device(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
+    """What the machine is, and what `lidit doctor` would say of it."""
+    import jax
+
+    from lidit_jax.hardware import cuda
+
+    first = jax.devices()[0]
+    memory = (first.memory_stats() or {}).get("bytes_limit", 0)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    note(
+        {
+            "platform": first.platform,
+            "device": first.device_kind,
+            "devices": jax.device_count(),
+            "memory": memory,
+            "driver": cuda.driver_version(),
+            "cores": cores,
+        }
+    )
+
+
+def gpu_tests(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
+    """The tests with the mark "gpu", in this process's stead.
+
+    Raises:
+      SystemExit: with pytest's status.
+    """
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rfE", "-m", "gpu"]
+    process = subprocess.Popen(
+        [*command, *given["tests"]],
+        env=os.environ | {"JAX_PLATFORMS": given["platforms"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=given["folder"],
+    )
+    lines = []
+    for line in process.stdout or ():
+        print(line, end="", flush=True)  # what was said outlives this part
+        lines += [line.strip()] if line.strip() else []
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    note({"result": lines[-1] if lines else "", "failed": failed[:20]})
+    raise SystemExit(process.wait())
+
+
+def train(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
+    """A recipe trained for as long as there is time, and exported."""
+    from lidit_jax.benchmarks.timed_training import timed_training
+
+    timed_training(given, note, left)
+
+
+def _race(
+    settings: Settings, given: dict[str, Any], note: Notes, left: Callable[[], float]
+) -> dict[str, Any]:
+    """A race of what is installed, within the part's time."""
+    on_gpu = given["platform"] == "gpu"
+    if on_gpu and settings.kind == "step":
+        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = given.get("share", _SHARE_OF_MEMORY)
+    facts = race(
+        settings,
+        rounds=given["rounds"],
+        count=given["count"],
+        warmup=1,
+        torch=given["torch"] and importlib.util.find_spec("torch") is not None,
+        only=given.get("only", ""),
+        without="eager" if settings.kind == "step" else "",
+        alone=given["platform"] == "tpu",
+        together=on_gpu and (os.cpu_count() or 1) > _MANY_CORES,
+        patience=max(left() - _MEASURED, 1.0),
+        note=note,
+    )
+    note(facts)
+    return facts
+
+
+def _ended(facts: dict[str, Any]) -> None:
+    """A race without a single figure has failed."""
+    if all("error" in row for row in facts["rows"]):
+        raise SystemExit("every contender failed: " + facts["rows"][0]["error"])
+
+
+def _beside_the_plan(
+    settings: Settings, rows: Sequence[dict[str, Any]], given: dict[str, Any]
+) -> dict[str, Any]:
+    """What `lidit plan` predicts for this device, beside what our process took."""
+    from lidit_jax.benchmarks.fitting import planned
+    from lidit_jax.benchmarks.step import recipe_of
+
+    ours = next((row for row in rows if "error" not in row and "PyTorch" not in row["name"]), None)
+    config, _ = recipe_of(settings)
+    # Captions are not encoded here.
+    data = dataclasses.replace(config.data, text_features="cached")
+    plan = planned(dataclasses.replace(config, data=data), given["device"])
+    if ours is None or plan is None:
+        return {}
+    return {
+        "plan": {
+            "topology": plan.topology.name,
+            "seconds": {"predicted": plan.seconds, "measured": ours["median_seconds"]},
+            "bytes": {"predicted": plan.memory.total, "measured": ours["peak_bytes"]},
+            "mfu": {"predicted": plan.mfu, "measured": ours.get("mfu")},
+        }
+    }
+
+
+def _is_memory(error: str) -> bool:
+    """Whether a contender's error is a lack of memory."""
+    return any(word in error for word in ("RESOURCE_EXHAUSTED", "out of memory", "OutOfMemory"))
+
+
+PARTS: dict[str, Callable[[dict[str, Any], Notes, Callable[[], float]], None]] = {
+    "device": device,
+    "attention": attention,
+    "step": training_step,
+    "sample": sampling,
+    "encode": encoding,
+    "tests": gpu_tests,
+    "train": train,
+}
+
+
+def main() -> None:
+    """Runs the part that the command line names."""
+    name, settings, facts = sys.argv[1:]
+    PARTS[name](json.loads(settings), Notes(Path(facts)), seconds_left())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The page of `lidit bench all`: what was measured, as JSON and as Markdown for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.io.output import atomic_file
+
+JSON_FILE, MARKDOWN_FILE = "results.json", "results.md"
+_GIB = 2**30
+_CELL = 160
+"""Most letters of a message in a table."""
+
+
+def write_page(folder: Path, page: Mapping[str, Any]) -> None:
+    """Writes both files; whoever reads them at any time finds whole ones."""
+    with atomic_file(folder / JSON_FILE) as file:
+        file.write((json.dumps(page, indent=2, default=str) + "\n").encode())
+    try:
+        text = markdown(page)
+    except Exception as error:  # a figure of an unexpected kind must not end the measurements
+        text = f"{JSON_FILE} has all figures; this page cannot show them: {error!r}\n"
+    with atomic_file(folder / MARKDOWN_FILE) as file:
+        file.write(text.encode())
+
+
+def markdown(page: Mapping[str, Any]) -> str:
+    """The page for people: circumstances, how every part ended, and each part's figures."""
+    about, parts = page["about"], page["parts"]
+    lines = ["# Measurements of `lidit bench all`", ""]
+    lines += _table(["what", "value"], [[name, _text(value)] for name, value in about.items()])
+    lines += ["", "## Parts", ""]
+    ends = [
+        [row["title"], row["status"], f"{row.get('seconds', '')}", _cell(row.get("error", ""))]
+        for row in parts
+    ]
+    lines += _table(["part", "how it ended", "s", "why"], ends)
+    for row in parts:
+        lines += ["", *_part(row)]
+    return "\n".join(lines) + "\n"
+
+
+def _part(row: Mapping[str, Any]) -> Iterator[str]:
+    facts = row.get("facts") or {}
+    lines = row.get("error_lines") or []
+    told = [text for text in (row.get("told"), facts.get("told")) if text]
+    if not (facts or lines):
+        return
+    yield f"## {row['title']}"
+    yield ""
+    for text in told:
+        yield f"- {text}"
+    if told:
+        yield ""
+    for name, table in _TABLES.items():
+        if facts.get(name):
+            yield from table(facts[name])
+            yield ""
+    others = {k: v for k, v in facts.items() if k not in _TABLES and k not in _NOT_SHOWN}
+    for name, value in others.items():
+        yield f"- {name}: {_text(value)}"
+    failed = [one for one in facts.get("rows", ()) if isinstance(one, dict) and "error" in one]
+    for one in failed:
+        yield from ("", f"{one['name']} failed: {one['error'][:_CELL]}")
+        lines = lines or one.get("error_lines", [])
+    if lines:
+        yield from ("", "```", *lines, "```")
+
+
+def _contenders(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of a race; "time of ours" is the median over the rounds of a time by the first's."""
+    names = ["contender", "s (median)", "min..max", "items/s", "TFLOP/s", "MFU", "time of ours"]
+    names += ["PSNR", "built, s", "peak GiB"]
+    body = []
+    for row in rows:
+        if "error" in row:
+            body.append([row["name"], "failed", *[""] * (len(names) - 2)])
+            continue
+        psnr = row.get("psnr_db", "")
+        body.append(
+            [
+                row["name"] + (", ended early" if "ended_early" in row else ""),
+                *_spread(row),
+                _number(row.get("items_per_second")),
+                _number(row.get("flops_per_second"), 1e12),
+                _share(row.get("mfu")),
+                _number(row.get("of_ours")),
+                "equal" if psnr is None else _number(psnr or None),
+                _number(row.get("first_seconds")),
+                _number(row.get("peak_bytes"), _GIB),
+            ]
+        )
+    return _table(names, body)
+
+
+def _errors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of attention: the kernel's and plain products', each against the reference in float32."""
+    names = ["error by the largest value", *(f"kernel {x}" for x in _TENSORS)]
+    names += [f"plain {x}" for x in _TENSORS]
+    body = []
+    for row in rows:
+        if "error" in row:
+            body.append([row["case"], _cell(row["error"]), *[""] * (len(names) - 2)])
+            continue
+        values = [row[who][x] for who in ("kernel", "plain") for x in _TENSORS]
+        body.append([row["case"], *(f"{value:.2%}" for value in values)])
+    return _table(names, body)
+
+
+def _times(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = ["attention", "passes", "who", "s (median)", "min..max", "TFLOP/s", "of the peak"]
+    body = []
+    for row in rows:
+        passes = "both" if row["backward"] else "forward"
+        if "error" in row:
+            body.append([row["case"], passes, row["who"], _cell(row["error"]), "", "", ""])
+            continue
+        rate = _number(row["flops_per_second"], 1e12)
+        body.append([row["case"], passes, row["who"], *_spread(row), rate, _share(row.get("mfu"))])
+    return _table(names, body)
+
+
+def _plan(plan: Mapping[str, Any]) -> list[str]:
+    """What `lidit plan` predicts beside what was measured."""
+    seconds, size, mfu = plan["seconds"], plan["bytes"], plan["mfu"]
+    who = ("predicted", "measured")
+    return _table(
+        [f"lidit plan, {plan['topology']}", *who, "measured by predicted"],
+        [
+            ["step, s", *(_number(seconds[w]) for w in who), _ratio(seconds)],
+            ["peak memory, GiB", *(_number(size[w], _GIB) for w in who), _ratio(size)],
+            ["MFU", *(_share(mfu[w]) for w in who), _ratio(mfu)],
+        ],
+    )
+
+
+_TENSORS = ("out", "dq", "dk", "dv")
+_TABLES = {"rows": _contenders, "plan": _plan, "errors": _errors, "times": _times}
+"""Facts that are tables; all others are listed."""
+_NOT_SHOWN = ("settings", "versions", "cpu", "told")
+
+
+def _spread(row: Mapping[str, Any]) -> list[str]:
+    fastest, slowest = row["fastest_round_seconds"], row["slowest_round_seconds"]
+    return [_number(row["median_seconds"]), f"{fastest:.4g}..{slowest:.4g}"]
+
+
+def _number(value: float | None, unit: float = 1.0) -> str:
+    return "" if value is None else f"{value / unit:.4g}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _ratio(pair: Mapping[str, float | None]) -> str:
+    if not pair["predicted"] or pair["measured"] is None:
+        return ""
+    return f"{pair['measured'] / pair['predicted']:.2f}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {one}" for name, one in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(str, value)) or "none"
+    return f"{value}"
+
+
+def _cell(text: str) -> str:
+    """A message on one line, which ends no column."""
+    return " ".join(text.split()).replace("|", "/")[:_CELL]
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [names, ["---"] * len(names), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
