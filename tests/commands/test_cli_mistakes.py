@@ -90,6 +90,10 @@ MISTAKES = {
     "benchmark missing": (["eval"], "BENCHMARK"),
     "benchmark unknown": (["eval", "faces"], "invalid choice: 'faces'"),
     "checkpoint to score missing": (["eval", "scenes", "--checkpoint=none"], "none"),
+    "scenes of a lifetime": (
+        ["eval", "scenes", "--checkpoint=demo", "--per-task=1000000000000000000", "--out=new"],
+        "9000000000000000000 images are too many at once",
+    ),
     "checkpoint to export missing": (["export", "--checkpoint=none", "--out=new"], "none"),
     "exported already": (
         ["export", "--checkpoint=demo", "--out=new"],
