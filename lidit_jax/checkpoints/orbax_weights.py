@@ -101,5 +101,5 @@ def naming_damage(checkpoint: Path) -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """The first line of what an error says, quoted; Orbax's go on for pages."""
-    text = str(error).strip()
+    text = f"it lacks {error}" if isinstance(error, KeyError) else str(error).strip()
     return json.dumps(text.splitlines()[0][:200]) if text else type(error).__name__

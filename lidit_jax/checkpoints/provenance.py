@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 _BESIDE = {"format", "config"}
 """What stands beside it in the description of a checkpoint; old exports repeat the format too."""
 _MODELS = {"encoders", "crop", "autoencoder", "latents"}
+_STREAM = ("source", "layer", "fingerprint", "prefix")
+_DATA = ("records", "fingerprint")
 _STORED = _MODELS | {"data", "step"}
 
 
@@ -43,21 +45,25 @@ class Provenance:
 
         Raises:
           KeyError: when a part is missing.
+          ValueError: when parts do not fit each other.
         """
         step, data = stored.get("step"), stored.get("data")
+        if data is not None:
+            _require(data, _DATA)
         more = {key: stored[key] for key in stored if key not in _STORED | _BESIDE}
         if not stored.keys() & _MODELS:
             return cls(data=data, step=step, more=more)
-        return cls(
-            tuple(stored["encoders"]),
-            tuple(stored["crop"]),
-            stored["autoencoder"],
-            tuple(stored["latents"]["mean"]),
-            tuple(stored["latents"]["deviation"]),
-            data,
-            step,
-            more,
-        )
+        encoders, crop, latents = (stored[name] for name in ("encoders", "crop", "latents"))
+        for stream in encoders:
+            _require(stream, _STREAM)
+        mean, deviation = tuple(latents["mean"]), tuple(latents["deviation"])
+        if len(encoders) != len(crop) or len(mean) != len(deviation):
+            raise ValueError(
+                f"it has {len(encoders)} encoders with {len(crop)} crops, and latents of "
+                f"{len(mean)} means with {len(deviation)} deviations"
+            )
+        autoencoder = stored["autoencoder"]
+        return cls(tuple(encoders), tuple(crop), autoencoder, mean, deviation, data, step, more)
 
     def to_json(self) -> dict[str, Any]:
         """The stored form, which all versions read: without what there is none of."""
@@ -74,3 +80,10 @@ class Provenance:
             }
         beside = {"data": self.data, "step": self.step}
         return stored | {name: value for name, value in beside.items() if value is not None}
+
+
+def _require(part: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raises `KeyError` for the first name that a part lacks."""
+    for name in names:
+        if name not in part:
+            raise KeyError(name)

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lidit_jax.encoders import sources
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware import cuda
+from lidit_jax.hardware.host_memory import host_memory
 from lidit_jax.hardware.topologies import GIB
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import PACKAGED, cache_dir
@@ -180,20 +180,11 @@ def _cuda(driver: str) -> Iterator[Finding]:
 
 def _memory() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    size = _memory_bytes()
+    size = host_memory()
     value = f"{cores} cores, {size / GIB:.1f} GiB of memory"
     if size < _MIN_MEMORY:
         return Finding("host", "warning", value, "the packaged encoders need about 4 GiB")
     return Finding("host", "ok", value)
-
-
-def _memory_bytes() -> int:
-    """Memory of the machine, or of the container where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        total = min(total, int(text))
-    return total
 
 
 def _encoders() -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import numpy as np
 from lidit_jax.errors import LiditError
 from lidit_jax.io.pictures import decode, fit, on_white
 from lidit_jax.sampling.init_image import default_strength
+from lidit_jax.sampling.memory import check_memory
 from lidit_jax.sampling.png_metadata import pixels_sha256
 from lidit_jax.sampling.sizes import check_size, size_of_aspect
 
@@ -49,7 +50,7 @@ class Canvas:
 
 
 def read_canvas(
-    options: argparse.Namespace, opened: OpenedModel, record: ImageRecord | None
+    options: argparse.Namespace, opened: OpenedModel, record: ImageRecord | None, count: int
 ) -> Canvas:
     """The size, checked, and the picture and mask in that size.
 
@@ -57,9 +58,10 @@ def read_canvas(
       options: of the command.
       opened: the model that is to draw.
       record: of the image that is drawn once more.
+      count: number of images.
 
     Raises:
-      LiditError: when the size does not fit the model, or a picture cannot be used.
+      LiditError: when the size fits neither the model nor the memory, or a picture cannot be used.
     """
     size, step = record.size if record else options.size, opened.size_step
     trained = opened.config.data.image_size
@@ -67,13 +69,17 @@ def read_canvas(
         if options.size:
             raise LiditError("--size and --aspect both give the shape: leave one out")
         size = size_of_aspect(options.aspect, trained * trained, step)
+    if size is None and options.image is None:
+        size = (trained, trained)
     if size is not None:
         check_size(size, step)
+        check_memory(count, size)
     if options.image is None:
         if options.mask or options.strength is not None:
             raise LiditError("--mask and --strength are for a picture: give --image=FILE")
-        return Canvas(size=size or (trained, trained))
+        return Canvas(size=size)
     image = read_picture(options.image, "--image", size, step)
+    check_memory(count, image.shape[:2])
     mask = None if options.mask is None else read_mask(options.mask, image.shape[:2])
     if record and pixels_sha256(image, mask) != record.source:
         raise LiditError(f"--image and --mask are not those that {options.again} began from")

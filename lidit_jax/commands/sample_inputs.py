@@ -12,6 +12,7 @@ from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.config.text import clean_text, split_lines
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling import png_metadata
+from lidit_jax.sampling.memory import check_count
 
 if TYPE_CHECKING:
     from lidit_jax.commands.sample_canvas import Canvas
@@ -58,6 +59,7 @@ def read_inputs(options: argparse.Namespace) -> SampleInputs:
     vars(options).update({k: v for k, v in DEFAULTS.items() if k not in given})
     record = _read_record(options, given)
     texts = [record.request["prompt"]] if record else read_prompts(options)
+    check_count(len(texts) * options.count)
     prompts = [prompt for prompt in texts for _ in range(options.count)]
     files = output_files(options.out, len(prompts), options.grid)
     checkpoint = options.checkpoint or (record.checkpoint if record else None)
@@ -89,7 +91,7 @@ def read_inputs(options: argparse.Namespace) -> SampleInputs:
         prompts=prompts,
         per_image=per_image,
         settings=settings,
-        canvas=read_canvas(options, model, record),
+        canvas=read_canvas(options, model, record, len(prompts)),
         files=files,
         record=record,
     )

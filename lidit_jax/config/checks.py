@@ -15,6 +15,9 @@ from lidit_jax.config.values import field_types, listed, ranges
 from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.paths import local_path
 
+ENCODER_TEXTS = ("instruction", "system_prompt")
+"""Fields of `config.encoders` that the encoders read."""
+
 
 def check(config: Config) -> Config:
     """The configuration itself, once it has been checked.
@@ -57,6 +60,8 @@ def _check_encoders(config: Config) -> None:
             f"config.encoders.layers has {len(encoders.layers)} entries for "
             f"{len(encoders.sources)} encoders: give one a stream, or none"
         )
+    for name in ENCODER_TEXTS:
+        prompt_text(f"config.encoders.{name}", getattr(encoders, name))
 
 
 def _check_model(config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import re
 import traceback
@@ -14,9 +15,10 @@ from typing import Any
 import ml_collections
 
 from lidit_jax.config.build import unknown_field
-from lidit_jax.config.checks import check
+from lidit_jax.config.checks import ENCODER_TEXTS, check
 from lidit_jax.config.recipe_choices import Choices
 from lidit_jax.config.schema import Config
+from lidit_jax.config.text import clean_text
 from lidit_jax.config.values import field_types
 from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.numbers import whole_number
@@ -34,12 +36,15 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def freeze(config: ml_collections.ConfigDict) -> Config:
-    """Checks every field and returns the frozen `Config`.
+    """Checks every field and returns the frozen `Config`, with texts for encoders cleaned.
 
     Raises:
       LiditError: for an unknown field, a wrong type or a value out of range; names the field.
     """
-    return check(Config.from_dict(config.to_dict()))
+    checked = check(Config.from_dict(config.to_dict()))
+    # Not in `check`: a checkpoint's own texts are what its weights were trained with.
+    cleaned = {name: clean_text(getattr(checked.encoders, name)) for name in ENCODER_TEXTS}
+    return dataclasses.replace(checked, encoders=dataclasses.replace(checked.encoders, **cleaned))
 
 
 def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:

@@ -1,4 +1,4 @@
-"""Prompts and captions that are fit for encoders: cleaned, and refused where they are damaged."""
+"""Texts that are fit for encoders: cleaned, and refused where they are damaged."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ class EncoderConfig:
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """How the frozen weights are kept; "int8" is for linear maps, the rest is bfloat16 (ours)."""
     instruction: str = INSTRUCTION
-    """Text before every prompt (paper, 3.1). Empty: the "no instruction" ablation."""
+    """Text before every prompt (paper, 3.1), cleaned as prompts are. Empty: the "no instruction"
+    ablation."""
     system_prompt: str = ""
     """First line of the layout in the paper's figures 4 and 5, which never give its content."""
     max_prompt_tokens: Positive[int] = 256

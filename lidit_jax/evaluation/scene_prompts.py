@@ -12,6 +12,7 @@ from lidit_jax.data.scenes.sampling import draw_different
 from lidit_jax.data.scenes.scene import Claim, Group
 from lidit_jax.data.scenes.vocabulary import COLOURS, COUNTS, RELATIONS, SHAPES, SIZES, TEXTURES
 from lidit_jax.errors import LiditError
+from lidit_jax.sampling.memory import check_count
 
 _ATTEMPTS = 400
 
@@ -46,10 +47,11 @@ def evaluation_prompts(
       `len(TASKS) * per_task` prompts, task after task.
 
     Raises:
-      LiditError: when `per_task` is not positive or the language unknown.
+      LiditError: when `per_task` is not positive or far too large, or the language unknown.
     """
     if per_task <= 0:
         raise LiditError(f"{per_task} prompts a task: ask for at least one")
+    check_count(len(TASKS) * per_task)
     prompts = []
     for task in TASKS:
         rng = random.Random(f"prompts/{seed}/{_SEED_NAMES.get(task, task)}")

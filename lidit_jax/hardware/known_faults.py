@@ -45,6 +45,18 @@ def _sums_are_wrong(devices: Sequence[jax.Device]) -> bool:
         return float(np.asarray(jax.jit(square)(rows))[-1]) != last**2
 
 
+def _half_precision_is_missing(devices: Sequence[jax.Device]) -> bool:
+    """Compiles the conversion of a float16 number."""
+    if devices[0].platform != "cpu":
+        return False
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        try:
+            jax.jit(lambda number: number.astype(jnp.float32))(np.ones((), np.float16))
+        except jax.errors.JaxRuntimeError:
+            return True
+    return False
+
+
 def _on_several_cpu_devices(devices: Sequence[jax.Device]) -> bool:
     return len(devices) > 1 and devices[0].platform == "cpu"
 
@@ -66,7 +78,16 @@ STORED_PROGRAMS = Fault(
     happens=_on_several_cpu_devices,
     avoided=True,
 )
-FAULTS = (WRONG_SUMS, STORED_PROGRAMS)
+HALF_PRECISION = Fault(
+    versions="jaxlib 0.10.2",
+    effect="on CPUs without F16C, programs that convert float16 are not compiled "
+    "(__extendhfsf2 is not found)",
+    remedy="NumPy converts float16 weights there",
+    source="met under XLA_FLAGS=--xla_cpu_max_isa=SSE4_2",
+    happens=_half_precision_is_missing,
+    avoided=True,
+)
+FAULTS = (WRONG_SUMS, STORED_PROGRAMS, HALF_PRECISION)
 
 
 def warnings(devices: Sequence[jax.Device]) -> list[str]:

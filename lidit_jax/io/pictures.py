@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 import struct
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -16,6 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from lidit_jax.errors import LiditError
+from lidit_jax.io.color_descriptions import described_profile
 from lidit_jax.io.picture_colors import has_other_colors, to_srgb
 from lidit_jax.io.picture_depths import is_deep, to_eight_bits
 
@@ -59,7 +63,7 @@ def read_header(stream: BinaryIO, named: str | Path) -> Header:
       LiditError: when it is no picture, or too large a one.
     """
     try:
-        with Image.open(stream) as picture:
+        with _opened(stream) as picture:
             return _header(picture)
     except _ERRORS as error:
         raise _unreadable(str(named), _REMEDY, error) from error
@@ -77,7 +81,7 @@ def decode(file: Path, named: str | None = None, remedy: str = _REMEDY) -> Image
       LiditError: when it cannot be decoded.
     """
     try:
-        with Image.open(file) as picture:
+        with _opened(file) as picture:
             return _decoded(picture)
     except _ERRORS as error:
         raise _unreadable(named or str(file), remedy, error) from error
@@ -101,7 +105,7 @@ def read_square(file: Path, side: int) -> UInt8[np.ndarray, "H W 3"]:
       LiditError: when it cannot be decoded.
     """
     try:
-        with Image.open(file) as picture:
+        with _opened(file) as picture:
             factor = reduction(_header(picture), side)
             if factor > 1:
                 return np.asarray(_reduced_square(picture, factor, side))
@@ -122,6 +126,21 @@ def reduction(header: Header, side: int) -> int:
     """
     most = min(header.height, header.width) // (_SPARE * side) if header.scalable else 1
     return next(factor for factor in (8, 4, 2, 1) if factor <= max(most, 1))
+
+
+def open_quietly(file: Path | BinaryIO) -> Image.Image:
+    """As Pillow opens it, without its warning of many pixels: twice as many are an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file)
+
+
+@contextmanager
+def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
+    """A picture that is not yet decoded, with a profile wherever its file describes its colors."""
+    with open_quietly(file) as picture:
+        picture.info["icc_profile"] = described_profile(picture)
+        yield picture
 
 
 def _header(picture: Image.Image) -> Header:

@@ -32,6 +32,7 @@ from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, state_shardings
 from lidit_jax.sampling.guided_sampler import GuidedSampler
 from lidit_jax.sampling.image_batch import Blend, GuideModel, ImageBatch, Variation
 from lidit_jax.sampling.init_image import InitImage, init_image
+from lidit_jax.sampling.memory import check_memory, naming_exhaustion
 from lidit_jax.sampling.opened_model import OpenedModel
 from lidit_jax.sampling.request import ImageRequest, image_requests
 from lidit_jax.sampling.sizes import check_size, height_and_width
@@ -190,7 +191,8 @@ class Pipeline:
             None, and what is left out, is as the checkpoint says.
 
         Raises:
-          LiditError: without prompts, for an empty or too long one, or a setting that does not fit.
+          LiditError: without prompts, for an empty or too long one, a setting that does not fit,
+            or images that do not fit into memory.
         """
         checked = self.settings(**settings)
         requests = image_requests(
@@ -213,6 +215,7 @@ class Pipeline:
                 f"image is {height}x{width} and size {size[0]}x{size[1]}: resize the image"
             )
         check_size(size, self._opened.size_step)
+        check_memory(len(requests), size)
         if guide is not None:
             if not isinstance(guide, Pipeline):
                 raise LiditError(f"guide={guide!r}: must be a Pipeline of an earlier checkpoint")
@@ -269,7 +272,7 @@ class Pipeline:
             )
             shown = progress and PieceProgress(progress, i, len(batches))
             new = slice(rows[0], rows[-1] + 1)  # without the rows that only fill the batch up
-            with self._on_mesh():
+            with naming_exhaustion(size), self._on_mesh():
                 drawn = self._sampler(self._params, batch, shown)
             images[new] = drawn[: new.stop - new.start]
         return images

@@ -100,9 +100,10 @@ def read(path: Path) -> ImageRecord:
     from PIL import Image
 
     from lidit_jax.config.schema import SamplingConfig
+    from lidit_jax.io.pictures import open_quietly
 
     try:
-        with Image.open(path) as image:
+        with open_quietly(path) as image:
             text, size = dict(getattr(image, "text", {})), (image.height, image.width)
         if text.get("images", "1") != "1":
             raise LiditError(f"{path} is a grid of {text['images']}: name the PNG of one image")

@@ -39,6 +39,8 @@ _OTHER_NAMES = {
 }
 """Names that other libraries, or older versions, have for what is called otherwise here."""
 
+_MOST_STEPS = 100_000
+
 _KINDS = {int: whole_number, float: number, str: text}
 
 
@@ -81,6 +83,10 @@ def check_defaults(config: Config) -> None:
 
 def check_settings(settings: SamplingConfig, process: Process) -> None:
     """Raises `LiditError` for the first setting that is out of range or does not fit."""
+    if settings.steps > _MOST_STEPS:
+        raise LiditError(
+            f"steps={settings.steps}: must be {_MOST_STEPS} or less; 20 to 100 are usual"
+        )
     plan(process, sampler_of(settings))
     check_scale(settings.guidance)
     methods = METHODS[process.name]

@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 
 from lidit_jax.checkpoints.local import LocalCheckpoints
 from lidit_jax.checkpoints.orbax import Checkpoints
-from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.checkpoints.state import TrainState, create_state
 from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import evaluation_batches
@@ -46,7 +45,7 @@ from lidit_jax.training.monitoring.profiling import Profiler
 from lidit_jax.training.monitoring.run_log import RunLog
 from lidit_jax.training.optimizers import make_optimizer
 from lidit_jax.training.preemption import stop_signal
-from lidit_jax.training.resume import refuse_another_run, refuse_other_models
+from lidit_jax.training.resume import refuse_another_run, refuse_other_models, remembered
 from lidit_jax.training.step import make_train_step
 from lidit_jax.training.tasks import Task, make_task
 
@@ -81,9 +80,9 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         local = cleanup.enter_context(LocalCheckpoints(workdir, training, mesh))
     first_step, source = _newest(checkpoints, local)
     saved = source.metadata(first_step) if first_step else None
+    before = remembered(saved, source.folder / str(first_step)) if saved else None
     if saved:
         refuse_another_run(config, saved, workdir)
-    before = Provenance.from_json(saved) if saved else None
     task = make_task(config, statistics_to_keep(config, before, workdir))
     if before:
         refuse_other_models(task, before, workdir)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lidit_jax.checkpoints.orbax_weights import naming_damage
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.checks import check
 from lidit_jax.config.schema import Config
@@ -35,6 +36,21 @@ _TAKEN_OVER += ("optimizer.clip_norm",)
 
 _PLACES = ("data.path", "encoders.sources")
 """Fields that name files and folders: the same one may be written in several ways."""
+
+
+def remembered(metadata: dict[str, Any], checkpoint: Path) -> Provenance:
+    """What a checkpoint of this run remembers beside its configuration.
+
+    Args:
+      metadata: as it was saved.
+      checkpoint: its folder.
+
+    Raises:
+      LiditError: when a part of it is lost.
+    """
+    with naming_damage(checkpoint):
+        check(Config.from_dict(metadata["config"]))
+        return Provenance.from_json(metadata)
 
 
 def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from lidit_jax.errors import LiditError
+from lidit_jax.hardware.known_faults import HALF_PRECISION
 from lidit_jax.weights.int8 import Int8Weight, quantize
 from lidit_jax.weights.mapped_tensors import map_file
 from lidit_jax.weights.placement import Placement, shortened
@@ -120,13 +121,28 @@ def _pieces(values: np.ndarray, sharding: Sharding | None) -> Iterator[tuple[int
 def _put(piece: np.ndarray, sharding: Sharding | None) -> jax.Array:
     """The piece on its devices; this host reads only the parts that its own devices hold."""
 
+    dtype = _dtype_on_devices(piece.dtype, sharding)
+
     def read(index: tuple[slice, ...]) -> np.ndarray:
         # In the order of the file: a transposing read would jump from page to page of the disk.
-        return np.array(piece[index], order="K")
+        return np.array(piece[index], dtype, order="K")
 
     if sharding is None:
         return jax.device_put(read((slice(None),)))
     return jax.make_array_from_callback(piece.shape, sharding, read)
+
+
+def _dtype_on_devices(dtype: np.dtype, sharding: Sharding | None) -> np.dtype:
+    """The type in which values are put: that of the file, unless the devices cannot cast it."""
+    if dtype != np.float16:
+        return dtype
+    device = next(iter(sharding.device_set)) if sharding else jax.devices()[0]
+    return np.dtype(np.float32) if _half_precision_is_missing(device.platform) else dtype
+
+
+@functools.cache
+def _half_precision_is_missing(platform: str) -> bool:
+    return HALF_PRECISION.happens(jax.local_devices(backend=platform))
 
 
 @functools.cache

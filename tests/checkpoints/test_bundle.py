@@ -17,7 +17,8 @@ PARAMS = {
     "block": {"kernel": np.linspace(-3, 3, 24, dtype=np.float32).reshape(4, 6)},
     "scale": np.float32([1, 1e-3, 6e4]),
 }
-PROVENANCE = Provenance(({"layer": -3},), (7,), "pixels", (0.1, 1e-7), (0.5, 0.4), step=8)
+STREAM = {"source": "minilm", "layer": -3, "fingerprint": {}, "prefix": ""}
+PROVENANCE = Provenance((STREAM,), (7,), "pixels", (0.1, 1e-7), (0.5, 0.4), step=8)
 
 
 @pytest.fixture

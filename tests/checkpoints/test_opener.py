@@ -22,7 +22,8 @@ from lidit_jax.sampling.pipeline import Pipeline
 
 from .test_orbax import DAMAGE, state
 
-PROVENANCE = Provenance(({"layer": -3},), (26,), "pixels", (0.1, 1e-7), (0.5, 0.4))
+STREAM = {"source": "minilm", "layer": -3, "fingerprint": {}, "prefix": ""}
+PROVENANCE = Provenance((STREAM,), (26,), "pixels", (0.1, 1e-7), (0.5, 0.4))
 CONFIG = Config(seed=5)
 
 
@@ -149,7 +150,8 @@ def test_a_part_of_the_provenance_that_is_lost_is_named(root):
     content = json.loads(file.read_text())
     del content["latents"]
     file.write_text(json.dumps(content))
-    with pytest.raises(LiditError, match=r"cannot restore checkpoint .*/4: \"'latents'\"; delete"):
+    expected = r"cannot restore checkpoint .*/4: \"it lacks 'latents'\"; delete"
+    with pytest.raises(LiditError, match=expected):
         open_model(root / "run")
 
 

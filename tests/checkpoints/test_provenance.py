@@ -37,7 +37,20 @@ def test_it_is_found_in_a_whole_description():
 @pytest.mark.parametrize("name", ["encoders", "crop", "autoencoder", "latents"])
 def test_a_lost_part_is_named(name):
     with pytest.raises(KeyError, match=name):
-        Provenance.from_json({key: value for key, value in STORED.items() if key != name})
+        Provenance.from_json({k: v for k, v in STORED.items() if k != name})
+
+
+@pytest.mark.parametrize("name", ["source", "layer", "fingerprint", "prefix"])
+def test_a_lost_part_of_a_stream_is_named(name):
+    (stream,) = STORED["encoders"]
+    less = {key: value for key, value in stream.items() if key != name}
+    with pytest.raises(KeyError, match=name):
+        Provenance.from_json(STORED | {"encoders": [less]})
+
+
+def test_parts_of_other_lengths_are_told():
+    with pytest.raises(ValueError, match="1 encoders with 2 crops"):
+        Provenance.from_json(STORED | {"crop": [26, 26]})
 
 
 @pytest.mark.parametrize("known", [STORED, {}], ids=["text-to-image", "autoencoder"])

@@ -51,6 +51,22 @@ MISTAKES = {
         [*SAMPLE, "--steps=0"],
         "argument --steps: '0' is not a whole number above 0",
     ),
+    "more images than anybody keeps": (
+        ["sample", "--checkpoint=a", "--prompt=a", "--count=1000000000000000000", "--out=new"],
+        "1000000000000000000 images are too many at once: draw up to 1000000 with each call",
+    ),
+    "an image larger than any memory": (
+        ["sample", "--checkpoint=demo", "--prompt=a", "--size=1000000000000000000", "--out=x.png"],
+        "pixels needs more than",
+    ),
+    "a shape that is a line": (
+        ["sample", "--checkpoint=demo", "--prompt=a", f"--aspect={10**18}:1", "--out=x.png"],
+        "x8 pixels needs more than",
+    ),
+    "more steps than anybody waits for": (
+        ["sample", "--checkpoint=demo", "--prompt=a", "--steps=1000000000000000000", "--out=x.png"],
+        "steps=1000000000000000000: must be 100000 or less",
+    ),
     "size in words": (
         [*SAMPLE, "--size=big"],
         "argument --size: 'big' is not a size: write 96 or 96x48",
@@ -74,6 +90,10 @@ MISTAKES = {
     "benchmark missing": (["eval"], "BENCHMARK"),
     "benchmark unknown": (["eval", "faces"], "invalid choice: 'faces'"),
     "checkpoint to score missing": (["eval", "scenes", "--checkpoint=none"], "none"),
+    "scenes of a lifetime": (
+        ["eval", "scenes", "--checkpoint=demo", "--per-task=1000000000000000000", "--out=new"],
+        "9000000000000000000 images are too many at once",
+    ),
     "checkpoint to export missing": (["export", "--checkpoint=none", "--out=new"], "none"),
     "exported already": (
         ["export", "--checkpoint=demo", "--out=new"],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lidit_jax.config.checks import check
 from lidit_jax.config.load import default_config, find_recipe, freeze, load_recipe
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
@@ -33,6 +34,25 @@ def test_every_recipe_loads_and_survives_json(recipe):
 def test_a_tuple_of_texts_is_shown_where_it_was_empty():
     with pytest.raises(LiditError, match=r"""write --config\.training\.prompts="\('a cat',\)\"$"""):
         load_recipe("demo", ["training.prompts=a cat"])
+
+
+def test_texts_for_the_encoders_are_cleaned_as_prompts_are():
+    texts = {"instruction": "Draw\x00 a \u2028picture:\n", "system_prompt": "\ufeffcafe\u0301\t"}
+    recipe = default_config()
+    recipe.encoders.update(texts)
+    encoders = freeze(recipe).encoders
+    assert (encoders.instruction, encoders.system_prompt) == ("Draw a picture:", "caf\xe9")
+    # What a checkpoint was trained with stays as it is.
+    stored = check(Config.from_dict(recipe.to_dict())).encoders
+    assert stored.instruction == texts["instruction"]
+
+
+@pytest.mark.parametrize("field", ["instruction", "system_prompt"])
+def test_half_a_character_is_refused_by_the_name_of_its_field(field):
+    recipe = default_config()
+    recipe.encoders[field] = "Draw \udc80:"
+    with pytest.raises(LiditError, match=rf"config\.encoders\.{field}: .* half of a character"):
+        freeze(recipe)
 
 
 def test_fine_tuning_starts_from_the_demo_and_its_network():

@@ -55,6 +55,22 @@ def test_without_the_flag_the_self_test_says_what_is_true_of_this_version():
         pytest.fail(f"add jaxlib {jax.lib.__version__} to the versions of WRONG_SUMS")
 
 
+def test_a_processor_without_half_precision_is_told_of():
+    """No warning: weights are converted by NumPy, see `tests/weights/test_streaming.py`."""
+    code = """
+import jax
+from lidit_jax.hardware.known_faults import HALF_PRECISION, warnings
+print(HALF_PRECISION.happens(jax.devices()), *warnings(jax.devices()))
+"""
+    flags = f"{AVOID_WRONG_SUMS.name}={AVOID_WRONG_SUMS.value}"
+    result = run(code, f"{flags} --xla_cpu_max_isa=SSE4_2")
+    assert result.returncode == 0, result.stderr[-300:]
+    if jax.lib.__version__ == "0.10.2":
+        assert result.stdout == "True\n"
+    elif result.stdout == "True\n":
+        pytest.fail(f"add jaxlib {jax.lib.__version__} to the versions of HALF_PRECISION")
+
+
 def test_what_goes_wrong_is_said_with_its_remedy_and_what_is_avoided_is_not(monkeypatch):
     broken = dataclasses.replace(WRONG_SUMS, happens=lambda devices: True)
     monkeypatch.setattr(known_faults, "FAULTS", (broken, STORED_PROGRAMS))

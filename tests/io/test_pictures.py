@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -167,6 +168,19 @@ def test_a_picture_too_large_for_any_memory_is_told_by_its_megapixels(tmp_path):
     assert str(error.value) == (
         f"{file} has 200 megapixels, and no more than 179 are read: scale it down"
     )
+
+
+def test_a_large_picture_that_is_read_warns_of_nothing(tmp_path):
+    """Pillow warns of more than 89 megapixels, on stderr and with a line of its source."""
+    file = empty_png(tmp_path / "x.png", 10_000, 10_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with file.open("rb") as stream:
+            assert pictures.read_header(stream, file)[:2] == (10_000, 10_000)
+        with pytest.raises(LiditError, match="not a readable picture"):  # it has no pixels
+            pictures.decode(file)
+        with pytest.raises(LiditError, match="not a readable picture"):
+            pictures.read_square(file, 16)
 
 
 def test_every_suffix_that_pillow_decodes_and_none_that_it_only_recognises():

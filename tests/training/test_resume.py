@@ -5,7 +5,9 @@
 
 import copy
 import dataclasses
+import functools
 import json
+import operator
 import os
 import shutil
 import signal
@@ -127,6 +129,26 @@ def test_an_encoder_whose_files_have_changed_is_refused(tiny_config, trained, mo
     monkeypatch.setattr(loop, "make_task", lambda config, saved: other)
     with pytest.raises(LiditError, match="holds a run with another encoder of the same name: put"):
         train(tiny_config(), trained)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [((), "config"), ((), "crop"), ((), "latents"), (("encoders", 0), "fingerprint")],
+    ids=str,
+)
+def test_a_checkpoint_that_has_lost_a_part_is_told_in_one_line(
+    part, name, tiny_config, trained, monkeypatch
+):
+    with loop.Checkpoints(trained) as checkpoints:
+        metadata = checkpoints.metadata(8)
+    del functools.reduce(operator.getitem, part, metadata)[name]
+    monkeypatch.setattr(loop.Checkpoints, "metadata", lambda self, step: metadata)
+    with pytest.raises(LiditError) as refusal:
+        train(tiny_config(), trained)
+    assert str(refusal.value) == (
+        f"cannot restore checkpoint {trained / 'checkpoints' / '8'}: \"it lacks '{name}'\"; delete "
+        "that folder to go on from the one before"
+    )
 
 
 def test_one_place_may_be_written_in_several_ways(tiny_config, trained, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Weights stream from their files to their shards: where they should be, equal, and in bounds."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -98,6 +99,41 @@ def test_float16_and_float64_are_cast_once(tmp_path, saved):
         for result in ("float32", "bfloat16"):
             expected = tensors["model.norm.weight"].astype(np.float32).astype(result)
             np.testing.assert_array_equal(load(tmp_path, result)["final_norm"], expected)
+
+
+FLOAT16 = """
+import sys
+from pathlib import Path
+import jax
+from jax.sharding import SingleDeviceSharding
+from lidit_jax.weights import huggingface
+from lidit_jax.weights.tables import DECODER
+
+shapes = {"layers/down": (1, 8, 4)}
+place = {"layers/down": SingleDeviceSharding(jax.devices()[0])}
+files = huggingface.safetensors_files(Path(sys.argv[1]))
+for dtype in ("float32", "bfloat16", "int8"):
+    for shardings in (None, place):
+        params = huggingface.load_params(files, DECODER, shapes, dtype, shardings)
+        weight = params["layers"]["down"]
+        weight = weight.values * weight.scale if dtype == "int8" else weight
+        print(float(weight[0, 0, 0]))
+"""
+
+
+def test_float16_is_read_without_the_processors_instructions_for_it(tmp_path):
+    """XLA itself cannot convert it there: `known_faults.HALF_PRECISION`."""
+    name = "model.layers.0.mlp.down_proj.weight"
+    save_file({name: np.full((4, 8), 1.5, np.float16)}, tmp_path / "model.safetensors")
+    flags = f"--xla_cpu_max_isa=SSE4_2 {os.environ.get('XLA_FLAGS', '')}"
+    result = subprocess.run(
+        [sys.executable, "-c", FLOAT16, str(tmp_path)],
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-300:]
+    assert [float(line) for line in result.stdout.split()] == pytest.approx([1.5] * 6, rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
