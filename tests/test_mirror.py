@@ -7,7 +7,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ELSEWHERE = {
-    "attention/gpu.py": "attention/test_dispatch.py hardware/test_cuda.py",
     "attention/names.py": "models/test_rematerialization.py",
     "attention/tuned.py": "planning/test_attention_tuning.py",
     "autoencoders/diffusers_layout.py": "autoencoders/test_kl.py",

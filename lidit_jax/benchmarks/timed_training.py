@@ -31,7 +31,7 @@ _LARGEST_FILE = 15 * 2**20
 _FILES_BESIDE = 4
 """Files of results beside the weights: the page's three, and the archive of small ones."""
 _MOST_FILES = 8
-_GRACE = 15.0
+_GRACE = 12.0
 """Seconds that a run has to save itself."""
 _SAFETY = 0.95
 """Of the steps that the measured speed promises."""
@@ -63,8 +63,13 @@ def divide(total: float, started: float) -> Times:
 
 
 def reserve(total: float) -> float:
-    """Seconds kept for the last checkpoint and the export."""
+    """Seconds kept for validation, the last checkpoint, pictures and the export."""
     return min(40.0, 0.3 * total)
+
+
+def last_call(total: float) -> float:
+    """Seconds kept where the decay is late: a run that is stopped does nothing but save itself."""
+    return min(27.0, 0.2 * total)
 
 
 def again(started: float) -> float:
@@ -129,7 +134,7 @@ def _both_phases(
     decay = [f"training.steps={reached + steps}", f"optimizer.decay_steps={steps}"]
     often = [f"training.checkpoint_every={max(steps // 6, 1)}", "training.log_every=20"]
     with run.phase([*decay, *often]) as process:
-        run.wait(process, lambda: clock() >= times.trained)
+        run.wait(process, lambda: clock() >= total - last_call(total))
         if process.poll() is None:
             note({"decay": "was late and stopped before its last step"})
             if run.logged > reached:  # else there is nothing to save

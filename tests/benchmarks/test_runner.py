@@ -11,6 +11,7 @@ import pytest
 
 from lidit_jax.benchmarks import KINDS, runner, sample
 from lidit_jax.benchmarks.attention import shape_of
+from lidit_jax.benchmarks.interleaved import Contender
 from lidit_jax.benchmarks.runner import add_likeness, default_platform, print_rows
 from lidit_jax.benchmarks.serve import contenders
 from lidit_jax.benchmarks.step import recipe_of
@@ -53,15 +54,15 @@ def test_rounds_that_spread_are_said(capsys):
 class Recorded:
     """Takes the place of a contender's process, and writes down when it lives."""
 
-    error = ""
+    error, error_lines = "", ()
 
-    def __init__(self, name, command, threads, env):
-        self.name = name
+    def __init__(self, name, command, threads, env, patience):
+        self.name, self.patience = name, patience
         self.settings = json.loads(command[-1])
         self.log.append(f"{name} begins")
 
     def build(self):
-        pass
+        self.log.append(f"{self.name} is built")
 
     def round(self, count, *, keep):
         pass
@@ -92,18 +93,57 @@ def test_a_tpu_belongs_to_one_contender_at_a_time(tmp_path, recorded, capsys):
     names = ["lidit-jax", "lidit-jax, plain products"]
     assert [row["name"] for row in rows] == names
     assert {row["error"] for row in rows} == {"bfloat16"}
-    assert log == [f"{name} {what}" for name in names for what in ("begins", "ends")]
+    assert log == [f"{n} {what}" for n in names for what in ("begins", "is built", "ends")]
     assert "PyTorch has no TPU and is left out\n" in capsys.readouterr().err
 
 
 def test_elsewhere_contenders_live_together(tmp_path, recorded):
     log = recorded("gpu")
     _, rows = bench(tmp_path, "attention")
-    assert [line.rpartition(" ")[2] for line in log] == ["begins"] * 3 + ["ends"] * 3
+    words = [line.rpartition(" ")[2] for line in log]
+    assert words == ["begins", "built"] * 3 + ["ends"] * 3
     assert {row["error"] for row in rows} == {"bfloat16"}
     recorded("cpu")
     _, rows = bench(tmp_path, "attention")
     assert {row["error"] for row in rows} == {"float32"}
+
+
+def test_where_there_are_cores_contenders_are_built_together(recorded):
+    log, noted = recorded("gpu"), []
+    settings = Settings("step", "demo", dtype="bfloat16")
+    runner.race(
+        settings,
+        **{"rounds": 2, "count": 1, "warmup": 1, "torch": True, "without": "eager"},
+        **{"together": True, "patience": 60.0, "note": noted.append},
+    )
+    names = ["lidit-jax, jit", "PyTorch, compile"]
+    assert log == [f"{n} {what}" for what in ("begins", "is built", "ends") for n in names]
+    assert [[row["name"] for row in facts["rows"]] for facts in noted] == [names] * 2
+
+
+def test_a_contender_that_is_not_built_in_time_is_left_behind():
+    slow = [
+        sys.executable,
+        "-c",
+        "import sys, time; print('so far', file=sys.stderr, flush=True)\n",
+    ]
+    slow[-1] += "time.sleep(300)"
+    contender = Contender("slow", slow, 1, {}, patience=3.0)
+    contender.build()
+    contender.round(1, keep=True)
+    contender.finish()
+    row = contender.summary(contender)
+    assert row == {"name": "slow", "error": "not built within 3 s", "error_lines": ["so far"]}
+
+
+def test_a_contender_that_ends_early_keeps_its_rounds():
+    program = "print('{}'); input(); print('[0.5]', flush=True); input(); raise MemoryError('full')"
+    contender = Contender("short", [sys.executable, "-u", "-c", program], 1, {})
+    contender.build()
+    for _ in range(2):
+        contender.round(1, keep=True)
+    row = contender.summary(contender)
+    assert (row["median_seconds"], row["ended_early"]) == (0.5, "MemoryError: full")
 
 
 @pytest.mark.parametrize("kind", ["attention", "sample"])

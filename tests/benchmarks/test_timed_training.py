@@ -5,7 +5,7 @@ import tarfile
 import pytest
 
 from lidit_jax.benchmarks import timed_training
-from lidit_jax.benchmarks.timed_training import again, divide, reserve
+from lidit_jax.benchmarks.timed_training import again, divide, last_call, reserve
 
 
 def test_the_decay_has_two_fifths_of_the_steps():
@@ -18,6 +18,11 @@ def test_the_decay_has_two_fifths_of_the_steps():
 def test_a_start_that_takes_everything_leaves_no_steps():
     times = divide(60.0, 50.0)
     assert times.stable == 50, "the run is stopped, and exported, at once"
+
+
+def test_a_late_decay_is_stopped_later_than_a_finished_one():
+    assert 0 < last_call(240) < reserve(240)
+    assert 0 < last_call(60) < reserve(60)
 
 
 def test_a_file_that_is_too_large_is_cut_into_pieces(tmp_path, monkeypatch):

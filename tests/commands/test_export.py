@@ -49,3 +49,18 @@ def export_twice(out):
     (out / "README.md").write_text("the author's own")
     assert main(["export", "--checkpoint=any", f"--out={out}"]) == 0
     assert (out / "README.md").read_text() == "the author's own"
+
+
+def test_weights_are_cut_into_files_of_a_size(tmp_path, monkeypatch, capsys):
+    config = Config(training=TrainingConfig(task="lidit"))
+    run = SavedModel(tmp_path / "run", config, PROVENANCE["lidit"], "", None, OneKernel())
+    monkeypatch.setattr(OneKernel, "shapes", {"kernel": (1000, 600)})
+    out = f"--out={tmp_path / 'model'}"
+    with monkeypatch.context() as patch:
+        patch.setattr("lidit_jax.checkpoints.opener.open_model", lambda *_, **__: run)
+        assert main(["export", "--checkpoint=any", out, "--max-file-size=1MB"]) == 2
+        assert "kernel alone has 1.1 MiB" in capsys.readouterr().err
+        assert main(["export", "--checkpoint=any", out, "--max-file-size=2MiB"]) == 0
+        assert main(["export", "--checkpoint=any", out, "--max-file-size=15"]) == 2
+    assert "'15' is not" in capsys.readouterr().err
+    assert open_model(tmp_path / "model").shapes == OneKernel.shapes
