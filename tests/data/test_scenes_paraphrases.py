@@ -21,7 +21,9 @@ NOUNS |= {f"{noun}{'es' if noun == 'box' else 's'}": shape for noun, shape in NO
 for shape in ("circle", "square", "triangle", "star", "heart", "moon"):
     NOUNS |= {shape: shape, f"{shape}s": shape}
 NOUNS |= {"cross": "cross", "crosses": "cross"}
-COLORS = {name: name for name in "red orange yellow green cyan blue purple pink".split()}
+COLORS = {
+    name: name for name in ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
+}
 COLORS |= {"violet": "purple", "turquoise": "cyan"}
 SIZES = {"small": "small", "little": "small", "tiny": "small"}
 SIZES |= {"large": "large", "big": "large", "huge": "large"}
