@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+from pathlib import Path
 from typing import Any
 
 from lidit_jax.commands.arguments import add_command
@@ -88,10 +89,11 @@ def run(options: argparse.Namespace) -> int:
     from lidit_jax.training.preemption import StoppedAtOnce, stop_at_once
 
     config = checked_recipe(options)
+    schedule = schedule_warnings(config, resumed=_has_checkpoints(options.workdir))
     stopped_status = _stopped_status()
     flags = apply_flags()
     join_processes()
-    say_once(flags + known_faults.warnings(jax.devices()) + schedule_warnings(config))
+    say_once(flags + known_faults.warnings(jax.devices()) + schedule)
     try:
         with stop_at_once(), writable_folder(options.workdir, "--workdir"):
             from lidit_jax.training import loop
@@ -110,6 +112,13 @@ def run(options: argparse.Namespace) -> int:
     if int(state.step) < config.training.steps:
         return stopped_status
     return 0
+
+
+def _has_checkpoints(workdir: Path) -> bool:
+    try:
+        return any(entry.name.isdecimal() for entry in (workdir / "checkpoints").iterdir())
+    except OSError:  # there is none, or what is wrong with it is said later
+        return False
 
 
 def _stopped_status() -> int:

@@ -75,6 +75,7 @@ def compare_samplers(
       LiditError: when a setting does not fit, before anything is drawn, or when `out` holds another
         comparison.
     """
+    prompts = evaluation_prompts(per_task, seed)
     pipeline = Pipeline.from_checkpoint(checkpoint, encoders=encoders)
     usual = pipeline.settings(**settings, cache_interval=1)
     runs = [Run(usual.sampler, usual.steps)]
@@ -83,7 +84,6 @@ def compare_samplers(
     runs = list(dict.fromkeys(runs))
     for run in runs:
         pipeline.settings(**settings, **dataclasses.asdict(run))
-    prompts = evaluation_prompts(per_task, seed)
     report = {
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": pipeline.fingerprint,

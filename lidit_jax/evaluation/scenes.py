@@ -44,9 +44,9 @@ def evaluate(
       batch_size: images at a time.
       encoders: where text encoders have moved to since training.
     """
+    prompts = evaluation_prompts(per_task, seed)
     pipeline = Pipeline.from_checkpoint(checkpoint, encoders=encoders)
     out = out or RESULTS / f"{_name_of(checkpoint)}-{pipeline.fingerprint[:8]}"
-    prompts = evaluation_prompts(per_task, seed)
     images = []
     with progress_bar("drawing") as progress:
         for first in range(0, len(prompts), batch_size):

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from optax.contrib import MuonDimensionNumbers, muon
 
 from lidit_jax.config.schema import Config, OptimizerConfig
+from lidit_jax.errors import LiditError
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
@@ -53,16 +54,31 @@ def _fitted_decay(config: OptimizerConfig, steps: int) -> int:
     return min(config.decay_steps, max(steps - config.warmup_steps, 0))
 
 
-def schedule_warnings(config: Config) -> list[str]:
-    """What the learning rate cannot do within the run, a line each; empty where all is well."""
+def schedule_warnings(config: Config, resumed: bool) -> list[str]:
+    """What the learning rate cannot do within the run, a line each; empty where all is well.
+
+    Args:
+      config: of the run.
+      resumed: whether it goes on from a checkpoint, so that its warm-up cannot change any more.
+
+    Raises:
+      LiditError: when the warm-up of a new run is as long as the run.
+    """
     settings, steps = config.optimizer, config.training.steps
     if settings.warmup_steps >= steps:
         reached = settings.learning_rate * steps / settings.warmup_steps
-        return [
-            f"warning: config.optimizer.warmup_steps={settings.warmup_steps} fills the whole run "
-            f"of config.training.steps={steps}: the learning rate ends at {reached:.3g} of "
-            f"{settings.learning_rate:.3g}; lower it for a run that stays so short"
-        ]
+        problem = (
+            f"config.optimizer.warmup_steps={settings.warmup_steps} fills the whole run of "
+            f"config.training.steps={steps}: the learning rate would end at {reached:.3g} of "
+            f"{settings.learning_rate:.3g}"
+        )
+        if resumed:
+            return [f"warning: {problem}; raise config.training.steps to go beyond"]
+        fitting = steps // 10
+        raise LiditError(
+            f"{problem}; lower the warm-up, as with --config.optimizer.warmup_steps={fitting}, or "
+            "raise config.training.steps"
+        )
     fitted = _fitted_decay(settings, steps)
     if settings.schedule == "warmup_stable_decay" and fitted < settings.decay_steps:
         return [

@@ -154,6 +154,7 @@ def test_a_scheduler_can_tell_a_stopped_run_from_a_finished_one(
 
     monkeypatch.setattr(loop, "train", lambda *_: SimpleNamespace(step=np.int32(step)))
     train = ["train", "--config=demo", f"--workdir={tmp_path / 'run'}", "--config.training.steps=8"]
+    train += ["--config.optimizer.warmup_steps=1"]
     assert main(train) == 0
     monkeypatch.setenv("LIDIT_STOPPED_STATUS", "143")
     assert main(train) == status

@@ -99,6 +99,10 @@ MISTAKES = {
         ["export", "--checkpoint=demo", "--out=new"],
         "demo is an exported folder already: copy it",
     ),
+    "a run that is all warm-up": (
+        ["train", "--config=demo", "--workdir=run", "--config.training.steps=100"],
+        "config.optimizer.warmup_steps=200 fills the whole run of config.training.steps=100",
+    ),
     "recipe missing": (["train", "--config=none", "--workdir=run"], "no recipe 'none'"),
     "field unknown": (
         ["train", "--config=demo", "--workdir=run", "--config.model.widht=8"],

@@ -60,7 +60,7 @@ def test_fine_tuning_starts_from_the_demo_and_its_network():
     assert (ours.training.init_from, ours.data.source) == ("demo", "folder")
     for group in ("encoders", "model", "vae", "diffusion", "sampling"):
         assert getattr(ours, group) == getattr(demo, group), group
-    assert schedule_warnings(ours) == []
+    assert schedule_warnings(ours, resumed=False) == []
     # A run of minutes is seen to learn: pictures, losses and a checkpoint well before its end.
     training = ours.training
     often = (training.image_every, training.eval_every, training.checkpoint_every)

@@ -30,6 +30,7 @@ def test_two_processes_train_one_model(repository, tiny_encoders, tmp_path):
         *(repository, "--processes=2", "train", f"--config={RECIPE}"),
         *(f"--workdir={tmp_path / 'run'}", f"--config.encoders.sources=('{tiny_encoders[0]}',)"),
         *(f"--config.data.cache_dir={tmp_path / 'data'}", "--config.training.steps=2"),
+        "--config.optimizer.warmup_steps=1",
         *("--config.model.depth=1", "--config.sampling.steps=1", "--config.sampling.guidance=1.0"),
         *("--config.data.train_records=16", "--config.data.validation_records=8"),
         LIDIT_VENV=sys.prefix,

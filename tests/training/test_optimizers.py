@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from lidit_jax.config.load import load_recipe
+from lidit_jax.errors import LiditError
 from lidit_jax.training.optimizers import learning_rate, make_optimizer, schedule_warnings
 
 # --- learning rates ----------------------------------------------------------------------------
@@ -35,26 +36,34 @@ def test_a_decay_that_does_not_fit_takes_what_the_warm_up_leaves_and_says_so():
     config = load_recipe("demo", settings)
     rate = learning_rate(config.optimizer, steps=30)
     assert [float(rate(step)) for step in (5, 10, 20, 30)] == pytest.approx([0.5, 1, 0.5, 0])
-    (line,) = schedule_warnings(config)
+    (line,) = schedule_warnings(config, resumed=False)
     assert "config.optimizer.decay_steps=100" in line
     assert "config.training.steps=30" in line
     assert "over the last 20 steps" in line
 
 
-def test_a_warm_up_as_long_as_the_run_is_said_and_stays():
-    """The run may be made longer later: another warm-up would then have made it another run."""
+def test_a_warm_up_as_long_as_the_run_is_refused_and_stays_where_it_was_begun():
+    """A resumed run may be made longer: another warm-up would then have made it another run."""
     settings = ["optimizer.schedule=constant", "optimizer.learning_rate=1"]
     settings += ["optimizer.warmup_steps=40", "training.steps=10"]
     config = load_recipe("demo", settings)
     assert float(learning_rate(config.optimizer, steps=10)(10)) == 0.25
-    (line,) = schedule_warnings(config)
-    assert "config.optimizer.warmup_steps=40" in line
-    assert "ends at 0.25 of 1" in line
+    (line,) = schedule_warnings(config, resumed=True)
+    for message in (line, _refusal(config)):
+        assert "config.optimizer.warmup_steps=40 fills the whole run" in message
+        assert "of config.training.steps=10: the learning rate would end at 0.25 of 1;" in message
+    assert "as with --config.optimizer.warmup_steps=1, or raise" in _refusal(config)
+
+
+def _refusal(config):
+    with pytest.raises(LiditError) as refusal:
+        schedule_warnings(config, resumed=False)
+    return str(refusal.value)
 
 
 @pytest.mark.parametrize("name", ["demo", "demo:pairs", "demo_vae", "vae_16ch", "lidit_1b"])
 def test_the_recipes_schedules_fit(name):
-    assert schedule_warnings(load_recipe(name)) == []
+    assert schedule_warnings(load_recipe(name), resumed=False) == []
 
 
 # --- weight decay ------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ class Job:
         command += [f"--workdir={self.workdir}", f"--config.encoders.sources=('{self._encoder}',)"]
         command += [f"--config.data.cache_dir={self.folder / 'data'}", "--config.mesh.fsdp=2"]
         command += [f"--config.training.steps={STEPS}", "--config.training.checkpoint_every=3"]
+        command += ["--config.optimizer.warmup_steps=1"]
         command += [f"--config.{override}" for override in overrides]
         started = []
         for number in range(processes):
