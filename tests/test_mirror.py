@@ -54,6 +54,7 @@ ELSEWHERE = {
     "data/scenes/sampling.py": "data/test_scenes.py",
     "data/scenes/scene.py": "data/test_scenes.py",
     "data/scenes/source.py": "data/test_scenes.py data/test_latents.py",
+    "data/scenes/paraphrases.py": "data/test_scenes_paraphrases.py",
     "data/scenes/vocabulary.py": "data/test_scenes.py data/test_scenes_captions.py",
     "diffusion/base.py": "diffusion/test_process.py",
     "diffusion/ddpm.py": "diffusion/test_process.py diffusion/test_schedules.py",
