@@ -22,6 +22,9 @@ _STATE_BYTES = 22.0
 bfloat16 copy that autocast makes."""
 _PYTORCH_ACTIVATIONS = 1.4
 """Those of PyTorch over ours without recomputation; autocast keeps some of them in float32."""
+_UNROLLED = 10
+"""Most blocks that are unrolled, as PyTorch's are: a scan copies all that it keeps into stacked
+arrays, in a step that is bound by memory, but compiles in the time of one block."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Fit:
     @property
     def overrides(self) -> tuple[str, ...]:
         """Of the recipe, as the command line spells them."""
-        return (f"model.depth={self.depth}", "model.remat=none")
+        unrolled = self.depth if self.depth <= _UNROLLED else 1
+        return (f"model.depth={self.depth}", "model.remat=none", f"model.scan_unroll={unrolled}")
 
     @property
     def told(self) -> str:
