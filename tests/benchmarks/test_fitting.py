@@ -20,7 +20,8 @@ def test_an_h100_holds_both_frameworks(size, batch, least):
     assert least <= fit.depth <= 10
     assert fit.ours + fit.theirs <= 0.8 * H100
     assert fit.told.startswith(f"{fit.depth} of 28 blocks, {batch} images a step")
-    assert fit.overrides == (f"model.depth={fit.depth}", "model.remat=none")
+    unrolled = f"model.scan_unroll={fit.depth}"
+    assert fit.overrides == (f"model.depth={fit.depth}", "model.remat=none", unrolled)
 
 
 def test_alone_the_model_is_whole():
