@@ -18,11 +18,13 @@ import torch
 
 EPSILON = 2.0**-23
 """Between 1 and the next float32. Rounding once is off by half of it at most."""
+BFLOAT16 = 2.0**-7
+"""EPSILON of bfloat16."""
 SAME = 1e-10
 """Relative error that leaves no doubt in float64: far above its rounding, far below a mistake."""
 
 
-def rounding(terms: int, sums: int = 1) -> float:
+def rounding(terms: int, sums: int = 1, epsilon: float = EPSILON) -> float:
     """The relative error that float32 may have after sums of so many terms, one upon the other.
 
     Each term's rounding is off by up to EPSILON / 2 of the sum, in a random direction, so that n of
@@ -32,8 +34,10 @@ def rounding(terms: int, sums: int = 1) -> float:
     Args:
       terms: of the longest sum: the width of a matrix product, the keys of an attention.
       sums: as many as follow each other: about 6 in a transformer block.
+      epsilon: of another type than float32. Products of bfloat16 are summed in float32, so that
+        only results are rounded: sums of one term.
     """
-    return 2 * EPSILON * math.sqrt(terms * sums)
+    return 2 * epsilon * math.sqrt(terms * sums)
 
 
 def relative_error(ours, exact) -> float:

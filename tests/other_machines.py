@@ -5,10 +5,12 @@
 - output: the tests with this mark, on narrow and wide terminals, in short and long temporary
   folders.
 
-More arguments, behind `--`, go to pytest.
+More arguments, behind `--`, go to pytest. Its output is shown as it comes, and in the end a table
+of all machines and the tests that failed on each.
 """
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -53,8 +55,9 @@ def main(arguments: list[str]) -> int:
         table.add_column(title, justify="left" if title == "machine" else "right")
     broken: list[str] = []
     with tempfile.TemporaryDirectory(prefix="t") as folder:
-        for mark, machine, environment, cores in _machines(mine or ["numeric", "output"], folder):
-            print(f"--- {mark}: {machine}", flush=True)
+        machines = list(_machines(mine or ["numeric", "output"], folder))
+        for i, (mark, machine, environment, cores) in enumerate(machines, start=1):
+            print(f"--- {i} of {len(machines)}, {mark}: {machine}", flush=True)
             begin = time.monotonic()
             counts, names = _run(mark, os.environ | environment, cores, rest)
             minutes = f"{(time.monotonic() - begin) / 60:.1f}"
@@ -72,6 +75,9 @@ def _machines(marks: list[str], folder: str) -> Iterator[tuple[str, str, dict[st
     for mark in marks:
         if mark == "numeric":
             for name, variables in _INSTRUCTIONS.items():
+                if variables and platform.machine() not in ("x86_64", "AMD64"):
+                    print(f"--- {mark}: {name} is left out, this is no x86 processor", flush=True)
+                    continue
                 flags = f"{os.environ.get('XLA_FLAGS', '')} {variables.get('XLA_FLAGS', '')}"
                 for cores in (1, 2):
                     environment = variables | {
@@ -101,22 +107,24 @@ def _run(
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
     limited = cores and hasattr(os, "sched_setaffinity")
-    command = [sys.executable, "-m", "pytest", "-m", mark, "--durations=0", "--no-header"]
-    result = subprocess.run(
+    command = [sys.executable, "-m", "pytest", "-m", mark, "--no-header"]
+    lines = []
+    with subprocess.Popen(
         [*command, *rest],
         cwd=_ROOT,
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=fewer_cores if limited else None,
-    )
-    print(result.stdout, flush=True)
-    lines = result.stdout.splitlines()
+    ) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line.rstrip("\n"))
     last = lines[-1] if lines else ""
     counts = [int((re.search(rf"(\d+) {name}", last) or [0, 0])[1]) for name in _OUTCOMES]
     names = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
-    if result.returncode and not names:
-        names = [f"pytest ended with {result.returncode}: {last}"]
+    if process.returncode and not names:
+        names = [f"pytest ended with {process.returncode}: {last}"]
     return counts, names
 
 

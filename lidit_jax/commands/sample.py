@@ -26,15 +26,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Checks inputs and output path, then samples and writes."""
-    from lidit_jax.commands.sample_inputs import read_inputs, untidy_texts
+    from lidit_jax.commands.sample_inputs import changes_since, read_inputs
 
     inputs = read_inputs(options)
-    if inputs.record and (untidy := untidy_texts(inputs.record)):
-        print(
-            f"lidit: warning: {options.again} was drawn from {untidy[0]!r} by a version that read "
-            "it otherwise: this picture will differ",
-            file=sys.stderr,
-        )
+    if inputs.record:
+        for change in changes_since(inputs.record, inputs.model.config):
+            print(f"lidit: warning: {options.again} was drawn {change}", file=sys.stderr)
     with writable_folder(inputs.files[0].parent, "--out"):
         from lidit_jax.commands.sample_output import write_images
         from lidit_jax.io.progress import progress_bar

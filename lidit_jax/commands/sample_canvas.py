@@ -82,7 +82,10 @@ def read_canvas(
     check_memory(count, image.shape[:2])
     mask = None if options.mask is None else read_mask(options.mask, image.shape[:2])
     if record and pixels_sha256(image, mask) != record.source:
-        raise LiditError(f"--image and --mask are not those that {options.again} began from")
+        raise LiditError(
+            f"--image and --mask are not those that {options.again} began from: give the same "
+            "files; a version that read their colors otherwise cannot be followed"
+        )
     return Canvas(
         size=image.shape[:2],
         path=options.image,

@@ -16,6 +16,7 @@ from lidit_jax.sampling.memory import check_count
 
 if TYPE_CHECKING:
     from lidit_jax.commands.sample_canvas import Canvas
+    from lidit_jax.config.schema import Config
     from lidit_jax.sampling.opened_model import OpenedModel
     from lidit_jax.sampling.png_metadata import ImageRecord
 
@@ -110,12 +111,28 @@ def _read_record(options: argparse.Namespace, given: list[str]) -> ImageRecord |
     return record
 
 
-def untidy_texts(record: ImageRecord) -> list[str]:
-    """Texts of a record that are no longer read as they stand there: version 0.1 cleaned none."""
+def changes_since(record: ImageRecord, config: Config) -> list[str]:
+    """Why the image of a record will not come out to the bit, each to complete "was drawn …".
+
+    Args:
+      record: of the image.
+      config: of the checkpoint, as it is now.
+    """
     from lidit_jax.sampling.request import TEXTS
 
     texts = [record.request[name] for name in TEXTS]
-    return [text for text in texts if text != clean_text(text)]
+    # Version 0.1 cleaned none.
+    untidy = [text for text in texts if text != clean_text(text)]
+    changes = [
+        f"from {text!r} by a version that read it otherwise: this picture will differ"
+        for text in untidy[:1]
+    ]
+    now = png_metadata.computing(config)
+    return changes + [
+        f"with config.{name}={before}, which is {now[name]} now: this picture may differ a little"
+        for name, before in record.computed.items()
+        if now.get(name, before) != before
+    ]
 
 
 def _per_image(options: argparse.Namespace, count: int) -> dict[str, Any]:

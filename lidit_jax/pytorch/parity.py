@@ -6,6 +6,7 @@ PyTorch is imported only here, when it is installed, to run the exported file it
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 from collections.abc import Mapping
@@ -105,7 +106,6 @@ def compare(
       encoders: where text encoders have moved to since training.
     """
     import jax
-    import jax.numpy as jnp
 
     from lidit_jax.checkpoints.opener import open_model
     from lidit_jax.encoders.moved import present_sources
@@ -114,7 +114,7 @@ def compare(
 
     torch_model = load_module(out / MODULE).LIDiT.from_pretrained(out)
     model = open_model(checkpoint, raw=raw)
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype).astype(jnp.float32), model.load())
+    params = jax.tree.map(functools.partial(_rounded, dtype=dtype), model.load())
     config = model.config
     sources = present_sources(config.encoders.sources, model.provenance.encoders, encoders)
     present = dataclasses.replace(config.encoders, sources=sources)
@@ -133,6 +133,16 @@ def load_module(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _rounded(leaf: Any, dtype: str) -> np.ndarray:
+    """The values that a type of fewer digits can hold, as float32.
+
+    By NumPy: see `HALF_PRECISION` in `lidit_jax.hardware.known_faults`.
+    """
+    import jax.numpy as jnp
+
+    return np.asarray(leaf).astype(jnp.dtype(dtype)).astype(np.float32)
 
 
 def in_float32(config: ModelConfig) -> ModelConfig:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,10 @@ PER_IMAGE = {
 """What `Pipeline.__call__` takes for each image, and its type."""
 
 
+_COMPUTED = ("model.dtype", "vae.tile", "vae.dtype")
+"""Fields that change how the same weights are computed, and so the picture, a little."""
+
+
 @dataclass(frozen=True)
 class ImageRecord:
     """The text chunks of one PNG, read."""
@@ -56,6 +61,15 @@ class ImageRecord:
     """sha256 of the image and mask that it began from; empty: it began from noise."""
     strength: float = 1.0
     """How much of that image was redrawn."""
+    computed: dict[str, str] = field(default_factory=dict)
+    """How the weights were computed, as `computing` gives it; empty where an older version did not
+    keep it."""
+
+
+def computing(config: Config) -> dict[str, str]:
+    """The values of the fields of `_COMPUTED` by their names; pixels need no decoding."""
+    names = _COMPUTED if config.vae.source != "pixels" else _COMPUTED[:1]
+    return {name: str(functools.reduce(getattr, name.split("."), config)) for name in names}
 
 
 def chunks(
@@ -84,6 +98,7 @@ def chunks(
     values |= {"config_sha256": hashlib.sha256(config.to_json().encode()).hexdigest()}
     values |= {"weights": "raw" if raw else "averaged"}
     values |= {k: v for k, v in dataclasses.asdict(settings).items() if k not in PER_IMAGE}
+    values |= computing(config)
     # The name of a file may hold bytes that are no text; what it says of a model is only a hint.
     return {
         name: str(value).encode(errors="backslashreplace").decode()
@@ -109,9 +124,9 @@ def read(path: Path) -> ImageRecord:
             raise LiditError(f"{path} is a grid of {text['images']}: name the PNG of one image")
         request = {name: kind(text[name]) for name, kind in PER_IMAGE.items()}
         settings = {
-            field.name: type(field.default)(text[field.name])
-            for field in dataclasses.fields(SamplingConfig)
-            if field.name in text
+            each.name: type(each.default)(text[each.name])
+            for each in dataclasses.fields(SamplingConfig)
+            if each.name in text
         }
         return ImageRecord(
             request,
@@ -124,6 +139,7 @@ def read(path: Path) -> ImageRecord:
             text.get("weaker_sha256", ""),
             text.get("image_sha256", ""),
             float(text.get("strength", 1.0)),
+            {name: text[name] for name in _COMPUTED if name in text},
         )
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise LiditError(

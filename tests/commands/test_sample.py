@@ -1,9 +1,12 @@
 """`lidit sample`: what is found before weights are loaded, and what it says while it works."""
 
+import dataclasses
+
 import pytest
 from PIL import Image
 
 from lidit_jax.cli import main
+from lidit_jax.commands.sample_inputs import changes_since
 from lidit_jax.sampling import png_metadata
 from lidit_jax.sampling.pipeline import Pipeline
 from tests.pytorch.exported import make_bundle
@@ -94,3 +97,32 @@ def test_texts_are_cleaned_in_records_and_old_ones_that_were_not_are_told(model,
     assert "old.png was drawn from 'a  star\\n' by a version that" in capsys.readouterr().err
     with Image.open(again) as image:
         assert image.text["prompt"] == "a star"
+
+
+def test_again_tells_when_the_same_weights_are_computed_otherwise(model, tmp_path, capsys):
+    """A run may change its type of numbers, and how its autoencoder decodes."""
+    first, other, again = (tmp_path / name for name in ("first.png", "other.png", "again.png"))
+    assert (
+        main(["sample", f"--checkpoint={model}", "--prompt=a", "--steps=1", f"--out={first}"]) == 0
+    )
+    with Image.open(first) as image:
+        assert image.text["model.dtype"] == "float32"
+        assert "vae.tile" not in image.text, "pixels are not decoded"
+        png_metadata.save(image, other, image.text | {"model.dtype": "bfloat16"})
+    capsys.readouterr()
+    assert main(["sample", f"--again={other}", f"--out={again}"]) == 0
+    assert capsys.readouterr().err.startswith(
+        f"lidit: warning: {other} was drawn with config.model.dtype=bfloat16, which is float32 "
+        "now: this picture may differ a little\n"
+    )
+
+
+def test_tiles_and_type_of_an_autoencoder_are_compared_and_old_records_say_nothing(tiny_config):
+    config = tiny_config("vae.source=somewhere", "vae.tile=512")
+    request = dict.fromkeys(("prompt", "negative_prompt", "blend_with"), "a")
+    record = png_metadata.ImageRecord(request, {}, "", "", False, (8, 8))
+    assert changes_since(record, config) == []
+    before = png_metadata.computing(config) | {"vae.tile": "0", "vae.dtype": "bfloat16"}
+    tile, dtype = changes_since(dataclasses.replace(record, computed=before), config)
+    assert tile.startswith("with config.vae.tile=0, which is 512 now:")
+    assert dtype.startswith("with config.vae.dtype=bfloat16, which is float32 now:")

@@ -26,6 +26,7 @@ from lidit_jax.pytorch import layout
 from lidit_jax.pytorch.model import LIDiTTransformer
 from lidit_jax.training.optimizers import is_decayed
 
+from ..numerics import BFLOAT16, rounding
 from ..quick import random_parameters
 from .conftest import small_config
 
@@ -103,6 +104,18 @@ def test_the_whole_network(name, inputs):
     ours, params, theirs = both(small_config(**SWITCHES[name]), inputs)
     out = apply(ours, params, inputs)
     assert relative_error(out, theirs(*to_torch(inputs))) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["the paper's", "as HunyuanVideo's"])
+def test_the_whole_network_in_bfloat16_is_float32_s_but_for_rounding(name, inputs):
+    """Of five blocks in a row, two of them refiners', each rounds 12 results: its norms,
+    modulations, projections, attentions, activations and sums. Parameters, times and norms'
+    statistics are float32: a time in bfloat16 would turn its sinusoids by whole radians.
+    """
+    ours, params, theirs = both(small_config(dtype="bfloat16", **SWITCHES[name]), inputs)
+    exact = theirs(*to_torch(inputs))
+    error = relative_error(apply(ours, params, inputs), exact)
+    assert BFLOAT16 / 4 < error <= rounding(terms=1, sums=5 * 12, epsilon=BFLOAT16)
 
 
 @pytest.mark.parametrize("streams", [1, 3])
