@@ -12,7 +12,7 @@ Expected: measured once, seed 0, on 61 emoji (Noto Color Emoji, captions such as
           end. Of 16 captions it trained on, by eye: two hearts are right; apple, tomato, circle,
           pineapple and rainbow can be guessed; nine, among them all animals, are patches of color.
 
-The network must be the demo's, whose weights it starts from (configs/demo.py). So few pictures are
+The network must be the demo's, whose weights it starts from (configs/demo_gpu.py). So few pictures are
 soon learned by heart: the loss on others is lowest before the end.
 """
 
@@ -22,23 +22,23 @@ from lidit_jax.config import default_config
 def get_config():
     config = default_config()
     config.encoders.sources = ("smollm2", "minilm")
+    config.encoders.dtype = "bfloat16"
     config.encoders.max_prompt_tokens = 64
     config.data.source = "folder"
-    config.data.image_size = 48
+    config.data.image_size = 64
     config.vae.source = "pixels"
 
-    config.model.width = 192
-    config.model.depth = 6
+    config.model.width = 256
+    config.model.depth = 7
     config.model.heads = 4
-    config.model.patch = 8
+    config.model.patch = 4
     config.model.position = "conv+rope"
     config.model.dtype = "float32"
-    config.model.scan_unroll = 6
 
     config.diffusion.process = "flow"
     config.diffusion.prediction = "x0"
     config.diffusion.loss = "velocity"
-    config.diffusion.shift = 5.0
+    config.diffusion.shift = 6.0
     config.sampling.sampler = "euler_ancestral"
     config.sampling.steps = 32
     config.sampling.guidance = 4.0
@@ -49,7 +49,7 @@ def get_config():
     config.optimizer.schedule = "warmup_stable_decay"
     config.optimizer.decay_steps = 100
     config.training.init_from = "demo"
-    config.training.batch_size = 16
+    config.training.batch_size = 8
     config.training.ema_decay = 0.98
     config.training.steps = 300
     config.training.log_every = 10

@@ -29,7 +29,6 @@ ELSEWHERE = {
     "checkpoints/orbax_s3.py": "io/test_buckets.py",
     "checkpoints/orbax_weights.py": "checkpoints/test_opener.py",
     "checkpoints/shapes.py": "pytorch/test_import_weights.py training/test_refiner_start.py",
-    "checkpoints/state.py": "checkpoints/test_orbax.py training/test_step.py",
     "cli.py": "commands/test_cli.py commands/test_cli_mistakes.py",
     "commands/bench.py": "commands/test_cli_mistakes.py benchmarks/test_runner.py",
     "commands/convert.py": "pytorch/test_export.py pytorch/test_import_weights.py",
