@@ -1,8 +1,8 @@
-"""The demo model: LI-DiT at small scale on procedural scenes, conditioned by two frozen encoders.
+"""LI-DiT at small scale on procedural scenes, for two CPU cores: the demo model before it had a GPU.
 
 Command:  lidit train --config=configs/demo.py --workdir=runs/demo
           and then the same with configs/demo.py:pairs and --workdir=runs/demo-pairs: it starts
-          from the averaged weights of the first and practises scenes of two objects.
+          from the averaged weights of the first and practices scenes of two objects.
 Hardware: two x86 CPU cores, no accelerator; 67 images/s alone in bfloat16 on a CPU with AMX and
           Python 3.12, 33 to 50 beside other work. About five hours.
 Expected: 74% in the mean of the six scene tasks of `lidit eval scenes`, 50 prompts each:
