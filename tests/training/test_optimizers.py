@@ -8,7 +8,12 @@ import pytest
 
 from lidit_jax.config.load import load_recipe
 from lidit_jax.errors import LiditError
-from lidit_jax.training.optimizers import learning_rate, make_optimizer, schedule_warnings
+from lidit_jax.training.optimizers import (
+    learning_rate,
+    make_optimizer,
+    rate_of,
+    schedule_warnings,
+)
 
 # --- learning rates ----------------------------------------------------------------------------
 
@@ -24,17 +29,47 @@ from lidit_jax.training.optimizers import learning_rate, make_optimizer, schedul
 def test_the_learning_rate_warms_up_then_stays_or_falls(schedule, expected):
     overrides = [f"optimizer.schedule={schedule}", "optimizer.warmup_steps=10"]
     overrides += ["optimizer.decay_steps=10"]
-    config = load_recipe("demo", [*overrides, "optimizer.learning_rate=1"])
-    rate = learning_rate(config.optimizer, steps=30)
+    overrides += ["optimizer.learning_rate=1", "training.steps=30"]
+    config = load_recipe("demo", overrides)
+    rate = learning_rate(schedule, rate_of(config))
     values = [float(rate(step)) for step in (0, 5, 10, 20, 30, 40)]
     assert values == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "warmup_stable_decay"])
+@pytest.mark.parametrize("numbers", [(1.5e-3, 30, 400, 1200), (3e-4, 0, 37, 555), (1e-3, 7, 11, 9)])
+def test_rates_are_equal_to_the_bit_to_those_of_numbers_that_are_compiled_in(schedule, numbers):
+    """With those, and optax's own lines and waves, checkpoints were trained before."""
+    peak, warmup, decay_steps, steps = numbers
+    settings = [f"optimizer.schedule={schedule}", f"optimizer.learning_rate={peak}"]
+    settings += [f"optimizer.warmup_steps={warmup}", f"optimizer.decay_steps={decay_steps}"]
+    config = load_recipe("demo", [*settings, f"training.steps={steps}"])
+    after = max(steps - warmup, 0)
+    fitted = min(decay_steps, after)
+    rest = {
+        "constant": [(optax.constant_schedule(peak), warmup)],
+        "cosine": [(optax.cosine_decay_schedule(peak, max(after, 1)), warmup)],
+        "warmup_stable_decay": [
+            (optax.constant_schedule(peak), warmup),
+            (optax.linear_schedule(peak, 0.0, max(fitted, 1)), max(steps - fitted, warmup)),
+        ],
+    }[schedule]
+    rates, begins = zip(*rest, strict=True)
+    constants = optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, max(warmup, 1)), *rates], begins
+    )
+
+    counts = jnp.arange(steps + 20)
+    expected = jax.jit(lambda: jax.lax.map(constants, counts))()
+    got = jax.jit(lambda rate: jax.lax.map(learning_rate(schedule, rate), counts))(rate_of(config))
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_a_decay_that_does_not_fit_takes_what_the_warm_up_leaves_and_says_so():
     settings = ["optimizer.schedule=warmup_stable_decay", "optimizer.learning_rate=1"]
     settings += ["optimizer.warmup_steps=10", "optimizer.decay_steps=100", "training.steps=30"]
     config = load_recipe("demo", settings)
-    rate = learning_rate(config.optimizer, steps=30)
+    rate = learning_rate("warmup_stable_decay", rate_of(config))
     assert [float(rate(step)) for step in (5, 10, 20, 30)] == pytest.approx([0.5, 1, 0.5, 0])
     (line,) = schedule_warnings(config, resumed=False)
     assert "config.optimizer.decay_steps=100" in line
@@ -47,7 +82,7 @@ def test_a_warm_up_as_long_as_the_run_is_refused_and_stays_where_it_was_begun():
     settings = ["optimizer.schedule=constant", "optimizer.learning_rate=1"]
     settings += ["optimizer.warmup_steps=40", "training.steps=10"]
     config = load_recipe("demo", settings)
-    assert float(learning_rate(config.optimizer, steps=10)(10)) == 0.25
+    assert float(learning_rate("constant", rate_of(config))(10)) == 0.25
     (line,) = schedule_warnings(config, resumed=True)
     for message in (line, _refusal(config)):
         assert "config.optimizer.warmup_steps=40 fills the whole run" in message
