@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+_POLL = 0.05
+"""Seconds between looks at contenders that are being built."""
 _ERROR_LINES = 12
 """Of what a failed process printed, kept for its row."""
 
@@ -65,6 +67,16 @@ class Contender:
             self._fail(f"not built within {self._patience:.0f} s")
             return
         self.built = self._answer() or {}
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `build` returns at once: there is an answer, or the process has ended."""
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its patience is over."""
+        return self._patience is not None and time.monotonic() > self._begun + self._patience
 
     def round(self, count: int, *, keep: bool) -> None:
         """A few pieces of work, timed."""
@@ -128,6 +140,37 @@ class Contender:
         return not select.select([self._process.stdout], [], [], max(left, 0.0))[0]
 
 
+def build_together(
+    contenders: Sequence[Contender],
+    count: int,
+    warmup: int,
+    after_round: Callable[[list[Contender]], None],
+) -> None:
+    """Waits for contenders that were started at the same time, in the order in which they are done.
+
+    Whoever is built while others are not works alone at once: so there is a figure of it, whatever
+    becomes of the others. `take_turns` measures it anew.
+
+    Args:
+      contenders: that are not built.
+      count: pieces of work a turn.
+      warmup: pieces of work before the first turn.
+      after_round: is given those that have a figure.
+    """
+    waiting = list(contenders)
+    while waiting:
+        for one in [one for one in waiting if one.is_ready or one.is_late]:
+            one.build()
+            waiting.remove(one)
+            if waiting and not one.error:
+                one.round(warmup, keep=False)
+                one.round(count, keep=True)
+            if any(one.rounds for one in contenders):
+                after_round([one for one in contenders if one.rounds])
+        if waiting:
+            time.sleep(_POLL)
+
+
 def take_turns(
     contenders: Sequence[Contender],
     rounds: int,
@@ -146,6 +189,8 @@ def take_turns(
     """
     for contender in contenders:
         contender.round(warmup, keep=False)
+        if not contender.error:
+            contender.rounds.clear()  # those that it has worked alone
     for _ in range(rounds):
         for contender in contenders:
             time.sleep(0.3)  # the last one's idle threads stop spinning

@@ -20,6 +20,7 @@ from typing import Any
 from lidit_jax.benchmarks.part_runner import Notes, seconds_left
 from lidit_jax.benchmarks.runner import race
 from lidit_jax.benchmarks.workload import Settings
+from lidit_jax.io.paths import cache_dir
 
 _MEASURED = 15.0
 """Seconds that a race keeps for its turns, after everyone is built."""
@@ -86,7 +87,7 @@ def attention(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> 
     """The GPU's kernel against the reference: errors and times."""
     from lidit_jax.benchmarks.attention_check import errors, times
 
-    errors(note, tiny=given["tiny"])
+    errors(note, left, tiny=given["tiny"])
     times(note, left, tiny=given["tiny"])
 
 
@@ -147,6 +148,8 @@ def _race(
 ) -> dict[str, Any]:
     """A race of what is installed, within the part's time."""
     on_gpu = given["platform"] == "gpu"
+    # What PyTorch builds lasts longer than this call, as what JAX builds does.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
     if on_gpu and settings.kind == "step":
         os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = given.get("share", _SHARE_OF_MEMORY)
     facts = race(

@@ -16,17 +16,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.benchmarks.results_page import write_page
+from lidit_jax.benchmarks.results_page import JSON_FILE, write_page
 from lidit_jax.io.output import atomic_file
 
 LOGS = "logs.txt"
 _HEAD, _TAIL = 50_000, 150_000
 """Bytes kept of the beginning and of the end of what a part prints."""
 _ERROR_LINES = 12
+_KEPT = "measured by an earlier call"
 _POLL = 0.2
 """Seconds between looks at a running part."""
 _RESERVE = 3.0
 """Seconds kept to end the last part and to write the page."""
+
+
+_SAME = ("device", "driver", "versions", "tiny")
+"""Of the head of a page: where one differs, figures are measured anew."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,12 @@ class PartRunner:
         """Writes the page as it is now."""
         self.page["about"]["seconds"] = round(time.monotonic() - self._begun, 1)
         write_page(self._out, self.page)
+
+    def keep(self, row: Mapping[str, Any]) -> None:
+        """Shows what an earlier call has measured."""
+        others = [one for one in (row.get("told") or "").split("; ") if one not in ("", _KEPT)]
+        self.page["parts"].append(dict(row) | {"told": "; ".join([*others, _KEPT])})
+        self.write()
 
     def run(self, part: Part) -> dict[str, Any]:
         """Runs a part if there is time for it.
@@ -168,6 +179,27 @@ class PartRunner:
             raise
         finally:
             signal.signal(signal.SIGTERM, previous)
+
+
+def measured_before(out: Path) -> Callable[[Mapping[str, Any]], dict[str, dict[str, Any]]]:
+    """Reads a folder's page before it is written anew.
+
+    Args:
+      out: the folder; it may be empty.
+
+    Returns:
+      `(about) -> rows`, those of the parts that are done, by name: none where the page is of
+      another device, of other versions or of other sizes.
+    """
+    page = _read(out / JSON_FILE)
+    rows = {row["name"]: row for row in page.get("parts", ()) if row["status"] == "done"}
+
+    def of_the_same(about: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        known = page.get("about", {})
+        same = all(known.get(name) == about.get(name) for name in _SAME)
+        return rows if same else {}
+
+    return of_the_same
 
 
 def end_group(process: subprocess.Popen[Any]) -> None:

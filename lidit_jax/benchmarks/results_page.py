@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lidit_jax.benchmarks.results_targets import meaning
 from lidit_jax.io.output import atomic_file
 
 JSON_FILE, MARKDOWN_FILE = "results.json", "results.md"
@@ -30,7 +31,7 @@ def write_page(folder: Path, page: Mapping[str, Any]) -> None:
 def markdown(page: Mapping[str, Any]) -> str:
     """The page for people: circumstances, how every part ended, and each part's figures."""
     about, parts = page["about"], page["parts"]
-    lines = ["# Measurements of `lidit bench all`", ""]
+    lines = ["# Measurements of `lidit bench all`", "", *_meaning(parts)]
     lines += _table(["what", "value"], [[name, _text(value)] for name, value in about.items()])
     lines += ["", "## Parts", ""]
     ends = [
@@ -41,6 +42,16 @@ def markdown(page: Mapping[str, Any]) -> str:
     for row in parts:
         lines += ["", *_part(row)]
     return "\n".join(lines) + "\n"
+
+
+def _meaning(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The first thing that a reader wants to know."""
+    table, sentences = meaning(parts)
+    if not table:
+        return []
+    lines = ["## What this means", ""]
+    lines += _table(["figure", "measured", "target", ""], table)
+    return [*lines, "", *(line for one in sentences for line in (one, ""))]
 
 
 def _part(row: Mapping[str, Any]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lidit_jax.benchmarks.interleaved import Contender, take_turns
+from lidit_jax.benchmarks.interleaved import Contender, build_together, take_turns
 from lidit_jax.benchmarks.serve import contenders
 from lidit_jax.benchmarks.workload import Settings
 from lidit_jax.errors import LiditError
@@ -63,7 +63,8 @@ def race(
       alone: whether a contender starts only when the one before has ended: on a TPU, which one
         process holds at a time.
       without: a word that names must not contain; empty for none.
-      together: whether contenders are built at the same time, where there are cores for it.
+      together: whether contenders are built at the same time, where there are cores for it; who is
+        built first is measured alone until the others are.
       patience: seconds in which all contenders must be built, or are left behind; None for no
         limit.
       note: is given all that is known after every turn.
@@ -84,9 +85,9 @@ def race(
     ended: list[Contender] = []
     begun = time.monotonic()
 
-    def facts() -> dict[str, Any]:
-        first = next((one for one in ended if not one.error), ended[0])
-        rows = [_with_rates(one.summary(first)) for one in ended]
+    def facts(known: list[Contender]) -> dict[str, Any]:
+        first = next((one for one in known if not one.error), known[0])
+        rows = [_with_rates(one.summary(first)) for one in known]
         if settings.results and not first.error:
             add_likeness(rows, Path(settings.results), first.name)
         return {
@@ -105,17 +106,18 @@ def race(
             left = None if patience is None else max(begun + patience - time.monotonic(), 0.0)
             running.append(Contender(name, command, threads, env, left))
             if not together:
-                _wait_for(running[-1])
+                running[-1].build()
+                _tell(running[-1])
         if together:
+            build_together(running, count, warmup, lambda some: note(facts(some)))
             for contender in running:
-                _wait_for(contender)
-        ended += running
-        take_turns(running, rounds, count, warmup, lambda: note(facts()))
-    return facts()
+                _tell(contender)
+        ended.extend(running)
+        take_turns(running, rounds, count, warmup, lambda: note(facts(ended)))
+    return facts(ended)
 
 
-def _wait_for(contender: Contender) -> None:
-    contender.build()
+def _tell(contender: Contender) -> None:
     print(f"{contender.name}: {contender.error or 'ready'}", file=sys.stderr)
     for line in contender.error_lines:
         print(f"  {line}", file=sys.stderr)

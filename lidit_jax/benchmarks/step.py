@@ -45,7 +45,7 @@ def ours(settings: Settings) -> Workload:
     from lidit_jax.benchmarks.synthetic_data import synthetic_data
     from lidit_jax.checkpoints.state import create_state
     from lidit_jax.training.lidit_task import LIDiTTask
-    from lidit_jax.training.optimizers import make_optimizer
+    from lidit_jax.training.optimizers import make_optimizer, rate_of
     from lidit_jax.training.step import make_train_step
 
     config, streams = recipe_of(settings)
@@ -65,8 +65,8 @@ def ours(settings: Settings) -> Workload:
 
     # On the device: a host draws a billion numbers for minutes.
     state = jax.jit(noisy_state)()
-    compiled = jax.jit(make_train_step(task.loss, optimizer, config), donate_argnums=0)
-    frozen = jax.device_put(task.frozen)
+    compiled = jax.jit(make_train_step(task.loss, config), donate_argnums=0)
+    frozen, rate = jax.device_put((task.frozen, rate_of(config)))
     batches = jax.device_put(
         [make_batch(config, streams, settings.batch, seed) for seed in range(_BATCHES)]
     )
@@ -74,7 +74,7 @@ def ours(settings: Settings) -> Workload:
 
     def run() -> None:
         nonlocal state, turn
-        state, _ = compiled(state, frozen, batches[turn % _BATCHES])
+        state, _ = compiled(state, frozen, batches[turn % _BATCHES], rate)
         jax.block_until_ready(state)
         turn += 1
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lidit_jax.errors import LiditError
+from lidit_jax.io.paths import cache_dir
 from lidit_jax.training.monitoring.metric_files import RECORDS, read_records
 
 _ENDLESS = 100_000_000
@@ -35,6 +36,10 @@ _GRACE = 12.0
 """Seconds that a run has to save itself."""
 _SAFETY = 0.95
 """Of the steps that the measured speed promises."""
+_TRACED = 0.3
+"""Of the time of compiling, what is left of it where the program is in the cache."""
+_PROGRAM = "jit_train_step-*"
+"""Its files in JAX's cache of compiled programs."""
 _TINY = ("model.width=32", "model.depth=2", "model.heads=2", "model.scan_unroll=1")
 _TINY += ("data.train_records=64", "data.distinct_captions=16", "data.validation_records=8")
 _TINY += ("sampling.steps=2", "training.batch_size=8", "optimizer.warmup_steps=4")
@@ -46,20 +51,25 @@ class Times(NamedTuple):
 
     stable: float
     """When the constant rate ends."""
+    decays: bool
+    """Whether there is a decay: it is longer than the restart that it takes."""
     trained: float
     """When training must have ended: the rest is for the export."""
 
 
-def divide(total: float, started: float) -> Times:
+def divide(total: float, started: float, restart: float) -> Times:
     """The times of a training, once its first steps were seen.
 
     Args:
       total: seconds from the start to the end of everything.
       started: seconds until the first steps.
+      restart: seconds until the second phase takes steps (`again`).
     """
     trained = total - reserve(total)
-    steps = max(trained - started - again(started), 0.0)
-    return Times(started + (1 - _DECAY_SHARE) * steps, trained)
+    steps = max(trained - started - restart, 0.0)
+    if _DECAY_SHARE * steps < restart:
+        return Times(max(trained, started), False, trained)
+    return Times(started + (1 - _DECAY_SHARE) * steps, True, trained)
 
 
 def reserve(total: float) -> float:
@@ -72,12 +82,15 @@ def last_call(total: float) -> float:
     return min(27.0, 0.2 * total)
 
 
-def again(started: float) -> float:
-    """Seconds until the second phase takes steps, when the first took so many.
+def again(started: float, compiled: float, *, cached: bool) -> float:
+    """Seconds until the second phase takes steps.
 
-    Its data is prepared, and its step, with other numbers in its schedule, compiled anew.
+    Args:
+      started: those of the first phase.
+      compiled: its part in which the step was traced, compiled and run for the first time.
+      cached: whether the compiled step was kept: then it is traced again, and read.
     """
-    return min(max(0.5 * started, min(started, 25.0)), 40.0)
+    return started - (1 - _TRACED) * compiled if cached else started
 
 
 def timed_training(
@@ -121,12 +134,19 @@ def _both_phases(
     with run.phase([*endless, "training.checkpoint_every=1000"]) as process:
         run.wait(process, lambda: clock() >= total - reserve(total) or run.speeds())
         started = clock()
-        note({"started_after_seconds": round(started, 1)})
-        times = divide(total, started)
+        compiled = max(time.time() - run.prepared, 0.0)
+        restart = again(started, compiled, cached=_is_cached())
+        times = divide(total, started, restart)
+        note({"started_after_seconds": round(started, 1), "of_which_compiling": round(compiled, 1)})
+        note({"a_restart_takes": round(restart, 1)})
         run.wait(process, lambda: clock() >= times.stable)
         run.stop(process)
     speed, reached = statistics.median(run.speeds()[-50:] or [0.0]), run.step
-    remaining = times.trained - clock() - again(started)
+    if not times.decays:
+        note({"steps_at_a_constant_rate": reached, "steps_per_second": speed})
+        note({"decay": "left out, as it would be shorter than the restart"})
+        return
+    remaining = times.trained - clock() - restart
     steps = int(_SAFETY * speed * remaining)
     note({"steps_at_a_constant_rate": reached, "steps_per_second": speed, "decay_steps": steps})
     if steps < 1 or not reached:
@@ -169,6 +189,13 @@ class _Run:
     def speeds(self) -> list[float]:
         """Steps a second between entries of the log."""
         return [1 / row["step_seconds"] for row in self.records() if row.get("step_seconds")]
+
+    @property
+    def prepared(self) -> float:
+        """When the run had its data and began to compile its step; now, before that."""
+        with contextlib.suppress(OSError):
+            return (self.workdir / "config.json").stat().st_mtime
+        return time.time()
 
     def summary(self) -> dict[str, Any]:
         """Speed, use of the device and loss, from the log."""
@@ -216,6 +243,12 @@ class _Run:
             process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE)
+
+
+def _is_cached() -> bool:
+    """Whether JAX keeps the compiled step, so that a run with another schedule finds it."""
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", cache_dir() / "xla")
+    return any(Path(folder).glob(_PROGRAM))
 
 
 def _export(workdir: Path, folder: Path, out: Path) -> list[str]:

@@ -29,6 +29,12 @@ they take turns, so that a machine that changes its speed changes it for all; "o
 median over the rounds of a time divided by the first line's. PyTorch takes part where it is
 installed (pip install 'lidit-jax[torch]'). Only one process can hold a TPU: there contenders run
 one after the other, and PyTorch, which would run on the CPU, is left out.
+
+`lidit bench all` spends most of its first call on building programs: on a GPU it takes about eight
+minutes in all, and what is worth most comes first. What was built stays in the cache: a second call
+with the same --out keeps the parts that are done and goes on where the first ended. --only=WORD
+measures those parts again whose name has this word (attention, step, tests, sample, encode,
+doctor).
 """
 
 
@@ -55,7 +61,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--threads", type=positive_int, metavar="N", help="of the CPU")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out")
     parser.add_argument(
-        "--only", metavar="WORD", help="only contenders with this word in their names"
+        "--only",
+        metavar="WORD",
+        help="only contenders (parts of all) with this word in it",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     parser.add_argument("--config.FIELD", metavar="VALUE", help="override a field of the recipe")

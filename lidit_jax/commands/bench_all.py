@@ -51,19 +51,24 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> Any:
-    from lidit_jax.benchmarks.part_runner import PartRunner
+    from lidit_jax.benchmarks.part_runner import PartRunner, measured_before
     from lidit_jax.benchmarks.parts import device_part, ordered_parts
     from lidit_jax.benchmarks.runner import versions
 
     about = {"python": platform.python_version(), "versions": versions()}
     about |= {"system": platform.platform(), "minutes": options.minutes, "tiny": options.tiny}
+    before = measured_before(options.out)
     runner = PartRunner(options.out, 60 * options.minutes, about)
     found = runner.run(device_part(tiny=options.tiny))
     runner.tell(**found)
     tests = Path(__file__).parents[2] / "tests"
     parts = ordered_parts(found, tests if tests.is_dir() else None, tiny=options.tiny)
+    known = before(runner.page["about"])
     for part in parts:
-        if (options.only or "") in part.name:
+        asked = (options.only or part.name) in part.name
+        if part.name in known and not (options.only and asked):
+            runner.keep(known[part.name])
+        elif asked:
             runner.run(part)
     return runner
 

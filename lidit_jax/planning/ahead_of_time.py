@@ -25,7 +25,7 @@ from lidit_jax.models.lidit import LIDiT
 from lidit_jax.parallel.mesh import batch_sharding, replicated
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
 from lidit_jax.training.diffusion_loss import diffusion_loss, random_draws
-from lidit_jax.training.optimizers import make_optimizer
+from lidit_jax.training.optimizers import make_optimizer, rate_of
 from lidit_jax.training.step import make_train_step
 
 
@@ -86,7 +86,7 @@ def lower_train_step(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split),
         {"latent": latent, "index": index, "features": features, "masks": masks},
     )
-    step = make_train_step(loss, optimizer, config)
+    step = make_train_step(loss, config)
     compiled = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
-        return compiled.lower(state, None, batch)
+        return compiled.lower(state, None, batch, rate_of(config))

@@ -43,7 +43,7 @@ from lidit_jax.training.initialization import (
 )
 from lidit_jax.training.monitoring.profiling import Profiler
 from lidit_jax.training.monitoring.run_log import RunLog
-from lidit_jax.training.optimizers import make_optimizer
+from lidit_jax.training.optimizers import make_optimizer, rate_of
 from lidit_jax.training.preemption import stop_signal
 from lidit_jax.training.resume import refuse_another_run, refuse_other_models, remembered
 from lidit_jax.training.step import make_train_step
@@ -95,6 +95,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         shapes = shapes_on(mesh, jax.eval_shape(create))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     frozen = jax.device_put(task.frozen, task.frozen_shardings(mesh))
+    rate = jax.device_put(rate_of(config), replicated(mesh))
     metadata = {"config": config.to_dict()} | task.provenance.to_json()
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES), stop_signal() as stop:
@@ -114,7 +115,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
             log.say(told(training.init_from, fresh))
             say_once(other_encoders(task.provenance.encoders, training.init_from))
 
-        step_fn = make_train_step(task.loss, optimizer, config, task.encode)
+        step_fn = make_train_step(task.loss, config, task.encode)
         train_step = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
         validate = jax.jit(functools.partial(_valid_sum, task))
         feed = Feed(task, frozen, batch_sharding(mesh))
@@ -132,7 +133,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
             profiler.step(step, state)
             with log.waiting_for_data():
                 records, batch = next(batches)
-            state, metrics = train_step(state, frozen, batch)
+            state, metrics = train_step(state, frozen, batch, rate)
             if step == first_step + 1:
                 log.start_clock(step, metrics)
             log.accumulate(metrics)

@@ -11,7 +11,7 @@ from clu.metrics import Average
 
 from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import Config
-from lidit_jax.training.optimizers import learning_rate
+from lidit_jax.training.optimizers import Rate, learning_rate, make_optimizer
 
 Batch = dict[str, Any]
 Metrics = dict[str, Any]
@@ -22,11 +22,10 @@ EncodeFunction = Callable[[Any, Batch], Batch]
 
 def make_train_step(
     loss: LossFunction,
-    optimizer: optax.GradientTransformation,
     config: Config,
     encode: EncodeFunction = lambda frozen, batch: batch,
-) -> Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, Average]]]:
-    """The pure update `(state, frozen, batch) -> (state, metrics)`; the caller compiles it.
+) -> Callable[[TrainState, Any, Batch, Rate], tuple[TrainState, dict[str, Average]]]:
+    """The pure update `(state, frozen, batch, rate) -> (state, metrics)`; the caller compiles it.
 
     An update whose loss or gradient is not finite is not applied: the selection happens inside the
     program, over weights, averages and optimizer. `metrics["applied"]` then holds 0, and all other
@@ -34,16 +33,14 @@ def make_train_step(
 
     Args:
       loss: `(params, frozen, batch, key) -> (scalar, metrics)`, the mean over the batch.
-      optimizer: see `make_optimizer`.
-      config: the run's configuration.
+      config: the run's configuration; its learning rate is the `rate` of each call.
       encode: `(frozen, batch) -> batch`, what frozen models add to the batch: once for all of its
         parts, and outside of the gradient.
     """
     training = config.training
-    schedule = learning_rate(config.optimizer, training.steps)
 
     def train_step(
-        state: TrainState, frozen: Any, batch: Batch
+        state: TrainState, frozen: Any, batch: Batch, rate: Rate
     ) -> tuple[TrainState, dict[str, Average]]:
         batch = encode(frozen, batch)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -53,6 +50,7 @@ def make_train_step(
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
 
+        optimizer = make_optimizer(config, rate)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # The average starts short, so that early weights do not linger in it.
@@ -72,7 +70,9 @@ def make_train_step(
             "update_norm": optax.global_norm(updates),
             **_norms_by_module("gradient_norm", grads),
             **_norms_by_module("update_norm", updates),
-            "learning_rate": jnp.asarray(schedule(state.step)),
+            "learning_rate": jnp.asarray(
+                learning_rate(config.optimizer.schedule, rate)(state.step)
+            ),
         }
         metrics = {name: _weighted(average, finite) for name, average in _averages(metrics).items()}
         return new_state, metrics | {"applied": _average(finite.astype(jnp.float32))}

@@ -12,12 +12,12 @@ from lidit_jax.hardware.topologies import GIB, parse_topology
 H100 = 71.6 * GIB
 
 
-@pytest.mark.parametrize(("size", "batch", "least"), [(256, 64, 6), (1024, 4, 8)])
-def test_an_h100_holds_both_frameworks(size, batch, least):
-    """16,384 image tokens a step, as many blocks as fit into four fifths of the memory."""
+@pytest.mark.parametrize(("size", "batch"), [(256, 64), (1024, 4)])
+def test_an_h100_holds_both_frameworks(size, batch):
+    """16,384 image tokens a step, four blocks, which compile in time."""
     fit = step_fit((f"data.image_size={size}",), H100)
     assert fit.batch == batch
-    assert least <= fit.depth <= 10
+    assert fit.depth == 4
     assert fit.ours + fit.theirs <= 0.8 * H100
     assert fit.told.startswith(f"{fit.depth} of 28 blocks, {batch} images a step")
     unrolled = f"model.scan_unroll={fit.depth}"

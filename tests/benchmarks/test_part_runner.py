@@ -11,7 +11,15 @@ import time
 import pytest
 
 from lidit_jax.benchmarks.part import PARTS
-from lidit_jax.benchmarks.part_runner import LOGS, Notes, Part, PartRunner, part_command, shortened
+from lidit_jax.benchmarks.part_runner import (
+    LOGS,
+    Notes,
+    Part,
+    PartRunner,
+    measured_before,
+    part_command,
+    shortened,
+)
 from lidit_jax.benchmarks.results_page import JSON_FILE, MARKDOWN_FILE
 
 NOTE = "import sys, json, pathlib; note = pathlib.Path(sys.argv[1]).write_text\n"
@@ -124,6 +132,33 @@ def test_the_budget_is_kept(tmp_path):
     assert late["error"].endswith("it takes at least 20")
     runner.extend(60)
     assert 30 < runner.left < 60
+
+
+ABOUT = {"device": "a GPU", "driver": "1", "versions": {"jax": "0.11.2"}, "tiny": False}
+
+
+def test_a_second_call_keeps_what_is_done(tmp_path):
+    runner = PartRunner(tmp_path, 120, ABOUT)
+    runner.run(part("good", "note(json.dumps({'speed': 7}))"))
+    runner.run(part("bad", "raise ValueError"))
+    for _ in range(2):
+        before = measured_before(tmp_path)
+        runner = PartRunner(tmp_path, 120, ABOUT)
+        known = before(runner.page["about"])
+        assert list(known) == ["good"]
+        runner.keep(known["good"])
+        (row,) = page(tmp_path)["parts"]
+        assert (row["facts"], row["told"]) == ({"speed": 7}, "measured by an earlier call")
+        assert "- measured by an earlier call" in (tmp_path / MARKDOWN_FILE).read_text()
+
+
+def test_figures_of_another_device_are_not_kept(tmp_path):
+    assert measured_before(tmp_path)(ABOUT) == {}, "there is no page"
+    PartRunner(tmp_path, 120, ABOUT).run(part("good", "pass"))
+    before = measured_before(tmp_path)
+    assert list(before(ABOUT)) == ["good"]
+    for name, other in (("device", "a TPU"), ("versions", {}), ("tiny", True)):
+        assert before(ABOUT | {name: other}) == {}
 
 
 def test_a_log_keeps_its_beginning_and_its_end():

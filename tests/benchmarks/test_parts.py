@@ -10,11 +10,12 @@ H100 = {"platform": "gpu", "device": "NVIDIA H100 80GB HBM3", "memory": 71.6 * G
 MUST = ["attention", "step_256", "step_1024"]
 
 
-def test_what_must_be_measured_comes_first_and_fits_into_four_minutes(tmp_path):
+def test_what_must_be_measured_comes_first_and_the_first_step_fits_into_four_minutes():
     parts = ordered_parts(H100, None, tiny=False)
     assert [part.name for part in parts][: len(MUST)] == MUST
-    worst = device_part(tiny=False).limit * 0.25 + sum(part.limit for part in parts[: len(MUST)])
-    assert worst <= 237, "the device is told in some seconds, its limit is for those that hang"
+    # The device is told in some seconds, its limit is for those that hang.
+    worst = device_part(tiny=False).limit * 0.25 + sum(part.limit for part in parts[:2])
+    assert worst + parts[2].least <= 237, "even then there is time to begin the next one"
     assert all(part.least <= part.limit for part in parts)
 
 

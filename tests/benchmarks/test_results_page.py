@@ -21,7 +21,7 @@ PAGE = {
     "about": {"device": "NVIDIA H100", "versions": {"jax": "0.11.2"}},
     "parts": [
         {
-            "name": "step",
+            "name": "step_256",
             "title": "Train step",
             "status": "done",
             "seconds": 50.0,
@@ -60,6 +60,8 @@ PAGE = {
         "| Attention | killed |  | its / limit |",
         "| Late | skipped |  | 2 s were left |",
         "- 7 of 28 blocks",
+        "## What this means",
+        "| MFU of the train step at 256 px | 50.0% | at least 45.0% | reached |",
         "| lidit-jax, jit | 0.1 | 0.09..0.12 | 640 | 500 | 50.0% | 1 |  | 21 | 32 |",
         "PyTorch, compile failed: CUDA out of memory",
         "| step, s | 0.08 | 0.1 | 1.25 |",

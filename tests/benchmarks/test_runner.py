@@ -11,7 +11,7 @@ import pytest
 
 from lidit_jax.benchmarks import KINDS, runner, sample
 from lidit_jax.benchmarks.attention import shape_of
-from lidit_jax.benchmarks.interleaved import Contender
+from lidit_jax.benchmarks.interleaved import Contender, build_together, take_turns
 from lidit_jax.benchmarks.runner import add_likeness, default_platform, print_rows
 from lidit_jax.benchmarks.serve import contenders
 from lidit_jax.benchmarks.step import recipe_of
@@ -55,9 +55,10 @@ class Recorded:
     """Takes the place of a contender's process, and writes down when it lives."""
 
     error, error_lines = "", ()
+    is_ready, is_late = True, False
 
     def __init__(self, name, command, threads, env, patience):
-        self.name, self.patience = name, patience
+        self.name, self.patience, self.rounds = name, patience, []
         self.settings = json.loads(command[-1])
         self.log.append(f"{name} begins")
 
@@ -134,6 +135,38 @@ def test_a_contender_that_is_not_built_in_time_is_left_behind():
     contender.finish()
     row = contender.summary(contender)
     assert row == {"name": "slow", "error": "not built within 3 s", "error_lines": ["so far"]}
+
+
+BUILT = "import sys, time; print('{}', flush=True)\n"
+BUILT += "for line in sys.stdin: print('[0.5]', flush=True)\nprint('{}')"
+HANGS = "import time; time.sleep(300)"
+
+
+def python(program):
+    return [sys.executable, "-u", "-c", program]
+
+
+def test_who_is_built_is_measured_while_others_are_not_and_after_they_were_left_behind():
+    """On a GPU a contender of two was ready, and no figure of it was on the page."""
+    ready = Contender("ready", python(BUILT), 1, {}, patience=60.0)
+    slow = Contender("slow", python(HANGS), 1, {}, patience=2.0)
+    seen = []
+    build_together([slow, ready], 1, 1, lambda some: seen.append([one.name for one in some]))
+    assert seen[0] == ["ready"]
+    assert (ready.rounds, ready.error) == ([[0.5]], "")
+    assert slow.error == "not built within 2 s"
+    take_turns([slow, ready], 2, 1, 1)
+    assert ready.rounds == [[0.5]] * 2, "those that it worked alone do not count"
+
+
+def test_figures_of_one_that_works_alone_outlive_it():
+    dies = "print('{}'); input(); print('[1.0]'); input(); print('[0.5]'); input()"
+    one = Contender("one", python(f"{dies}; raise MemoryError('full')"), 1, {})
+    other = Contender("other", python(HANGS), 1, {}, patience=1.0)
+    build_together([one, other], 1, 1, lambda some: None)
+    take_turns([one, other], 2, 1, 1)
+    row = one.summary(one)
+    assert (row["median_seconds"], row["ended_early"]) == (0.5, "MemoryError: full")
 
 
 def test_a_contender_that_ends_early_keeps_its_rounds():

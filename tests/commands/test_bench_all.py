@@ -35,3 +35,24 @@ def test_a_failed_part_is_the_exit_status(tmp_path, monkeypatch):
     page = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [row["status"] for row in page["parts"]] == ["done", "failed", "done"]
     assert main(["bench", "all", f"--out={tmp_path / 'out'}", "--minutes=1", "--only=true"]) == 0
+
+
+def test_a_second_call_goes_on_where_the_first_ended(tmp_path, monkeypatch):
+    """Parts that are done are kept; --only measures those that it names again."""
+    out = tmp_path / "out"
+    count = tmp_path / "count"
+    one = Part("one", "One", ["sh", "-c", f"echo >> {count}"], 0, 20)
+    two = Part("two", "Two", ["test", "-e", str(tmp_path / "there")], 0, 20)
+    monkeypatch.setattr(parts, "device_part", lambda **_: Part("device", "D", ["true"], 0, 20))
+    monkeypatch.setattr(parts, "ordered_parts", lambda *_, **__: [one, two])
+    call = ["bench", "all", f"--out={out}", "--minutes=1"]
+    assert main(call) == 1
+    (tmp_path / "there").touch()
+    assert main(call) == 0
+    page = json.loads((out / "results.json").read_text())
+    assert [row["status"] for row in page["parts"]] == ["done"] * 3
+    assert count.read_text() == "\n"
+    assert main([*call, "--only=one"]) == 0
+    assert count.read_text() == "\n\n"
+    page = json.loads((out / "results.json").read_text())
+    assert [row["name"] for row in page["parts"]] == ["device", "one", "two"]

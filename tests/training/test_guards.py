@@ -12,7 +12,7 @@ from lidit_jax.config.load import load_recipe
 from lidit_jax.errors import LiditError
 from lidit_jax.training import guards
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
-from lidit_jax.training.optimizers import make_optimizer
+from lidit_jax.training.optimizers import make_optimizer, rate_of
 from lidit_jax.training.step import make_train_step
 
 pytestmark = pytest.mark.output
@@ -28,10 +28,10 @@ def steps(gradients, *overrides):
     config = load_recipe("demo", ["optimizer.warmup_steps=0", *overrides])
     optimizer = make_optimizer(config)
     state = create_state(lambda key: {"w": jnp.ones(2)}, optimizer, config)
-    step = jax.jit(make_train_step(linear, optimizer, config))
+    step = jax.jit(make_train_step(linear, config))
     history = [(state, None)]
     for gradient in gradients:
-        history.append(step(history[-1][0], {}, jnp.full(2, gradient)))
+        history.append(step(history[-1][0], {}, jnp.full(2, gradient), rate_of(config)))
     return history
 
 

@@ -5,10 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax.contrib import MuonDimensionNumbers, muon
 
 from lidit_jax.config.load import load_recipe
 from lidit_jax.errors import LiditError
-from lidit_jax.training.optimizers import learning_rate, make_optimizer, schedule_warnings
+from lidit_jax.training.optimizers import (
+    OPTIMIZERS,
+    learning_rate,
+    make_optimizer,
+    rate_of,
+    schedule_warnings,
+)
 
 # --- learning rates ----------------------------------------------------------------------------
 
@@ -24,17 +31,47 @@ from lidit_jax.training.optimizers import learning_rate, make_optimizer, schedul
 def test_the_learning_rate_warms_up_then_stays_or_falls(schedule, expected):
     overrides = [f"optimizer.schedule={schedule}", "optimizer.warmup_steps=10"]
     overrides += ["optimizer.decay_steps=10"]
-    config = load_recipe("demo", [*overrides, "optimizer.learning_rate=1"])
-    rate = learning_rate(config.optimizer, steps=30)
+    overrides += ["optimizer.learning_rate=1", "training.steps=30"]
+    config = load_recipe("demo", overrides)
+    rate = learning_rate(schedule, rate_of(config))
     values = [float(rate(step)) for step in (0, 5, 10, 20, 30, 40)]
     assert values == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "warmup_stable_decay"])
+@pytest.mark.parametrize("numbers", [(1.5e-3, 30, 400, 1200), (3e-4, 0, 37, 555), (1e-3, 7, 11, 9)])
+def test_rates_are_equal_to_the_bit_to_those_of_numbers_that_are_compiled_in(schedule, numbers):
+    """With those, and optax's own lines and waves, checkpoints were trained before."""
+    peak, warmup, decay_steps, steps = numbers
+    settings = [f"optimizer.schedule={schedule}", f"optimizer.learning_rate={peak}"]
+    settings += [f"optimizer.warmup_steps={warmup}", f"optimizer.decay_steps={decay_steps}"]
+    config = load_recipe("demo", [*settings, f"training.steps={steps}"])
+    after = max(steps - warmup, 0)
+    fitted = min(decay_steps, after)
+    rest = {
+        "constant": [(optax.constant_schedule(peak), warmup)],
+        "cosine": [(optax.cosine_decay_schedule(peak, max(after, 1)), warmup)],
+        "warmup_stable_decay": [
+            (optax.constant_schedule(peak), warmup),
+            (optax.linear_schedule(peak, 0.0, max(fitted, 1)), max(steps - fitted, warmup)),
+        ],
+    }[schedule]
+    rates, begins = zip(*rest, strict=True)
+    constants = optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, max(warmup, 1)), *rates], begins
+    )
+
+    counts = jnp.arange(steps + 20)
+    expected = jax.jit(lambda: jax.lax.map(constants, counts))()
+    got = jax.jit(lambda rate: jax.lax.map(learning_rate(schedule, rate), counts))(rate_of(config))
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_a_decay_that_does_not_fit_takes_what_the_warm_up_leaves_and_says_so():
     settings = ["optimizer.schedule=warmup_stable_decay", "optimizer.learning_rate=1"]
     settings += ["optimizer.warmup_steps=10", "optimizer.decay_steps=100", "training.steps=30"]
     config = load_recipe("demo", settings)
-    rate = learning_rate(config.optimizer, steps=30)
+    rate = learning_rate("warmup_stable_decay", rate_of(config))
     assert [float(rate(step)) for step in (5, 10, 20, 30)] == pytest.approx([0.5, 1, 0.5, 0])
     (line,) = schedule_warnings(config, resumed=False)
     assert "config.optimizer.decay_steps=100" in line
@@ -47,7 +84,7 @@ def test_a_warm_up_as_long_as_the_run_is_refused_and_stays_where_it_was_begun():
     settings = ["optimizer.schedule=constant", "optimizer.learning_rate=1"]
     settings += ["optimizer.warmup_steps=40", "training.steps=10"]
     config = load_recipe("demo", settings)
-    assert float(learning_rate(config.optimizer, steps=10)(10)) == 0.25
+    assert float(learning_rate("constant", rate_of(config))(10)) == 0.25
     (line,) = schedule_warnings(config, resumed=True)
     for message in (line, _refusal(config)):
         assert "config.optimizer.warmup_steps=40 fills the whole run" in message
@@ -111,3 +148,37 @@ def test_the_state_is_the_same_with_and_without_weight_decay(name):
     """So that checkpoints of earlier versions go on; Adafactor has one more empty part with it."""
     structures = [jax.tree.structure(changes(name, decay)[0]) for decay in (0.0, DECAY)]
     assert structures[0] == structures[1]
+
+
+# --- Muon --------------------------------------------------------------------------------------
+
+
+def test_muon_in_a_loop_is_optaxs_and_keeps_its_state():
+    """Checkpoints from before go on: the same state, and the same updates up to rounding."""
+    config = load_recipe("demo", ["optimizer.name=muon", "optimizer.warmup_steps=0"])
+    settings, rate = config.optimizer, optax.constant_schedule(0.01)
+    ours = OPTIMIZERS["muon"](settings, rate)
+    matrix = jax.random.normal(jax.random.key(0), (2, 6, 4))
+    params = {"mlp": {"kernel": matrix, "bias": matrix[0, 0]}}
+    theirs = muon(
+        rate,
+        beta=settings.beta1,
+        weight_decay=settings.weight_decay,
+        mu_dtype=settings.momentum_dtype,
+        adam_b1=settings.beta1,
+        adam_b2=settings.beta2,
+        adam_weight_decay=settings.weight_decay,
+        muon_weight_dimension_numbers=lambda tree: jax.tree.map(
+            lambda leaf: MuonDimensionNumbers(-2, -1) if leaf.ndim > 1 else None, tree
+        ),
+        consistent_rms=0.2,
+    )
+    state = theirs.init(params)
+    assert jax.tree.map(jnp.shape, ours.init(params)) == jax.tree.map(jnp.shape, state)
+    expected, expected_state = jax.jit(theirs.update)(params, state, params)
+    got, got_state = jax.jit(ours.update)(params, state, params)
+    assert jax.tree.structure(got_state) == jax.tree.structure(expected_state)
+    # Updates of 0.01 or less; the iterations amplify a rounding of 2**-24 by 3.4 in each of five.
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=0.01 * 3.4**5 * 2.0**-24)
+    assert str(jax.make_jaxpr(ours.update)(params, state, params)).count("dot_general") == 3

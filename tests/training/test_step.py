@@ -1,5 +1,6 @@
 """One update: schedule, clipping, averages and counters."""
 
+import functools
 import math
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 from lidit_jax.checkpoints.state import create_state
 from lidit_jax.config.load import load_recipe
-from lidit_jax.training.optimizers import make_optimizer
+from lidit_jax.training.optimizers import make_optimizer, rate_of
 from lidit_jax.training.step import accumulated_gradient, make_train_step
 from tests.numerics import rounding
 
@@ -27,12 +28,27 @@ def run(steps, *overrides):
     config = load_recipe("demo", settings)
     optimizer = make_optimizer(config)
     state = create_state(lambda key: {"w": jnp.zeros(2)}, optimizer, config)
-    step = jax.jit(make_train_step(quadratic, optimizer, config))
+    step = jax.jit(make_train_step(quadratic, config))
     history = []
     for _ in range(steps):
-        state, metrics = step(state, {}, {"target": jnp.array([3.0, 4.0])})
+        state, metrics = step(state, {}, {"target": jnp.array([3.0, 4.0])}, rate_of(config))
         history.append((state, {name: metric.compute() for name, metric in metrics.items()}))
     return history
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "warmup_stable_decay"])
+def test_the_numbers_of_a_learning_rate_are_no_part_of_the_program(schedule):
+    """A run that is resumed with others finds its program in the cache of compiled ones."""
+
+    def lowered(*settings):
+        config = load_recipe("demo", [f"optimizer.schedule={schedule}", *settings])
+        make = functools.partial(create_state, lambda key: {"w": jnp.zeros(2)})
+        state = jax.eval_shape(lambda: make(make_optimizer(config), config))
+        step = jax.jit(make_train_step(quadratic, config))
+        return step.lower(state, {}, {"target": jnp.zeros(2)}, rate_of(config)).as_text()
+
+    others = ["training.steps=77", "optimizer.decay_steps=7", "optimizer.learning_rate=1e-3"]
+    assert lowered("optimizer.warmup_steps=5", *others) == lowered()
 
 
 def test_counters_and_metrics():
@@ -114,9 +130,9 @@ def test_every_optimizer_solves_a_matrix_and_moves_on(name):
         return {"layer": {"kernel": jnp.zeros((2, 8, 8)), "bias": jnp.zeros((2, 8))}}
 
     state = create_state(init, optimizer, config)
-    step = jax.jit(make_train_step(loss, optimizer, config))
+    step = jax.jit(make_train_step(loss, config))
     losses = []
     for _ in range(200):
-        state, metrics = step(state, {}, {})
+        state, metrics = step(state, {}, {}, rate_of(config))
         losses.append(float(metrics["loss"].compute()))
     assert losses[-1] < 0.2 * losses[0]

@@ -1,0 +1,96 @@
+"""What the page of `lidit bench all` means: its most telling figures beside their targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Row = Mapping[str, Any]
+
+
+class Target(NamedTuple):
+    """A figure that a part is measured for."""
+
+    part: str
+    """The name of its part."""
+    figure: str
+    goal: float
+    """The least that is good."""
+    of: Callable[[Sequence[Row]], float | None]
+    """The figure, of the part's contenders; None where it was not measured."""
+    shown: Callable[[float], str]
+
+
+def _ours(rows: Sequence[Row]) -> Row:
+    return next((r for r in rows if "error" not in r and "PyTorch" not in r["name"]), {})
+
+
+def _mfu(rows: Sequence[Row]) -> float | None:
+    return _ours(rows).get("mfu")
+
+
+def _speed(rows: Sequence[Row]) -> float | None:
+    """How many times as fast as the fastest of PyTorch's contenders."""
+    theirs = [r["of_ours"] for r in rows if "PyTorch" in r["name"] and r.get("of_ours")]
+    return min(theirs) if theirs and _ours(rows) else None
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f} times"
+
+
+TARGETS = (
+    Target("step_256", "MFU of the train step at 256 px", 0.45, _mfu, _percent),
+    Target("step_1024", "MFU of the train step at 1024 px", 0.50, _mfu, _percent),
+    Target("step_256", "its speed by torch.compile's, 256 px", 1.1, _speed, _times),
+    Target("step_1024", "its speed by torch.compile's, 1024 px", 1.1, _speed, _times),
+    Target("sample", "speed of sampling by PyTorch's", 1.1, _speed, _times),
+)
+_SMALL_ERROR = 2.0
+"""Errors of the kernel over those of plain products, both of one rounding."""
+
+
+def meaning(parts: Sequence[Row]) -> tuple[list[list[str]], list[str]]:
+    """Rows of a table (figure, measured, target, verdict) and sentences below it.
+
+    Args:
+      parts: of the page, measured or not.
+    """
+    facts = {part["name"]: part.get("facts") or {} for part in parts}
+    table = []
+    for target in TARGETS:
+        if target.part not in facts:
+            continue
+        value = target.of(facts[target.part].get("rows") or [])
+        told = ["not measured", ""] if value is None else [target.shown(value), ""]
+        if value is not None:
+            told[1] = "reached" if value >= target.goal else "missed"
+        table.append([target.figure, told[0], f"at least {target.shown(target.goal)}", told[1]])
+    return table, _attention(facts.get("attention", {})) + _alone(facts)
+
+
+def _attention(facts: Row) -> list[str]:
+    rows = [row for row in facts.get("errors", ()) if "error" not in row]
+    if not rows:
+        return []
+    worst = max(row["kernel"][x] / max(row["plain"][x], 1e-9) for row in rows for x in row["plain"])
+    exact = "as exact as" if worst <= _SMALL_ERROR else "less exact than"
+    return [
+        f"The attention kernel is {exact} plain products in bfloat16: its errors are at most "
+        f"{worst:.1f} times theirs, in {len(rows)} cases."
+    ]
+
+
+def _alone(facts: Mapping[str, Row]) -> list[str]:
+    """Parts in which only one side was measured."""
+    found = []
+    for name, one in facts.items():
+        rows = one.get("rows") or []
+        good = [row["name"] for row in rows if "error" not in row]
+        if len(good) == 1 < len(rows):
+            found.append(f"{name}: {good[0]} was measured alone; see why no other was.")
+    return found
