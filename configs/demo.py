@@ -1,4 +1,4 @@
-"""LI-DiT at small scale on procedural scenes, for two CPU cores: the demo model before it had a GPU.
+"""LI-DiT at small scale on procedural scenes, for two CPU cores: the first demo model.
 
 Command:  lidit train --config=configs/demo.py --workdir=runs/demo
           and then the same with configs/demo.py:pairs and --workdir=runs/demo-pairs: it starts

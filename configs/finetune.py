@@ -12,8 +12,8 @@ Expected: measured once, seed 0, on 61 emoji (Noto Color Emoji, captions such as
           end. Of 16 captions it trained on, by eye: two hearts are right; apple, tomato, circle,
           pineapple and rainbow can be guessed; nine, among them all animals, are patches of color.
 
-The network must be the demo's, whose weights it starts from (configs/demo_gpu.py). So few pictures are
-soon learned by heart: the loss on others is lowest before the end.
+The network must be the demo's, whose weights it starts from (configs/demo_gpu.py). So few pictures
+are soon learned by heart: the loss on others is lowest before the end.
 """
 
 from lidit_jax.config import default_config

@@ -74,20 +74,30 @@ def fill(
         progress(total, total)
         return folder
     partial = folder.with_name(f"{folder.name}.partial")
+    with written_below(folder.parent), _alone(folder):
+        if not folder.is_dir():
+            partial.mkdir(exist_ok=True)
+            (partial / "description.json").write_text(json.dumps(description, indent=2))
+            _fill_partial(partial, arrays, total, chunk, write, progress)
+            os.replace(partial, folder)
+    return folder
+
+
+@contextmanager
+def written_below(folder: Path) -> Iterator[None]:
+    """Makes a folder for prepared data, and names it where nothing can be written.
+
+    Raises:
+      LiditError: in the place of an `OSError`.
+    """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
-            if not folder.is_dir():
-                partial.mkdir(exist_ok=True)
-                (partial / "description.json").write_text(json.dumps(description, indent=2))
-                _fill_partial(partial, arrays, total, chunk, write, progress)
-                os.replace(partial, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise LiditError(
-            f"cannot write prepared data to {folder.parent}: {error.strerror or error}; "
+            f"cannot write prepared data to {folder}: {error.strerror or error}; "
             "set config.data.cache_dir to a folder with free space"
         ) from error
-    return folder
 
 
 def _download(folder: Path, local: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from lidit_jax.data.cache import content_key
+from lidit_jax.data.cache import content_key, written_below
 from lidit_jax.data.caption_tokens import CaptionTokens, tokenize_captions
 from lidit_jax.data.source import ImageSource, captions_of
 from lidit_jax.data.text_features import TextFeatures, prepare_text_features
@@ -52,8 +52,7 @@ def read_captions(source: ImageSource, folder: Path, workers: int = 0) -> list[s
             captions += itertools.chain.from_iterable(pool.map(make, parts))
     else:
         captions += itertools.chain.from_iterable(map(make, parts))
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(file) as handle:
+    with written_below(folder), atomic_file(file) as handle:
         handle.write(json.dumps(captions).encode())
     return captions
 
