@@ -89,6 +89,11 @@ class Contender:
         if keep and seconds:
             self.rounds.append(seconds)
 
+    def work_alone(self, count: int, warmup: int) -> None:
+        """One round before the turns, so that there is a figure whatever becomes of the others."""
+        self.round(warmup, keep=False)
+        self.round(count, keep=True)
+
     def finish(self) -> None:
         """Ends the process and takes its last answer."""
         if self.error:
@@ -162,9 +167,8 @@ def build_together(
         for one in [one for one in waiting if one.is_ready or one.is_late]:
             one.build()
             waiting.remove(one)
-            if waiting and not one.error:
-                one.round(warmup, keep=False)
-                one.round(count, keep=True)
+            if waiting:
+                one.work_alone(count, warmup)
             if any(one.rounds for one in contenders):
                 after_round([one for one in contenders if one.rounds])
         if waiting:

@@ -65,8 +65,8 @@ def race(
       without: a word that names must not contain; empty for none.
       together: whether contenders are built at the same time, where there are cores for it; who is
         built first is measured alone until the others are.
-      patience: seconds in which all contenders must be built, or are left behind; None for no
-        limit.
+      patience: seconds in which all contenders must be built, or are left behind; then those that
+        are built are measured at once, as the others may be late. None for no limit.
       note: is given all that is known after every turn.
 
     Raises:
@@ -108,6 +108,10 @@ def race(
             if not together:
                 running[-1].build()
                 _tell(running[-1])
+            if not together and patience is not None and name != group[-1]:
+                running[-1].work_alone(count, warmup)
+                if running[-1].rounds:
+                    note(facts([one for one in running if one.rounds]))
         if together:
             build_together(running, count, warmup, lambda some: note(facts(some)))
             for contender in running:

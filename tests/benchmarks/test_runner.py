@@ -68,6 +68,9 @@ class Recorded:
     def round(self, count, *, keep):
         pass
 
+    def work_alone(self, count, warmup):
+        pass
+
     def finish(self):
         self.log.append(f"{self.name} ends")
 
@@ -120,6 +123,19 @@ def test_where_there_are_cores_contenders_are_built_together(recorded):
     names = ["lidit-jax, jit", "PyTorch, compile"]
     assert log == [f"{n} {what}" for what in ("begins", "is built", "ends") for n in names]
     assert [[row["name"] for row in facts["rows"]] for facts in noted] == [names] * 2
+
+
+def test_on_few_cores_a_figure_is_noted_before_the_next_contender_is_built(recorded, monkeypatch):
+    log, noted = recorded("cpu"), []
+    monkeypatch.setattr(Recorded, "work_alone", lambda self, *_: self.rounds.append([0.5]), False)
+    turns = {"rounds": 1, "count": 1, "warmup": 1, "torch": True, "without": "eager"}
+
+    def note(facts):
+        noted.append(([row["name"] for row in facts["rows"]], len(log)))
+
+    runner.race(Settings("step", "demo"), **turns, patience=60.0, note=note)
+    names = ["lidit-jax, jit", "PyTorch, compile"]
+    assert noted == [(names[:1], 2), (names, 4)]
 
 
 def test_a_contender_that_is_not_built_in_time_is_left_behind():
