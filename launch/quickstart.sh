@@ -37,21 +37,21 @@ rm -rf "$out/train"
 
 cat >"$out/prompts.txt" <<'PROMPTS'
 a red circle
-a blue square
-a yellow star
-a purple heart
-a large green triangle
-a small orange cross
 a striped cyan moon
 a dotted pink circle
+a small orange cross and a large blue star
 two blue stars
 three red squares
 four yellow hearts
 a green circle and a purple star
 a red triangle to the left of a blue circle
 a yellow square above a cyan cross
-a pink heart
-an orange star
+below a yellow circle there is a blue triangle
+a heart that is pink
+on the left a red star, on the right a blue square
+a dotted orange circle and a striped blue cross
+a tiny yellow square next to a huge purple moon
+I would like to see three green crosses
 PROMPTS
 say "sampling 16 images from the model that ships with the package"
 "$lidit" sample --checkpoint=demo --prompts="$out/prompts.txt" --grid --out="$out/grid.png"
