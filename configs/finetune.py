@@ -8,9 +8,9 @@ Hardware: two x86 CPU cores, no accelerator. 100 steps took 19 minutes beside ot
 Expected: the first 101 steps were run, seed 0, on 61 emoji (Noto Color Emoji, captions such as "a
           red heart"): the averaged weights' loss on every 20th picture, all of them trained on, was
           0.667 after 50 steps and 0.609 after 100. By then the eight pictures of the grid are
-          patches of color in which rough outlines can be guessed. The first demo model (48 px), over
-          all 300 steps, drew two hearts right, apple, tomato and rainbow could be guessed; animals
-          were patches of color.
+          patches of color in which rough outlines can be guessed. The first demo model (48 px),
+          over all 300 steps, drew two hearts right, apple, tomato and rainbow could be guessed;
+          animals were patches of color.
 
 The network must be the demo's, whose weights it starts from (configs/demo_gpu.py). So few pictures
 are soon learned by heart: the loss on others is lowest before the end.
