@@ -16,6 +16,7 @@ METADATA = {
             "source": source,
             "layer": -3,
             "fingerprint": {"weights": f"{k}a" * 32, "tokenizer": f"{k}b" * 32},
+            "prefix": "Say | what\n",
         }
         for k, source in enumerate(SOURCES)
     ],

@@ -61,7 +61,7 @@ MISTAKES = {
     ),
     "a shape that is a line": (
         ["sample", "--checkpoint=demo", "--prompt=a", f"--aspect={10**18}:1", "--out=x.png"],
-        "x8 pixels needs more than",
+        " pixels needs more than",
     ),
     "more steps than anybody waits for": (
         ["sample", "--checkpoint=demo", "--prompt=a", "--steps=1000000000000000000", "--out=x.png"],

@@ -10,7 +10,12 @@ from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.cli import main
 from lidit_jax.config.schema import Config, TrainingConfig
 
-ENCODER = {"source": "smollm2", "layer": -3, "fingerprint": {"weights": "a", "tokenizer": "b"}}
+ENCODER = {
+    "source": "smollm2",
+    "layer": -3,
+    "fingerprint": {"weights": "a", "tokenizer": "b"},
+    "prefix": "",
+}
 PROVENANCE = {
     "lidit": Provenance((ENCODER,), (5,), "pixels", (0.0,), (1.0,), step=8),
     "vae": Provenance(step=8),

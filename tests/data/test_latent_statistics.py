@@ -48,7 +48,8 @@ def test_a_fresh_run_computes_them_and_says_nothing():
 def test_those_of_the_checkpoint_are_kept_to_the_bit():
     mean, deviation = SAVED.statistics
     saved = Provenance(
-        encoders=({},),
+        encoders=({"source": "an LLM", "layer": -3, "fingerprint": {}, "prefix": ""},),
+        prefix_lengths=(0,),
         autoencoder="a vae",
         latent_mean=tuple(mean.tolist()),
         latent_deviation=tuple(deviation.tolist()),

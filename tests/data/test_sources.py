@@ -99,7 +99,12 @@ def command(tiny_config, folder, tmp_path):
     encoders = tiny_config().encoders.sources[:1]
     settings = {"data.source": "folder", "data.path": folder, "data.cache_dir": tmp_path / "cache"}
     settings |= {"encoders.sources": encoders, "model.depth": 1, "training.steps": 3}
-    settings |= {"training.batch_size": 8, "training.eval_every": 3, "training.image_every": 3}
+    settings |= {
+        "optimizer.warmup_steps": 1,
+        "training.batch_size": 8,
+        "training.eval_every": 3,
+        "training.image_every": 3,
+    }
     options = [f"--config.{name}={value}" for name, value in settings.items()]
     return ["train", "--config=tests/tiny_recipe.py", f"--workdir={tmp_path / 'run'}", *options]
 
