@@ -16,5 +16,6 @@ say "ruff, shellcheck and hadolint"
 # Its wheel is for Linux on x86 only.
 if [[ -x $venv/bin/hadolint ]]; then "$venv/bin/hadolint" launch/docker/*.Dockerfile; fi
 say "pytest"
-# Two workers: one process keeps little more than one core busy.
-"$venv/bin/python" -m pytest -n 2 --dist loadfile "$@"
+# Two workers: one process keeps little more than one core busy. Files are begun in the order of
+# collection, the longest first (tests/conftest.py): pytest-xdist would keep those of few tests for last.
+"$venv/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

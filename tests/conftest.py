@@ -36,6 +36,23 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # Grain's loader reads absl flags, which only `absl.app.run` would parse.
 flags.FLAGS.mark_as_parsed()
 
+_LONGEST = (
+    "training/test_two_processes.py",
+    "faults/test_kill_and_resume.py",
+    "training/test_resume.py",
+    "training/test_kept_statistics.py",
+    "planning/test_tpu_compile.py",
+    "test_packaging.py",
+)
+"""Files that take minutes. They come first: a worker that begins one at the end works alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first; all others keep their order."""
+    folder = Path(__file__).parent
+    places = {folder / name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 _PROGRAMS = 20
 """Compiled programs in memory: those of three different training runs."""
