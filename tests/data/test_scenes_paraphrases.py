@@ -112,6 +112,21 @@ def test_one_claim_is_said_in_very_many_ways():
         assert words in joined
 
 
+def test_a_sentence_that_begins_with_a_place_stands_alone():
+    """Nobody says "a photo of below a star is a moon"."""
+    said = [
+        paraphrase(Claim((Group("circle", "red"), Group("moon", "blue")), relation), rng).lower()
+        for relation in PLACES
+        for rng in map(random.Random, range(1000))
+    ]
+    frames = "a photo of|a picture of|an image of|a drawing of|there is|there are|draw|please draw"
+    framed = re.compile(rf"^(?:{frames}|show me|i want|a picture that shows) (.*)")
+    found = [match[1] for text in said if (match := framed.match(text))]
+    assert len(found) > 1000
+    assert {text.split()[0] for text in found} <= {"a", "an", "one"}
+    assert any(text.startswith(("below ", "at the top ", "to the left of ")) for text in said)
+
+
 def test_half_of_varied_captions_are_paraphrases_and_pictures_stay():
     plain, varied = SceneSource(records=300), SceneSource(records=300, varied=True)
     changed = sum(plain.caption(i) != varied.caption(i) for i in range(300))

@@ -72,6 +72,9 @@ _AROUND: MappingProxyType[str, Words] = MappingProxyType(
         "below": ("below it", "under it"),
     }
 )
+_STARTS_WITH_A_PLACE = tuple(
+    word for table in (_PREPOSITIONS, _PLACES) for words in table.values() for word in words
+)
 _JOINTS: Words = ("{} and {}", "{} and {}", "{} with {}", "{} next to {}", "{} together with {}")
 _FRAMES: Words = (
     *("{}",) * 6,
@@ -99,7 +102,7 @@ def paraphrase(claim: Claim, rng: random.Random) -> str:
     """
     body = _related(claim, rng) if claim.relation else _listed(claim, rng)
     frame = rng.choice(_FRAMES)
-    if body.startswith(("to the ", "on the ", "left of", "right of")) or body[:1].isupper():
+    if body.startswith(_STARTS_WITH_A_PLACE):  # "a photo of below a star is a moon" is no English
         frame = "{}"
     verb = "are" if claim.groups[0].count > 1 and not body.startswith("a ") else "is"
     sentence = frame.replace("{is}", verb).format(body)
