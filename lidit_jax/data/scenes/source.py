@@ -27,7 +27,7 @@ SPLITS = ("train", "heldout")
 _TRIES = 20
 _PARAPHRASED = 0.5
 PARAPHRASES = 2
-"""Raised, as `VERSION` is, by whoever changes paraphrases alone; the demo was trained with the first."""
+"""Raised, as `VERSION` is, when paraphrases alone change; the demo learned from the first."""
 VERSION = 2
 """Raised by whoever changes a picture or a caption, so that prepared data is made anew."""
 
