@@ -293,10 +293,36 @@ def test_continuous_integration_runs_the_scripts_on_every_python():
     jobs = workflow["jobs"]
     for job in ("test", "quickstart"):
         assert jobs[job]["strategy"]["matrix"]["python"] == versions
+    assert any("actionlint" in step.get("uses", "") for step in jobs["workflows"]["steps"])
     lines = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
     assert {"bash launch/test.sh", "bash launch/quickstart.sh"} <= set(lines)
     for line in lines:
         check(shlex.split(line))
+
+
+@pytest.mark.parametrize(
+    ("files", "schema"),
+    [
+        (".github/workflows/*.yml", "github-workflows"),
+        (".github/ISSUE_TEMPLATE/config.yml", "github-issue-config"),
+        (".github/ISSUE_TEMPLATE/[!c]*.yml", "github-issue-forms"),
+    ],
+)
+def test_workflows_and_issue_forms_follow_their_schema(files: str, schema: str):
+    names = [str(file) for file in sorted(ROOT.glob(files))]
+    assert names
+    program = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    ended = subprocess.run([*program, *names], capture_output=True, text=True)
+    assert not ended.returncode, ended.stdout + ended.stderr
+
+
+def test_a_release_is_the_version_that_its_tag_names():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text("utf-8"))
+    # YAML reads the key "on" as true.
+    assert workflow[True] == {"push": {"tags": ["v*"]}}
+    steps = [step.get("run", "") for step in workflow["jobs"]["build"]["steps"]]
+    assert any('test "v$version" = "$GITHUB_REF_NAME"' in step for step in steps)
+    assert workflow["jobs"]["publish"]["permissions"] == {"id-token": "write"}
 
 
 def test_issue_forms_ask_for_the_doctor():
