@@ -6,13 +6,13 @@ Command:  lidit train --config=configs/demo.py --workdir=runs/demo
 Hardware: two x86 CPU cores, no accelerator; 67 images/s alone in bfloat16 on a CPU with AMX and
           Python 3.12, 33 to 50 beside other work. About five hours.
 Expected: 74% in the mean of the six scene tasks of `lidit eval scenes`, 50 prompts each:
-          single object 100%, colours 100%, counting 76%, colour attribution 70%, two objects 62%,
+          single object 100%, colors 100%, counting 76%, color attribution 70%, two objects 62%,
           position 38%.
 
-In pixel space the colour of an object can be read from the noisy image until t is about 0.9. The
+In pixel space the color of an object can be read from the noisy image until t is about 0.9. The
 shift of 5 puts training times there; without it captions were ignored for 1,750 steps.
 Fresh noise in every sampling step repairs shapes that went wrong early: Euler without it drew 37
-of 50 colour attributions and 12 of 50 positions right, with it 42 and 19 (50 other prompts a task).
+of 50 color attributions and 12 of 50 positions right, with it 42 and 19 (50 other prompts a task).
 """
 
 from lidit_jax.config import Choices, default_config
@@ -27,8 +27,8 @@ CHOICES = Choices(
             "optimizer.decay_steps": 1_500,
             "data.train_records": 48_000,
             "data.distinct_captions": 8_000,
-            # single object, colours, two objects, colour attribution, counting, position, many
-            "data.scene_shares": (0.04, 0.08, 0.30, 0.25, 0.11, 0.20, 0.02),
+            # single object, colors, two objects, color attribution, counting, position, many
+            "data.scene_fractions": (0.04, 0.08, 0.30, 0.25, 0.11, 0.20, 0.02),
         }
     }
 )

@@ -37,10 +37,10 @@ def get_config():
     config.data.distinct_captions = 300_000
     config.data.validation_records = 512
     config.data.caption_style = "varied"
-    config.data.textured_share = 0.25
-    config.data.sized_share = 0.25
+    config.data.textured_fraction = 0.25
+    config.data.sized_fraction = 0.25
     # single object, colors, two objects, color attribution, counting, position, many
-    config.data.scene_shares = (0.06, 0.08, 0.18, 0.20, 0.16, 0.26, 0.06)
+    config.data.scene_fractions = (0.06, 0.08, 0.18, 0.20, 0.16, 0.26, 0.06)
 
     config.model.width = 256
     config.model.depth = 7

@@ -6,7 +6,7 @@ Command:  lidit train --config=configs/lidit_10b.py:v5p:8x8x16 --workdir=runs/li
           weights of the first (`training.init_from`).
 Hardware: not run here; the paper does not name its own. docs/plans.md predicts step time, memory
           and chip-hours for every topology below; GPU nodes: lidit plan --topology=h100:8x32.
-Expected: T2I-CompBench colour 83.78, shape 68.03, texture 78.50; GenEval 0.76; DPG-Bench 84.60
+Expected: T2I-CompBench color 83.78, shape 68.03, texture 78.50; GenEval 0.76; DPG-Bench 84.60
           (the paper's table 1, after fine-tuning at 1024 px, with its own data of 1B images).
 
 Choices behind the colon, in any order: `1024px` for the second stage (its 100,000 steps are ours),

@@ -4,7 +4,7 @@ Command:  lidit train --config=configs/lidit_1b.py:v5e:16x16 --workdir=DIR \\
               --config.data.path=IMAGES
 Hardware: not run here; the paper does not name its own. docs/plans.md predicts step time, memory
           and chip-hours for every topology below; GPU nodes: lidit plan --topology=h100:8x4.
-Expected: T2I-CompBench colour 74.08, shape 59.34, texture 69.59; GenEval 0.60; DPG-Bench 81.65
+Expected: T2I-CompBench color 74.08, shape 59.34, texture 69.59; GenEval 0.60; DPG-Bench 81.65
           (the paper's table 1, with its own data of 30M images, LLMs and autoencoder).
 
 Choices behind the colon, in any order: a topology of the table, `2slices` or `4slices` of it,

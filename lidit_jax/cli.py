@@ -137,7 +137,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _prepare_environment() -> None:
-    """Sets what JAX and its neighbours read when they are imported; the user's own values win."""
+    """Sets what JAX and its neighbors read when they are imported; the user's own values win."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir() / "xla"))
     # Errors still show; XLA's and Orbax's progress notes do not.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -5,7 +5,7 @@ import os
 from lidit_jax.hardware.xla_flags import cpu_variables
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most time goes into compiling programs that run once: unoptimised ones are ready twice as fast.
+# Most time goes into compiling programs that run once: unoptimized ones are ready twice as fast.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),
@@ -80,7 +80,8 @@ def repository(request: pytest.FixtureRequest):
 def compiled_once():
     """Keeps compiled programs in memory: the tests train the same tiny model again and again.
 
-    Those that JAX itself would keep, on disk, are not safe here: see `without_stored_programs`.
+    Those that JAX itself would keep, on disk, are not safe here: see
+    `disable_unsafe_compilation_cache`.
     """
     kept = OrderedDict()
 

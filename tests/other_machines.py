@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from lidit_jax.io.console import WholeWordConsole
+from lidit_jax.io.console import NoWrapConsole
 
 _ROOT = Path(__file__).parents[1]
 _INSTRUCTIONS = {
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
             minutes = f"{(time.monotonic() - begin) / 60:.1f}"
             table.add_row(f"{mark}: {machine}", *map(str, counts), minutes)
             broken += [f"{machine}: {name}" for name in names]
-    console = WholeWordConsole()
+    console = NoWrapConsole()
     console.show(table)
     for line in broken:
         console.say(line)

@@ -1,4 +1,4 @@
-"""Random parameters of tiny networks, without compiling their initialisation."""
+"""Random parameters of tiny networks, without compiling their initialization."""
 
 from collections.abc import Callable
 from typing import Any

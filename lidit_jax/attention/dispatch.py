@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Bool, Float
 
-from lidit_jax.attention.gpu import cudnn_takes, gpu_attention
+from lidit_jax.attention.gpu import cudnn_supports, gpu_attention
 from lidit_jax.attention.reference import reference_attention
 from lidit_jax.attention.tiles import generation_of
 from lidit_jax.config.schema import ModelConfig
@@ -15,7 +15,7 @@ from lidit_jax.config.values import choices
 from lidit_jax.errors import LiditError
 
 KERNELS = choices(ModelConfig, "attention")
-WORTH_A_KERNEL = 2**17
+MIN_KERNEL_SCORES = 2**17
 """Scores of one head, N x S, from which splash beats plain attention: below, starting the kernel
 (about a third of a microsecond a tile) costs more than moving the scores through memory."""
 
@@ -36,7 +36,7 @@ def attention(
     mask: Bool[Array, "B S"] | None = None,
     *,
     causal: bool = False,
-    first: int = 0,
+    query_offset: int = 0,
     scale: float | None = None,
     kernel: str = "auto",
     split_queries: bool = False,
@@ -50,8 +50,8 @@ def attention(
       k: keys; H/G query heads read each of their heads.
       v: values.
       mask: keys that may be attended to; None for all.
-      causal: whether query i sees only keys 0..first+i.
-      first: place of the first query among the keys.
+      causal: whether query i sees only keys 0..query_offset+i.
+      query_offset: position of the first query among the keys.
       scale: factor of the products; K**-0.5 by default.
       kernel: one of `KERNELS`; "splash" without a TPU is interpreted, which is slow.
       split_queries: whether the mesh's `context` axis splits N.
@@ -66,7 +66,7 @@ def attention(
         or has no NVIDIA GPU to run on.
     """
     device = device_in_use()
-    if kernel == "cudnn" and not cudnn_takes(q.dtype, q.shape[-1]):
+    if kernel == "cudnn" and not cudnn_supports(q.dtype, q.shape[-1]):
         raise LiditError(
             f"config.model.attention='cudnn' takes 16-bit heads of 8, 16, ... 128 channels, not "
             f"{q.dtype} of {q.shape[-1]}: use 'auto'"
@@ -80,7 +80,7 @@ def attention(
     given = {name: value for name, value in plain.items() if value is not None}
     if given or (exact and q.dtype.itemsize >= 4):
         chosen = "reference"
-    options = {"causal": causal, "first": first, "scale": scale}
+    options = {"causal": causal, "query_offset": query_offset, "scale": scale}
     if chosen == "splash":
         # The kernel's module takes a second to import, which no other platform should wait for.
         from lidit_jax.attention.splash import splash_attention
@@ -113,9 +113,9 @@ def chosen_kernel(
     if kernel != "auto":
         return kernel
     if device.platform == "tpu":
-        return "splash" if q.shape[1] * keys >= WORTH_A_KERNEL else "reference"
+        return "splash" if q.shape[1] * keys >= MIN_KERNEL_SCORES else "reference"
     if _is_nvidia(device):
-        return "cudnn" if cudnn_takes(q.dtype, q.shape[-1]) else "reference"
+        return "cudnn" if cudnn_supports(q.dtype, q.shape[-1]) else "reference"
     return "reference"
 
 

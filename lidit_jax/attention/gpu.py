@@ -23,7 +23,7 @@ def gpu_attention(
     mask: Bool[Array, "B S"] | None = None,
     *,
     causal: bool = False,
-    first: int = 0,
+    query_offset: int = 0,
     scale: float | None = None,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Float[Array, "B N H K"]:
@@ -34,13 +34,13 @@ def gpu_attention(
     N, S = q.shape[1], k.shape[1]
     # Policies know what cuDNN gives by its primitive: a name beside it would keep a second copy.
     named = implementation == "xla"
-    if mask is None and (not causal or first == 0):
+    if mask is None and (not causal or query_offset == 0):
         out = compute(q, k, v, is_causal=causal)
         return checkpoint_name(out, ATTENTION_OUTPUT) if named else out
     valid = jnp.ones((q.shape[0], S), bool) if mask is None else mask
     allowed = jnp.broadcast_to(valid[:, None, None, :], (q.shape[0], 1, N, S))
     if causal:
-        allowed &= jnp.tril(jnp.ones((N, S), bool), first)
+        allowed &= jnp.tril(jnp.ones((N, S), bool), query_offset)
     # cuDNN's backward pass with a mask wants even lengths.
     allowed = jnp.pad(allowed, ((0, 0), (0, 0), (0, N % 2), (0, S % 2)))
     q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
@@ -76,7 +76,7 @@ def cudnn_difference() -> float:
     return max(float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))) for a, b in pairs)
 
 
-def cudnn_takes(dtype: jnp.dtype, head_width: int) -> bool:
+def cudnn_supports(dtype: jnp.dtype, head_width: int) -> bool:
     """Whether cuDNN's kernel exists for these inputs."""
     half = dtype in (jnp.bfloat16, jnp.float16)
     return half and head_width % 8 == 0 and head_width <= _WIDEST_HEAD

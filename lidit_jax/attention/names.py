@@ -1,4 +1,4 @@
-"""The names that attention gives to what a rematerialisation policy may keep."""
+"""The names that attention gives to what a rematerialization policy may keep."""
 
 ATTENTION_OUTPUT = "attention_output"
 """The result of a kernel and, for splash, the sums of its softmax: with both kept, the backward

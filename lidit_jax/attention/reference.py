@@ -16,7 +16,7 @@ def attention_weights(
     mask: Bool[Array, "B S"] | None = None,
     *,
     causal: bool = False,
-    first: int = 0,
+    query_offset: int = 0,
     allowed: Bool[Array, "#B N S"] | None = None,
     scale: float | None = None,
     soft_cap: float | None = None,
@@ -29,8 +29,8 @@ def attention_weights(
       q: queries.
       k: keys.
       mask: keys that may be attended to; None for all.
-      causal: whether query i sees only keys 0..first+i.
-      first: place of the first query among the keys.
+      causal: whether query i sees only keys 0..query_offset+i.
+      query_offset: position of the first query among the keys.
       allowed: which keys each query may read, beside the above; None for all.
       scale: factor of the products; K**-0.5 by default.
       soft_cap: largest absolute score c, reached smoothly as c·tanh(score/c) (Gemma 2).
@@ -58,7 +58,7 @@ def attention_weights(
         logits = logits + bias
     valid = None if mask is None else mask[:, None, None, :]
     if causal:
-        valid = _and(valid, jnp.tril(jnp.ones((N, S), bool), first))
+        valid = _and(valid, jnp.tril(jnp.ones((N, S), bool), query_offset))
     if allowed is not None:
         valid = _and(valid, allowed[:, None])
     if valid is None:

@@ -33,7 +33,7 @@ def splash_attention(
     mask: Bool[Array, "B S"] | None = None,
     *,
     causal: bool = False,
-    first: int = 0,
+    query_offset: int = 0,
     scale: float | None = None,
     split_queries: bool = False,
     generation: str = "v5e",
@@ -47,8 +47,8 @@ def splash_attention(
       k: keys; H/G query heads read each of their heads.
       v: values.
       mask: keys that may be attended to; None for all.
-      causal: whether query i sees only keys 0..first+i.
-      first: place of the first query among the keys.
+      causal: whether query i sees only keys 0..query_offset+i.
+      query_offset: position of the first query among the keys.
       scale: factor of the products; K**-0.5 by default.
       split_queries: whether the mesh's `context` axis splits N; keys are always whole. Not with
         `causal`, where a part would have to know its place.
@@ -59,7 +59,7 @@ def splash_attention(
     local = functools.partial(
         _on_one_device,
         causal=causal,
-        first=first,
+        query_offset=query_offset,
         scale=scale,
         generation=generation,
         interpret=interpret,
@@ -96,7 +96,7 @@ def _on_one_device(
     mask: Bool[Array, "B S"] | None,
     *,
     causal: bool,
-    first: int,
+    query_offset: int,
     scale: float | None,
     generation: str,
     interpret: bool,
@@ -114,7 +114,7 @@ def _on_one_device(
         return jnp.pad(x.swapaxes(1, 2), more)
 
     shape = (padded_n, padded_s)
-    kernel_mask = masks.CausalMask(shape, first) if causal else masks.FullMask(shape)
+    kernel_mask = masks.CausalMask(shape, query_offset) if causal else masks.FullMask(shape)
     kernel = _make_kernel(kernel_mask, H, G, tiles, interpret)
     scaled = (q.astype(jnp.float32) * (K**-0.5 if scale is None else scale)).astype(q.dtype)
     inputs = arranged(scaled, padded_n), arranged(k, padded_s), arranged(v, padded_s)
@@ -137,15 +137,15 @@ def _on_one_device(
     if mask is None:
         return out
     # Without a valid key the kernel averages all values.
-    any_key = _seen(mask, N, first) if causal else jnp.any(mask, axis=1, keepdims=True)
+    any_key = _seen(mask, N, query_offset) if causal else jnp.any(mask, axis=1, keepdims=True)
     return jnp.where(any_key[:, :, None, None], out, 0)
 
 
-def _seen(mask: Bool[Array, "B S"], queries: int, first: int) -> Bool[Array, "B N"]:
-    """Whether there is a valid key among keys 0..first+i of query i."""
-    more = max(first + queries - mask.shape[1], 0)
+def _seen(mask: Bool[Array, "B S"], queries: int, query_offset: int) -> Bool[Array, "B N"]:
+    """Whether there is a valid key among keys 0..query_offset+i of query i."""
+    more = max(query_offset + queries - mask.shape[1], 0)
     seen = jax.lax.cummax(jnp.pad(mask, ((0, 0), (0, more))).astype(jnp.int32), axis=1)
-    return seen[:, first : first + queries].astype(bool)
+    return seen[:, query_offset : query_offset + queries].astype(bool)
 
 
 def _make_kernel(

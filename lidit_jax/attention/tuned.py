@@ -46,7 +46,7 @@ def tuned_tiles(shape: Shape) -> tuple[int, int, int] | None:
     return None if found is None else found.tiles
 
 
-def keep_tiles(shape: Shape, tiles: tuple[int, int, int], found_by: FoundBy) -> Path | None:
+def save_tiles(shape: Shape, tiles: tuple[int, int, int], found_by: FoundBy) -> Path | None:
     """Remembers them, and returns the file; None where an estimate would replace a measurement."""
     file = cache_dir() / _FILE
     entries = dict(_read(file))

@@ -191,9 +191,9 @@ def _shift_and_scale(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Of the latents, from one factor for all channels or, where given, the moments of each."""
     factor = float(config.get("scaling_factor", default_scale))
-    mean, deviation = config.get("latents_mean"), config.get("latents_std")
-    if mean and deviation:
-        return tuple(map(float, mean)), tuple(factor / float(value) for value in deviation)
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean and std:
+        return tuple(map(float, mean)), tuple(factor / float(value) for value in std)
     return (float(config.get("shift_factor") or 0.0),), (factor,)
 
 

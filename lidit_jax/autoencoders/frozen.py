@@ -31,7 +31,7 @@ from lidit_jax.weights.hub import is_hub_id
 _PIXELS_AT_ONCE = 2**20
 
 
-class ImageCodec:
+class FrozenAutoencoder:
     """An autoencoder and its weights; `encode` and `decode` are pure, parameters an argument.
 
     Attributes:
@@ -68,8 +68,8 @@ class ImageCodec:
             )
         self._encode = jax.jit(self.encode)
 
-    def on(self, mesh: Mesh) -> ImageCodec:
-        """The codec with its weights on all devices, split where they divide.
+    def on(self, mesh: Mesh) -> FrozenAutoencoder:
+        """The autoencoder with its weights on all devices, split where they divide.
 
         All processes must call it, and then `encode` and `decode`, together.
         """
@@ -136,8 +136,8 @@ def build_autoencoder(config: VAEConfig) -> Autoencoder | AutoencoderKL:
     )
 
 
-def load_codec(config: VAEConfig, folder: Path | None = None) -> ImageCodec:
-    """The codec that `config.vae.source` names, computing in `config.vae.dtype`.
+def load_frozen_autoencoder(config: VAEConfig, folder: Path | None = None) -> FrozenAutoencoder:
+    """The autoencoder that `config.vae.source` names, computing in `config.vae.dtype`.
 
     Args:
       config: the configuration's `vae`.
@@ -147,8 +147,8 @@ def load_codec(config: VAEConfig, folder: Path | None = None) -> ImageCodec:
       LiditError: when there is no such thing, it is damaged or holds something else.
     """
     if config.source == "pixels":
-        return ImageCodec(None, {}, "pixels")
-    folder = _autoencoder_in(folder, config.source) if folder else locate(config.source)
+        return FrozenAutoencoder(None, {}, "pixels")
+    folder = _autoencoder_in(folder, config.source) if folder else locate_autoencoder(config.source)
     if is_bundle(folder):
         saved = open_model(folder)
         if saved.config.training.task != "vae":
@@ -158,10 +158,10 @@ def load_codec(config: VAEConfig, folder: Path | None = None) -> ImageCodec:
     else:
         model, params, fingerprint = diffusers_layout.load(folder)
     model = model.clone(dtype=dtype_of(config.dtype))
-    return ImageCodec(model, params, fingerprint, config.tile)
+    return FrozenAutoencoder(model, params, fingerprint, config.tile)
 
 
-def locate(source: str) -> Path:
+def locate_autoencoder(source: str) -> Path:
     """The folder of an autoencoder, ours or diffusers', downloaded when need be.
 
     Args:
@@ -176,8 +176,8 @@ def locate(source: str) -> Path:
     return _autoencoder_in(folder, source)
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The files of a located autoencoder that `load_codec` needs, no others."""
+def autoencoder_files(folder: Path) -> list[Path]:
+    """The files of a located autoencoder that `load_frozen_autoencoder` needs, no others."""
     if is_bundle(folder):
         index = [folder / INDEX] if (folder / INDEX).is_file() else []
         return [folder / "config.json", *index, *weight_files(folder)]

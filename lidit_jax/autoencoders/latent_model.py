@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 
 class LatentModel(Protocol):
-    """What a codec asks of an autoencoder: a linen module with these fields and methods."""
+    """What `FrozenAutoencoder` needs of a network: a linen module with these fields and methods."""
 
     channels: int
     downsample: int

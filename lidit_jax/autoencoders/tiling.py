@@ -1,6 +1,6 @@
 """Decoding a large image in overlapping tiles, so that memory does not grow with it.
 
-As diffusers' `enable_tiling` it blends neighbours linearly over a quarter of a tile. Other than
+As diffusers' `enable_tiling` it blends neighbors linearly over a quarter of a tile. Other than
 there all tiles have one size, spread evenly over the image: it compiles one decoder, and leaves no
 slivers at the borders, whose GroupNorm statistics would be far from the whole image's.
 """

@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from lidit_jax.benchmarks.workload import Builder, Settings, Workload, torch_device, torch_finished
+from lidit_jax.benchmarks.workload import (
+    Builder,
+    Settings,
+    Workload,
+    synchronize_torch,
+    torch_device,
+)
 
 
 def shape_of(settings: Settings) -> tuple[int, int, int, int]:
@@ -16,7 +22,7 @@ def shape_of(settings: Settings) -> tuple[int, int, int, int]:
     return settings.batch, config.image_tokens, heads, config.model.width // heads
 
 
-def ours(settings: Settings, kernel: str = "auto") -> Workload:
+def jax_workload(settings: Settings, kernel: str = "auto") -> Workload:
     """`lidit_jax.attention.attention`, with the device's kernel or with plain products."""
     import jax
     import jax.numpy as jnp
@@ -42,7 +48,7 @@ def ours(settings: Settings, kernel: str = "auto") -> Workload:
     )
 
 
-def torchs(settings: Settings) -> Workload:
+def torch_workload(settings: Settings) -> Workload:
     """PyTorch's scaled_dot_product_attention: FlashAttention or cuDNN on GPUs."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
@@ -57,7 +63,7 @@ def torchs(settings: Settings) -> Workload:
         for x in (q, k, v):
             x.grad = None
         scaled_dot_product_attention(q, k, v).float().square().sum().backward()
-        torch_finished()
+        synchronize_torch()
 
     return Workload(run, settings.batch, _flops(settings), {"torch": torch.__version__})
 
@@ -73,8 +79,8 @@ def _flops(settings: Settings) -> float:
     return 6 * 2.0 * B * H * N * N * K
 
 
-CONTENDERS: dict[str, Builder] = {
-    "lidit-jax": ours,
-    "lidit-jax, plain products": lambda settings: ours(settings, "reference"),
-    "PyTorch, SDPA": torchs,
+CANDIDATES: dict[str, Builder] = {
+    "lidit-jax": jax_workload,
+    "lidit-jax, plain products": lambda settings: jax_workload(settings, "reference"),
+    "PyTorch, SDPA": torch_workload,
 }

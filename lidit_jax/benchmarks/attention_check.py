@@ -34,7 +34,7 @@ class Case(NamedTuple):
     causal: bool = False
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """Such as "2 x 255 x 201, 16 heads of 72, masked"."""
         words = f"{self.B} x {self.N} x {self.S}, {self.H} heads of {self.K}"
         return words + ", masked" * self.masked + ", causal" * self.causal
@@ -84,7 +84,7 @@ def errors(note: Note, left: Callable[[], float], *, tiny: bool = False) -> None
     begun = {pool.submit(_compared, case): case for case in cases}
     try:
         for future in as_completed(begun, timeout=max(left() - _ENOUGH, 0.1)):
-            row: dict[str, Any] = {"case": begun[future].told}
+            row: dict[str, Any] = {"case": begun[future].description}
             if error := future.exception():  # one shape that cuDNN refuses costs one row
                 row["error"] = f"{type(error).__name__}: {error}"[:300]
             else:
@@ -113,7 +113,7 @@ def times(note: Note, left: Callable[[], float], *, tiny: bool = False) -> None:
         if left() < _ENOUGH:
             note({"times_left_out": "no time for more"})
             return
-        row: dict[str, Any] = {"case": case.told, "who": who, "backward": backward}
+        row: dict[str, Any] = {"case": case.description, "who": who, "backward": backward}
         try:
             row |= _timed(case, calls[who], backward=backward)
             # A product of the forward pass has two, of the backward pass four more.

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from lidit_jax.benchmarks.workload import Builder, Settings, Workload, torch_device, torch_finished
+from lidit_jax.benchmarks.workload import (
+    Builder,
+    Settings,
+    Workload,
+    synchronize_torch,
+    torch_device,
+)
 from lidit_jax.encoders import PromptFormat, TextEncoder, TokenBatch
 
 
@@ -14,14 +20,18 @@ def _encoder(settings: Settings) -> tuple[TextEncoder, TokenBatch]:
     return encoder, encoder.tokenize([words] * settings.batch, max_prompt_tokens=settings.tokens)
 
 
-def ours(settings: Settings, *, cached: bool = True) -> Workload:
+def jax_workload(settings: Settings, *, cached: bool = True) -> Workload:
     """Our encoder; decoders read the instruction once, the others with every prompt."""
     import jax
 
     encoder, tokens = _encoder(settings)
     layer = encoder.default_layer
     prefix = encoder.prefix_cache(encoder.params, PromptFormat(), layer) if cached else None
-    about = {"encoder": settings.encoder, "tokens": tokens.ids.shape[1], "instruction": tokens.crop}
+    about = {
+        "encoder": settings.encoder,
+        "tokens": tokens.ids.shape[1],
+        "instruction": tokens.prefix_length,
+    }
     return Workload(
         lambda: jax.block_until_ready(encoder.encode(tokens, layer, prefix)),
         settings.batch,
@@ -29,7 +39,7 @@ def ours(settings: Settings, *, cached: bool = True) -> Workload:
     )
 
 
-def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
+def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
     """transformers on the same folder, up to the same layer; the whole sequence every time."""
     import torch
     import transformers
@@ -50,14 +60,14 @@ def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
     def run() -> None:
         with torch.no_grad():
             call(input_ids=ids.long(), attention_mask=mask.long())
-        torch_finished()
+        synchronize_torch()
 
     return Workload(run, settings.batch, about={"transformers": transformers.__version__})
 
 
-CONTENDERS: dict[str, Builder] = {
-    "lidit-jax, instruction cached": ours,
-    "lidit-jax, whole sequence": lambda settings: ours(settings, cached=False),
-    "PyTorch, transformers": torchs,
-    "PyTorch, transformers, compile": lambda settings: torchs(settings, compiled=True),
+CANDIDATES: dict[str, Builder] = {
+    "lidit-jax, instruction cached": jax_workload,
+    "lidit-jax, whole sequence": lambda settings: jax_workload(settings, cached=False),
+    "PyTorch, transformers": torch_workload,
+    "PyTorch, transformers, compile": lambda settings: torch_workload(settings, compiled=True),
 }

@@ -12,7 +12,7 @@ from lidit_jax.hardware.devices import tpu_generation
 from lidit_jax.hardware.topologies import GIB, Topology, parse_topology
 from lidit_jax.models.flops import TextStream
 from lidit_jax.planning.memory import Memory, estimate_memory, parameter_count
-from lidit_jax.planning.plan import Plan, plan
+from lidit_jax.planning.plan import Plan, make_plan
 from lidit_jax.planning.roofline import Split
 
 _CONTEXT = 1.5 * GIB
@@ -35,9 +35,9 @@ class Fit:
     whole_depth: int
     """Of the recipe."""
     batch: int
-    ours: float
+    jax_bytes: float
     """Bytes of our process, by the planner."""
-    theirs: float
+    torch_bytes: float
     """Bytes of PyTorch's, by this module's rule; 0 where it takes no part."""
 
     @property
@@ -47,17 +47,17 @@ class Fit:
         return (f"model.depth={self.depth}", "model.remat=none", f"model.scan_unroll={unrolled}")
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """What was cut down, and why."""
         cut = (
             f"{self.depth} of {self.whole_depth} blocks"
             if self.depth < self.whole_depth
             else f"all {self.depth} blocks"
         )
-        beside = f" beside {self.theirs / GIB:.1f} GiB of PyTorch" if self.theirs else ""
+        beside = f" beside {self.torch_bytes / GIB:.1f} GiB of PyTorch" if self.torch_bytes else ""
         return (
             f"{cut}, {self.batch} images a step, nothing recomputed: predicted "
-            f"{self.ours / GIB:.1f} GiB{beside}; chosen so that it fits, and compiles in time"
+            f"{self.jax_bytes / GIB:.1f} GiB{beside}; chosen so that it fits, and compiles in time"
         )
 
 
@@ -88,10 +88,10 @@ def fit(
     whole = config.model.depth
     for batch in batches:
         for depth in range(min(whole, deepest), min(whole, shallowest) - 1, -1):
-            ours, theirs = _bytes(config, streams, depth, batch)
-            theirs = theirs if beside_pytorch else 0.0
-            if ours + theirs <= memory:
-                return Fit(depth, whole, batch, ours, theirs)
+            jax_bytes, torch_bytes = _bytes(config, streams, depth, batch)
+            torch_bytes = torch_bytes if beside_pytorch else 0.0
+            if jax_bytes + torch_bytes <= memory:
+                return Fit(depth, whole, batch, jax_bytes, torch_bytes)
     raise LiditError(
         f"{min(whole, shallowest)} blocks and {batches[-1]} images a step do not fit into "
         f"{memory / GIB:.1f} GiB: measure on a device with more memory"
@@ -123,4 +123,4 @@ def topology_of(kind: str) -> Topology | None:
 def planned(config: Config, kind: str) -> Plan | None:
     """What `lidit plan` says of a recipe on one device of a kind; None where it knows none."""
     topology = topology_of(kind)
-    return plan(config, topology, Split()) if topology else None
+    return make_plan(config, topology, Split()) if topology else None

@@ -1,7 +1,7 @@
-"""Contenders in processes of their own that take turns, so that a machine that changes its speed
-changes it for all; a waiting contender sleeps.
+"""Candidates in processes of their own that take turns, so that a machine that changes its speed
+changes it for all; a waiting candidate sleeps.
 
-A contender's process answers on its standard output, one JSON object a line: first what it built,
+A candidate's process answers on its standard output, one JSON object a line: first what it built,
 then the seconds of each piece of work it was asked for (`N` on its standard input), and, at the end
 of its input, what there is to say last.
 """
@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _POLL = 0.05
-"""Seconds between looks at contenders that are being built."""
+"""Seconds between looks at candidates that are being built."""
 _ERROR_LINES = 12
 """Of what a failed process printed, kept for its row."""
 
 
-class Contender:
+class Candidate:
     """One process."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Contender:
 
         Args:
           name: in the table.
-          command: that serves the contender.
+          command: that serves the candidate.
           threads: of its libraries.
           env: more variables.
           patience: seconds from its start in which it must be built, or it is ended; None to wait
@@ -103,8 +103,8 @@ class Contender:
         self.built |= self._answer() or {}
         self._process.wait()
 
-    def summary(self, reference: "Contender") -> dict[str, Any]:
-        """One row of a table; `of_ours` is the median over the rounds of its time by theirs."""
+    def summary(self, reference: "Candidate") -> dict[str, Any]:
+        """One row of a table; `relative_time` is the median over rounds of its time by theirs."""
         if not self.rounds:
             error = self.error or "no round was timed"
             return {"name": self.name, "error": error, "error_lines": self.error_lines}
@@ -116,7 +116,7 @@ class Contender:
             "median_seconds": statistics.median(medians),
             "fastest_round_seconds": min(medians),
             "slowest_round_seconds": max(medians),
-            "of_ours": statistics.median(ratios) if ratios else None,
+            "relative_time": statistics.median(ratios) if ratios else None,
             **self.built,
             "rounds": self.rounds,
             **({"ended_early": self.error} if self.error else {}),
@@ -145,38 +145,38 @@ class Contender:
         return not select.select([self._process.stdout], [], [], max(left, 0.0))[0]
 
 
-def build_together(
-    contenders: Sequence[Contender],
+def build_concurrently(
+    candidates: Sequence[Candidate],
     count: int,
     warmup: int,
-    after_round: Callable[[list[Contender]], None],
+    after_round: Callable[[list[Candidate]], None],
 ) -> None:
-    """Waits for contenders that were started at the same time, in the order in which they are done.
+    """Waits for candidates that were started at the same time, in the order in which they are done.
 
     Whoever is built while others are not works alone at once: so there is a figure of it, whatever
-    becomes of the others. `take_turns` measures it anew.
+    becomes of the others. `run_interleaved` measures it anew.
 
     Args:
-      contenders: that are not built.
+      candidates: that are not built.
       count: pieces of work a turn.
       warmup: pieces of work before the first turn.
       after_round: is given those that have a figure.
     """
-    waiting = list(contenders)
+    waiting = list(candidates)
     while waiting:
         for one in [one for one in waiting if one.is_ready or one.is_late]:
             one.build()
             waiting.remove(one)
             if waiting:
                 one.work_alone(count, warmup)
-            if any(one.rounds for one in contenders):
-                after_round([one for one in contenders if one.rounds])
+            if any(one.rounds for one in candidates):
+                after_round([one for one in candidates if one.rounds])
         if waiting:
             time.sleep(_POLL)
 
 
-def take_turns(
-    contenders: Sequence[Contender],
+def run_interleaved(
+    candidates: Sequence[Candidate],
     rounds: int,
     count: int,
     warmup: int,
@@ -185,20 +185,20 @@ def take_turns(
     """Lets everyone work `warmup` times, then `rounds` times `count` times, then ends them.
 
     Args:
-      contenders: that are built.
+      candidates: that are built.
       rounds: turns that are timed.
       count: pieces of work a turn.
       warmup: pieces of work before the first turn.
       after_round: is called after every turn, to keep what is known so far.
     """
-    for contender in contenders:
-        contender.round(warmup, keep=False)
-        if not contender.error:
-            contender.rounds.clear()  # those that it has worked alone
+    for candidate in candidates:
+        candidate.round(warmup, keep=False)
+        if not candidate.error:
+            candidate.rounds.clear()  # those that it has worked alone
     for _ in range(rounds):
-        for contender in contenders:
+        for candidate in candidates:
             time.sleep(0.3)  # the last one's idle threads stop spinning
-            contender.round(count, keep=True)
+            candidate.round(count, keep=True)
         after_round()
-    for contender in contenders:
-        contender.finish()
+    for candidate in candidates:
+        candidate.finish()

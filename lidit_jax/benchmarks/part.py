@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from lidit_jax.benchmarks.part_runner import Notes, seconds_left
-from lidit_jax.benchmarks.runner import race
+from lidit_jax.benchmarks.runner import run_candidates
 from lidit_jax.benchmarks.workload import Settings
 from lidit_jax.io.paths import cache_dir
 
 _MEASURED = 15.0
-"""Seconds that a race keeps for its turns, after everyone is built."""
+"""Seconds that a comparison keeps for its turns, after everyone is built."""
 _MANY_CORES = 4
-"""Above so many, contenders are built at the same time."""
-_SHARE_OF_MEMORY = "0.5"
-"""Of a GPU, that our side of a race may reserve: JAX's allocator takes up to twice what it uses."""
+"""Above so many, candidates are built at the same time."""
+_MEMORY_FRACTION = "0.5"
+"""Of a GPU's memory, what our side may reserve: JAX's allocator takes up to twice what it uses."""
 
 
 def training_step(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
@@ -41,13 +41,13 @@ def training_step(given: dict[str, Any], note: Notes, left: Callable[[], float])
             batch=batch,
             dtype=given["dtype"],
         )
-        facts = _race(settings, given, note, left)
+        facts = _run_candidates(settings, given, note, left)
         note(_beside_the_plan(settings, facts["rows"], given))
         short = any(_is_memory(row.get("error", "")) for row in facts["rows"])
         if not short or batch == 1 or left() < given["again"]:
             return _ended(facts)
         batch //= 2
-        note({"told": f"memory was not enough: measured again with {batch} images a step"})
+        note({"description": f"memory was not enough: measured again with {batch} images a step"})
 
 
 def sampling(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
@@ -67,7 +67,7 @@ def sampling(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> N
             exported=str(exported),
             results=folder,
         )
-        _ended(_race(settings, given, note, left))
+        _ended(_run_candidates(settings, given, note, left))
 
 
 def encoding(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
@@ -80,7 +80,7 @@ def encoding(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> N
         encoder=given["encoder"],
         tokens=given["tokens"],
     )
-    _ended(_race(settings, given, note, left))
+    _ended(_run_candidates(settings, given, note, left))
 
 
 def attention(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
@@ -143,16 +143,16 @@ def train(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None
     timed_training(given, note, left)
 
 
-def _race(
+def _run_candidates(
     settings: Settings, given: dict[str, Any], note: Notes, left: Callable[[], float]
 ) -> dict[str, Any]:
-    """A race of what is installed, within the part's time."""
+    """A comparison of what is installed, within the part's time."""
     on_gpu = given["platform"] == "gpu"
     # What PyTorch builds lasts longer than this call, as what JAX builds does.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
     if on_gpu and settings.kind == "step":
-        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = given.get("share", _SHARE_OF_MEMORY)
-    facts = race(
+        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = given.get("share", _MEMORY_FRACTION)
+    facts = run_candidates(
         settings,
         rounds=given["rounds"],
         count=given["count"],
@@ -170,9 +170,9 @@ def _race(
 
 
 def _ended(facts: dict[str, Any]) -> None:
-    """A race without a single figure has failed."""
+    """A comparison without a single figure has failed."""
     if all("error" in row for row in facts["rows"]):
-        raise SystemExit("every contender failed: " + facts["rows"][0]["error"])
+        raise SystemExit("every candidate failed: " + facts["rows"][0]["error"])
 
 
 def _beside_the_plan(
@@ -200,7 +200,7 @@ def _beside_the_plan(
 
 
 def _is_memory(error: str) -> bool:
-    """Whether a contender's error is a lack of memory."""
+    """Whether a candidate's error is a lack of memory."""
     return any(word in error for word in ("RESOURCE_EXHAUSTED", "out of memory", "OutOfMemory"))
 
 

@@ -46,7 +46,7 @@ class Part:
     """Seconds that must be left for it to start."""
     limit: float
     """Seconds after which it is killed."""
-    told: str = ""
+    description: str = ""
     """What was cut down, and why."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -90,8 +90,10 @@ class PartRunner:
 
     def keep(self, row: Mapping[str, Any]) -> None:
         """Shows what an earlier call has measured."""
-        others = [one for one in (row.get("told") or "").split("; ") if one not in ("", _KEPT)]
-        self.page["parts"].append(dict(row) | {"told": "; ".join([*others, _KEPT])})
+        others = [
+            one for one in (row.get("description") or "").split("; ") if one not in ("", _KEPT)
+        ]
+        self.page["parts"].append(dict(row) | {"description": "; ".join([*others, _KEPT])})
         self.write()
 
     def run(self, part: Part) -> dict[str, Any]:
@@ -100,7 +102,11 @@ class PartRunner:
         Returns:
           What it left, or nothing.
         """
-        row: dict[str, Any] = {"name": part.name, "title": part.title, "told": part.told}
+        row: dict[str, Any] = {
+            "name": part.name,
+            "title": part.title,
+            "description": part.description,
+        }
         self.page["parts"].append(row)
         if self.left < part.least:
             row["status"] = "skipped"
@@ -123,7 +129,7 @@ class PartRunner:
             row["error_lines"] = [line[:300] for line in text.splitlines()[-_ERROR_LINES:]]
         head = f"\n===== {part.name}: {row['status']} after {row['seconds']} s =====\n".encode()
         with (self._out / LOGS).open("ab") as logs:
-            logs.write(head + shortened(printed))
+            logs.write(head + truncate_output(printed))
         self.write()
         print(f"  {row['status']} after {row['seconds']} s", flush=True)
         return row["facts"]
@@ -153,7 +159,7 @@ class PartRunner:
                     self.write()
             late = process.poll() is None
         finally:
-            end_group(process)
+            kill_process_group(process)
             self._running = None
         if late:
             row["error"] = f"killed after {time.monotonic() - begun:.0f} s, its limit"
@@ -181,7 +187,7 @@ class PartRunner:
             signal.signal(signal.SIGTERM, previous)
 
 
-def measured_before(out: Path) -> Callable[[Mapping[str, Any]], dict[str, dict[str, Any]]]:
+def load_previous_results(out: Path) -> Callable[[Mapping[str, Any]], dict[str, dict[str, Any]]]:
     """Reads a folder's page before it is written anew.
 
     Args:
@@ -202,7 +208,7 @@ def measured_before(out: Path) -> Callable[[Mapping[str, Any]], dict[str, dict[s
     return of_the_same
 
 
-def end_group(process: subprocess.Popen[Any]) -> None:
+def kill_process_group(process: subprocess.Popen[Any]) -> None:
     """Kills a process that leads a session, and all that it has started, wherever they went."""
     family = _descendants(process.pid)
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -213,7 +219,7 @@ def end_group(process: subprocess.Popen[Any]) -> None:
     process.wait()
 
 
-def shortened(text: bytes) -> bytes:
+def truncate_output(text: bytes) -> bytes:
     """The beginning and the end of what was printed."""
     if len(text) <= _HEAD + _TAIL:
         return text

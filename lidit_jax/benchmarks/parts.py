@@ -61,7 +61,7 @@ def ordered_parts(device: Mapping[str, Any], tests: Path | None, *, tiny: bool) 
     parts.append(
         Part(
             *("sample", "Sampling of the packaged demo beside PyTorch", command, 20, limit),
-            told=f"{sample['batch']} pictures, in the demo's own type (float32)",
+            description=f"{sample['batch']} pictures, in the demo's own type (float32)",
         )
     )
     encode = common | {"encoder": "smollm2", "batch": 2 if tiny else 64}
@@ -76,7 +76,7 @@ def ordered_parts(device: Mapping[str, Any], tests: Path | None, *, tiny: bool) 
                 20,
                 limit,
             ),
-            told=f"smollm2, {encode['batch']} prompts of up to {encode['tokens']} tokens",
+            description=f"smollm2, {encode['batch']} prompts of up to {encode['tokens']} tokens",
         )
     )
     if not tiny:
@@ -92,7 +92,7 @@ def _attention(common: Mapping[str, Any]) -> Part:
         part_command("attention", **common),
         10,
         45,
-        told="errors against the reference in float32; times at the shapes of lidit_1b",
+        description="errors against the reference in float32; times at the shapes of lidit_1b",
         environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
     )
 
@@ -141,7 +141,9 @@ def _step(
         "share": "0.9" if alone else "0.5",
         "again": least,
     }
-    return Part(name, title, part_command("step", **settings), least, limit, told=chosen.told)
+    return Part(
+        name, title, part_command("step", **settings), least, limit, description=chosen.description
+    )
 
 
 def step_fit(
@@ -180,8 +182,8 @@ def _tests(common: Mapping[str, Any], tests: Path) -> Part:
     platforms = "cuda,cpu" if common["platform"] == "gpu" else common["platform"]
     settings = {"tests": marked, "platforms": platforms, "folder": f"{tests.parent}"}
     command = part_command("tests", **settings) if marked else ["true"]
-    told = f"{len(marked)} files with the mark gpu"
-    return Part(*("tests", "Tests that need a GPU", command, 10, 60), told=told)
+    description = f"{len(marked)} files with the mark gpu"
+    return Part(*("tests", "Tests that need a GPU", command, 10, 60), description=description)
 
 
 def _text(file: Path) -> str:

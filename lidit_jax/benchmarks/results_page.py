@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.benchmarks.results_targets import meaning
+from lidit_jax.benchmarks.results_targets import compare_with_targets
 from lidit_jax.io.output import atomic_file
 
 JSON_FILE, MARKDOWN_FILE = "results.json", "results.md"
@@ -46,7 +46,7 @@ def markdown(page: Mapping[str, Any]) -> str:
 
 def _meaning(parts: Sequence[Mapping[str, Any]]) -> list[str]:
     """The first thing that a reader wants to know."""
-    table, sentences = meaning(parts)
+    table, sentences = compare_with_targets(parts)
     if not table:
         return []
     lines = ["## What this means", ""]
@@ -57,14 +57,14 @@ def _meaning(parts: Sequence[Mapping[str, Any]]) -> list[str]:
 def _part(row: Mapping[str, Any]) -> Iterator[str]:
     facts = row.get("facts") or {}
     lines = row.get("error_lines") or []
-    told = [text for text in (row.get("told"), facts.get("told")) if text]
+    descriptions = [text for text in (row.get("description"), facts.get("description")) if text]
     if not (facts or lines):
         return
     yield f"## {row['title']}"
     yield ""
-    for text in told:
+    for text in descriptions:
         yield f"- {text}"
-    if told:
+    if descriptions:
         yield ""
     for name, table in _TABLES.items():
         if facts.get(name):
@@ -81,9 +81,9 @@ def _part(row: Mapping[str, Any]) -> Iterator[str]:
         yield from ("", "```", *lines, "```")
 
 
-def _contenders(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Those of a race; "time of ours" is the median over the rounds of a time by the first's."""
-    names = ["contender", "s (median)", "min..max", "items/s", "TFLOP/s", "MFU", "time of ours"]
+def _candidates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of a comparison; "time of ours" is the median over rounds of a time by the first's."""
+    names = ["candidate", "s (median)", "min..max", "items/s", "TFLOP/s", "MFU", "time of ours"]
     names += ["PSNR", "built, s", "peak GiB"]
     body = []
     for row in rows:
@@ -98,7 +98,7 @@ def _contenders(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 _number(row.get("items_per_second")),
                 _number(row.get("flops_per_second"), 1e12),
                 _share(row.get("mfu")),
-                _number(row.get("of_ours")),
+                _number(row.get("relative_time")),
                 "equal" if psnr is None else _number(psnr or None),
                 _number(row.get("first_seconds")),
                 _number(row.get("peak_bytes"), _GIB),
@@ -149,9 +149,9 @@ def _plan(plan: Mapping[str, Any]) -> list[str]:
 
 
 _TENSORS = ("out", "dq", "dk", "dv")
-_TABLES = {"rows": _contenders, "plan": _plan, "errors": _errors, "times": _times}
+_TABLES = {"rows": _candidates, "plan": _plan, "errors": _errors, "times": _times}
 """Facts that are tables; all others are listed."""
-_NOT_SHOWN = ("settings", "versions", "cpu", "told")
+_NOT_SHOWN = ("settings", "versions", "cpu", "description")
 
 
 def _spread(row: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ class Target(NamedTuple):
     goal: float
     """The least that is good."""
     of: Callable[[Sequence[Row]], float | None]
-    """The figure, of the part's contenders; None where it was not measured."""
+    """The figure, of the part's candidates; None where it was not measured."""
     shown: Callable[[float], str]
 
 
@@ -30,8 +30,8 @@ def _mfu(rows: Sequence[Row]) -> float | None:
 
 
 def _speed(rows: Sequence[Row]) -> float | None:
-    """How many times as fast as the fastest of PyTorch's contenders."""
-    theirs = [r["of_ours"] for r in rows if "PyTorch" in r["name"] and r.get("of_ours")]
+    """How many times as fast as the fastest of PyTorch's candidates."""
+    theirs = [r["relative_time"] for r in rows if "PyTorch" in r["name"] and r.get("relative_time")]
     return min(theirs) if theirs and _ours(rows) else None
 
 
@@ -54,7 +54,7 @@ _SMALL_ERROR = 2.0
 """Errors of the kernel over those of plain products, both of one rounding."""
 
 
-def meaning(parts: Sequence[Row]) -> tuple[list[list[str]], list[str]]:
+def compare_with_targets(parts: Sequence[Row]) -> tuple[list[list[str]], list[str]]:
     """Rows of a table (figure, measured, target, verdict) and sentences below it.
 
     Args:

@@ -1,4 +1,4 @@
-"""Runs the contenders of a benchmark in turns, and says what came out."""
+"""Runs the candidates of a benchmark in turns, and says what came out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from lidit_jax.benchmarks.interleaved import Contender, build_together, take_turns
-from lidit_jax.benchmarks.serve import contenders
+from lidit_jax.benchmarks.interleaved import Candidate, build_concurrently, run_interleaved
+from lidit_jax.benchmarks.serve import candidates
 from lidit_jax.benchmarks.workload import Settings
 from lidit_jax.errors import LiditError
 
@@ -24,7 +24,7 @@ _LARGEST_SPREAD = 1.3
 
 
 def default_platform() -> str:
-    """ "tpu", "gpu" or "cpu": where contenders will run, as a process of its own has seen.
+    """ "tpu", "gpu" or "cpu": where candidates will run, as a process of its own has seen.
 
     Raises:
       LiditError: when JAX finds no device, or another program holds it.
@@ -37,7 +37,7 @@ def default_platform() -> str:
     return done.stdout.split()[-1]
 
 
-def race(
+def run_candidates(
     settings: Settings,
     *,
     rounds: int,
@@ -54,18 +54,18 @@ def race(
     """Builds everyone, lets them take turns, and returns rows and circumstances.
 
     Args:
-      settings: of every contender.
+      settings: of every candidate.
       rounds: turns that are timed.
       count: pieces of work a turn.
       warmup: pieces of work before the first turn.
       torch: whether PyTorch takes part.
       only: a word that names must contain.
-      alone: whether a contender starts only when the one before has ended: on a TPU, which one
+      alone: whether a candidate starts only when the one before has ended: on a TPU, which one
         process holds at a time.
       without: a word that names must not contain; empty for none.
-      together: whether contenders are built at the same time, where there are cores for it; who is
+      together: whether candidates are built at the same time, where there are cores for it; who is
         built first is measured alone until the others are.
-      patience: seconds in which all contenders must be built, or are left behind; then those that
+      patience: seconds in which all candidates must be built, or are left behind; then those that
         are built are measured at once, as the others may be late. None for no limit.
       note: is given all that is known after every turn.
 
@@ -74,22 +74,22 @@ def race(
     """
     names = [
         name
-        for name in contenders(settings.kind)
+        for name in candidates(settings.kind)
         if (torch or "PyTorch" not in name) and only in name and not (without and without in name)
     ]
     if not names:
-        raise LiditError(f"--only={only}: no contender of lidit bench {settings.kind} is called so")
+        raise LiditError(f"--only={only}: no candidate of lidit bench {settings.kind} is called so")
     # Two frameworks share the GPU: none may take all of its memory.
     env = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     threads = settings.threads or len(os.sched_getaffinity(0))
-    ended: list[Contender] = []
+    ended: list[Candidate] = []
     begun = time.monotonic()
 
-    def facts(known: list[Contender]) -> dict[str, Any]:
+    def facts(known: list[Candidate]) -> dict[str, Any]:
         first = next((one for one in known if not one.error), known[0])
         rows = [_with_rates(one.summary(first)) for one in known]
         if settings.results and not first.error:
-            add_likeness(rows, Path(settings.results), first.name)
+            add_psnr(rows, Path(settings.results), first.name)
         return {
             "settings": settings.to_json(),
             "rounds": rounds,
@@ -104,7 +104,7 @@ def race(
         for name in group:
             command = [sys.executable, "-m", "lidit_jax.benchmarks.serve", name, settings.to_json()]
             left = None if patience is None else max(begun + patience - time.monotonic(), 0.0)
-            running.append(Contender(name, command, threads, env, left))
+            running.append(Candidate(name, command, threads, env, left))
             if not together:
                 running[-1].build()
                 _tell(running[-1])
@@ -113,17 +113,17 @@ def race(
                 if running[-1].rounds:
                     note(facts([one for one in running if one.rounds]))
         if together:
-            build_together(running, count, warmup, lambda some: note(facts(some)))
-            for contender in running:
-                _tell(contender)
+            build_concurrently(running, count, warmup, lambda some: note(facts(some)))
+            for candidate in running:
+                _tell(candidate)
         ended.extend(running)
-        take_turns(running, rounds, count, warmup, lambda: note(facts(ended)))
+        run_interleaved(running, rounds, count, warmup, lambda: note(facts(ended)))
     return facts(ended)
 
 
-def _tell(contender: Contender) -> None:
-    print(f"{contender.name}: {contender.error or 'ready'}", file=sys.stderr)
-    for line in contender.error_lines:
+def _tell(candidate: Candidate) -> None:
+    print(f"{candidate.name}: {candidate.error or 'ready'}", file=sys.stderr)
+    for line in candidate.error_lines:
         print(f"  {line}", file=sys.stderr)
 
 
@@ -142,11 +142,11 @@ def _with_rates(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def add_likeness(rows: list[dict[str, Any]], results: Path, first: str) -> None:
-    """Adds the PSNR of each contender's images to the first's; None where they are equal.
+def add_psnr(rows: list[dict[str, Any]], results: Path, first: str) -> None:
+    """Adds the PSNR of each candidate's images to the first's; None where they are equal.
 
     Args:
-      rows: of contenders, by "name"; those with an "error" are left alone.
+      rows: of candidates, by "name"; those with an "error" are left alone.
       results: has NAME.npy of each.
       first: whose images are the reference.
     """
@@ -161,7 +161,7 @@ def add_likeness(rows: list[dict[str, Any]], results: Path, first: str) -> None:
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """A Markdown table, and warnings below it: of rounds that spread, and of other devices."""
-    columns = ["contender", "s (median)", "min to max", "items/s", "TFLOP/s", "MFU", "of ours"]
+    columns = ["candidate", "s (median)", "min to max", "items/s", "TFLOP/s", "MFU", "of ours"]
     columns += ["PSNR", "first, s", "peak MiB"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for row in rows:
@@ -176,7 +176,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
             f"| {row['name']} | {row['median_seconds']:.4g} "
             f"| {row['fastest_round_seconds']:.4g} to {row['slowest_round_seconds']:.4g}"
             f"{f' ({_spread(row):.1f} times)' if _spread(row) > _LARGEST_SPREAD else ''} "
-            f"| {row['items_per_second']:.1f} | {rate} | {mfu} | {row['of_ours'] or 1:.2f} "
+            f"| {row['items_per_second']:.1f} | {rate} | {mfu} | {row['relative_time'] or 1:.2f} "
             f"| {likeness} | {row['first_seconds']:.1f} | {row['peak_bytes'] / 2**20:.0f} |"
         )
     for row in rows:

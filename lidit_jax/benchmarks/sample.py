@@ -10,12 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from lidit_jax.benchmarks.workload import Builder, Settings, Workload, torch_device, torch_finished
+from lidit_jax.benchmarks.workload import (
+    Builder,
+    Settings,
+    Workload,
+    synchronize_torch,
+    torch_device,
+)
 
 _PROMPTS = ("a red circle", "a blue square and a yellow triangle", "three green stars")
 
 
-def ours(settings: Settings, *, cache_interval: int = 1) -> Workload:
+def jax_workload(settings: Settings, *, cache_interval: int = 1) -> Workload:
     """`Pipeline`, as `lidit sample` uses it."""
     from lidit_jax.sampling.pipeline import Pipeline
 
@@ -28,7 +34,7 @@ def ours(settings: Settings, *, cache_interval: int = 1) -> Workload:
     return Workload(run, settings.batch, about={"steps": pipeline.config.sampling.steps})
 
 
-def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
+def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
     """The loop of diffusers' pipelines around the exported network."""
     import diffusers
     import torch
@@ -42,12 +48,12 @@ def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
     config, prompts = model.config, _prompts(settings)
     count, side = len(prompts), config.sampling.size // config.downsample
     texts, limit = [*prompts, *[""] * count], config.lidit.config.encoders.max_prompt_tokens
-    crop = [len(stream.prefix) for stream in config.streams]
+    prefix_lengths = [len(stream.prefix) for stream in config.streams]
     space, guidance = config.schedule.prediction, config.sampling.guidance
     sigmas = [sigma for _, sigma, *_ in module.schedule(config.schedule, config.sampling.steps)]
     noise = [module.noise_of_seed(seed, (side, side, config.channels)) for seed in range(count)]
     noise = torch.stack(noise).to(device)
-    mean, deviation = (noise.new_tensor(v) for v in (config.latents.mean, config.latents.deviation))
+    mean, std = (noise.new_tensor(v) for v in (config.latents.mean, config.latents.std))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
 
     @torch.inference_mode()
@@ -56,14 +62,16 @@ def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
         scheduler.set_timesteps(sigmas=sigmas, device=device)
         x = noise
         for sigma, time in zip(scheduler.sigmas, scheduler.timesteps, strict=False):
-            both = network(torch.cat([x, x]), time.repeat(2 * count), features, masks, crop)
+            both = network(
+                torch.cat([x, x]), time.repeat(2 * count), features, masks, prefix_lengths
+            )
             with_prompt, without = both.chunk(2)
             prediction = without + guidance * (with_prompt - without)
             velocity = (x - prediction) / sigma if space == "x0" else prediction
             x = scheduler.step(velocity, time, x).prev_sample
-        image = model.decoder(x * deviation + mean).clamp(-1, 1)
+        image = model.decoder(x * std + mean).clamp(-1, 1)
         images = ((image + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
-        torch_finished()
+        synchronize_torch()
         return images
 
     versions = {"torch": torch.__version__, "diffusers": diffusers.__version__}
@@ -74,9 +82,9 @@ def _prompts(settings: Settings) -> list[str]:
     return [_PROMPTS[i % len(_PROMPTS)] for i in range(settings.batch)]
 
 
-CONTENDERS: dict[str, Builder] = {
-    "lidit-jax": ours,
-    "PyTorch, diffusers": torchs,
-    "PyTorch, diffusers, compile": lambda settings: torchs(settings, compiled=True),
-    "lidit-jax, every 2nd step cached": lambda settings: ours(settings, cache_interval=2),
+CANDIDATES: dict[str, Builder] = {
+    "lidit-jax": jax_workload,
+    "PyTorch, diffusers": torch_workload,
+    "PyTorch, diffusers, compile": lambda settings: torch_workload(settings, compiled=True),
+    "lidit-jax, every 2nd step cached": lambda settings: jax_workload(settings, cache_interval=2),
 }

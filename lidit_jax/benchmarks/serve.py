@@ -1,4 +1,4 @@
-"""One contender in a process of its own: `python -m lidit_jax.benchmarks.serve NAME SETTINGS`.
+"""One candidate in a process of its own: `python -m lidit_jax.benchmarks.serve NAME SETTINGS`.
 
 It answers on its standard output, one JSON object a line: first what it built, then the seconds
 of each piece of work it was asked for (`N` on its standard input), last its peak memory (end of
@@ -19,13 +19,13 @@ import numpy as np
 from lidit_jax.benchmarks.workload import Builder, Settings, peak_bytes
 
 
-def contenders(kind: str) -> dict[str, Builder]:
-    """The contenders of a benchmark, ours first; those of PyTorch have its name in theirs."""
-    return importlib.import_module(f"lidit_jax.benchmarks.{kind}").CONTENDERS
+def candidates(kind: str) -> dict[str, Builder]:
+    """The candidates of a benchmark, ours first; those of PyTorch have its name in theirs."""
+    return importlib.import_module(f"lidit_jax.benchmarks.{kind}").CANDIDATES
 
 
 def main() -> None:
-    """Serves one contender until its input ends."""
+    """Serves one candidate until its input ends."""
     name, settings = sys.argv[1], Settings.from_json(sys.argv[2])
     # Libraries print what they like; only the answers may reach the parent.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -41,7 +41,7 @@ def main() -> None:
 
         apply_flags()  # those of `lidit train`
     start = time.perf_counter()
-    workload = contenders(settings.kind)[name](settings)
+    workload = candidates(settings.kind)[name](settings)
     result = workload.run()
     first_seconds = time.perf_counter() - start
     if settings.results:

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from lidit_jax.benchmarks.synthetic import empty_prompt, make_batch
-from lidit_jax.benchmarks.workload import Builder, Settings, Workload, torch_device, torch_finished
+from lidit_jax.benchmarks.workload import (
+    Builder,
+    Settings,
+    Workload,
+    synchronize_torch,
+    torch_device,
+)
 from lidit_jax.config.schema import Config
 from lidit_jax.models.flops import TextStream, forward_flops
 
@@ -23,7 +29,7 @@ def recipe_of(settings: Settings) -> tuple[Config, tuple[TextStream, ...]]:
     config = settings.recipe()
     # All cost the same.
     diffusion = dataclasses.replace(
-        config.diffusion, process="flow", prediction="x0", loss="velocity", weighting=""
+        config.diffusion, process="flow", prediction="x0", loss="velocity", weighting="none"
     )
     training = dataclasses.replace(config.training, batch_size=settings.batch)
     config = dataclasses.replace(config, diffusion=diffusion, training=training)
@@ -37,7 +43,7 @@ def text_streams(config: Config, tokens: int) -> tuple[TextStream, ...]:
     return describe_text(config, prompt=tokens).streams
 
 
-def ours(settings: Settings) -> Workload:
+def jax_workload(settings: Settings) -> Workload:
     """The step that `lidit train` compiles, on one device."""
     import flax.linen as nn
     import jax
@@ -82,7 +88,7 @@ def ours(settings: Settings) -> Workload:
     return Workload(run, settings.batch, _flops(config, streams), {"parameters": count})
 
 
-def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
+def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
     """The same step of the same network in PyTorch."""
     import torch
 
@@ -104,10 +110,12 @@ def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
         model = LIDiTTransformer(config.model, [s.width for s in streams], config.latent_shape[-1])
         for parameter in model.parameters():
             parameter += _NOISE * torch.randn_like(parameter)
-    null = {name: to_torch(value) for name, value in empty_prompt(streams).items()}
+    unconditional = {name: to_torch(value) for name, value in empty_prompt(streams).items()}
     half = settings.dtype == "bfloat16"
-    crop = [s.crop for s in streams]
-    trainer = TorchTrainer(model.to(device), config, crop, null, compiled=compiled, bfloat16=half)
+    prefix_lengths = [s.prefix_length for s in streams]
+    trainer = TorchTrainer(
+        model.to(device), config, prefix_lengths, unconditional, compiled=compiled, bfloat16=half
+    )
     made = [make_batch(config, streams, settings.batch, seed) for seed in range(_BATCHES)]
     batches = [{name: to_torch(value) for name, value in batch.items()} for batch in made]
     turn = 0
@@ -115,7 +123,7 @@ def torchs(settings: Settings, *, compiled: bool = False) -> Workload:
     def run() -> None:
         nonlocal turn
         trainer.step(batches[turn % _BATCHES])
-        torch_finished()
+        synchronize_torch()
         turn += 1
 
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -128,8 +136,8 @@ def _flops(config: Config, streams: Sequence[TextStream]) -> float:
     return config.training.batch_size * forward.training
 
 
-CONTENDERS: dict[str, Builder] = {
-    "lidit-jax, jit": ours,
-    "PyTorch, eager": torchs,
-    "PyTorch, compile": lambda settings: torchs(settings, compiled=True),
+CANDIDATES: dict[str, Builder] = {
+    "lidit-jax, jit": jax_workload,
+    "PyTorch, eager": torch_workload,
+    "PyTorch, compile": lambda settings: torch_workload(settings, compiled=True),
 }

@@ -1,4 +1,4 @@
-"""Made-up training data of real shapes, with NumPy alone, so that every contender sees the same."""
+"""Made-up training data of real shapes, with NumPy alone, so that every candidate sees the same."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ def make_batch(
     rng = np.random.default_rng(seed)
     features, masks = [], []
     for stream in streams:
-        lengths = rng.integers(stream.crop + 5, stream.tokens + 1, size=(batch_size, 1))
+        lengths = rng.integers(stream.prefix_length + 5, stream.tokens + 1, size=(batch_size, 1))
         masks.append(np.arange(stream.tokens) < lengths)
         shape = (batch_size, stream.tokens, stream.width)
         values = rng.standard_normal(shape, dtype=np.float32)
@@ -40,5 +40,5 @@ def empty_prompt(streams: Sequence[TextStream], seed: int = 1) -> dict[str, Any]
         "features": tuple(
             rng.normal(size=(1, s.tokens, s.width)).astype(ml_dtypes.bfloat16) for s in streams
         ),
-        "masks": tuple(np.arange(s.tokens)[None] < s.crop + 1 for s in streams),
+        "masks": tuple(np.arange(s.tokens)[None] < s.prefix_length + 1 for s in streams),
     }

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lidit_jax.autoencoders.frozen import ImageCodec
+from lidit_jax.autoencoders.frozen import FrozenAutoencoder
 from lidit_jax.benchmarks.synthetic import empty_prompt, make_batch
 from lidit_jax.config.schema import Config
 from lidit_jax.data.latent_statistics import LatentStatistics
 from lidit_jax.encoders.conditions import TextConditions
 from lidit_jax.models.flops import TextStream
-from lidit_jax.training.prepared_data import Frozen, PreparedData
+from lidit_jax.training.prepared_data import FrozenModels, PreparedData
 
 
 def synthetic_data(config: Config, streams: Sequence[TextStream], records: int = 1) -> PreparedData:
@@ -27,17 +27,19 @@ def synthetic_data(config: Config, streams: Sequence[TextStream], records: int =
     """
     batch = make_batch(config, streams, records)
     samples = [jax.tree.map(lambda leaf, i=i: leaf[i], batch) for i in range(records)]
-    null = TextConditions(**empty_prompt(streams))
+    unconditional = TextConditions(**empty_prompt(streams))
     side, _, channels = config.latent_shape
     texts = config.training.prompts or ("made up",)
     return PreparedData(
         training_records=samples,
         validation_records=samples[:1],
         streams=tuple(streams),
-        frozen=Frozen(null),
+        frozen=FrozenModels(unconditional),
         statistics=LatentStatistics(np.zeros(channels), np.ones(channels)),
-        codec=ImageCodec(_FirstChannel(channels, config.data.image_size // side), {}, "none"),
-        prompts=jax.tree.map(lambda leaf: np.repeat(leaf, len(texts), axis=0), null),
+        autoencoder=FrozenAutoencoder(
+            _FirstChannel(channels, config.data.image_size // side), {}, "none"
+        ),
+        prompts=jax.tree.map(lambda leaf: np.repeat(leaf, len(texts), axis=0), unconditional),
         prompt_texts=texts,
     )
 

@@ -26,7 +26,7 @@ from lidit_jax.io.paths import cache_dir
 from lidit_jax.training.monitoring.metric_files import RECORDS, read_records
 
 _ENDLESS = 100_000_000
-_DECAY_SHARE = 0.4
+_DECAY_FRACTION = 0.4
 """Of the time for training."""
 _LARGEST_FILE = 15 * 2**20
 _FILES_BESIDE = 4
@@ -46,7 +46,7 @@ _TINY += ("sampling.steps=2", "training.batch_size=8", "optimizer.warmup_steps=4
 _ARCHIVE = "model.tar"
 
 
-class Times(NamedTuple):
+class TimeBudget(NamedTuple):
     """How the seconds of a training are spent, from its first to its last."""
 
     stable: float
@@ -57,32 +57,32 @@ class Times(NamedTuple):
     """When training must have ended: the rest is for the export."""
 
 
-def divide(total: float, started: float, restart: float) -> Times:
+def split_seconds(total: float, started: float, restart: float) -> TimeBudget:
     """The times of a training, once its first steps were seen.
 
     Args:
       total: seconds from the start to the end of everything.
       started: seconds until the first steps.
-      restart: seconds until the second phase takes steps (`again`).
+      restart: seconds until the second phase takes steps (`restart_seconds`).
     """
-    trained = total - reserve(total)
+    trained = total - export_reserve(total)
     steps = max(trained - started - restart, 0.0)
-    if _DECAY_SHARE * steps < restart:
-        return Times(max(trained, started), False, trained)
-    return Times(started + (1 - _DECAY_SHARE) * steps, True, trained)
+    if _DECAY_FRACTION * steps < restart:
+        return TimeBudget(max(trained, started), False, trained)
+    return TimeBudget(started + (1 - _DECAY_FRACTION) * steps, True, trained)
 
 
-def reserve(total: float) -> float:
+def export_reserve(total: float) -> float:
     """Seconds kept for validation, the last checkpoint, pictures and the export."""
     return min(40.0, 0.3 * total)
 
 
-def last_call(total: float) -> float:
+def late_reserve(total: float) -> float:
     """Seconds kept where the decay is late: a run that is stopped does nothing but save itself."""
     return min(27.0, 0.2 * total)
 
 
-def again(started: float, compiled: float, *, cached: bool) -> float:
+def restart_seconds(started: float, compiled: float, *, cached: bool) -> float:
     """Seconds until the second phase takes steps.
 
     Args:
@@ -132,11 +132,11 @@ def _both_phases(
 ) -> None:
     endless = [f"training.steps={_ENDLESS}", "optimizer.decay_steps=1", "training.log_every=20"]
     with run.phase([*endless, "training.checkpoint_every=1000"]) as process:
-        run.wait(process, lambda: clock() >= total - reserve(total) or run.speeds())
+        run.wait(process, lambda: clock() >= total - export_reserve(total) or run.speeds())
         started = clock()
         compiled = max(time.time() - run.prepared, 0.0)
-        restart = again(started, compiled, cached=_is_cached())
-        times = divide(total, started, restart)
+        restart = restart_seconds(started, compiled, cached=_is_cached())
+        times = split_seconds(total, started, restart)
         note({"started_after_seconds": round(started, 1), "of_which_compiling": round(compiled, 1)})
         note({"a_restart_takes": round(restart, 1)})
         run.wait(process, lambda: clock() >= times.stable)
@@ -154,7 +154,7 @@ def _both_phases(
     decay = [f"training.steps={reached + steps}", f"optimizer.decay_steps={steps}"]
     often = [f"training.checkpoint_every={max(steps // 6, 1)}", "training.log_every=20"]
     with run.phase([*decay, *often]) as process:
-        run.wait(process, lambda: clock() >= total - last_call(total))
+        run.wait(process, lambda: clock() >= total - late_reserve(total))
         if process.poll() is None:
             note({"decay": "was late and stopped before its last step"})
             if run.logged > reached:  # else there is nothing to save
@@ -200,7 +200,7 @@ class _Run:
     def summary(self) -> dict[str, Any]:
         """Speed, use of the device and loss, from the log."""
         rows = [row for row in self.records() if "loss" in row]
-        names = ("images_per_second", "model_flops_utilisation", "data_wait_share")
+        names = ("images_per_second", "model_flops_utilization", "data_wait_fraction")
         found = {}
         for name in names:
             if values := [row[name] for row in rows if name in row]:

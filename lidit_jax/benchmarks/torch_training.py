@@ -21,14 +21,14 @@ def x0_velocity_loss(
     t: Tensor,
     features: Sequence[Tensor],
     masks: Sequence[Tensor],
-    crop: Sequence[int],
+    prefix_lengths: Sequence[int],
 ) -> Tensor:
     """Rectified flow with x0-prediction and the error measured in velocity.
 
     t is in [0, 1], 1 being noise; the divisor is at least 0.05 (JiT, arXiv 2511.13720).
     """
     share = t.view(-1, 1, 1, 1)
-    prediction = model((1 - share) * x0 + share * noise, 1000 * t, features, masks, crop)
+    prediction = model((1 - share) * x0 + share * noise, 1000 * t, features, masks, prefix_lengths)
     velocity_error = (prediction.float() - x0) / share.clamp(min=0.05)
     return velocity_error.square().mean()
 
@@ -59,8 +59,8 @@ class TorchTrainer:
     Args:
       model: a `LIDiTTransformer`.
       config: the recipe; flow with x0-prediction and the error in velocity.
-      crop: instruction tokens of each stream.
-      null: features [1, S_k, D_k] and masks [1, S_k] of the empty prompt.
+      prefix_lengths: instruction tokens of each stream.
+      unconditional: features [1, S_k, D_k] and masks [1, S_k] of the empty prompt.
       compiled: whether `torch.compile` compiles the model.
       bfloat16: whether the forward pass runs under bfloat16 autocast.
     """
@@ -69,8 +69,8 @@ class TorchTrainer:
         self,
         model: nn.Module,
         config: Config,
-        crop: Sequence[int],
-        null: Batch,
+        prefix_lengths: Sequence[int],
+        unconditional: Batch,
         *,
         compiled: bool = False,
         bfloat16: bool = False,
@@ -78,7 +78,12 @@ class TorchTrainer:
         diffusion = config.diffusion
         objective = (diffusion.process, diffusion.prediction, diffusion.loss)
         assert objective == ("flow", "x0", "velocity"), "this is the only objective here"
-        self.config, self.crop, self.null, self.bfloat16 = config, crop, null, bfloat16
+        self.config, self.prefix_lengths, self.unconditional, self.bfloat16 = (
+            config,
+            prefix_lengths,
+            unconditional,
+            bfloat16,
+        )
         self.device = next(model.parameters()).device
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
@@ -106,7 +111,7 @@ class TorchTrainer:
         autocast = torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else None
         with autocast or contextlib.nullcontext():
             loss = x0_velocity_loss(
-                self.model, x0, torch.randn_like(x0), t, features, masks, self.crop
+                self.model, x0, torch.randn_like(x0), t, features, masks, self.prefix_lengths
             )
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
@@ -133,4 +138,6 @@ class TorchTrainer:
                 for a, b in zip(given, empty, strict=True)
             ]
 
-        return swap(features, self.null["features"]), swap(masks, self.null["masks"])
+        return swap(features, self.unconditional["features"]), swap(
+            masks, self.unconditional["masks"]
+        )

@@ -17,7 +17,7 @@ from lidit_jax.config.schema import Config
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one benchmark; every contender gets the same."""
+    """Of one benchmark; every candidate gets the same."""
 
     kind: str
     """One of `lidit_jax.benchmarks.KINDS`."""
@@ -34,7 +34,7 @@ class Settings:
     exported: str = ""
     """Its export to PyTorch: a folder, or empty."""
     results: str = ""
-    """Folder for what contenders draw, to be compared; empty to keep nothing."""
+    """Folder for what candidates draw, to be compared; empty to keep nothing."""
     encoder: str = "smollm2"
     """What "encode" reads with."""
     tokens: int = 100
@@ -59,7 +59,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Workload:
-    """A contender that is ready."""
+    """A candidate that is ready."""
 
     run: Callable[[], Any]
     """One piece of work, finished when it returns. An array that it returns may be compared."""
@@ -81,7 +81,7 @@ def torch_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def torch_finished() -> None:
+def synchronize_torch() -> None:
     """Waits for the GPU's queue."""
     import torch
 

@@ -35,7 +35,7 @@ def checksums(tree: Any) -> dict[str, int]:
     }
 
 
-def refuse_changes(read: dict[str, int], expected: dict[str, int] | None) -> None:
+def verify_checksums(read: dict[str, int], expected: dict[str, int] | None) -> None:
     """Raises `ValueError` for arrays that are not what was saved; older checkpoints cannot tell."""
     if expected is None:
         return

@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lidit_jax.checkpoints.checksums import checksums, refuse_changes
+from lidit_jax.checkpoints.checksums import checksums, verify_checksums
 from lidit_jax.checkpoints.migrations import FORMAT, migrate
 from lidit_jax.checkpoints.orbax import CHECKSUMS
 from lidit_jax.checkpoints.orbax_weights import reason
@@ -26,7 +26,7 @@ from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.paths import local_path
-from lidit_jax.parallel.distributed import from_all, say_once
+from lidit_jax.parallel.distributed import all_gather, print_on_main
 
 _TOKEN = "local_checkpoints.txt"
 _KEPT = 2
@@ -74,7 +74,9 @@ class LocalCheckpoints:
             failure = ""
         except OSError as error:
             failure = f"{self.folder} ({error.strerror})"
-        self._agree(failure, "cannot write to {}: name another config.training.local_checkpoints")
+        self._raise_on_all(
+            failure, "cannot write to {}: name another config.training.local_checkpoints"
+        )
         self._manager = self._open()
         self._holders = self._find()
 
@@ -108,10 +110,10 @@ class LocalCheckpoints:
             return
         self._attempt(self._manager.wait_until_finished)
         # From here on the step before this one is on all hosts, or the saving ends on all of them.
-        troubles = [trouble for trouble in from_all(self._trouble) if trouble]
+        troubles = [trouble for trouble in all_gather(self._trouble) if trouble]
         if troubles:
             self._off = True
-            say_once([f"no more local checkpoints: {troubles[0]}; those in the workdir go on"])
+            print_on_main([f"no more local checkpoints: {troubles[0]}; those in the workdir go on"])
             return
         described = {"format": FORMAT, CHECKSUMS: checksums(state)} | metadata
         arguments = ocp.args.Composite(
@@ -145,14 +147,14 @@ class LocalCheckpoints:
                 state = self._read(step, targets)
             except Exception as error:  # TensorStore's are of many kinds
                 failure = f"{self.folder / str(step)}: {reason(error)}"
-        self._agree(failure, f"cannot restore checkpoint {{}}; {self._remedy}")
+        self._raise_on_all(failure, f"cannot restore checkpoint {{}}; {self._remedy}")
         if not everywhere:
             wanted = jax.tree.leaves(shapes)
             mine = jax.tree.leaves(state) if state is not None else [None] * len(wanted)
             sent = [_to_all(*pair) for pair in zip(mine, wanted, strict=True)]
             state = jax.tree.unflatten(jax.tree.structure(shapes), sent)
         try:
-            refuse_changes(checksums(state), self._described(step)[CHECKSUMS])
+            verify_checksums(checksums(state), self._described(step)[CHECKSUMS])
         except ValueError as error:
             raise LiditError(
                 f"cannot restore checkpoint {self.folder / str(step)}: {reason(error)}; "
@@ -212,7 +214,7 @@ class LocalCheckpoints:
 
     def _find(self) -> dict[int, list[int]]:
         """Processes that have a step, by step."""
-        found = from_all(sorted(self._manager.all_steps()))
+        found = all_gather(sorted(self._manager.all_steps()))
         steps = sorted({step for mine in found for step in mine})
         return {step: [n for n, mine in enumerate(found) if step in mine] for step in steps}
 
@@ -235,8 +237,8 @@ class LocalCheckpoints:
                 )["metadata"]
             except Exception as error:
                 failure = f"{self.folder / str(step)}: {reason(error)}"
-        self._agree(failure, f"cannot restore checkpoint {{}}; {self._remedy}")
-        described = next(theirs for theirs in from_all(mine) if theirs is not None)
+        self._raise_on_all(failure, f"cannot restore checkpoint {{}}; {self._remedy}")
+        described = next(theirs for theirs in all_gather(mine) if theirs is not None)
         return migrate(described, f"checkpoint {self.folder / str(step)}")
 
     def _read(self, step: int, targets: TrainState) -> TrainState:
@@ -244,9 +246,9 @@ class LocalCheckpoints:
         arguments = ocp.args.PyTreeRestore(item=targets, restore_args=places)
         return self._manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
 
-    def _agree(self, failure: str, message: str) -> None:
+    def _raise_on_all(self, failure: str, message: str) -> None:
         """Raises `LiditError` on all processes when there is a failure on one."""
-        failures = [theirs for theirs in from_all(failure) if theirs]
+        failures = [theirs for theirs in all_gather(failure) if theirs]
         if failures:
             raise LiditError(message.format(failures[0]))
 
@@ -263,7 +265,7 @@ def _token(workdir: Path) -> str:
             workdir.mkdir(parents=True, exist_ok=True)
             with atomic_file(file) as new:
                 new.write(mine.encode())
-    return from_all(mine)[0]
+    return all_gather(mine)[0]
 
 
 def _to_all(mine: jax.Array | None, shape: jax.ShapeDtypeStruct) -> jax.Array:

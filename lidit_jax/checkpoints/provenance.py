@@ -8,7 +8,7 @@ from typing import Any
 
 _BESIDE = {"format", "config"}
 """What stands beside it in the description of a checkpoint; old exports repeat the format too."""
-_MODELS = {"encoders", "crop", "autoencoder", "latents"}
+_MODELS = {"encoders", "prefix_lengths", "autoencoder", "latents"}
 _STREAM = ("source", "layer", "fingerprint", "prefix")
 _DATA = ("records", "fingerprint")
 _STORED = _MODELS | {"data", "step"}
@@ -29,8 +29,8 @@ class Provenance:
     """sha256 of the autoencoder's weights, or "pixels"."""
     latent_mean: tuple[float, ...] = ()
     """Of each latent channel, over the training data."""
-    latent_deviation: tuple[float, ...] = ()
-    """Likewise: the network sees (latent - mean) / deviation."""
+    latent_std: tuple[float, ...] = ()
+    """Standard deviations, likewise: the network sees (latent - mean) / std."""
     data: dict[str, Any] | None = None
     """Number and fingerprint of the training records, to tell at a resume what has changed; None
     in older checkpoints."""
@@ -53,30 +53,37 @@ class Provenance:
         more = {key: stored[key] for key in stored if key not in _STORED | _BESIDE}
         if not stored.keys() & _MODELS:
             return cls(data=data, step=step, more=more)
-        encoders, crop, latents = (stored[name] for name in ("encoders", "crop", "latents"))
+        encoders, prefix_lengths, latents = (
+            stored[name] for name in ("encoders", "prefix_lengths", "latents")
+        )
         for stream in encoders:
             _require(stream, _STREAM)
-        mean, deviation = tuple(latents["mean"]), tuple(latents["deviation"])
-        if len(encoders) != len(crop) or len(mean) != len(deviation):
+        mean, std = tuple(latents["mean"]), tuple(latents["std"])
+        if len(encoders) != len(prefix_lengths) or len(mean) != len(std):
             raise ValueError(
-                f"it has {len(encoders)} encoders with {len(crop)} crops, and latents of "
-                f"{len(mean)} means with {len(deviation)} deviations"
+                f"it has {len(encoders)} encoders with {len(prefix_lengths)} prefix lengths, and "
+                f"latents of {len(mean)} means with {len(std)} standard deviations"
             )
-        autoencoder = stored["autoencoder"]
-        return cls(tuple(encoders), tuple(crop), autoencoder, mean, deviation, data, step, more)
+        return cls(
+            encoders=tuple(encoders),
+            prefix_lengths=tuple(prefix_lengths),
+            autoencoder=stored["autoencoder"],
+            latent_mean=mean,
+            latent_std=std,
+            data=data,
+            step=step,
+            more=more,
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """The stored form, which all versions read: without what there is none of."""
+        """The stored form: without what there is none of."""
         stored = dict(self.more)
         if self.encoders:
             stored |= {
                 "encoders": list(self.encoders),
-                "crop": list(self.prefix_lengths),
+                "prefix_lengths": list(self.prefix_lengths),
                 "autoencoder": self.autoencoder,
-                "latents": {
-                    "mean": list(self.latent_mean),
-                    "deviation": list(self.latent_deviation),
-                },
+                "latents": {"mean": list(self.latent_mean), "std": list(self.latent_std)},
             }
         beside = {"data": self.data, "step": self.step}
         return stored | {name: value for name, value in beside.items() if value is not None}

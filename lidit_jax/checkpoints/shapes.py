@@ -9,7 +9,7 @@ import flax.traverse_util
 from lidit_jax.checkpoints.opener import SavedModel
 from lidit_jax.config.schema import ModelConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.weights.placement import shortened
+from lidit_jax.weights.placement import first_names
 
 
 def parameter_shapes(
@@ -28,7 +28,7 @@ def parameter_shapes(
     from lidit_jax.models.flops import TextStream
     from lidit_jax.models.lidit import LIDiT
 
-    streams = [TextStream(width, tokens=1, crop=0) for width in feature_widths]
+    streams = [TextStream(width, tokens=1, prefix_length=0) for width in feature_widths]
     params = nn.unbox(abstract_parameters(LIDiT(config), streams, channels))
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     return {path: leaf.shape for path, leaf in flat.items()}
@@ -67,6 +67,8 @@ def compare_shapes(
     }
     if any(problems.values()):
         text = "; ".join(
-            f"{len(names)} {kind}: {shortened(names)}" for kind, names in problems.items() if names
+            f"{len(names)} {kind}: {first_names(names)}"
+            for kind, names in problems.items()
+            if names
         )
         raise LiditError(f"{place} does not fit its configuration: {text}")

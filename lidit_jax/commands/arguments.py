@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lidit_jax.io.numbers import whole_number
+from lidit_jax.io.numbers import parse_integer
 
 CHECKPOINT_HELP = 'a workdir of "lidit train", one of its checkpoints, or "demo" (ships with it)'
 
@@ -64,14 +64,14 @@ def _name_and_path(text: str) -> tuple[str, str]:
 
 
 def positive_int(text: str) -> int:
-    """A whole number above 0, in any form that `whole_number` reads."""
-    return _checked(text, whole_number, "a whole number above 0", lambda value: value > 0)
+    """A whole number above 0, in any form that `parse_integer` reads."""
+    return _checked(text, parse_integer, "a whole number above 0", lambda value: value > 0)
 
 
-def natural(text: str) -> int:
+def non_negative_int(text: str) -> int:
     """A whole number, 0 or above, that fits in 32 bits (seeds)."""
     return _checked(
-        text, whole_number, "a whole number from 0 to 4294967295", lambda v: 0 <= v < 2**32
+        text, parse_integer, "a whole number from 0 to 4294967295", lambda v: 0 <= v < 2**32
     )
 
 

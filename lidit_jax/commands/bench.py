@@ -24,10 +24,10 @@ _EXAMPLES = """\
   lidit bench encode --encoder=smollm2 --tokens=100
   lidit bench all --minutes=4 --out=results --then-train=demo --train-minutes=4
 
-It uses what is present: a TPU, a GPU, else the CPU. Every contender lives in its own process and
+It uses what is present: a TPU, a GPU, else the CPU. Every candidate lives in its own process and
 they take turns, so that a machine that changes its speed changes it for all; "of ours" is the
 median over the rounds of a time divided by the first line's. PyTorch takes part where it is
-installed (pip install 'lidit-jax[torch]'). Only one process can hold a TPU: there contenders run
+installed (pip install 'lidit-jax[torch]'). Only one process can hold a TPU: there candidates run
 one after the other, and PyTorch, which would run on the CPU, is left out.
 
 `lidit bench all` spends most of its first call on building programs: on a GPU it takes about eight
@@ -63,7 +63,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--only",
         metavar="WORD",
-        help="only contenders (parts of all) with this word in it",
+        help="only candidates (parts of all) with this word in it",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     parser.add_argument("--config.FIELD", metavar="VALUE", help="override a field of the recipe")
@@ -71,17 +71,17 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the table; 1 when a contender failed."""
+    """Prints the table; 1 when a candidate failed."""
     import jax
 
     from lidit_jax.benchmarks.runner import print_rows
 
-    # This process would take a TPU away from the contenders, and memory of a GPU: it gets neither.
+    # This process would take a TPU away from the candidates, and memory of a GPU: it gets neither.
     jax.config.update("jax_platforms", "cpu")
     if options.what == "all":
         return bench_all.run(options)
     with writable_file(options.json, "--json"):
-        facts = _race(options)
+        facts = _run_candidates(options)
         print_rows(facts["rows"])
         if options.json:
             with atomic_file(options.json) as handle:
@@ -89,8 +89,8 @@ def run(options: argparse.Namespace) -> int:
     return 1 if any("error" in row for row in facts["rows"]) else 0
 
 
-def _race(options: argparse.Namespace) -> dict[str, Any]:
-    from lidit_jax.benchmarks.runner import default_platform, race
+def _run_candidates(options: argparse.Namespace) -> dict[str, Any]:
+    from lidit_jax.benchmarks.runner import default_platform, run_candidates
     from lidit_jax.benchmarks.workload import Settings
 
     # Mistakes are found here and not in every process.
@@ -119,7 +119,7 @@ def _race(options: argparse.Namespace) -> dict[str, Any]:
             encoder=options.encoder,
             tokens=options.tokens,
         )
-        return race(
+        return run_candidates(
             settings,
             rounds=options.rounds,
             count=options.count,

@@ -51,13 +51,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> Any:
-    from lidit_jax.benchmarks.part_runner import PartRunner, measured_before
+    from lidit_jax.benchmarks.part_runner import PartRunner, load_previous_results
     from lidit_jax.benchmarks.parts import device_part, ordered_parts
     from lidit_jax.benchmarks.runner import versions
 
     about = {"python": platform.python_version(), "versions": versions()}
     about |= {"system": platform.platform(), "minutes": options.minutes, "tiny": options.tiny}
-    before = measured_before(options.out)
+    before = load_previous_results(options.out)
     runner = PartRunner(options.out, 60 * options.minutes, about)
     found = runner.run(device_part(tiny=options.tiny))
     runner.tell(**found)

@@ -45,7 +45,7 @@ def _print_table(findings: list, ready: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from lidit_jax.io.console import WholeWordConsole
+    from lidit_jax.io.console import NoWrapConsole
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for finding in findings:
@@ -53,7 +53,7 @@ def _print_table(findings: list, ready: bool) -> None:
         if finding.remedy:
             value.append(f"\n-> {finding.remedy}", style="bold")
         table.add_row(finding.name, Text(*_MARKS[finding.status]), value)
-    console = WholeWordConsole()
+    console = NoWrapConsole()
     console.show(table)
     console.say(
         "Training can work here." if ready else "Training cannot work here until that is mended."

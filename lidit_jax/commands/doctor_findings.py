@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
-from lidit_jax.encoders import sources
+from lidit_jax.encoders import locations
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware import cuda
 from lidit_jax.hardware.host_memory import host_memory
 from lidit_jax.hardware.topologies import GIB
 from lidit_jax.io.output import writable_folder
-from lidit_jax.io.paths import PACKAGED, cache_dir
+from lidit_jax.io.paths import PACKAGE_DATA, cache_dir
 
 if TYPE_CHECKING:
     import jax
@@ -189,7 +189,7 @@ def _memory() -> Finding:
 
 def _encoders() -> Iterator[Finding]:
     """The encoders of the demo recipe: packages of weights, none of whose code runs."""
-    for name, model in sources.PACKAGED.items():
+    for name, model in locations.PACKAGED_ENCODERS.items():
         package = model.requirement.partition("==")[0]
         if _installed(package):
             yield Finding(name, "ok", f"text encoder, {package} {metadata.version(package)}")
@@ -199,7 +199,7 @@ def _encoders() -> Iterator[Finding]:
 
 
 def _demo() -> Finding:
-    folder = PACKAGED / "demo"
+    folder = PACKAGE_DATA / "demo"
     if not folder.is_dir():
         remedy = "install lidit-jax from a release, or train one: lidit train --config=demo"
         return Finding("demo model", "warning", "not in this installation", remedy)

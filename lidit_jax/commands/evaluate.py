@@ -11,7 +11,7 @@ from lidit_jax.commands.arguments import (
     add_command,
     add_encoder_option,
     guidance_scale,
-    natural,
+    non_negative_int,
     positive_int,
 )
 from lidit_jax.commands.self_test import warn_of_known_faults
@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
     scenes = add_command(
         benchmarks,
         "scenes",
-        "score colour, shape, count, position and size on scenes with known truth",
+        "score color, shape, count, position and size on scenes with known truth",
         _EXAMPLES,
         run,
     )
@@ -64,7 +64,9 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="prompts a task (default: %(default)s)",
     )
-    scenes.add_argument("--seed", type=natural, default=0, metavar="K", help="prompts and noise")
+    scenes.add_argument(
+        "--seed", type=non_negative_int, default=0, metavar="K", help="prompts and noise"
+    )
     own = "(default: the checkpoint's)"
     scenes.add_argument("--sampler", metavar="NAME", help=f"euler, heun, unipc, ... {own}")
     scenes.add_argument("--steps", type=positive_int, metavar="N", help=f"denoising steps {own}")
@@ -116,7 +118,7 @@ def _add_samplers(benchmarks: Any) -> None:
         metavar="N",
         help="prompts a task (default: %(default)s)",
     )
-    add("--seed", type=natural, default=0, metavar="K", help="prompts and noise")
+    add("--seed", type=non_negative_int, default=0, metavar="K", help="prompts and noise")
     add("--batch-size", type=positive_int, default=16, metavar="B", help="images at a time")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lidit_jax.commands.arguments import add_command, file_size
 from lidit_jax.errors import LiditError
-from lidit_jax.io.bucket_sync import written_here
+from lidit_jax.io.bucket_sync import local_staging
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import to_path
 
@@ -51,11 +51,15 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Loads the newest checkpoint and writes the folder."""
-    with writable_folder(options.out, "--out"), written_here(options.out) as out:
+    with writable_folder(options.out, "--out"), local_staging(options.out) as out:
         import jax
 
         from lidit_jax.autoencoders import diffusers_layout
-        from lidit_jax.autoencoders.frozen import build_autoencoder, files_of, locate
+        from lidit_jax.autoencoders.frozen import (
+            autoencoder_files,
+            build_autoencoder,
+            locate_autoencoder,
+        )
         from lidit_jax.checkpoints.bundle import is_bundle, save_bundle
         from lidit_jax.checkpoints.model_card import model_card, write_model_card
         from lidit_jax.checkpoints.opener import open_model
@@ -65,10 +69,10 @@ def run(options: argparse.Namespace) -> int:
             raise LiditError(f"{model.folder} is an exported folder already: copy it")
         config, params = model.config, model.load()
         if config.training.task == "lidit" and config.vae.source != "pixels":
-            source, target = locate(config.vae.source), out / "vae"
+            source, target = locate_autoencoder(config.vae.source), out / "vae"
             if source.resolve() != target.resolve():
                 target.mkdir(parents=True, exist_ok=True)
-                for file in files_of(source):
+                for file in autoencoder_files(source):
                     shutil.copy2(file, target)
         kl = config.training.task == "vae" and config.vae.architecture == "kl"
         if kl and options.max_file_size:

@@ -112,11 +112,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _standard_topology(text: str) -> str:
     """The topology by its sides; says what another name was taken for."""
-    from lidit_jax.hardware.cloud_names import standard_name, what_it_is
+    from lidit_jax.hardware.cloud_names import describe_topology_name, standard_name
 
     name = standard_name(text)
     if name != text:
-        print(what_it_is(text, name))
+        print(describe_topology_name(text, name))
     return name
 
 
@@ -171,7 +171,7 @@ def _unused_layout(options: argparse.Namespace) -> str:
 def _plan(options: argparse.Namespace) -> tuple[Config, Plan]:
     """The run, with the plan's policy and parts, and its plan."""
     from lidit_jax.hardware.topologies import parse_topology
-    from lidit_jax.planning.plan import plan
+    from lidit_jax.planning.plan import make_plan
     from lidit_jax.planning.plan_mesh import parse_mesh, recipe_mesh
     from lidit_jax.planning.plan_report import print_ranking
     from lidit_jax.planning.plan_search import search
@@ -191,7 +191,7 @@ def _plan(options: argparse.Namespace) -> tuple[Config, Plan]:
             if options.mesh
             else recipe_mesh(config, topology)
         )
-        chosen = plan(config, topology, split)
+        chosen = make_plan(config, topology, split)
     model = dataclasses.replace(config.model, remat=chosen.remat)
     training = dataclasses.replace(config.training, accumulation=chosen.split.parts)
     return dataclasses.replace(config, model=model, training=training), chosen

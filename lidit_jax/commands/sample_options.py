@@ -15,7 +15,7 @@ from lidit_jax.commands.arguments import (
     fraction,
     guidance_scale,
     image_size,
-    natural,
+    non_negative_int,
     positive_int,
 )
 from lidit_jax.io.paths import to_path
@@ -41,7 +41,7 @@ which sampler: all but "heun" ask the network once a step. "unipc" and "dpm++2m"
 the exact solution in 8 to 20 steps; "euler" (flow) and "ddim" (DDPM) are the plain methods;
 "ddpm", "euler_ancestral" and "dpm++2m_sde" add noise on the way, which wants more steps.
 --cache-interval=2 computes every other evaluation in full and reuses most of it in the next one.
-which guidance: raise --guidance until the image follows the prompt; when colours burn, add
+which guidance: raise --guidance until the image follows the prompt; when colors burn, add
 --guidance-rescale=0.7, guide only in the middle (--guidance-low=0.2 --guidance-high=0.8), or take
 --guidance-method=apg. Under flow "cfg_zero" helps models that are not fully trained.
 --guide-checkpoint moves away from an earlier checkpoint instead of from the empty prompt.
@@ -118,7 +118,7 @@ def add_sample(subparsers: Any, run: Callable[[argparse.Namespace], int]) -> Non
     add("--again", type=Path, metavar="PNG", help="draw this image once more, from its own record")
     add("--size", type=image_size, metavar="PX|WxH", help="side, or width x height, in pixels")
     add("--aspect", type=aspect_ratio, metavar="W:H", help="shape, at the area of training images")
-    add("--seed", type=natural, metavar="K", help="noise (default: 0)")
+    add("--seed", type=non_negative_int, metavar="K", help="noise (default: 0)")
     add("--count", type=positive_int, metavar="N", help="images a prompt (default: 1)")
 
     group = parser.add_argument_group("sampling (left out: as the checkpoint says)")
@@ -157,7 +157,7 @@ def add_sample(subparsers: Any, run: Callable[[argparse.Namespace], int]) -> Non
     group = parser.add_argument_group("other jobs")
     add = group.add_argument
     add("--variation", type=fraction, metavar="V", help="turn the noise by V, 0 to 1")
-    add("--variation-seed", type=natural, metavar="K", help="towards this seed's")
+    add("--variation-seed", type=non_negative_int, metavar="K", help="towards this seed's")
     add("--blend-with", metavar="TEXT", help="a second prompt")
     add(
         "--blend",

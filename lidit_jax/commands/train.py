@@ -23,7 +23,7 @@ The workdir holds everything about the run. The same command again resumes from 
 checkpoint, with the same data order, also on another number of devices. Every field of
 lidit_jax/config/schema.py can be set as --config.FIELD=VALUE.
 
-On several hosts, start the same command on each: Slurm and TPU pods are recognised, any other
+On several hosts, start the same command on each: Slurm and TPU pods are recognized, any other
 launcher sets JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. In a checkout,
 launch/run.py does it: TPU VMs, GKE, Slurm, containers, or processes here.
 
@@ -84,22 +84,22 @@ def run(options: argparse.Namespace) -> int:
 
     from lidit_jax.hardware import known_faults
     from lidit_jax.hardware.xla_flags import apply_flags
-    from lidit_jax.parallel.distributed import join_processes, say_once
+    from lidit_jax.parallel.distributed import join_processes, print_on_main
     from lidit_jax.training.optimizers import schedule_warnings
-    from lidit_jax.training.preemption import StoppedAtOnce, stop_at_once
+    from lidit_jax.training.preemption import Terminated, raise_on_sigterm
 
     config = checked_recipe(options)
     schedule = schedule_warnings(config, resumed=_has_checkpoints(options.workdir))
     stopped_status = _stopped_status()
     flags = apply_flags()
     join_processes()
-    say_once(flags + known_faults.warnings(jax.devices()) + schedule)
+    print_on_main(flags + known_faults.warnings(jax.devices()) + schedule)
     try:
-        with stop_at_once(), writable_folder(options.workdir, "--workdir"):
+        with raise_on_sigterm(), writable_folder(options.workdir, "--workdir"):
             from lidit_jax.training import loop
 
             state = loop.train(config, options.workdir)
-    except StoppedAtOnce:
+    except Terminated:
         print("stopped; run the same command to go on")
         return stopped_status
     except OSError as error:

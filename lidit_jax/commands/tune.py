@@ -63,7 +63,7 @@ def _tune(options: argparse.Namespace) -> int:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
 
-    from lidit_jax.attention.tuned import Shape, keep_tiles
+    from lidit_jax.attention.tuned import Shape, save_tiles
     from lidit_jax.hardware.devices import tpu_generation
     from lidit_jax.planning.attention_tuning import SMALLEST_SLICE, candidates, rank
 
@@ -97,7 +97,7 @@ def _tune(options: argparse.Namespace) -> int:
         one = best.tiles
         print(f"best: queries {one.query}, keys {one.key} by {one.key_compute}")
         if not options.no_keep:
-            file = keep_tiles(shape, dataclasses.astuple(one), found_by)
+            file = save_tiles(shape, dataclasses.astuple(one), found_by)
             print(f"kept in {file}" if file else "not kept: those in use were found by time")
     if options.json:
         rows = [dataclasses.asdict(found) for found in ranked]

@@ -10,6 +10,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self, TypeVar
 
+from lidit_jax.config.renamed import new_name
 from lidit_jax.errors import LiditError
 
 _Built = TypeVar("_Built")
@@ -63,6 +64,8 @@ def build(cls: type[_Built], values: Any, place: str) -> _Built:
 
 def unknown_field(place: str, name: str, known: Iterable[str]) -> LiditError:
     """The error for a field that does not exist, with the one that was probably meant."""
+    if renamed := new_name(place, name):
+        return LiditError(f"{place}.{name} is now {renamed}: use that name")
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(map(repr, known))}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.config.schema import Config, VAEConfig
-from lidit_jax.config.values import field_types, listed, ranges
+from lidit_jax.config.values import field_types, literal_values, ranges
 from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.paths import local_path
 
@@ -43,7 +43,7 @@ def check(config: Config) -> Config:
 
 
 def _check_field(path: str, hint: Any, value: Any) -> None:
-    known = listed(hint)
+    known = literal_values(hint)
     if known and value not in known:
         raise LiditError(f"config.{path}={value!r}: choose one of {quoted(known)}")
     for allowed in ranges(hint):

@@ -17,12 +17,13 @@ import ml_collections
 from lidit_jax.config.build import unknown_field
 from lidit_jax.config.checks import ENCODER_TEXTS, check
 from lidit_jax.config.recipe_choices import Choices
+from lidit_jax.config.renamed import new_name
 from lidit_jax.config.schema import Config
 from lidit_jax.config.text import clean_text
 from lidit_jax.config.values import field_types
 from lidit_jax.errors import LiditError, quoted
-from lidit_jax.io.numbers import whole_number
-from lidit_jax.io.paths import PACKAGED
+from lidit_jax.io.numbers import parse_integer
+from lidit_jax.io.paths import PACKAGE_DATA
 
 # Where recipes of version 0.1 found what they import.
 _MOVED = ("lidit_jax.recipes", "lidit_jax.recipe_choices")
@@ -69,8 +70,8 @@ def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
 
 def find_recipe(recipe: str) -> Path:
     """The file of a recipe given as a path or as the name of a packaged one."""
-    checkout = PACKAGED.parents[1]
-    folders = (PACKAGED / "configs", checkout / "configs")
+    checkout = PACKAGE_DATA.parents[1]
+    folders = (PACKAGE_DATA / "configs", checkout / "configs")
     name = Path(recipe).name.removesuffix(".py") + ".py"
     for path in (Path(recipe), *(folder / name for folder in folders)):
         if path.is_file():
@@ -120,6 +121,8 @@ def _reason(error: Exception) -> str:
         return f"{error.name} is gone: write `from lidit_jax.config import ...`"
     # ml_collections lists every other field before it says which one was meant.
     if unknown := re.search(r'Key "(.+?)" does not exist', text):
+        if renamed := new_name("", unknown[1]):
+            return f"the field {unknown[1]!r} is now {renamed}: use that name"
         close = re.search(r'Did you mean "(.+?)"', text)
         hint = f": did you mean {close[1]!r}?" if close else ""
         return f"there is no field {unknown[1]!r}{hint}"
@@ -172,6 +175,6 @@ def _parse(text: str, current: Any) -> Any:
     if isinstance(current, str) and not isinstance(value, str):
         return text  # a folder called 2024_01 is no number
     if type(current) is int and type(value) is not int:
-        number = whole_number(text)
+        number = parse_integer(text)
         return value if number is None else number
     return tuple(value) if isinstance(current, tuple) and isinstance(value, list) else value

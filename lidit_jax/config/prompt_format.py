@@ -37,8 +37,8 @@ class TokenBatch:
     """Instruction, prompt, one end token, padding."""
     mask: Bool[np.ndarray, "B S"]
     """True for real tokens, False for padding."""
-    crop: int
+    prefix_length: int
     """Leading tokens before the prompt (begin token and instruction), equal in every row; under
-    right padding `features[:, crop:]` are the prompt and its end token."""
+    right padding `features[:, prefix_length:]` are the prompt and its end token."""
     truncated: int
     """Prompts that were cut to `max_prompt_tokens`."""

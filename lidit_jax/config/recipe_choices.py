@@ -16,7 +16,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import parse_topology
 
 SLICES = {"2slices": 2, "4slices": 4}
-"""Slices joined by the data-centre network: copies of the model."""
+"""Slices joined by the data-center network: copies of the model."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from lidit_jax.config.build import Storable
 from lidit_jax.config.prompt_format import INSTRUCTION
-from lidit_jax.config.values import ComputeType, Decay, NotNegative, Positive, Seed, Share, Space
+from lidit_jax.config.values import ComputeType, Decay, Fraction, NotNegative, Positive, Seed, Space
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class RefinerConfig:
     causal: bool = False
     """Keep a causal mask in the refiner: the ablation of table 3."""
     gate: bool = True
-    """Zero-initialised adaptive gates; False is the "no gate" row of table 5."""
+    """Zero-initialized adaptive gates; False is the "no gate" row of table 5."""
     collaborative_blocks: NotNegative[int] = 1
     """Blocks of the collaborative refiner; 1 in the paper, 0 is "concat only" of table 6."""
     mlp_ratio: Positive[int] = 4
@@ -143,8 +143,8 @@ class DiffusionConfig:
     """ "ddpm" is the paper's, "flow" rectified flow."""
     prediction: Space = "epsilon"
     """What the network predicts; under "flow", "velocity" or "x0", and "velocity" only there."""
-    loss: Literal["", Space] = ""
-    """Space in which the error is measured; empty: the prediction's own space."""
+    loss: Literal["prediction", Space] = "prediction"
+    """Space in which the error is measured; "prediction": the one that the network predicts."""
     timesteps: Positive[int] = 1000
     """DDPM steps T (ours)."""
     schedule: Literal["linear", "scaled_linear", "cosine"] = "linear"
@@ -153,7 +153,7 @@ class DiffusionConfig:
     beta_end: float = 0.02
     zero_terminal_snr: bool = False
     """Make the last DDPM step noise alone, as sampling starts from; needs "v" or "x0"."""
-    weighting: Literal["", "min_snr", "sigma_sqrt", "cosmap"] = ""
+    weighting: Literal["none", "min_snr", "sigma_sqrt", "cosmap"] = "none"
     """How much a time counts in the loss; "sigma_sqrt" and "cosmap" are for "flow" only."""
     snr_gamma: float = 5.0
     """Largest weight of an error in the image under "min_snr"."""
@@ -169,7 +169,7 @@ class DiffusionConfig:
     """Resolution shift of flow times: t' = s*t / (1 + (s-1)*t)."""
     resolution_shift: bool = False
     """Shift times of images of another size than `data.image_size` (Stable Diffusion 3, eq. 23)."""
-    caption_dropout: Share = 0.1
+    caption_dropout: Fraction = 0.1
     """Share of samples trained with the empty prompt's features, for guidance (ours)."""
 
 
@@ -187,11 +187,11 @@ class DataConfig:
     """Scenes generated for training."""
     distinct_captions: NotNegative[int] = 0
     """Captions that the scenes share, so that fewer need encoding; 0 gives each scene its own."""
-    scene_shares: tuple[float, ...] = ()
+    scene_fractions: tuple[float, ...] = ()
     """Shares of the tasks in `lidit_jax.data.scenes.sampling.MIXTURE`; empty for its own."""
-    textured_share: Share = 0.15
+    textured_fraction: Fraction = 0.15
     """Share of the scenes whose caption names a texture."""
-    sized_share: Share = 0.15
+    sized_fraction: Fraction = 0.15
     """Share of the scenes of one or two objects whose caption names a size."""
     caption_style: Literal["plain", "varied"] = "plain"
     """Captions of the scenes in English: "plain", adjectives before nouns in a few templates, or
@@ -215,7 +215,7 @@ class DataConfig:
     """Steps whose captions are encoded in one call, "online". A large encoder that is split over
     devices then gathers its weights that much less often."""
     latent_statistics: Literal["keep", "recompute"] = "keep"
-    """Mean and deviation by which latents are normalized, a part of the model: "keep" those of the
+    """Mean and standard deviation that normalize latents, a part of the model: "keep" those of the
     checkpoint that a run resumes or starts from; "recompute" them from the data at every start."""
     cache_dir: str = ""
     """Where prepared features and latents live; empty: `~/.cache/lidit`."""
@@ -257,9 +257,9 @@ class TrainingConfig:
     batch_size: Positive[int] = 2048
     accumulation: Positive[int] = 1
     """Equal parts in which a batch is worked off, one after the other, to save memory."""
-    matmul: Literal["", "int8", "fp8"] = ""
-    """Matrix products of the backbone's blocks, forward and backward: "" in `model.dtype`, or
-    quantised to "int8" or "fp8" (e4m3, gradients e5m2). Validation and sampling stay exact."""
+    quantization: Literal["none", "int8", "fp8"] = "none"
+    """Matrix products of the backbone's blocks, forward and backward: "none" for `model.dtype`, or
+    quantized to "int8" or "fp8" (e4m3, gradients e5m2). Validation and sampling stay exact."""
     ema_decay: Decay = 0.9999
     """Decay of the averaged weights that sampling uses (ours)."""
     log_every: Positive[int] = 50
@@ -307,7 +307,7 @@ class TrainingConfig:
     in the workdir, or SIGUSR1, asks for it at any time."""
     profile_steps: Positive[int] = 5
     """Steps of a trace."""
-    tracker: Literal["", "wandb", "trackio"] = ""
+    tracker: Literal["none", "wandb", "trackio"] = "none"
     """Also send the metrics to "wandb" or "trackio", where that is installed."""
     prompts: tuple[str, ...] = ()
     """Fixed prompts of the image grid; empty takes them from the data: four scenes for source
@@ -364,7 +364,7 @@ class MeshConfig:
     context: int = 1
     """Parts of an image's tokens."""
     replica: int = 1
-    """Slices, joined by the slower data-centre network: copies of the model, like `data`."""
+    """Slices, joined by the slower data-center network: copies of the model, like `data`."""
 
 
 @dataclass(frozen=True)

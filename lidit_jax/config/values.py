@@ -33,7 +33,7 @@ NotNegative = Annotated[
 ]
 Decay = Annotated[float, Range(lambda v: 0 <= v < 1, "must be at least 0 and less than 1")]
 """Of a running mean."""
-Share = Annotated[float, Range(lambda v: 0 <= v <= 1, "must be from 0 to 1")]
+Fraction = Annotated[float, Range(lambda v: 0 <= v <= 1, "must be from 0 to 1")]
 Seed = Annotated[int, Range(lambda v: 0 <= v < 2**32, f"must be from 0 to {2**32 - 1}")]
 
 ComputeType = Literal["float32", "bfloat16"]
@@ -42,14 +42,14 @@ Space = Literal["epsilon", "v", "x0", "velocity"]
 """What a diffusion network may predict (`lidit_jax.diffusion.parameterization`)."""
 
 
-def listed(hint: Any) -> tuple[str, ...]:
+def literal_values(hint: Any) -> tuple[str, ...]:
     """The values that a field's type lists; () where it is no `Literal`."""
     return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
 
 
 def choices(group: type, name: str) -> tuple[str, ...]:
     """The values that a field of a group, such as `ModelConfig`, may have; () for any."""
-    return listed(typing.get_type_hints(group)[name])
+    return literal_values(typing.get_type_hints(group)[name])
 
 
 def ranges(hint: Any) -> tuple[Range, ...]:

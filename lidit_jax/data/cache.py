@@ -74,7 +74,7 @@ def fill(
         progress(total, total)
         return folder
     partial = folder.with_name(f"{folder.name}.partial")
-    with written_below(folder.parent), _alone(folder):
+    with writable_cache_folder(folder.parent), _alone(folder):
         if not folder.is_dir():
             partial.mkdir(exist_ok=True)
             (partial / "description.json").write_text(json.dumps(description, indent=2))
@@ -84,7 +84,7 @@ def fill(
 
 
 @contextmanager
-def written_below(folder: Path) -> Iterator[None]:
+def writable_cache_folder(folder: Path) -> Iterator[None]:
     """Makes a folder for prepared data, and names it where nothing can be written.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.config.text import split_lines
-from lidit_jax.data.mistakes import Mistakes
+from lidit_jax.data.file_errors import FileErrors
 from lidit_jax.errors import LiditError
 
 LISTINGS = ("captions.jsonl", "metadata.jsonl")
@@ -38,19 +38,19 @@ def read_caption(file: Path, picture: str) -> str:
     return caption
 
 
-def read_listing(listing: Path, mistakes: Mistakes) -> list[tuple[Path, str]]:
+def read_listing(listing: Path, errors: FileErrors) -> list[tuple[Path, str]]:
     """The picture and the caption of each line of JSON.
 
     Args:
       listing: the file.
-      mistakes: gets what is wrong with it: lines that are no record, damaged captions, pictures
+      errors: gets what is wrong with it: lines that are no record, damaged captions, pictures
         that do not exist or lie outside of the folder; each names the file and the line.
     """
     records = []
-    with mistakes.gather():
+    with errors.collect():
         for number, line in enumerate(_lines(listing), start=1):
             if line.strip():
-                with mistakes.gather():
+                with errors.collect():
                     records.append(_record(line, listing.parent, f"{listing}, line {number}"))
     return records
 

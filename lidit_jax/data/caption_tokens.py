@@ -24,7 +24,7 @@ class CaptionTokens:
     ids: Int32[np.ndarray, "n S"]
     """Instruction, caption, end token, padding."""
     mask: Bool[np.ndarray, "n S"]
-    crop: int
+    prefix_length: int
     """Instruction tokens of every caption."""
     truncated: int
     """Captions that were cut to the longest prompt."""
@@ -53,7 +53,7 @@ def tokenize_captions(
     prompt_format: PromptFormat,
     max_prompt_tokens: int,
 ) -> CaptionTokens:
-    """Tokenises captions; seconds, where encoding them takes hours.
+    """Tokenizes captions; seconds, where encoding them takes hours.
 
     Args:
       encoder: the frozen encoder of this stream.
@@ -68,7 +68,7 @@ def tokenize_captions(
     return CaptionTokens(
         np.pad(batch.ids, padding),
         np.pad(batch.mask, padding),
-        batch.crop,
+        batch.prefix_length,
         batch.truncated,
         encoder.width,
     )

@@ -1,4 +1,4 @@
-"""The captions of a run: read from its sources, then encoded or only tokenised."""
+"""The captions of a run: read from its sources, then encoded or only tokenized."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from lidit_jax.data.cache import content_key, written_below
+from lidit_jax.data.cache import content_key, writable_cache_folder
 from lidit_jax.data.caption_tokens import CaptionTokens, tokenize_captions
-from lidit_jax.data.source import ImageSource, captions_of
+from lidit_jax.data.image_source import ImageSource, captions_of
 from lidit_jax.data.text_features import TextFeatures, prepare_text_features
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.io.output import atomic_file
@@ -52,7 +52,7 @@ def read_captions(source: ImageSource, folder: Path, workers: int = 0) -> list[s
             captions += itertools.chain.from_iterable(pool.map(make, parts))
     else:
         captions += itertools.chain.from_iterable(map(make, parts))
-    with written_below(folder), atomic_file(file) as handle:
+    with writable_cache_folder(folder), atomic_file(file) as handle:
         handle.write(json.dumps(captions).encode())
     return captions
 

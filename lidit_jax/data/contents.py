@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt64
 
-from lidit_jax.data.source import ImageSource
+from lidit_jax.data.image_source import ImageSource
 
 
 class Difference(NamedTuple):

@@ -13,11 +13,11 @@ from jaxtyping import UInt64
 from lidit_jax.config.schema import Config
 from lidit_jax.data.caption_files import LISTINGS, find_listing, read_caption, read_listing
 from lidit_jax.data.digests import short_digest
+from lidit_jax.data.file_errors import FileErrors
 from lidit_jax.data.folder_listing import list_folder
-from lidit_jax.data.mistakes import Mistakes
+from lidit_jax.data.image_source import ImageSource, SourceKind, Subset
 from lidit_jax.data.picture_index import PictureIndex
 from lidit_jax.data.scenes.render import check_size
-from lidit_jax.data.source import ImageSource, SourceKind, Subset
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import cache_dir, local_path, to_path
 from lidit_jax.io.pictures import read_square, reduction
@@ -65,20 +65,20 @@ class FolderSource:
         check_size(size)
         if not self.path.is_dir():
             raise LiditError(f"{self.path} is not a folder: give a folder of pictures and captions")
-        listing, mistakes = find_listing(self.path), Mistakes(self.path)
+        listing, errors = find_listing(self.path), FileErrors(self.path)
         self._records: list[tuple[Path, str]] = []
         self.left_out = ""
         if listing:
-            self._records += read_listing(listing, mistakes)
+            self._records += read_listing(listing, errors)
         else:
-            self._find_captioned(mistakes)
+            self._find_captioned(errors)
         index = PictureIndex(self.path, prepared)
         self._facts = {}
         for file, _ in self._records:
             if file not in self._facts:
-                with mistakes.gather():
+                with errors.collect():
                     self._facts[file] = index.facts(file)
-        mistakes.tell()
+        errors.raise_all()
         if not self._records:
             raise LiditError(
                 f"{self.path} holds no captioned picture: add pictures, each with a .txt beside "
@@ -87,13 +87,13 @@ class FolderSource:
             )
         index.keep(self._facts)
 
-    def _find_captioned(self, mistakes: Mistakes) -> None:
+    def _find_captioned(self, errors: FileErrors) -> None:
         found = list_folder(self.path)
         self.left_out = found.left_out_line
-        for line in found.mistakes:
-            mistakes.add(line)
+        for line in found.errors:
+            errors.add(line)
         for file, text in found.captioned:
-            with mistakes.gather():
+            with errors.collect():
                 self._records.append((file, _caption_beside(file, text)))
 
     def __len__(self) -> int:

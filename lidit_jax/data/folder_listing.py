@@ -21,7 +21,7 @@ class FolderListing:
     """Each picture with its text file, or None; in the order of their paths."""
     left_out: Counter[str] = field(default_factory=Counter)
     """How many files are neither, by the end of their names: ".heic", ".json"."""
-    mistakes: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     """Folders that cannot be read, and links that lead nowhere; each a message."""
 
     @property
@@ -51,7 +51,7 @@ def list_folder(folder: Path) -> FolderListing:
             with os.scandir(current) as scan:
                 entries = [entry for entry in scan if not _is_litter(entry.name)]
         except OSError as error:
-            listing.mistakes.append(f"{current} cannot be read: allow it ({error.strerror})")
+            listing.errors.append(f"{current} cannot be read: allow it ({error.strerror})")
             continue
         files = []
         for entry in entries:
@@ -77,7 +77,7 @@ def _add_files(
         suffix = file.suffix.lower()
         if suffix in pictures:
             if not file.is_file():
-                listing.mistakes.append(f"{file} leads to no file: remove or mend the link")
+                listing.errors.append(f"{file} leads to no file: remove or mend the link")
                 continue
             text = _caption_file(file, texts.get(file.stem.casefold(), []))
             captions.add(text)

@@ -1,4 +1,4 @@
-"""Mean and deviation by which latents are normalized: computed once, then kept with the weights.
+"""Mean and standard deviation that normalize latents: computed once, kept with the weights.
 
 They belong to the model: with others, the same weights see other inputs and paint other pictures.
 """
@@ -18,7 +18,7 @@ class LatentStatistics(NamedTuple):
     """Of each latent channel, in float64."""
 
     mean: Float[np.ndarray, " C"]
-    deviation: Float[np.ndarray, " C"]
+    std: Float[np.ndarray, " C"]
 
 
 class SavedStatistics(NamedTuple):
@@ -35,8 +35,8 @@ class SavedStatistics(NamedTuple):
         """From what a checkpoint remembers; None for an autoencoder, which has none."""
         if not saved.latent_mean:
             return None
-        mean, deviation = np.asarray(saved.latent_mean), np.asarray(saved.latent_deviation)
-        return cls(LatentStatistics(mean, deviation), saved.autoencoder, place)
+        mean, std = np.asarray(saved.latent_mean), np.asarray(saved.latent_std)
+        return cls(LatentStatistics(mean, std), saved.autoencoder, place)
 
 
 STATISTICS_RECORDS = 4096
@@ -44,10 +44,10 @@ STATISTICS_RECORDS = 4096
 
 
 def channel_statistics(latents: Float[np.ndarray, "n h w C"]) -> LatentStatistics:
-    """Mean and deviation of each channel over the first `STATISTICS_RECORDS`, in float64."""
+    """Mean and std of each channel over the first `STATISTICS_RECORDS` records, in float64."""
     values = latents[:STATISTICS_RECORDS].astype(np.float64)
-    mean, deviation = values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
-    return LatentStatistics(mean, np.maximum(deviation, 1e-6))
+    mean, std = values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
+    return LatentStatistics(mean, np.maximum(std, 1e-6))
 
 
 def statistics_to_use(

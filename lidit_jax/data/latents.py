@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from lidit_jax.autoencoders.frozen import ImageCodec
+from lidit_jax.autoencoders.frozen import FrozenAutoencoder
 from lidit_jax.data.cache import content_key, fill
-from lidit_jax.data.source import ImageSource
+from lidit_jax.data.image_source import ImageSource
 
 _CHUNK = 1024
 _BATCH = 64
@@ -16,7 +16,7 @@ _BATCH = 64
 
 def prepare_latents(
     source: ImageSource,
-    codec: ImageCodec,
+    autoencoder: FrozenAutoencoder,
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> Float[np.ndarray, "n h w C"]:
@@ -24,15 +24,15 @@ def prepare_latents(
 
     Args:
       source: images and captions.
-      codec: the frozen autoencoder.
+      autoencoder: the frozen autoencoder.
       folder: parent of all prepared data.
       progress: told (images done, all images).
 
     Returns:
       Latents as the autoencoder gives them, float16, mapped from disk.
     """
-    latent_shape = codec.encode_images(source[0]["image"][None]).shape[1:]
-    description = {"source": repr(source), "autoencoder": codec.fingerprint}
+    latent_shape = autoencoder.encode_images(source[0]["image"][None]).shape[1:]
+    description = {"source": repr(source), "autoencoder": autoencoder.fingerprint}
     target = folder / content_key("latents", description)
 
     def write(arrays: dict[str, np.ndarray], start: int, stop: int) -> None:
@@ -40,7 +40,7 @@ def prepare_latents(
             last = min(first + _BATCH, stop)
             images = np.stack([source[i]["image"] for i in range(first, last)])
             padded = np.resize(images, (_BATCH, *images.shape[1:]))
-            arrays["latents"][first:last] = codec.encode_images(padded)[: last - first]
+            arrays["latents"][first:last] = autoencoder.encode_images(padded)[: last - first]
 
     total = len(source)
     arrays = {"latents": ((total, *latent_shape), np.dtype(np.float16))}

@@ -13,8 +13,8 @@ from absl import flags
 from jaxtyping import Float, Int32
 
 from lidit_jax.data.caption_tokens import CaptionTokens
+from lidit_jax.data.image_source import ImageSource
 from lidit_jax.data.reader_processes import begin_reader
-from lidit_jax.data.source import ImageSource
 from lidit_jax.data.text_features import TextFeatures
 from lidit_jax.errors import LiditError
 
@@ -38,17 +38,17 @@ class ImageRecords:
 
 
 class LatentRecords:
-    """Normalised latents with their captions, encoded or tokenised: what LI-DiT trains on."""
+    """Normalized latents with their captions, encoded or tokenized: what LI-DiT trains on."""
 
     def __init__(
         self,
         latents: Float[np.ndarray, "n h w C"],
         mean: Float[np.ndarray, " C"],
-        deviation: Float[np.ndarray, " C"],
+        std: Float[np.ndarray, " C"],
         caption_ids: Int32[np.ndarray, " n"] | Sequence[int],
         streams: Sequence[TextFeatures] | Sequence[CaptionTokens],
     ):
-        self._latents, self._mean, self._deviation = latents, mean, deviation
+        self._latents, self._mean, self._std = latents, mean, std
         self._caption_ids, self._streams = caption_ids, streams
 
     def __len__(self) -> int:
@@ -57,9 +57,9 @@ class LatentRecords:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`{"latent": float32 [h, w, C], "features": K of [S_k, D_k], "masks", "index"}`.
 
-        Tokenised captions have "ids" in the place of "features": K of int32 [S_k].
+        Tokenized captions have "ids" in the place of "features": K of int32 [S_k].
         """
-        latent = (self._latents[index].astype(np.float32) - self._mean) / self._deviation
+        latent = (self._latents[index].astype(np.float32) - self._mean) / self._std
         pairs = [stream[self._caption_ids[index]] for stream in self._streams]
         return {
             "latent": latent.astype(np.float32),
@@ -70,7 +70,7 @@ class LatentRecords:
 
 
 class PictureRecords:
-    """Pictures with their captions, encoded or tokenised: for latents made on the device.
+    """Pictures with their captions, encoded or tokenized: for latents made on the device.
 
     A batch is read in two parts: the pictures, by threads or processes that need nothing but the
     source; then their captions, by the process that trains, which holds them already.
@@ -142,7 +142,7 @@ def training_batches(
     position: int,
     workers: int = 0,
     threads: int = 2,
-    share: tuple[int, int] | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> Generator[dict[str, Any]]:
     """Endless shuffled batches of this process, beginning with batch number `position`.
 
@@ -158,12 +158,12 @@ def training_batches(
       position: batches already consumed.
       workers: processes that read, whole batches in turn; 0 for threads.
       threads: readers that prefetch, without processes.
-      share: number of a process, and how many there are; None for this one.
+      shard: number of a process, and how many there are; None for this one.
 
     Raises:
       LiditError: when a record cannot be read, or a process that reads was ended.
     """
-    process, processes = share or (jax.process_index(), jax.process_count())
+    process, processes = shard or (jax.process_index(), jax.process_count())
     streamed = isinstance(records, PictureRecords)
     readable = _Named(records.pictures if streamed else records)
     dataset = grain.MapDataset.source(readable).seed(seed).shuffle().repeat(None)

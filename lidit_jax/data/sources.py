@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from lidit_jax.config.schema import Config
 from lidit_jax.data.folder import FOLDER
+from lidit_jax.data.image_source import ImageSource, SourceKind
 from lidit_jax.data.scenes.source import SCENES
-from lidit_jax.data.source import ImageSource, SourceKind
 from lidit_jax.errors import LiditError
 
 SOURCES: dict[str, SourceKind] = {"scenes": SCENES, "folder": FOLDER}
@@ -35,7 +35,7 @@ def source_kind(config: Config) -> SourceKind:
     return SOURCES[name]
 
 
-def open_source(config: Config, split: str) -> ImageSource:
+def open_image_source(config: Config, split: str) -> ImageSource:
     """Captioned images for training ("train") or validation ("heldout").
 
     Raises:

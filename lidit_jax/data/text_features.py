@@ -39,7 +39,7 @@ class TextFeatures:
     """Where each caption's tokens start in `tokens`."""
     prefix: Float[np.ndarray, "P D"]
     """The instruction's features, shared by all captions; empty for a bidirectional encoder."""
-    crop: int
+    prefix_length: int
     """Instruction tokens of every caption."""
     length: int
     """Tokens of the longest caption, instruction included, rounded up: S."""
@@ -91,7 +91,7 @@ def prepare_text_features(
     batch = encoder.tokenize(
         captions, prompt_format, max_prompt_tokens=max_prompt_tokens, overflow="truncate"
     )
-    shared = batch.crop if encoder.causal else 0
+    shared = batch.prefix_length if encoder.causal else 0
     counts = batch.mask.sum(axis=1)
     # Short captions first: each batch is then padded to little more than its own length.
     order = np.argsort(counts, kind="stable")
@@ -146,7 +146,7 @@ def prepare_text_features(
         tokens=np.load(target / "tokens.npy", mmap_mode="r").view(ml_dtypes.bfloat16),
         offsets=offsets,
         prefix=np.load(target / "prefix.npy").view(ml_dtypes.bfloat16),
-        crop=batch.crop,
+        prefix_length=batch.prefix_length,
         length=padded_length(batch.mask),
         truncated=batch.truncated,
     )

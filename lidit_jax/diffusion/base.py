@@ -35,27 +35,28 @@ class Process(ABC):
     """Value of `config.diffusion.process`."""
     spaces: ClassVar[tuple[str, ...]]
     """What a network may predict under this process (`lidit_jax.diffusion.parameterization`)."""
-    weightings: ClassVar[tuple[str, ...]] = ("", "min_snr")
+    weightings: ClassVar[tuple[str, ...]] = ("none", "min_snr")
     """Values of `config.diffusion.weighting` that fit."""
 
     prediction: str
     """The space that the network predicts."""
-    loss_space: str = ""
-    """The space in which `loss` measures the error; empty: the space of the prediction."""
-    weighting: str = ""
+    loss_space: str = "prediction"
+    """The space in which `loss` measures the error; "prediction": the one that the network
+    predicts."""
+    weighting: str = "none"
     """A weight of the error by its time instead (`lidit_jax.diffusion.weighting`)."""
     snr_gamma: float = 5.0
     """The largest weight of an error in x0 under "min_snr"."""
 
     def __post_init__(self):
-        one_of("prediction", self.prediction, self.spaces, self.name)
-        if self.loss_space:
-            one_of("loss", self.loss_space, self.spaces, self.name)
-        one_of("weighting", self.weighting, self.weightings, self.name)
-        if self.weighting and self.loss_space:
+        check_choice("prediction", self.prediction, self.spaces, self.name)
+        if self.loss_space != "prediction":
+            check_choice("loss", self.loss_space, self.spaces, self.name)
+        check_choice("weighting", self.weighting, self.weightings, self.name)
+        if self.weighting != "none" and self.loss_space != "prediction":
             raise LiditError(
                 f"config.diffusion.weighting={self.weighting!r} weighs the prediction's own space: "
-                "leave config.diffusion.loss empty"
+                "leave config.diffusion.loss at 'prediction'"
             )
         if not self.snr_gamma > 0:
             raise LiditError(f"config.diffusion.snr_gamma={self.snr_gamma}: must be greater than 0")
@@ -73,7 +74,7 @@ class Process(ABC):
         """Random training times."""
 
     @abstractmethod
-    def times_for_validation(self, n: int) -> Num[np.ndarray, " n"]:
+    def validation_times(self, n: int) -> Num[np.ndarray, " n"]:
         """`n` fixed times, each the middle of one of `n` parts that training draws equally often.
 
         So the mean of the losses there is comparable with the training loss.
@@ -88,7 +89,7 @@ class Process(ABC):
         """The time as the network's embedder receives it, from 0 to about 1000."""
 
     @abstractmethod
-    def noise_share(self, times: Table) -> Table:
+    def normalized_time(self, times: Table) -> Table:
         """Where times lie on the axis from the image (0) to pure noise (1)."""
 
     def add_noise(self, x0: Images, noise: Images, t: Times) -> Images:
@@ -121,7 +122,7 @@ class Process(ABC):
         signal, sigma = self.scales(t)
         if self.weighting == "min_snr":
             return weighting.min_snr(self.prediction, self.snr_gamma, signal, sigma)
-        measured = self.loss_space or self.prediction
+        measured = self.prediction if self.loss_space == "prediction" else self.loss_space
         return weighting.space_weight(self.prediction, measured, signal, sigma)
 
     def _scales_like(self, x: Images, t: Times) -> tuple[Images, Images]:
@@ -130,7 +131,7 @@ class Process(ABC):
         return jax.numpy.reshape(signal, shape), jax.numpy.reshape(sigma, shape)
 
 
-def one_of(field: str, value: Any, choices: Iterable[Any], process: str) -> None:
+def check_choice(field: str, value: Any, choices: Iterable[Any], process: str) -> None:
     """Raises `LiditError` when a field of `config.diffusion` has a value that does not fit."""
     if value not in choices:
         raise LiditError(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from lidit_jax.diffusion import schedules
-from lidit_jax.diffusion.base import PerSample, Process, Table, Times, one_of
+from lidit_jax.diffusion.base import PerSample, Process, Table, Times, check_choice
 from lidit_jax.errors import LiditError
 
 # Stands for "no signal" where a ratio of noise to signal is needed: 2**-12 is also the square root
@@ -41,7 +41,7 @@ class DDPM(Process):
 
     def __post_init__(self):
         super().__post_init__()
-        one_of("schedule", self.schedule, schedules.SCHEDULES, self.name)
+        check_choice("schedule", self.schedule, schedules.SCHEDULES, self.name)
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise LiditError(
                 f"config.diffusion.beta_start={self.beta_start} and beta_end={self.beta_end}: "
@@ -99,7 +99,7 @@ class DDPM(Process):
         """Uniform over 0 .. T-1."""
         return jax.random.randint(key, shape, 0, self.timesteps)
 
-    def times_for_validation(self, n: int) -> Int[np.ndarray, " n"]:
+    def validation_times(self, n: int) -> Int[np.ndarray, " n"]:
         """Integers; times repeat when n exceeds T."""
         return np.floor((np.arange(n) + 0.5) * self.timesteps / n).astype(np.int32)
 
@@ -124,6 +124,6 @@ class DDPM(Process):
         """The integer, as float32."""
         return t.astype(jnp.float32) if isinstance(t, jax.Array) else np.asarray(t, np.float64)
 
-    def noise_share(self, times: Table) -> Table:
+    def normalized_time(self, times: Table) -> Table:
         """From -1, clean data, to T-1, noise."""
         return (times + 1) / self.timesteps

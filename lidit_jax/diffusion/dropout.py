@@ -23,8 +23,8 @@ def drop_captions(
     keys: Key[Array, " B"],
     features: Sequence[Float[Array, "B S_k D_k"]],
     masks: Sequence[Bool[Array, "B S_k"]],
-    null_features: Sequence[Float[Array, "1 N_k D_k"]],
-    null_masks: Sequence[Bool[Array, "1 N_k"]],
+    unconditional_features: Sequence[Float[Array, "1 N_k D_k"]],
+    unconditional_masks: Sequence[Bool[Array, "1 N_k"]],
     probability: float,
 ) -> tuple[tuple[Float[Array, "B S_k D_k"], ...], tuple[Bool[Array, "B S_k"], ...]]:
     """Swaps in the empty prompt for a random share of the samples, in all streams at once.
@@ -33,9 +33,9 @@ def drop_captions(
       keys: of `sample_keys`, used for nothing else; one draw a sample decides for all streams.
       features: LLM hidden states, one array a stream k.
       masks: their masks.
-      null_features: the features of the empty prompt, *with* the instruction, as encoding `[""]`
+      unconditional_features: those of the empty prompt, *with* the instruction, as encoding `[""]`
         gives them; N_k <= S_k, shorter ones are padded on the right.
-      null_masks: their masks.
+      unconditional_masks: their masks.
       probability: share of samples to drop, 0 to 1.
 
     Returns:
@@ -50,6 +50,6 @@ def drop_captions(
         return jnp.where(dropped.reshape((-1,) + (1,) * (prompt.ndim - 1)), empty, prompt)
 
     return (
-        tuple(swap(*stream) for stream in zip(features, null_features, strict=True)),
-        tuple(swap(*stream) for stream in zip(masks, null_masks, strict=True)),
+        tuple(swap(*stream) for stream in zip(features, unconditional_features, strict=True)),
+        tuple(swap(*stream) for stream in zip(masks, unconditional_masks, strict=True)),
     )

@@ -33,7 +33,7 @@ class RectifiedFlow(Process):
 
     name: ClassVar[str] = "flow"
     spaces: ClassVar[tuple[str, ...]] = ("velocity", "x0")
-    weightings: ClassVar[tuple[str, ...]] = ("", "min_snr", "sigma_sqrt", "cosmap")
+    weightings: ClassVar[tuple[str, ...]] = ("none", "min_snr", "sigma_sqrt", "cosmap")
 
     prediction: str = "velocity"
     time_sampling: str = "logit_normal"
@@ -102,7 +102,7 @@ class RectifiedFlow(Process):
         bump = library.square(library.cos(library.pi / 2 * uniform)) - 1 + uniform
         return 1 - uniform - self.mode_scale * bump
 
-    def times_for_validation(self, n: int) -> Float[np.ndarray, " n"]:
+    def validation_times(self, n: int) -> Float[np.ndarray, " n"]:
         """Quantiles of the distribution that `sample_times` draws from, the shift included."""
         share = (np.arange(n) + 0.5) / n
         match self.time_sampling:
@@ -129,7 +129,7 @@ class RectifiedFlow(Process):
         """1000 t: sinusoids of a time in [0, 1] would be nearly constant."""
         return 1000 * t
 
-    def noise_share(self, times: Table) -> Table:
+    def normalized_time(self, times: Table) -> Table:
         """The time itself."""
         return times
 

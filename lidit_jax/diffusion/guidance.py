@@ -59,7 +59,7 @@ class Pair(NamedTuple):
 PairFn = Callable[[Float[Array, "B ..."], Float[Array, " B"]], Pair]
 
 
-class Point(NamedTuple):
+class StepContext(NamedTuple):
     """Where on its path a sampler asks for guidance."""
 
     space: str
@@ -67,7 +67,7 @@ class Point(NamedTuple):
     x_t: Images
     signal: Float[Array, ""]
     sigma: Float[Array, ""]
-    share: Float[Array, ""]
+    normalized_time: Float[Array, ""]
     """Place on the time axis: 0 the image, 1 pure noise."""
     step: Array
     """Number of the step, from 0."""
@@ -101,40 +101,42 @@ class Guidance:
         """What to remember before the first evaluation."""
         return jnp.zeros_like(x) if self.method == "apg" else ()
 
-    def combine(self, pair: Pair, point: Point, state: State) -> tuple[Images, State]:
+    def combine(self, pair: Pair, context: StepContext, state: State) -> tuple[Images, State]:
         """The guided prediction, in the space of the pair.
 
         Plain CFG is the same in every space, as all are affine in each other at fixed x_t.
         """
-        inside = (self.low <= point.share) & (point.share <= self.high)
-        scale = jnp.where(inside, jnp.asarray(self.scale, point.x_t.dtype), 1.0)
-        extra = jnp.reshape(scale - 1, (-1,) + (1,) * (point.x_t.ndim - 1))
+        inside = (self.low <= context.normalized_time) & (context.normalized_time <= self.high)
+        scale = jnp.where(inside, jnp.asarray(self.scale, context.x_t.dtype), 1.0)
+        extra = jnp.reshape(scale - 1, (-1,) + (1,) * (context.x_t.ndim - 1))
         match self.method:
             case "cfg_zero":
-                guided = self._cfg_zero(pair, point, extra)
+                guided = self._cfg_zero(pair, context, extra)
             case "apg":
-                guided, state = self._apg(pair, point, extra, state)
+                guided, state = self._apg(pair, context, extra, state)
             case _:
                 guided = pair.conditional + extra * (pair.conditional - pair.unconditional)
-        return rescaled(guided, pair.conditional, self.rescale), state
+        return rescale_guidance(guided, pair.conditional, self.rescale), state
 
-    def _cfg_zero(self, pair: Pair, point: Point, extra: Array) -> Images:
-        conditional, unconditional = _convert_pair(pair, point, "velocity")
+    def _cfg_zero(self, pair: Pair, context: StepContext, extra: Array) -> Images:
+        conditional, unconditional = _convert_pair(pair, context, "velocity")
         # The projection of the conditional velocity on the unconditional one.
         optimal = _dot(conditional, unconditional) / (_dot(unconditional, unconditional) + 1e-8)
         velocity = conditional + extra * (conditional - optimal * unconditional)
-        velocity = jnp.where(point.step < self.zero_steps, 0.0, velocity)
-        return _from("velocity", velocity, point)
+        velocity = jnp.where(context.step < self.zero_steps, 0.0, velocity)
+        return _from("velocity", velocity, context)
 
-    def _apg(self, pair: Pair, point: Point, extra: Array, state: State) -> tuple[Images, State]:
-        conditional, unconditional = _convert_pair(pair, point, "x0")
+    def _apg(
+        self, pair: Pair, context: StepContext, extra: Array, state: State
+    ) -> tuple[Images, State]:
+        conditional, unconditional = _convert_pair(pair, context, "x0")
         change = state = conditional - unconditional + self.apg_momentum * state
         length = jnp.sqrt(_dot(change, change))
         limit = jnp.where(jnp.asarray(self.apg_norm) > 0, self.apg_norm, jnp.inf)
         change = change * jnp.minimum(1.0, limit / jnp.maximum(length, 1e-12))
         share = _dot(change, conditional) / jnp.maximum(_dot(conditional, conditional), 1e-12)
         change = change + (self.apg_parallel - 1) * share * conditional
-        return _from("x0", conditional + extra * change, point), state
+        return _from("x0", conditional + extra * change, context), state
 
 
 def in_one_batch(model_fn: ModelFn, blend: Float[Array, " B"] | None = None) -> PairFn:
@@ -180,29 +182,34 @@ def concatenate_conditions(*parts: Conditions) -> Conditions:
     return jax.tree.map(concatenate, *parts)
 
 
-def rescaled(guided: Images, conditional: Images, share: Float[Array, ""] | float) -> Images:
-    """Guided predictions, moved by a share towards the standard deviation of the conditional ones.
+def rescale_guidance(
+    guided: Images, conditional: Images, fraction: Float[Array, ""] | float
+) -> Images:
+    """Guided predictions, moved by a fraction toward the standard deviation of conditional ones.
 
     Args:
       guided: predictions.
       conditional: predictions before guidance.
-      share: 0 for none, 1 for exactly that deviation; the paper takes 0.7.
+      fraction: 0 for none, 1 for exactly that deviation; the paper takes 0.7.
     """
     axes = tuple(range(1, guided.ndim))
     ours = jnp.std(guided, axis=axes, keepdims=True)
     theirs = jnp.std(conditional, axis=axes, keepdims=True)
     ratio = jnp.where(ours > 0, theirs / jnp.where(ours > 0, ours, 1.0), 1.0)
-    return guided + share * (ratio - 1) * guided
+    return guided + fraction * (ratio - 1) * guided
 
 
-def _convert_pair(pair: Pair, point: Point, space: str) -> Pair:
+def _convert_pair(pair: Pair, context: StepContext, space: str) -> Pair:
     return Pair(
-        *(convert(point.space, space, p, point.x_t, point.signal, point.sigma) for p in pair)
+        *(
+            convert(context.space, space, p, context.x_t, context.signal, context.sigma)
+            for p in pair
+        )
     )
 
 
-def _from(space: str, prediction: Images, point: Point) -> Images:
-    return convert(space, point.space, prediction, point.x_t, point.signal, point.sigma)
+def _from(space: str, prediction: Images, context: StepContext) -> Images:
+    return convert(space, context.space, prediction, context.x_t, context.signal, context.sigma)
 
 
 def _dot(a: Images, b: Images) -> Images:

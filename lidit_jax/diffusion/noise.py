@@ -51,7 +51,7 @@ def step_noise(seeds: Int[Array, " B"], shape: tuple[int, ...]) -> StepNoise:
     return draw
 
 
-def vary(
+def interpolate_noise(
     noise: Float[Array, "B ..."], other: Float[Array, "B ..."], amount: Float[Array, " B"] | float
 ) -> Float[Array, "B ..."]:
     """Noise between two noises: 0 gives the first, 1 the second, and all are standard normal.

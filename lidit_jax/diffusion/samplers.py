@@ -33,7 +33,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lidit_jax.diffusion import solvers
 from lidit_jax.diffusion.base import Process
-from lidit_jax.diffusion.guidance import Guidance, ModelFn, Pair, PairFn, Point, State
+from lidit_jax.diffusion.guidance import Guidance, ModelFn, Pair, PairFn, State, StepContext
 from lidit_jax.diffusion.noise import StepNoise
 from lidit_jax.diffusion.parameterization import to_x0
 from lidit_jax.diffusion.solvers import SolverTable
@@ -60,7 +60,7 @@ class Sampler:
     """Evaluations from one that is computed in full to the next; 1 computes all of them."""
 
 
-class Known(NamedTuple):
+class KnownRegion(NamedTuple):
     """Parts of the images that are given and stay as they are."""
 
     x0: Float[Array, "B ..."]
@@ -100,22 +100,22 @@ _KINDS = {
 }
 
 
-def fitting_samplers(process: Process) -> tuple[str, ...]:
+def compatible_samplers(process: Process) -> tuple[str, ...]:
     """The names of the samplers that solve a process."""
     return tuple(name for name, kind in _KINDS.items() if process.name in kind.processes)
 
 
-def plan(process: Process, sampler: Sampler) -> tuple[Grid, SolverTable]:
+def solver_tables(process: Process, sampler: Sampler) -> tuple[Grid, SolverTable]:
     """The times that a sampler visits, and its coefficients there.
 
     Raises:
       LiditError: for an unknown sampler or spacing, one that does not fit the process, or a number
         that is out of range.
     """
-    if sampler.name not in fitting_samplers(process):
+    if sampler.name not in compatible_samplers(process):
         raise LiditError(
             f"sampler {sampler.name!r} does not fit process {process.name!r}: "
-            f"choose one of {quoted(fitting_samplers(process))}"
+            f"choose one of {quoted(compatible_samplers(process))}"
         )
     if not 0 <= sampler.eta <= 1:
         raise LiditError(f"eta {sampler.eta}: must be from 0 (no fresh noise) to 1")
@@ -146,7 +146,7 @@ class _Stage(NamedTuple):
     index: Array
     step: Array
     time: Array
-    share: Array
+    normalized_time: Array
     signal: Array
     sigma: Array
     to_x: Array
@@ -192,7 +192,7 @@ def sample(
     *,
     guidance: Guidance | None = None,
     step_noise: StepNoise | None = None,
-    known: Known | None = None,
+    known: KnownRegion | None = None,
     trace: bool = False,
 ) -> Samples:
     """Turns noise into images.
@@ -239,7 +239,7 @@ def sampler_loop(
     *,
     guidance: Guidance | None = None,
     step_noise: StepNoise | None = None,
-    known: Known | None = None,
+    known: KnownRegion | None = None,
     trace: bool = False,
 ) -> SamplerLoop:
     """The loop of `sample`, with the same arguments, for those who run it in parts.
@@ -247,7 +247,7 @@ def sampler_loop(
     Raises:
       LiditError: see `plan`.
     """
-    times, table = plan(process, sampler)
+    times, table = solver_tables(process, sampler)
     dtype = jnp.promote_types(start.dtype, jnp.float32)
     stages = _stages(process, times, table, sampler.cache_interval, dtype)
     if table.noise.any() and step_noise is None:
@@ -256,7 +256,7 @@ def sampler_loop(
         raise LiditError(f"cache_interval {sampler.cache_interval} needs a model with a step cache")
 
     def advance(carry: _Carry, stage: _Stage) -> tuple[_Carry, Array | None]:
-        place = stage.signal, stage.sigma, stage.share, stage.step
+        place = stage.signal, stage.sigma, stage.normalized_time, stage.step
         time, cached = jnp.full(len(carry.x), stage.time), carry.cached
         if isinstance(model_fn, CachedModel):
             output, cached = model_fn.evaluate(carry.x, time, stage.fresh, cached)
@@ -266,8 +266,8 @@ def sampler_loop(
             prediction, state = output.astype(dtype), ()
         else:
             pair = Pair(*(half.astype(dtype) for half in output))
-            point = Point(process.prediction, carry.x, *place)
-            prediction, state = guidance.combine(pair, point, carry.guidance)
+            context = StepContext(process.prediction, carry.x, *place)
+            prediction, state = guidance.combine(pair, context, carry.guidance)
         x0 = to_x0(process.prediction, prediction, carry.x, stage.signal, stage.sigma)
         if known is not None:
             x0 = jnp.where(known.mask, known.x0.astype(dtype), x0)
@@ -285,7 +285,7 @@ def sampler_loop(
     state = guidance.start(x) if guidance is not None else ()
     cached = ()
     if isinstance(model_fn, CachedModel):
-        cached = model_fn.blank(x, jnp.full(len(x), stages.time[0]))
+        cached = model_fn.empty_cache(x, jnp.full(len(x), stages.time[0]))
     first = _Carry(x, blank, blank, blank, state, cached, jnp.int32(-1))
     return SamplerLoop(advance, first, stages)
 
@@ -297,7 +297,7 @@ def _stages(
     at = times.times[table.at]
     columns = {
         "time": process.model_time(at),
-        "share": process.noise_share(at),
+        "normalized_time": process.normalized_time(at),
         "signal": times.signal[table.at],
         "sigma": times.sigma[table.at],
         "to_x": table.to_x,

@@ -44,7 +44,7 @@ class Grid(NamedTuple):
     """Scale of the noise; 0 at the end."""
 
 
-def fitting_spacings(process: Process) -> tuple[str, ...]:
+def compatible_spacings(process: Process) -> tuple[str, ...]:
     """The spacings that the process has."""
     return _SPACINGS[process.name]
 
@@ -72,10 +72,10 @@ def grid(
     Raises:
       LiditError: for an unknown spacing, a shift under DDPM, or a number of steps out of range.
     """
-    if spacing not in fitting_spacings(process):
+    if spacing not in compatible_spacings(process):
         raise LiditError(
             f"spacing {spacing!r} does not fit process {process.name!r}: "
-            f"choose one of {quoted(fitting_spacings(process))}"
+            f"choose one of {quoted(compatible_spacings(process))}"
         )
     if not 0 <= shift < np.inf:
         raise LiditError(f"shift {shift}: must be greater than 0, or 0 for the model's own")

@@ -26,7 +26,7 @@ class CachedModel(NamedTuple):
     reuse: Callable[[Float[Array, "B ..."], Float[Array, " B"], Activations], Images | Pair]
     """The same output, nearly, from cached activations."""
 
-    def blank(self, x_t: Float[Array, "B ..."], time: Float[Array, " B"]) -> Activations:
+    def empty_cache(self, x_t: Float[Array, "B ..."], time: Float[Array, " B"]) -> Activations:
         """Zeros in the shapes of the activations, to begin a loop with; computes nothing."""
         _, cached = jax.eval_shape(self.compute, x_t, time)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), cached)

@@ -15,12 +15,12 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax.attention import attention
 from lidit_jax.encoders.blocks import (
+    at_least_float32,
     blocks_below,
+    embedding_lookup,
     linear,
-    look_up,
     positions_of,
     scan_blocks,
-    wide,
 )
 
 Params = dict[str, Any]
@@ -90,7 +90,7 @@ class Bert:
     def _embed(
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
     ) -> Float[Array, "B S D"]:
-        x = look_up(params["embedding"], ids) + params["token_type"][0]
+        x = embedding_lookup(params["embedding"], ids) + params["token_type"][0]
         x = x + params["position"][positions_of(mask)]
         return self._norm(x, params, "embedding_norm")
 
@@ -114,7 +114,7 @@ class Bert:
         return self._norm(x + linear(h, layer["down"], layer["down_bias"]), layer, "ffn_norm")
 
     def _norm(self, x: Float[Array, "B S D"], params: Params, name: str) -> Float[Array, "B S D"]:
-        y = x.astype(wide(x.dtype))
+        y = x.astype(at_least_float32(x.dtype))
         y = y - jnp.mean(y, axis=-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.norm_epsilon)
         return (y * params[name] + params[f"{name}_bias"]).astype(x.dtype)

@@ -13,7 +13,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.weights import int8
 
 
-def wide(dtype: jnp.dtype) -> jnp.dtype:
+def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
     """The type of norms, rotations and softmax: float32, or wider where the model is."""
     return jnp.promote_types(dtype, jnp.float32)
 
@@ -23,7 +23,9 @@ def precision(dtype: jnp.dtype) -> jax.lax.Precision:
 
     Without it TPUs round float32 operands to bfloat16 and GPUs to TF32.
     """
-    return jax.lax.Precision.HIGHEST if wide(dtype) == dtype else jax.lax.Precision.DEFAULT
+    return (
+        jax.lax.Precision.HIGHEST if at_least_float32(dtype) == dtype else jax.lax.Precision.DEFAULT
+    )
 
 
 def linear(
@@ -44,9 +46,9 @@ def rms_norm(
     """x over its root mean square (https://arxiv.org/abs/1910.07467), times `scale`.
 
     With `offset` the weights are stored as scale - 1, as Gemma does; the sum and the product stay
-    in `wide` precision, because bfloat16 would round the sum.
+    in `at_least_float32` precision, because bfloat16 would round the sum.
     """
-    y = x.astype(wide(x.dtype))
+    y = x.astype(at_least_float32(x.dtype))
     y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + epsilon)
     if offset:
         return (y * (1 + scale.astype(y.dtype))).astype(x.dtype)
@@ -66,9 +68,9 @@ def split_by_rows(x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
     return nn.with_logical_constraint(x, ("batch", None, None))
 
 
-def look_up(table: Float[Array, "V D"], ids: Int32[Array, "B S"]) -> Float[Array, "B S D"]:
+def embedding_lookup(table: Float[Array, "V D"], ids: Int32[Array, "B S"]) -> Float[Array, "B S D"]:
     """`table[ids]`. On a mesh each device reads its own channels of the table for the rows of its
-    neighbours too, and the results change places: the table, which may be large, stays where it is.
+    neighbors too, and the results change places: the table, which may be large, stays where it is.
     """
     ids = nn.with_logical_constraint(ids, ("copies", None))
     return split_by_rows(nn.with_logical_constraint(table[ids], ("copies", None, "embed")))

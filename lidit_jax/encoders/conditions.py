@@ -17,7 +17,7 @@ from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
 from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.config.schema import EncoderConfig
 from lidit_jax.encoders.decoder import PrefixCache
-from lidit_jax.encoders.moved import present_sources
+from lidit_jax.encoders.relocated import resolve_sources
 from lidit_jax.encoders.text_encoder import TextEncoder
 from lidit_jax.errors import LiditError
 
@@ -62,7 +62,7 @@ class PromptEncoders:
         ]
 
     @classmethod
-    def of_checkpoint(
+    def from_checkpoint(
         cls,
         config: EncoderConfig,
         trained_with: Sequence[dict[str, Any]],
@@ -75,13 +75,13 @@ class PromptEncoders:
           config: the checkpoint's.
           trained_with: what it remembers of each stream.
           mesh: shares the weights over its axes; None for one device.
-          places: where encoders have moved to: see `lidit_jax.encoders.moved`.
+          places: where encoders have moved to: see `lidit_jax.encoders.relocated`.
 
         Raises:
           LiditError: when one cannot be found, or is not the one of the checkpoint.
         """
         _same_number(config.sources, trained_with)
-        sources = present_sources(config.sources, trained_with, places)
+        sources = resolve_sources(config.sources, trained_with, places)
         encoders = cls(dataclasses.replace(config, sources=sources), mesh)
         encoders.check(trained_with)
         return encoders
@@ -100,7 +100,7 @@ class PromptEncoders:
         ids: Sequence[Int32[Array, "B S_k"]],
         masks: Sequence[Bool[Array, "B S_k"]],
     ) -> tuple[Float[Array, "B S_k D_k"], ...]:
-        """Features of tokenised prompts; pure, to be a part of a compiled program.
+        """Features of tokenized prompts; pure, to be a part of a compiled program.
 
         Args:
           frozen: see the property of that name.
@@ -165,7 +165,7 @@ class PromptEncoders:
           LiditError: when a prompt holds half of a character.
         """
         prompts = _cleaned(prompts)
-        features, masks, crop = [], [], []
+        features, masks, prefix_lengths = [], [], []
         for stream, layer, instruction in zip(
             self.streams, self.layers, self._instructions, strict=True
         ):
@@ -178,8 +178,8 @@ class PromptEncoders:
             )
             features.append(_portable(stream.encode(tokens, layer, instruction)))
             masks.append(jnp.asarray(tokens.mask))
-            crop.append(tokens.crop)
-        return TextConditions(tuple(features), tuple(masks)), tuple(crop)
+            prefix_lengths.append(tokens.prefix_length)
+        return TextConditions(tuple(features), tuple(masks)), tuple(prefix_lengths)
 
     def _tokenize(self, stream: TextEncoder, prompts: Sequence[str], overflow: str) -> TokenBatch:
         return stream.tokenize(

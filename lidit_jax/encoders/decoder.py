@@ -19,9 +19,9 @@ from jaxtyping import Array, Bool, Float, Int32
 from lidit_jax.attention import attention
 from lidit_jax.encoders.blocks import (
     blocks_below,
+    embedding_lookup,
     layer_at,
     linear,
-    look_up,
     positions_of,
     rms_norm,
     split_by_rows,
@@ -43,12 +43,12 @@ class PrefixCache(NamedTuple):
     features: Float[Array, "P D"]
 
 
-class View(NamedTuple):
+class TokenPositions(NamedTuple):
     """What a block knows of its tokens' places."""
 
-    turn: tuple[Float[Array, "B S 1 half"], Float[Array, "B S 1 half"]]
+    cos_sin: tuple[Float[Array, "B S 1 half"], Float[Array, "B S 1 half"]]
     """Cosine and sine of the rotation of queries and keys."""
-    near: Bool[Array, "B S T"] | None
+    visible: Bool[Array, "B S T"] | None
     """Which of the tokens T before it each token S may read; None for all."""
 
 
@@ -179,25 +179,25 @@ class Decoder:
         return jax.lax.scan(step, self._embed(params, ids[:, start:]), jnp.arange(blocks))
 
     def _embed(self, params: Params, ids: Int32[Array, "B S"]) -> Float[Array, "B S D"]:
-        x = look_up(params["embedding"], ids)
+        x = embedding_lookup(params["embedding"], ids)
         # Rounded to the model's type first, as the models were trained.
         return x * jnp.asarray(self.embedding_scale, x.dtype)
 
-    def _views(self, mask: Bool[Array, "B T"], start: int) -> Callable[[Array], View]:
+    def _views(self, mask: Bool[Array, "B T"], start: int) -> Callable[[Array], TokenPositions]:
         """The view of block `index` on the tokens from `start` on."""
         places = positions_of(mask)[:, start:], self.head_width, mask.shape[1]
-        turn = rotation(self.rope, *places)
+        cos_sin = rotation(self.rope, *places)
         if not any(self.local):
-            return lambda index: View(turn, None)
+            return lambda index: TokenPositions(cos_sin, None)
         tokens = jnp.arange(mask.shape[1])
         distance = tokens[start:, None] - tokens
-        everywhere = View(turn, jnp.ones((1, *distance.shape), bool))
+        everywhere = TokenPositions(cos_sin, jnp.ones((1, *distance.shape), bool))
         if self.local_rope is not None:
-            turn = rotation(self.local_rope, *places)
-        near = everywhere.near if self.window is None else (distance < self.window)[None]
-        nearby, local = View(turn, near), jnp.asarray(self.local)
+            cos_sin = rotation(self.local_rope, *places)
+        visible = everywhere.visible if self.window is None else (distance < self.window)[None]
+        nearby, local = TokenPositions(cos_sin, visible), jnp.asarray(self.local)
 
-        def view_of(index: Array) -> View:
+        def view_of(index: Array) -> TokenPositions:
             return jax.tree.map(lambda a, b: jnp.where(local[index], a, b), nearby, everywhere)
 
         return view_of
@@ -206,7 +206,7 @@ class Decoder:
         self,
         layer: Params,
         x: Float[Array, "B S D"],
-        view: View,
+        view: TokenPositions,
         mask: Bool[Array, "B T"],
         prefix: KeyValue | None,
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
@@ -214,7 +214,7 @@ class Decoder:
         q, k, v = self._queries_keys_values(layer, self._norm(x, layer["attention_norm"]))
         if self.qk_norm:
             q, k = self._norm(q, layer["q_norm"]), self._norm(k, layer["k_norm"])
-        q, k = rotate(q, *view.turn), rotate(k, *view.turn)
+        q, k = rotate(q, *view.cos_sin), rotate(k, *view.cos_sin)
         own = k, v
         if prefix is not None:
             k, v = (
@@ -227,8 +227,8 @@ class Decoder:
             v,
             mask,
             causal=True,
-            first=mask.shape[1] - S,
-            allowed=view.near,
+            query_offset=mask.shape[1] - S,
+            allowed=view.visible,
             scale=self.score_scale,
             soft_cap=self.score_cap,
             exact=True,

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from lidit_jax.encoders.blocks import wide
+from lidit_jax.encoders.blocks import at_least_float32
 from lidit_jax.errors import LiditError
 
 
 @dataclass(frozen=True)
-class LongWaves:
+class Llama3Scaling:
     """Llama 3.1 stretches only the wavelengths that are long beside its first context."""
 
     low_frequency: float
@@ -34,7 +34,7 @@ class LongWaves:
 
 
 @dataclass(frozen=True)
-class Yarn:
+class YarnScaling:
     """YaRN (https://arxiv.org/abs/2309.00071) stretches along a ramp over the channel pairs."""
 
     original_context: int
@@ -73,7 +73,7 @@ class Rope:
     """Base of the geometric series of wavelengths."""
     factor: float = 1.0
     """How far wavelengths are stretched; 1 for plain RoPE."""
-    only: LongWaves | Yarn | None = None
+    only: Llama3Scaling | YarnScaling | None = None
     """Which wavelengths are stretched; None for all of them (linear scaling)."""
     amplitude: float = 1.0
     """YaRN: what turned queries and keys are multiplied by."""
@@ -112,14 +112,14 @@ class Rope:
         context = rope.get("original_max_position_embeddings")
         context = config["max_position_embeddings"] if context is None else context
         if kind == "llama3":
-            waves = LongWaves(rope["low_freq_factor"], rope["high_freq_factor"], context)
+            waves = Llama3Scaling(rope["low_freq_factor"], rope["high_freq_factor"], context)
             return cls(theta, _factor(rope["factor"]), waves)
         factor = rope.get("factor")
         factor = _factor(config["max_position_embeddings"] / context if factor is None else factor)
-        ramp = Yarn(
+        ramp = YarnScaling(
             context,
-            rope.get("beta_fast") or Yarn.fast,
-            rope.get("beta_slow") or Yarn.slow,
+            rope.get("beta_fast") or YarnScaling.fast,
+            rope.get("beta_slow") or YarnScaling.slow,
             rope.get("truncate", True),
         )
         return cls(theta, factor, ramp, _amplitude(rope, factor))
@@ -175,6 +175,6 @@ def rotate(
     x: Float[Array, "B S H K"], cosine: Float[Array, "B S 1 half"], sine: Float[Array, "B S 1 half"]
 ) -> Float[Array, "B S H K"]:
     """Turns channel i against channel i + K/2, the pairing of Hugging Face checkpoints."""
-    first, second = jnp.split(x.astype(wide(x.dtype)), 2, axis=-1)
+    first, second = jnp.split(x.astype(at_least_float32(x.dtype)), 2, axis=-1)
     turned = (first * cosine - second * sine, second * cosine + first * sine)
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import flax.linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, whole_where_uneven
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, replicate_uneven
 
 _LOGICAL_AXES: dict[str, tuple[str | None, ...]] = {
     # The vocabulary stays whole: a lookup is then local, and each device finds its own channels.
@@ -55,4 +55,4 @@ def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
         logical = ("layers", *logical)
     logical += (None,) * (len(shape) - len(logical))
     axes = nn.logical_to_mesh_axes(logical, LOGICAL_AXIS_RULES)
-    return whole_where_uneven(axes, shape, mesh)
+    return replicate_uneven(axes, shape, mesh)

@@ -18,8 +18,8 @@ from jaxtyping import Array, Bool, Float, Int32
 from lidit_jax.attention import attention
 from lidit_jax.encoders.blocks import (
     blocks_below,
+    embedding_lookup,
     linear,
-    look_up,
     rms_norm,
     scan_blocks,
 )
@@ -114,7 +114,7 @@ class T5:
             bias = (layer if self.bias_in_every_block else params)["relative_bias"]
             return self._block(layer, x, mask, jnp.moveaxis(bias[bucket], -1, 0))
 
-        x = look_up(params["embedding"], ids)
+        x = embedding_lookup(params["embedding"], ids)
         return scan_blocks(block, params["layers"], x, blocks, keep_all=keep_all)
 
     def _block(

@@ -17,8 +17,8 @@ from lidit_jax.config.schema import EncoderConfig
 from lidit_jax.config.values import choices
 from lidit_jax.encoders import families
 from lidit_jax.encoders.decoder import PrefixCache
+from lidit_jax.encoders.locations import content_digests, locate_encoder
 from lidit_jax.encoders.sharding import encoder_shardings
-from lidit_jax.encoders.sources import content_digests, locate
 from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
 from lidit_jax.errors import LiditError
@@ -159,7 +159,7 @@ class TextEncoder:
         Rows that do not start with the whole instruction (padding on the left) go round the
         `prefix`.
         """
-        if not tokens.mask[:, : tokens.crop].all():
+        if not tokens.mask[:, : tokens.prefix_length].all():
             prefix = None
         return self._compiled(self.params, tokens.ids, tokens.mask, layer=layer, prefix=prefix)
 
@@ -187,7 +187,7 @@ def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> Te
     """Loads an encoder; see `lidit_jax.encoders.load`."""
     if dtype not in _DTYPES:
         raise LiditError(f"dtype={dtype!r}: choose one of {', '.join(_DTYPES)}")
-    folder = locate(source)
+    folder = locate_encoder(source)
     path = folder / "config.json"
     config = huggingface.read_json(path)
     try:

@@ -37,8 +37,8 @@ class PromptTooLongError(LiditError):
 class PromptTokenizer:
     """Lays out begin token, instruction, prompt and end token.
 
-    Instruction and prompt are tokenised separately and joined, so the instruction's tokens are
-    the same in every row and its length is the crop.
+    Instruction and prompt are tokenized separately and joined, so the instruction's tokens are
+    the same in every row and its length is the prefix length.
 
     Attributes:
       backend: what cuts texts into tokens.
@@ -104,7 +104,7 @@ class PromptTokenizer:
         return cls(tokenizer, begin, end, end if pad is None else pad, max_positions, folder)
 
     def prefix(self, prompt_format: PromptFormat) -> list[int]:
-        """The tokens before every prompt; their number is the crop."""
+        """The tokens before every prompt; their number is the prefix length."""
         return [*self.begin, *self.encode([prompt_format.prefix])[0]]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -122,7 +122,7 @@ class PromptTokenizer:
         overflow: str = "truncate",
         padding: str = "right",
     ) -> TokenBatch:
-        """Tokenises prompts of any length, the empty one included.
+        """Tokenizes prompts of any length, the empty one included.
 
         Args:
           prompts: B texts.
@@ -137,31 +137,31 @@ class PromptTokenizer:
           LiditError: when `length` leaves no room for a prompt.
         """
         prefix = self.prefix(prompt_format)
-        crop = len(prefix)
-        limit = self._limit(crop, max_prompt_tokens, length)
+        prefix_length = len(prefix)
+        limit = self._limit(prefix_length, max_prompt_tokens, length)
         encoded = self.encode(prompts)
         too_long = [i for i, tokens in enumerate(encoded) if len(tokens) > limit]
         if too_long and overflow == "error":
             i = too_long[0]
             raise PromptTooLongError(i + 1, prompts[i], len(encoded[i]), limit)
         rows = [[*prefix, *tokens[:limit], self.end] for tokens in encoded]
-        S = max((len(row) for row in rows), default=crop + 1) if length is None else length
+        S = max((len(row) for row in rows), default=prefix_length + 1) if length is None else length
         ids = np.full((len(rows), S), self.pad, np.int32)
         mask = np.zeros((len(rows), S), bool)
         for i, row in enumerate(rows):
             place = slice(0, len(row)) if padding == "right" else slice(S - len(row), S)
             ids[i, place], mask[i, place] = row, True
-        return TokenBatch(ids, mask, crop, truncated=len(too_long))
+        return TokenBatch(ids, mask, prefix_length, truncated=len(too_long))
 
-    def _limit(self, crop: int, max_prompt_tokens: int, length: int | None) -> int:
+    def _limit(self, prefix_length: int, max_prompt_tokens: int, length: int | None) -> int:
         """Prompt tokens that fit between the instruction and the end token."""
         lengths = [s for s in (length, self.max_positions) if s is not None]
-        if lengths and min(lengths) <= crop:
+        if lengths and min(lengths) <= prefix_length:
             raise LiditError(
-                f"length={min(lengths)} leaves no room for a prompt: the instruction has {crop} "
-                f"tokens, use at least {crop + 1}"
+                f"length={min(lengths)} leaves no room for a prompt: the instruction has "
+                f"{prefix_length} tokens, use at least {prefix_length + 1}"
             )
-        return min([max_prompt_tokens, *(s - crop - 1 for s in lengths)])
+        return min([max_prompt_tokens, *(s - prefix_length - 1 for s in lengths)])
 
 
 def _id(tokenizer: tokenizers.Tokenizer, config: dict[str, Any], name: str) -> int | None:

@@ -23,8 +23,8 @@ from typing import Any, Literal
 
 import tokenizers
 
-from lidit_jax.encoders.odd_prompts import ODD_PROMPTS
 from lidit_jax.encoders.tokenizer import PromptTokenizer
+from lidit_jax.encoders.tokenizer_probes import PROBE_PROMPTS
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import cache_dir
 from lidit_jax.weights.huggingface import read_json
@@ -152,7 +152,7 @@ def _compare(folder: Path, ours: PromptTokenizer, out: Path) -> Verdict:
             kinds = [type(b.model).__name__ for b in (ours.backend, theirs.backend_tokenizer)]
             if kinds[0] != kinds[1]:
                 return Verdict("unread", version, f"it takes a {kinds[0]} tokenizer for {kinds[1]}")
-            prompts = [*ODD_PROMPTS, *_added_tokens(ours, theirs)]
+            prompts = [*PROBE_PROMPTS, *_added_tokens(ours, theirs)]
             expected = [
                 list(theirs(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts
             ]

@@ -24,7 +24,7 @@ def captioned_grid(
     Args:
       images: the images, shown in tiles of equal size.
       captions: one an image, wrapped to three lines.
-      frames: a colour name an image for a frame around it; None for no frames.
+      frames: a color name an image for a frame around it; None for no frames.
       columns: images a row.
     """
     columns = columns or math.ceil(math.sqrt(len(images)))

@@ -13,7 +13,7 @@ from lidit_jax.evaluation.sampler_report import (
     threshold,
 )
 
-_COLOURS = ("#1b6ca8", "#7fb2d8", "#c8553d", "#3a7d44", "#9bc53d", "#5f3dc4", "#b8860b", "#666666")
+_COLORS = ("#1b6ca8", "#7fb2d8", "#c8553d", "#3a7d44", "#9bc53d", "#5f3dc4", "#b8860b", "#666666")
 
 
 def plot(rows: Sequence[Row], usual: Row, file: BinaryIO) -> None:
@@ -47,16 +47,16 @@ def plot(rows: Sequence[Row], usual: Row, file: BinaryIO) -> None:
 
 
 def _samplers(axis: Any, rows: Sequence[Row]) -> None:
-    for sampler, colour in zip(sorted({row["sampler"] for row in rows}), _COLOURS, strict=False):
+    for sampler, color in zip(sorted({row["sampler"] for row in rows}), _COLORS, strict=False):
         own = sorted((r for r in rows if r["sampler"] == sampler), key=lambda r: r["evaluations"])
         x, y = [row["evaluations"] for row in own], [row["score"] for row in own]
-        axis.plot(x, y, color=colour, marker="o", markersize=4, label=sampler)
+        axis.plot(x, y, color=color, marker="o", markersize=4, label=sampler)
     best = recommended(rows)
     axis.plot(
         best["evaluations"], best["score"], "o", markersize=12, markerfacecolor="none",
         markeredgecolor="black",
     )  # fmt: skip
-    axis.axhline(threshold(rows), color="grey", linewidth=1, linestyle="--")
+    axis.axhline(threshold(rows), color="gray", linewidth=1, linestyle="--")
     ticks = sorted({row["steps"] for row in rows})
     axis.set_xscale("log", base=2)
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -66,12 +66,10 @@ def _samplers(axis: Any, rows: Sequence[Row]) -> None:
     axis.legend(fontsize=8, frameon=False)
 
 
-def _curve(
-    axis: Any, rows: Sequence[Row], field: str, label: str, legend: str, colour: str
-) -> None:
+def _curve(axis: Any, rows: Sequence[Row], field: str, label: str, legend: str, color: str) -> None:
     """A line through the rows that have the field, each point named by another field."""
     points = [row for row in rows if row[field] is not None]
     x, y = [row["seconds_an_image"] for row in points], [row[field] for row in points]
-    axis.plot(x, y, color=colour, marker="o", markersize=4, label=legend)
+    axis.plot(x, y, color=color, marker="o", markersize=4, label=legend)
     for row, place in zip(points, zip(x, y, strict=True), strict=True):
         axis.annotate(str(row[label]), place, textcoords="offset points", xytext=(4, 4), fontsize=8)

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from lidit_jax.diffusion.samplers import plan
+from lidit_jax.diffusion.samplers import solver_tables
 from lidit_jax.encoders.conditions import TextConditions, pad_conditions
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.sampler_plot import plot
 from lidit_jax.evaluation.sampler_report import markdown
 from lidit_jax.evaluation.scene_prompts import AVERAGED_TASKS, ScenePrompt, evaluation_prompts
-from lidit_jax.evaluation.scene_scorer import score_images, summarise
+from lidit_jax.evaluation.scene_scorer import score_images, summarize
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import progress_bar
 from lidit_jax.pytorch.parity import psnr
@@ -183,7 +183,7 @@ def _of_one_length(encoded: Sequence[TextConditions]) -> list[TextConditions]:
 
 def _evaluations(pipeline: Pipeline, settings: dict[str, Any], run: Run) -> int:
     checked = pipeline.settings(**settings, **dataclasses.asdict(run))
-    _, table = plan(pipeline.process, sampler_of(checked))
+    _, table = solver_tables(pipeline.process, sampler_of(checked))
     return len(table.at)
 
 
@@ -195,7 +195,7 @@ def _row(
     reference: np.ndarray,
     seconds: float,
 ) -> dict[str, Any]:
-    scores = summarise(prompts, score_images(images, prompts))
+    scores = summarize(prompts, score_images(images, prompts))
     likeness = psnr(images, reference)
     return {
         **dataclasses.asdict(run),

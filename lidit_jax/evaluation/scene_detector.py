@@ -1,7 +1,7 @@
 """From pixels to objects: what a scene shows, seen without any metadata.
 
 The palette and the shapes are known, so no learned detector is needed: objects are connected
-regions that differ from the background, colour is the median hue, shape the best overlap with a
+regions that differ from the background, color is the median hue, shape the best overlap with a
 blurred template of equal area, texture the pattern of the luminance.
 """
 
@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from lidit_jax.data.scenes.render import outline
 from lidit_jax.data.scenes.scene import SceneObject
-from lidit_jax.data.scenes.vocabulary import COLOURS, RADII, SHADE, SHAPES
+from lidit_jax.data.scenes.vocabulary import COLORS, RADII, SHADE, SHAPES
 from lidit_jax.errors import LiditError
 
 WORKING_SIZE = 64
@@ -26,11 +26,11 @@ SMOOTHING = 0.7
 FOREGROUND = 55.0
 """Least distance in RGB from the background of a pixel that belongs to an object."""
 EDGE = 0.45
-"""Share of its neighbourhood's largest distance at which an object ends."""
+"""Share of its neighborhood's largest distance at which an object ends."""
 SPECK = 22
 """Regions with fewer pixels are dirt; the smallest object has about 45."""
-COLOURLESS = 40.0
-"""Chroma, on a scale of 255, below which an object has no colour."""
+COLORLESS = 40.0
+"""Chroma, on a scale of 255, below which an object has no color."""
 OVERLAP = 0.72
 """Least overlap (intersection over union) with a template of what may be called a shape."""
 BLUR = 1.0
@@ -38,7 +38,7 @@ BLUR = 1.0
 DARK_SPREAD = 0.095
 """Spread of the darker tone's share (0 to 1) above which a surface may have a pattern."""
 BRIGHT_SPREAD = 0.045
-"""Spread of the brightness (1 for the plain colour) above which it has one."""
+"""Spread of the brightness (1 for the plain color) above which it has one."""
 ROWS = 0.78
 """Share of the first spread's variance between rows above which it is stripes, not dots."""
 
@@ -123,11 +123,11 @@ def _describe(
     rows, columns = np.indices(cover.shape)
     y, x = (rows * cover).sum() / area, (columns * cover).sum() / area
     shape, radius = _shape(cover, area, y, x)
-    colour = _colour(pixels[inside])
+    color = _color(pixels[inside])
     return SceneObject(
-        colour=colour,
+        color=color,
         shape=shape,
-        texture=_texture(pixels[core], np.nonzero(core)[0], colour, background, noise),
+        texture=_texture(pixels[core], np.nonzero(core)[0], color, background, noise),
         size=("small", "medium", "large")[sum(radius > limit for limit in _SIZE_LIMITS)],
         x=(box[1].start + x + 0.5) / WORKING_SIZE,
         y=(box[0].start + y + 0.5) / WORKING_SIZE,
@@ -135,10 +135,10 @@ def _describe(
     )
 
 
-def _colour(pixels: Float[np.ndarray, "P 3"]) -> str | None:
+def _color(pixels: Float[np.ndarray, "P 3"]) -> str | None:
     chroma = np.median(_opponent(pixels), axis=0)
     length = np.hypot(*chroma)
-    if length < COLOURLESS:
+    if length < COLORLESS:
         return None
     names, directions = _palette()
     return names[int(np.argmax(directions @ chroma))]
@@ -152,26 +152,26 @@ def _opponent(pixels: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _palette() -> tuple[tuple[str, ...], np.ndarray]:
-    directions = _opponent(np.array(list(COLOURS.values()), np.float32))
-    return tuple(COLOURS), directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    directions = _opponent(np.array(list(COLORS.values()), np.float32))
+    return tuple(COLORS), directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
 def _texture(
     pixels: Float[np.ndarray, "P 3"],
     rows: np.ndarray,
-    colour: str | None,
+    color: str | None,
     background: np.ndarray,
     noise: float,
 ) -> str:
     """Reads the pattern of the darker tone among the pixels inside an object.
 
-    Each pixel is a mixture of background, colour and darker tone. Solving for the shares keeps the
+    Each pixel is a mixture of background, color and darker tone. Solving for the shares keeps the
     blurred edge of the object out of the pattern; a change of brightness must confirm it, since
     compression and autoencoders smear hues.
     """
-    if colour is None:
+    if color is None:
         return "solid"
-    base = np.array(COLOURS[colour], np.float32)
+    base = np.array(COLORS[color], np.float32)
     solve = np.linalg.pinv(np.stack([base - background, (SHADE - 1) * base], axis=1))
     cover, dark = solve @ (pixels - background).T
     dark = np.clip(dark / np.maximum(cover, 0.5), -1, 2)

@@ -10,7 +10,7 @@ from lidit_jax.data.scenes.captions import caption
 from lidit_jax.data.scenes.held_out import claim_held_out
 from lidit_jax.data.scenes.sampling import draw_different
 from lidit_jax.data.scenes.scene import Claim, Group
-from lidit_jax.data.scenes.vocabulary import COLOURS, COUNTS, RELATIONS, SHAPES, SIZES, TEXTURES
+from lidit_jax.data.scenes.vocabulary import COLORS, COUNTS, RELATIONS, SHAPES, SIZES, TEXTURES
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.memory import check_count
 
@@ -81,7 +81,7 @@ def _single_object(rng: random.Random) -> Claim:
 
 
 def _two_objects(rng: random.Random) -> Claim:
-    return Claim(draw_different(rng, 2, coloured=False))
+    return Claim(draw_different(rng, 2, colored=False))
 
 
 def _counting(rng: random.Random) -> Claim:
@@ -89,15 +89,15 @@ def _counting(rng: random.Random) -> Claim:
 
 
 def _colors(rng: random.Random) -> Claim:
-    return Claim((Group(rng.choice(SHAPES), rng.choice(list(COLOURS))),))
+    return Claim((Group(rng.choice(SHAPES), rng.choice(list(COLORS))),))
 
 
 def _position(rng: random.Random) -> Claim:
-    return Claim(draw_different(rng, 2, coloured=False), rng.choice(RELATIONS))
+    return Claim(draw_different(rng, 2, colored=False), rng.choice(RELATIONS))
 
 
 def _color_attribution(rng: random.Random) -> Claim:
-    return Claim(draw_different(rng, 2, coloured=True))
+    return Claim(draw_different(rng, 2, colored=True))
 
 
 def _texture(rng: random.Random) -> Claim:
@@ -116,7 +116,7 @@ def _size(rng: random.Random) -> Claim:
 
 
 def _bound(rng: random.Random, attribute: str, values: tuple[str, ...]) -> Claim:
-    groups = draw_different(rng, 2, coloured=False)
+    groups = draw_different(rng, 2, colored=False)
     drawn = rng.sample(values, 2)
     return Claim(
         tuple(replace(group, **{attribute: v}) for group, v in zip(groups, drawn, strict=True))

@@ -90,7 +90,7 @@ def score_images(
     return [score(image, p.claim) for image, p in zip(images, prompts, strict=True)]
 
 
-def summarise(prompts: Sequence[ScenePrompt], verdicts: Sequence[Verdict]) -> SceneReport:
+def summarize(prompts: Sequence[ScenePrompt], verdicts: Sequence[Verdict]) -> SceneReport:
     """Accuracy a task, with 95% intervals, and their mean over the six averaged ones."""
     from_task: dict[str, list[Verdict]] = {}
     for prompt, verdict in zip(prompts, verdicts, strict=True):
@@ -119,7 +119,7 @@ def wilson_interval(correct: int, n: int, z: float = 1.96) -> tuple[float, float
     if n == 0:
         return 0.0, 1.0
     share = correct / n
-    centre = share + z * z / (2 * n)
+    center = share + z * z / (2 * n)
     spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from lidit_jax.evaluation.scene_grid import hits_and_misses
 from lidit_jax.evaluation.scene_prompts import AVERAGED_TASKS, MEAN_LABEL, evaluation_prompts
-from lidit_jax.evaluation.scene_scorer import Accuracy, SceneReport, score_images, summarise
-from lidit_jax.io.console import WholeWordConsole
+from lidit_jax.evaluation.scene_scorer import Accuracy, SceneReport, score_images, summarize
+from lidit_jax.io.console import NoWrapConsole
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import progress_bar
 from lidit_jax.sampling.pipeline import Pipeline
@@ -54,7 +54,7 @@ def evaluate(
             images.extend(pipeline(texts, seed=seed + first, **settings))
             progress(len(images), len(prompts))
     verdicts = score_images(images, prompts)
-    report = summarise(prompts, verdicts)
+    report = summarize(prompts, verdicts)
     record = {
         "checkpoint": str(checkpoint),
         "seed": seed,
@@ -101,7 +101,7 @@ def _print(report: SceneReport, out: Path) -> None:
         _add_row(table, "combinations seen in training", report.seen)
         _add_row(table, "held-out combinations", report.held_out)
     table.add_row(MEAN_LABEL, "", "", f"{report.overall:.1%}", "")
-    console = WholeWordConsole()
+    console = NoWrapConsole()
     console.show(table)
     console.say(f"{out / 'scores.json'} and {out / 'hits_and_misses.png'}")
 

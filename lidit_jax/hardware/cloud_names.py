@@ -68,7 +68,7 @@ def standard_name(text: str) -> str:
     return f"{chip}:{_sides(nearest[0])}"
 
 
-def what_it_is(text: str, name: str) -> str:
+def describe_topology_name(text: str, name: str) -> str:
     """What a name was taken for, in a line: "v5p-256: 128 chips, v5p:4x4x8"."""
     topology = parse_topology(name)
     unit = "GPU" if topology.generation.is_gpu else "chip"

@@ -39,7 +39,7 @@ def peak_of_kind(kind: str) -> float | None:
     return next((flops for name, flops in _GPU_FLOPS.items() if kind.startswith(name)), None)
 
 
-def without_stored_programs(devices: Sequence[jax.Device]) -> None:
+def disable_unsafe_compilation_cache(devices: Sequence[jax.Device]) -> None:
     """Turns JAX's compilation cache off where programs read from it are not safe to run.
 
     See `lidit_jax.hardware.known_faults`.

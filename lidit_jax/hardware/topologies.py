@@ -1,7 +1,7 @@
 """TPU slices and GPU nodes by name, and what one of their devices can do.
 
 Figures: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm,
-https://jax-ml.github.io/scaling-book (links and data-centre network), and NVIDIA's data sheets.
+https://jax-ml.github.io/scaling-book (links and data-center network), and NVIDIA's data sheets.
 """
 
 from __future__ import annotations

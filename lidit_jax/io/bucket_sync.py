@@ -93,7 +93,7 @@ class Staging:
 
 
 @contextmanager
-def written_here(target: Path) -> Iterator[Path]:
+def local_staging(target: Path) -> Iterator[Path]:
     """A folder of this machine whose files are in the target at the end: the target, if it is one.
 
     In a bucket they appear when the body has ended well.

@@ -14,7 +14,7 @@ _UNLIMITED = 100_000
 """Columns of an output without a screen, and those in which a table is measured."""
 
 
-class WholeWordConsole(Console):
+class NoWrapConsole(Console):
     """Lines are left to the terminal to wrap, and tables wrap between words only.
 
     Where the output is no terminal (a file, a pipe, the log of a cluster) nothing is wrapped,

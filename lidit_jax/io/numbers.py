@@ -9,7 +9,7 @@ _DIGITS = 19
 """More are refused: 1e999999999 would fill the memory."""
 
 
-def whole_number(text: str) -> int | None:
+def parse_integer(text: str) -> int | None:
     """The whole number that a text writes, or None where it writes none.
 
     Args:

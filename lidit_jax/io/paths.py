@@ -10,7 +10,7 @@ from etils import epath
 
 from lidit_jax.errors import LiditError
 
-PACKAGED = Path(__file__).parents[1] / "packaged"
+PACKAGE_DATA = Path(__file__).parents[1] / "packaged"
 """Files of the wheel that are not code: `configs/` (recipes) and `demo/` (the small model)."""
 
 _STORES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}

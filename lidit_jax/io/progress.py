@@ -8,7 +8,7 @@ from typing import TextIO
 
 import rich.progress
 
-from lidit_jax.io.console import WholeWordConsole
+from lidit_jax.io.console import NoWrapConsole
 
 
 class Progress:
@@ -21,7 +21,7 @@ class Progress:
         """Takes what goes on until the next report, such as a compilation."""
 
 
-class PieceProgress(Progress):
+class SubtaskProgress(Progress):
     """Progress of one of several equal pieces of work, told as that of all of them."""
 
     def __init__(self, whole: Progress, piece: int, pieces: int):
@@ -39,7 +39,7 @@ class PieceProgress(Progress):
 
 class _Bar(Progress):
     def __init__(self, label: str, file: TextIO | None):
-        self._label, self._console = label, WholeWordConsole(file=file)
+        self._label, self._console = label, NoWrapConsole(file=file)
         self._bar = bar_on(self._console)
         self._task: rich.progress.TaskID | None = None
 
@@ -63,7 +63,7 @@ class _Bar(Progress):
             print(f"{self._label}: {line}", file=self._console.file, flush=True)
 
 
-def bar_on(console: WholeWordConsole) -> rich.progress.Progress:
+def bar_on(console: NoWrapConsole) -> rich.progress.Progress:
     """A bar with the number done and the time left; nothing where there is no terminal."""
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}", markup=False),

@@ -13,7 +13,7 @@ from lidit_jax.models.lidit import LIDiT
 
 
 class LIDiTInputs(NamedTuple):
-    """The arrays of one call of `LIDiT`, in its order; `crop` comes after them."""
+    """The arrays of one call of `LIDiT`, in its order; `prefix_lengths` comes after them."""
 
     x_t: Any
     t: Any
@@ -56,7 +56,7 @@ def initialize(
     """
     shapes = abstract_inputs(streams, latent_shape)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return model.init(key, *zeros, tuple(stream.crop for stream in streams))["params"]
+    return model.init(key, *zeros, tuple(stream.prefix_length for stream in streams))["params"]
 
 
 def abstract_parameters(model: LIDiT, streams: Sequence[TextStream], channels: int) -> Any:

@@ -105,7 +105,7 @@ class DiTBlock(nn.Module):
 
     config: ModelConfig
     dtype: jnp.dtype
-    matmul: str = ""
+    quantization: str = "none"
     """See `Dense`."""
 
     @nn.compact
@@ -132,7 +132,7 @@ class DiTBlock(nn.Module):
             dtype,
             tokens="tokens",
             kernel=config.attention,
-            matmul=self.matmul,
+            quantization=self.quantization,
         )
         h = attention(name="self_attention")(h, h, rotary=rotary)
         x = gated(x, gate_s, h)
@@ -141,7 +141,7 @@ class DiTBlock(nn.Module):
         x = gated(x, gate_c, h)
         h = modulate(layer_norm(dtype, affine=False, name="mlp_norm")(x), scale_m, shift_m)
         hidden = config.mlp_ratio * config.width
-        h = Mlp(hidden, config.width, nn.gelu, dtype, matmul=self.matmul, name="mlp")(h)
+        h = Mlp(hidden, config.width, nn.gelu, dtype, quantization=self.quantization, name="mlp")(h)
         x = gated(x, gate_m, h)
         return nn.with_logical_constraint(x, ("batch", "tokens", None)), None
 

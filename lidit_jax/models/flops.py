@@ -21,7 +21,7 @@ class TextStream:
     """Width D_k."""
     tokens: int
     """Tokens S_k that a batch is padded to, instruction included."""
-    crop: int
+    prefix_length: int
     """Instruction tokens, which the backbone does not see."""
 
 
@@ -59,7 +59,7 @@ def forward_flops(
       streams: the text.
     """
     d, ratio, N = model.width, model.mlp_ratio, tokens
-    context = sum(stream.tokens - stream.crop for stream in streams)
+    context = sum(stream.tokens - stream.prefix_length for stream in streams)
     # An image token: self-attention 4 d^2, cross-attention's query and output 2, FFN 2 x ratio.
     block = (6 + 2 * ratio) * d**2 * N + 2 * d**2 * context + 9 * d**2
     patch = model.patch**2 * channels

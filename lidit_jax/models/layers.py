@@ -16,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.attention import attention, attention_weights, device_in_use
-from lidit_jax.models.quantized import quantised_product
+from lidit_jax.models.quantized import quantized_product
 from lidit_jax.models.rematerialization import BRANCH_OUTPUT
 
 Axes = tuple[str | None, ...]
@@ -31,8 +31,8 @@ class Dense(nn.Module):
     """Logical names of the kernel's two axes."""
     dtype: jnp.dtype
     kernel_init: Callable = nn.initializers.xavier_uniform()
-    matmul: str = ""
-    """"int8" or "fp8" for a quantised product, with operands and gradients of that type."""
+    quantization: str = "none"
+    """"int8" or "fp8": operands and gradients of the product have that type; "none" for `dtype`."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
@@ -48,8 +48,8 @@ class Dense(nn.Module):
             (self.features,),
         )
         rows, product = x.astype(self.dtype), jnp.matmul
-        if self.matmul:
-            product = quantised_product(self.matmul)
+        if self.quantization != "none":
+            product = quantized_product(self.quantization)
         elif device_in_use().platform == "cpu":
             # XLA:CPU's backward products of 3-D activations are twice as slow. Elsewhere rows and
             # tokens stay apart: both may be split, and XLA would gather one to join them.
@@ -66,13 +66,13 @@ class Mlp(nn.Module):
     features: int
     activation: Callable
     dtype: jnp.dtype
-    matmul: str = ""
+    quantization: str = "none"
     """See `Dense`."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
         """Returns `up -> activation -> down`."""
-        dense = functools.partial(Dense, dtype=self.dtype, matmul=self.matmul)
+        dense = functools.partial(Dense, dtype=self.dtype, quantization=self.quantization)
         h = self.activation(dense(self.hidden, ("embed", "mlp"), name="up")(x))
         return dense(self.features, ("mlp", "embed"), name="down")(h)
 
@@ -107,7 +107,7 @@ class Attention(nn.Module):
     then gathered."""
     kernel: str = "auto"
     """One of `lidit_jax.attention.KERNELS`."""
-    matmul: str = ""
+    quantization: str = "none"
     """See `Dense`."""
 
     @nn.compact
@@ -123,7 +123,7 @@ class Attention(nn.Module):
         Asked for `intermediates`, it also returns the weights `attention_weights` [B, H, N, S].
         """
         width = x.shape[-1]
-        dense = functools.partial(Dense, width, dtype=self.dtype, matmul=self.matmul)
+        dense = functools.partial(Dense, width, dtype=self.dtype, quantization=self.quantization)
 
         def heads(tokens: Array, name: str) -> Array:
             projected = dense(("embed", "heads"), name=name)(tokens)

@@ -18,7 +18,7 @@ from lidit_jax.models.dit import (
 )
 from lidit_jax.models.layers import Dense, TimeEmbedder, dtype_of
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
-from lidit_jax.models.rematerialization import rematerialised
+from lidit_jax.models.rematerialization import rematerialized
 from lidit_jax.models.step_cache import CachedActivations, run_blocks
 
 
@@ -30,7 +30,7 @@ class LIDiT(nn.Module):
     """
 
     config: ModelConfig
-    matmul: str = ""
+    quantization: str = "none"
     """Of the blocks: see `Dense`."""
 
     @nn.compact
@@ -40,7 +40,7 @@ class LIDiT(nn.Module):
         t: Float[Array, " B"],
         features: Sequence[Float[Array, "B S_k D_k"]],
         masks: Sequence[Bool[Array, "B S_k"]],
-        crop: Sequence[int],
+        prefix_lengths: Sequence[int],
         *,
         reuse: CachedActivations | None = None,
         keep: bool = False,
@@ -52,13 +52,13 @@ class LIDiT(nn.Module):
           t: times as embedders receive them, 0 to 1000.
           features: hidden states of each LLM, instruction tokens first, padding on the right.
           masks: valid tokens of each.
-          crop: number of instruction tokens of each, dropped after the refiners.
+          prefix_lengths: number of instruction tokens of each, dropped after the refiners.
           reuse: what a near evaluation of the same prompts left: the refiners and the middle
             blocks do not run.
           keep: also return what near evaluations may reuse.
 
         Returns:
-          The prediction, float32; exactly 0 at initialisation.
+          The prediction, float32; exactly 0 at initialization.
         """
         config = self.config
         dtype = dtype_of(config.dtype)
@@ -71,18 +71,20 @@ class LIDiT(nn.Module):
                 LinguisticRefiner(
                     *(width, config.heads, config.refiner, dtype, config.remat),
                     name=f"linguistic_refiner_{k}",
-                )(features[k], masks[k], t, time_embedding, crop[k])
+                )(features[k], masks[k], t, time_embedding, prefix_lengths[k])
                 for k in range(len(features))
             ]
             refined = CollaborativeRefiner(
                 config.heads, config.refiner, dtype, config.remat, name="collaborative_refiner"
             )([s.tokens for s in streams], masks, [s.condition for s in streams])
-            cropped = [x[:, n:] for x, n in zip(refined, crop, strict=True)]
+            cropped = [x[:, n:] for x, n in zip(refined, prefix_lengths, strict=True)]
             context = jnp.concatenate(cropped, axis=1)
             pooled = sum(s.pooled for s in streams)
         else:
             context, pooled, _ = reuse
-        context_mask = jnp.concatenate([m[:, n:] for m, n in zip(masks, crop, strict=True)], axis=1)
+        context_mask = jnp.concatenate(
+            [m[:, n:] for m, n in zip(masks, prefix_lengths, strict=True)], axis=1
+        )
         condition = time_embedding + pooled
 
         # Image: patches, positions, blocks, output.
@@ -104,7 +106,7 @@ class LIDiT(nn.Module):
         if reuse is None and not keep:
             looped = config.scan_unroll < config.depth
             blocks = nn.scan(
-                rematerialised(DiTBlock, config.remat, scanned=looped),
+                rematerialized(DiTBlock, config.remat, scanned=looped),
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True},
                 in_axes=nn.broadcast,
@@ -112,9 +114,9 @@ class LIDiT(nn.Module):
                 unroll=config.scan_unroll,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, _ = blocks(config, dtype, self.matmul, name="blocks")(x, *around)
+            x, _ = blocks(config, dtype, self.quantization, name="blocks")(x, *around)
         else:
-            block = DiTBlock(config, dtype, self.matmul, parent=None)
+            block = DiTBlock(config, dtype, self.quantization, parent=None)
             x, change = run_blocks(
                 lambda layer, x: block.apply({"params": layer}, x, *around)[0],
                 self.variables["params"]["blocks"],

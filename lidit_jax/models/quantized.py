@@ -18,7 +18,7 @@ _TYPES = {"int8": ("int8", "int8"), "fp8": ("float8_e4m3fn", "float8_e5m2")}
 
 
 @functools.cache
-def quantised_product(kind: str) -> Callable[..., Float[Array, "*N O"]]:
+def quantized_product(kind: str) -> Callable[..., Float[Array, "*N O"]]:
     """`(x [*N, I], kernel [I, O]) -> x @ kernel` for a module to call, "int8" or "fp8".
 
     Raises:
@@ -28,7 +28,7 @@ def quantised_product(kind: str) -> Callable[..., Float[Array, "*N O"]]:
         import qwix
     except ImportError as error:
         raise LiditError(
-            f"config.training.matmul={kind!r} needs qwix: pip install 'lidit-jax[quantised]'"
+            f"config.training.quantization={kind!r} needs qwix: pip install 'lidit-jax[quantized]'"
         ) from error
     operand, gradient = _TYPES[kind]
     rule = qwix.QtRule(weight_qtype=operand, act_qtype=operand, bwd_qtype=gradient)

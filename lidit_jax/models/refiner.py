@@ -25,7 +25,7 @@ from lidit_jax.models.layers import (
     modulate,
     rms_norm,
 )
-from lidit_jax.models.rematerialization import rematerialised
+from lidit_jax.models.rematerialization import rematerialized
 
 GATE_MAGNITUDES = "gate_magnitudes"
 """Collection where each block leaves the mean size of its gates, asked for as `mutable`. Unlike
@@ -76,7 +76,7 @@ class LinguisticBlock(nn.Module):
 class LinguisticRefiner(nn.Module):
     """Linguistic token refiner of one LLM (paper, section 3.2): two full-attention blocks.
 
-    At initialisation its gates are zero, so it is just the projection of the normed features.
+    At initialization its gates are zero, so it is just the projection of the normed features.
     """
 
     width: int
@@ -93,7 +93,7 @@ class LinguisticRefiner(nn.Module):
         mask: Bool[Array, "B S"],
         t: Float[Array, " B"],
         time_embedding: Float[Array, "B D"] | None = None,
-        crop: int = 0,
+        prefix_length: int = 0,
     ) -> RefinedStream:
         """Refines one stream.
 
@@ -102,7 +102,7 @@ class LinguisticRefiner(nn.Module):
           mask: valid tokens.
           t: times, 0 to 1000; read only with `own_time_embedder`.
           time_embedding: the backbone's embedding of `t`.
-          crop: number of instruction tokens; read only with `pool="prompt"`.
+          prefix_length: number of instruction tokens; read only with `pool="prompt"`.
         """
         # Padding may hold anything, even NaN, which multiplying by a mask would not remove.
         features = jnp.where(mask[..., None], features, 0).astype(self.dtype)
@@ -112,7 +112,7 @@ class LinguisticRefiner(nn.Module):
         pool_from = features if self.config.pool_raw else normed
         pool_mask = mask
         if self.config.pool == "prompt":
-            pool_mask = mask & (jnp.arange(mask.shape[1]) >= crop)
+            pool_mask = mask & (jnp.arange(mask.shape[1]) >= prefix_length)
         pooled = Mlp(self.width, self.width, nn.silu, self.dtype, name="pooled_embedder")(
             masked_mean(pool_from, pool_mask)
         )
@@ -121,7 +121,7 @@ class LinguisticRefiner(nn.Module):
         condition = time_embedding + pooled
 
         x = Dense(self.width, ("features", "embed"), self.dtype, name="projection")(normed)
-        block = rematerialised(LinguisticBlock, self.remat)
+        block = rematerialized(LinguisticBlock, self.remat)
         for i in range(self.config.blocks):
             x = block(self.heads, self.config, self.dtype, name=f"block_{i}")(x, mask, condition)
         return RefinedStream(x, pooled, condition)
@@ -182,12 +182,12 @@ class CollaborativeRefiner(nn.Module):
         streams = list(streams)
         if len(streams) == 1:
             return streams
-        rematerialised_block = rematerialised(CollaborativeBlock, self.remat)
+        rematerialized_block = rematerialized(CollaborativeBlock, self.remat)
         for i in range(self.config.collaborative_blocks):
             updated = []
             for k, stream in enumerate(streams):
                 others = [j for j in range(len(streams)) if j != k]
-                block = rematerialised_block(
+                block = rematerialized_block(
                     self.heads, self.config.mlp_ratio, self.dtype, name=f"block_{i}_stream_{k}"
                 )
                 updated.append(

@@ -54,7 +54,7 @@ POLICIES = {
 }
 
 
-def rematerialised(
+def rematerialized(
     block: type[nn.Module], policy: str, *, scanned: bool = False
 ) -> type[nn.Module]:
     """The block under one of `POLICIES`, or itself for "none".

@@ -44,7 +44,7 @@ def join_processes() -> None:
         raise LiditError(f"cannot join the other processes: {reason}") from error
 
 
-def say_once(lines: Iterable[str]) -> None:
+def print_on_main(lines: Iterable[str]) -> None:
     """Prints lines on the first process of the job. Call it after `join_processes`."""
     if jax.process_index() == 0:
         for line in lines:
@@ -60,7 +60,7 @@ def any_process(mine: bool) -> bool:
     return bool(np.any(process_allgather(np.asarray(mine))))
 
 
-def from_all(mine: Any) -> list[Any]:
+def all_gather(mine: Any) -> list[Any]:
     """What each process gives, by its number; all must call it.
 
     Args:
@@ -81,7 +81,7 @@ def from_all(mine: Any) -> list[Any]:
     return [json.loads(row[:n].tobytes()) for row, n in zip(rows, lengths, strict=True)]
 
 
-def meet(place: str, minutes: float) -> None:
+def barrier(place: str, minutes: float) -> None:
     """Waits until all processes are at the same place of the program.
 
     Args:

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lidit_jax.config.schema import Config, MeshConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.hardware.devices import without_stored_programs
+from lidit_jax.hardware.devices import disable_unsafe_compilation_cache
 
 AXES = ("replica", "data", "fsdp", "context", "tensor")
 """From the slowest network to the fastest: slices, copies, split weights, split images, split
@@ -42,7 +42,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"config.mesh={shown} does not fit {len(devices)} devices: "
             "the sizes must multiply to that number (-1 takes what is left)"
         )
-    without_stored_programs(devices)
+    disable_unsafe_compilation_cache(devices)
     types = (AxisType.Auto,) * len(AXES)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices == 1:

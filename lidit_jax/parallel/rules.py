@@ -22,7 +22,7 @@ LOGICAL_AXIS_RULES = (
 
 
 def state_shardings(boxed_shapes: Any, mesh: Mesh) -> Any:
-    """Shardings of a state tree given as boxed shapes (`jax.eval_shape` of its initialisation).
+    """Shardings of a state tree given as boxed shapes (`jax.eval_shape` of its initialization).
 
     Arrays without logical names (scalars, keys, counters) are replicated.
     """
@@ -35,14 +35,14 @@ def shardings_that_divide(boxed_shapes: Any, mesh: Mesh) -> Any:
     over its devices stays whole."""
     return jax.tree.map(
         lambda shape, sharding: NamedSharding(
-            mesh, whole_where_uneven(sharding.spec, shape.shape, mesh)
+            mesh, replicate_uneven(sharding.spec, shape.shape, mesh)
         ),
         nn.unbox(boxed_shapes),
         state_shardings(boxed_shapes, mesh),
     )
 
 
-def whole_where_uneven(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def replicate_uneven(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """The spec without the (single) mesh axes that do not divide the sizes they split."""
     return PartitionSpec(
         *(
@@ -52,7 +52,7 @@ def whole_where_uneven(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) 
     )
 
 
-def shapes_on(mesh: Mesh, boxed_shapes: Any) -> Any:
+def sharded_shapes(mesh: Mesh, boxed_shapes: Any) -> Any:
     """Unboxed shapes that carry their shardings: what Orbax restores into.
 
     Raises:

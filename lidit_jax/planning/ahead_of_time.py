@@ -23,7 +23,7 @@ from lidit_jax.models.abstract_inputs import abstract_inputs, initialize
 from lidit_jax.models.flops import TextStream
 from lidit_jax.models.lidit import LIDiT
 from lidit_jax.parallel.mesh import batch_sharding, replicated
-from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, sharded_shapes
 from lidit_jax.training.diffusion_loss import diffusion_loss, random_draws
 from lidit_jax.training.optimizers import make_optimizer, rate_of
 from lidit_jax.training.step import make_train_step
@@ -58,16 +58,16 @@ def lower_train_step(
       mesh: see `make_mesh`.
       streams: the text.
     """
-    model = LIDiT(config.model, config.training.matmul)
+    model = LIDiT(config.model, config.training.quantization)
     process = processes.from_config(config.diffusion)
-    crop = tuple(stream.crop for stream in streams)
+    prefix_lengths = tuple(stream.prefix_length for stream in streams)
     init = functools.partial(initialize, model, streams=streams, latent_shape=config.latent_shape)
 
     def loss(params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
         del frozen
 
         def predict(*inputs: Any) -> tuple[Any, None]:
-            return model.apply({"params": params}, *inputs, crop), None
+            return model.apply({"params": params}, *inputs, prefix_lengths), None
 
         draws = random_draws(process, batch, *jax.random.split(key))
         losses, _ = diffusion_loss(predict, process, batch, draws)
@@ -76,7 +76,7 @@ def lower_train_step(
     optimizer = make_optimizer(config)
     with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
         boxed = jax.eval_shape(functools.partial(create_state, init, optimizer, config))
-        state = shapes_on(mesh, boxed)
+        state = sharded_shapes(mesh, boxed)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     split: NamedSharding = batch_sharding(mesh)
     rows = config.training.batch_size

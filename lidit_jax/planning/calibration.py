@@ -1,6 +1,6 @@
 """How the roofline's two constants are found, and how wrong it is on steps it has not seen.
 
-`fit` minimises the squared logarithms of predicted over published seconds. Every published run is
+`fit` minimizes the squared logarithms of predicted over published seconds. Every published run is
 then predicted twice by constants that do not know it: fitted without this run, and fitted without
 its whole family (the same chips and kind of model). The second is the test that a new model on new
 chips meets. What stays in view: the form of the formula was written with the v5p rows known, before

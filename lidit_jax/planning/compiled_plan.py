@@ -60,7 +60,7 @@ class CompiledPlan:
         return seconds
 
 
-def restored(facts: dict[str, Any]) -> CompiledPlan:
+def compiled_plan_from_json(facts: dict[str, Any]) -> CompiledPlan:
     """The figures in the JSON that `lidit plan --compile` has written."""
     known = {field.name: facts[field.name] for field in dataclasses.fields(CompiledPlan)}
     sent = tuple(Traffic(**row | {"axes": tuple(row["axes"])}) for row in known["collectives"])

@@ -84,7 +84,7 @@ def estimate_memory(
     # AdamW has two moments, Muon one for its matrices, Adafactor rows and columns of the second.
     second = _FULL if optimizer.name == "adamw" else 0
     gradients = 2 if split.parts > 1 else 1
-    keys = sum(s.tokens - s.crop for s in streams)
+    keys = sum(s.tokens - s.prefix_length for s in streams)
     attention = _Attention.of(model, tokens, keys, lanes, kernel_from)
     working = (_BRANCH_TENSORS * attention.padding[0] + 3 * model.mlp_ratio) / split.tensor * stream
     refining = _REFINER_TENSORS * _remembered(model) * (model.refiner.blocks + 1) * text
@@ -174,7 +174,7 @@ def _kept(
 
 
 def parameter_count(config: Config, streams: tuple[TextStream, ...]) -> int:
-    """Parameters of the trained model, refiners included, by tracing its initialisation."""
+    """Parameters of the trained model, refiners included, by tracing its initialization."""
     # One block tells of all; the policy changes none of them.
     model = dataclasses.replace(config.model, depth=1, remat="none")
     counted = _traced_count(model, config.latent_shape[-1], streams)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lidit_jax.attention.dispatch import WORTH_A_KERNEL
+from lidit_jax.attention.dispatch import MIN_KERNEL_SCORES
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import Topology
@@ -84,7 +84,7 @@ class Plan:
         return self.topology.generation.memory - self.memory.total
 
     @property
-    def free_share(self) -> float:
+    def free_fraction(self) -> float:
         """`free` over all HBM of a device."""
         return self.free / self.topology.generation.memory
 
@@ -121,7 +121,7 @@ class Plan:
         return self.seconds * self.steps * self.topology.chips / 3600
 
 
-def plan(config: Config, topology: Topology, split: Split) -> Plan:
+def make_plan(config: Config, topology: Topology, split: Split) -> Plan:
     """The plan of one configuration on one mesh.
 
     Raises:
@@ -156,7 +156,7 @@ def plan(config: Config, topology: Topology, split: Split) -> Plan:
         estimate_memory(
             *(config, split, tokens, text.streams, text.weights * text.online),
             lanes=topology.generation.lanes,
-            kernel_from=0 if topology.generation.is_gpu else WORTH_A_KERNEL,
+            kernel_from=0 if topology.generation.is_gpu else MIN_KERNEL_SCORES,
         ),
         predict(work, topology, split),
         work.counted,

@@ -72,7 +72,7 @@ def report(
         and {
             "plan": describe(wider),
             "heads": wider.heads,
-            "free": wider.free_share,
+            "free": wider.free_fraction,
             "seconds_a_step": wider.seconds,
             "mfu": wider.mfu,
         },
@@ -138,7 +138,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     """The report as a table."""
     from rich.table import Table
 
-    from lidit_jax.io.console import WholeWordConsole
+    from lidit_jax.io.console import NoWrapConsole
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("plan", describe(plan))
@@ -191,7 +191,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
             f"{wider['heads']}: another model of as many parameters and operations, which leaves "
             "less of the matrix unit idle)",
         )
-    WholeWordConsole().show(table)
+    NoWrapConsole().show(table)
 
 
 def held_out_line(*, gpu: bool) -> str:
@@ -238,7 +238,7 @@ def print_ranking(plans: list[Plan]) -> None:
     """The best plans of a search, a line each."""
     from rich.table import Table
 
-    from lidit_jax.io.console import WholeWordConsole
+    from lidit_jax.io.console import NoWrapConsole
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("mesh", "parts", "remat", "free GiB", "predicted s", "predicted MFU"):
@@ -253,7 +253,7 @@ def print_ranking(plans: list[Plan]) -> None:
             f"{plan.seconds:.3f}",
             f"{plan.mfu:.1%}",
         )
-    WholeWordConsole().show(table)
+    NoWrapConsole().show(table)
 
 
 def draw(plan: Plan, file: Path) -> None:
@@ -286,7 +286,7 @@ def _fits(plan: Plan, facts: dict[str, Any]) -> str:
         free = size - compiled["total"]
         return f"yes: it compiles; {free / GIB:.1f} GiB ({free / size:.0%}) of the HBM stay free"
     if facts["fits"]:
-        return f"yes, {plan.free / GIB:.1f} GiB ({plan.free_share:.0%}) of the HBM stay free"
+        return f"yes, {plan.free / GIB:.1f} GiB ({plan.free_fraction:.0%}) of the HBM stay free"
     nearest = facts["nearest_that_fits"]
     remedy = f"the nearest that fits: {nearest}" if nearest else "no larger slice is built"
     if plan.free >= 0:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import Topology, larger_topologies
-from lidit_jax.planning.plan import Plan, plan
+from lidit_jax.planning.plan import Plan, make_plan
 from lidit_jax.planning.roofline import RECOMPUTED, Split
 
-_FREE_SHARE = 0.1
+_FREE_FRACTION = 0.1
 """Share of the HBM that a plan found by searching leaves free."""
 _PARTS = (1, 2, 4, 8, 16)
 _LARGEST_FAST_AXIS = 16
@@ -33,7 +33,7 @@ def search(config: Config, topology: Topology) -> list[Plan]:
             f"no mesh of {topology.name} divides config.training.batch_size="
             f"{config.training.batch_size}: take a multiple of a power of two"
         )
-    fitting = [p for p in found if p.free_share >= _FREE_SHARE]
+    fitting = [p for p in found if p.free_fraction >= _FREE_FRACTION]
     if fitting:
         return sorted(fitting, key=_preference)
     return sorted(found, key=lambda p: p.memory.total)
@@ -92,14 +92,14 @@ def with_heads_of_128(config: Config, chosen: Plan, *, searching: bool) -> Plan 
     wider = dataclasses.replace(config, model=dataclasses.replace(model, heads=heads))
     if searching:
         return search(wider, chosen.topology)[0]
-    return None if heads % chosen.split.tensor else plan(wider, chosen.topology, chosen.split)
+    return None if heads % chosen.split.tensor else make_plan(wider, chosen.topology, chosen.split)
 
 
 def _candidates(config: Config, topology: Topology) -> Iterator[Plan]:
     for remat in RECOMPUTED:
         changed = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat))
         for split in _splits(config, topology):
-            yield plan(changed, topology, split)
+            yield make_plan(changed, topology, split)
 
 
 def _splits(config: Config, topology: Topology) -> Iterator[Split]:

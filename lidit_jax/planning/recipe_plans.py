@@ -12,8 +12,8 @@ from lidit_jax.config.recipe_choices import SLICES
 from lidit_jax.hardware.topologies import GIB, parse_topology
 from lidit_jax.planning import weak_scaling
 from lidit_jax.planning.calibration import summary
-from lidit_jax.planning.compiled_plan import restored
-from lidit_jax.planning.plan import Plan, plan
+from lidit_jax.planning.compiled_plan import compiled_plan_from_json
+from lidit_jax.planning.plan import Plan, make_plan
 from lidit_jax.planning.plan_mesh import recipe_mesh
 from lidit_jax.planning.plan_report import add_predicted, describe
 from lidit_jax.planning.plan_search import search
@@ -24,7 +24,7 @@ _GPU_NODES = {"lidit_1b": ("h100:8x8", "h200:8x8"), "lidit_10b": ("h100:8x32", "
 _SEARCHED = ("v5p:8x8x16", "v6e:16x16", "v5e:16x16")
 _HEADS = ("", "head128")
 _COMPILED = "compiled"
-"""Folder of what `lidit plan --compile --json=FILE` said of single recipes at full optimisation."""
+"""Folder of what `lidit plan --compile --json=FILE` said of single recipes at full optimization."""
 
 _INTRODUCTION = f"""# Plans of the recipes
 
@@ -216,8 +216,8 @@ def _batch(recipe: str) -> int:
 def _compiled(entries: list[dict]) -> str:
     def rows() -> Iterator[tuple[str, ...]]:
         for facts in entries:
-            found = planned_again(facts)
-            compiled = add_predicted(restored(facts["compiled"]), found)
+            found = replan(facts)
+            compiled = add_predicted(compiled_plan_from_json(facts["compiled"]), found)
             sent = sum(row["bytes"] for row in compiled["collectives"]) / GIB
             hidden = sum(row["overlapping_bytes"] for row in compiled["collectives"]) / GIB
             yield (
@@ -241,7 +241,7 @@ def _compiled(entries: list[dict]) -> str:
     return f"{_COMPILATION}\n{table(heads, rows())}"
 
 
-def planned_again(facts: dict) -> Plan:
+def replan(facts: dict) -> Plan:
     """The plan, by today's formula, of what a JSON file in the folder `compiled` says."""
     config, split = load_recipe(facts["recipe"]), Split(**facts["mesh"])
     name = facts["topology"].rpartition(" ")[2]
@@ -250,17 +250,17 @@ def planned_again(facts: dict) -> Plan:
         config.training, accumulation=split.parts, batch_size=facts["batch"]
     )
     config = dataclasses.replace(config, model=model, training=training)
-    return plan(config, parse_topology(name, split.replica), split)
+    return make_plan(config, parse_topology(name, split.replica), split)
 
 
 def _plan(recipe: str, words: str, name: str, slices: int = 1) -> Plan:
     config, topology = load_recipe(f"{recipe}:{words}"), parse_topology(name, slices)
-    return plan(config, topology, recipe_mesh(config, topology))
+    return make_plan(config, topology, recipe_mesh(config, topology))
 
 
 def _cells(found: Plan) -> tuple[str, ...]:
     return (
-        f"{found.memory.total / GIB:.1f} ({found.free_share:.0%})",
+        f"{found.memory.total / GIB:.1f} ({found.free_fraction:.0%})",
         f"{found.seconds:.3g}",
         f"{found.mfu:.1%}",
         f"{found.seconds * found.steps / 86_400:.1f}",

@@ -175,13 +175,15 @@ def terms(work: Work, topology: Topology, split: Split) -> Terms:
     activation = 2.0 * work.tokens / (split.rows * split.context) * work.width
 
     passes = 2 + again.products
-    summed = 2 * work.sums * passes * ring_share(split.tensor) * activation
-    keys = 2 * (passes + 1) * ring_share(split.context) * activation * split.context / split.tensor
+    summed = 2 * work.sums * passes * ring_fraction(split.tensor) * activation
+    keys = (
+        2 * (passes + 1) * ring_fraction(split.context) * activation * split.context / split.tensor
+    )
 
     weights = 2.0 * (work.parameters - work.never_gathered) / split.tensor
-    once = weights * ring_share(split.fsdp) * split.parts
+    once = weights * ring_fraction(split.fsdp) * split.parts
     summed_gradients = once * _crossings_of_a_sum(work.width / split.fsdp, gpu=chip.is_gpu)
-    copied = 2 * 4.0 * held * ring_share(split.data)
+    copied = 2 * 4.0 * held * ring_fraction(split.data)
     used = sum(size > 1 for size in (split.tensor, split.context))
     return Terms(
         products=work.dense * (3 + again.products) / sustained,
@@ -193,7 +195,7 @@ def terms(work: Work, topology: Topology, split: Split) -> Terms:
         ici_gradients=(summed_gradients + copied) / topology.wide_bandwidth(used),
         gradients_wait=not chip.hides_sums,
         # Devices of a slice that hold copies sum theirs first, and each sends its part of it.
-        dcn=2 * 4.0 * held / split.data * ring_share(split.replica) / chip.network,
+        dcn=2 * 4.0 * held / split.data * ring_fraction(split.replica) / chip.network,
         ideal=work.counted / peak,
     )
 
@@ -210,6 +212,6 @@ def _crossings_of_a_sum(rows: float, *, gpu: bool) -> float:
     return 2.0 if rows < SCATTERED_ROWS else math.ceil(rows / _TILE_ROWS) * _TILE_ROWS / rows
 
 
-def ring_share(devices: int) -> float:
+def ring_fraction(devices: int) -> float:
     """What of a whole crosses the links, in a ring of so many devices."""
     return (devices - 1) / devices

@@ -11,9 +11,9 @@ from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import Config
 from lidit_jax.hardware.topologies import GIB, parse_topology
 from lidit_jax.planning.memory import modulation_parameters
-from lidit_jax.planning.plan import Plan, plan
+from lidit_jax.planning.plan import Plan, make_plan
 from lidit_jax.planning.plan_mesh import recipe_mesh
-from lidit_jax.planning.roofline import Split, ring_share
+from lidit_jax.planning.roofline import Split, ring_fraction
 
 _RECIPE = "lidit_10b:1024px,head128,v5p:8x8x16"
 _TOPOLOGIES = ("v5p:4x4x4", "v5p:4x8x8", "v5p:8x8x16", "v5p:16x16x16")
@@ -57,13 +57,13 @@ def measure() -> list[Row]:
         chips = parse_topology(name).chips
         weak = _planned(config, name, _IMAGES_A_CHIP * chips)
         held = weak.parameters / weak.split.fsdp
-        travelling = weak.parameters - config.model.depth * modulation_parameters(config)
+        traveling = weak.parameters - config.model.depth * modulation_parameters(config)
         rows.append(
             Row(
                 weak,
                 _planned(config, name, _BATCH),
-                gathered=3 * 2.0 * travelling * weak.split.parts * ring_share(weak.split.fsdp),
-                summed=2 * 4.0 * held * ring_share(weak.split.data),
+                gathered=3 * 2.0 * traveling * weak.split.parts * ring_fraction(weak.split.fsdp),
+                summed=2 * 4.0 * held * ring_fraction(weak.split.data),
             )
         )
     return rows
@@ -78,7 +78,7 @@ def _planned(config: Config, name: str, batch: int) -> Plan:
     parts = max(batch // (split.rows * at_once), 1)
     training = dataclasses.replace(config.training, batch_size=batch, accumulation=parts)
     changed = dataclasses.replace(config, mesh=mesh, training=training)
-    return plan(changed, topology, dataclasses.replace(split, parts=parts))
+    return make_plan(changed, topology, dataclasses.replace(split, parts=parts))
 
 
 def is_row(facts: dict[str, Any]) -> bool:

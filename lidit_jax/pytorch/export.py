@@ -168,18 +168,18 @@ def _export_encoders(
 ) -> list[dict[str, Any]]:
     """What stands around every prompt of each stream, and where its encoder is."""
     from lidit_jax.config.prompt_format import PromptFormat
-    from lidit_jax.encoders.moved import present_sources
-    from lidit_jax.encoders.sources import PACKAGED, locate
+    from lidit_jax.encoders.locations import PACKAGED_ENCODERS, locate_encoder
+    from lidit_jax.encoders.relocated import resolve_sources
     from lidit_jax.encoders.tokenizer_check import load_tokenizer
 
     settings = source.config.encoders
     prompt_format = PromptFormat(settings.instruction, settings.system_prompt)
     streams, remembered = [], source.provenance.encoders
-    places = present_sources([str(s["source"]) for s in remembered], remembered, moved)
+    places = resolve_sources([str(s["source"]) for s in remembered], remembered, moved)
     for k, (trained_with, place) in enumerate(zip(remembered, places, strict=True)):
-        folder = locate(place)
+        folder = locate_encoder(place)
         tokenizer = load_tokenizer(folder)
-        if with_encoders or place in PACKAGED or place.endswith(".gguf"):
+        if with_encoders or place in PACKAGED_ENCODERS or place.endswith(".gguf"):
             place = f"encoders/{k}"
             (out / place).mkdir(parents=True, exist_ok=True)
             for pattern in _ENCODER_FILES:
@@ -210,14 +210,14 @@ def _export_encoders(
 def _export_autoencoder(source: SavedModel, out: Path) -> dict[str, Any]:
     """Copies the autoencoder's files to OUT/vae and describes them."""
     from lidit_jax.autoencoders.diffusers_layout import read_model
-    from lidit_jax.autoencoders.frozen import files_of, locate
+    from lidit_jax.autoencoders.frozen import autoencoder_files, locate_autoencoder
     from lidit_jax.checkpoints.bundle import is_bundle
 
     vae = source.config.vae
     if vae.source == "pixels":
         return {"autoencoder": {"kind": "pixels"}, "channels": 3, "downsample": 1}
     own = source.folder / "vae"
-    folder = own if own.is_dir() else locate(vae.source)
+    folder = own if own.is_dir() else locate_autoencoder(vae.source)
     if is_bundle(folder):
         trained = json.loads((folder / "config.json").read_text())["config"]["vae"]
         if trained.get("architecture", "patch") != "patch":
@@ -233,7 +233,7 @@ def _export_autoencoder(source: SavedModel, out: Path) -> dict[str, Any]:
         kind |= {"shift": list(model.shift), "scale": list(model.scale)}
         channels, downsample = model.channels, model.downsample
     (out / "vae").mkdir(exist_ok=True)
-    for file in files_of(folder):
+    for file in autoencoder_files(folder):
         shutil.copyfile(file, out / "vae" / file.name)
     return {"autoencoder": kind, "channels": channels, "downsample": downsample}
 

@@ -27,7 +27,7 @@ from lidit_jax.pytorch.layout import from_torch, torch_names
 from lidit_jax.weights.gguf import file_sha256
 from lidit_jax.weights.huggingface import safetensors_files
 from lidit_jax.weights.mapped_tensors import MappedTensor, list_tensors, map_file
-from lidit_jax.weights.placement import shortened
+from lidit_jax.weights.placement import first_names
 from lidit_jax.weights.tensor_writer import TensorSpec, digest_of, write_tensors
 
 _UNTRUSTED = "export it again with `lidit convert to-torch`"
@@ -50,11 +50,9 @@ def import_torch(folder: Path, bundle: Path) -> None:
     _check_files(folder, manifest)
     exported = _read(folder / "config.json")
     try:
-        description = migrate(
-            {"config": exported["lidit"]["config"], "format": exported["lidit"]["format"]}, folder
-        )
+        description = migrate(exported["lidit"], folder)
         config = check(Config.from_dict(description["config"]))
-        provenance = Provenance.from_json(exported["lidit"]["metadata"])
+        provenance = Provenance.from_json(description["metadata"])
         widths = [stream["width"] for stream in exported["streams"]]
         shapes = parameter_shapes(config.model, widths, exported["channels"])
     except (KeyError, TypeError, ValueError) as error:
@@ -63,7 +61,7 @@ def import_torch(folder: Path, bundle: Path) -> None:
     wanted = {name for names in places.values() for name in names}
     if wanted != tensors.keys():
         odd = sorted(wanted ^ tensors.keys())
-        raise LiditError(f"{folder} does not fit its config.json: see {shortened(odd)}")
+        raise LiditError(f"{folder} does not fit its config.json: see {first_names(odd)}")
     mapped = {file: map_file(file) for file in {tensor.file for tensor in tensors.values()}}
 
     def pieces() -> Iterator[np.ndarray]:

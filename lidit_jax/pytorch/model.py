@@ -47,7 +47,7 @@ class Attention(nn.Module):
         )
         q, k = self.norm_q(q), self.norm_k(k)
         if rotary is not None:
-            q, k = turn(q, rotary), turn(k, rotary)
+            q, k = apply_rotary(q, rotary), apply_rotary(k, rotary)
         allowed = None if key_mask is None else key_mask[:, None, None, :]
         if self.causal:
             lower = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
@@ -57,7 +57,7 @@ class Attention(nn.Module):
         return self.to_out(out.transpose(1, 2).flatten(2))
 
 
-def turn(x: Tensor, rotary: Rotary) -> Tensor:
+def apply_rotary(x: Tensor, rotary: Rotary) -> Tensor:
     """Multiplies the pairs (x_i, x_{i + K/2}), taken as complex numbers, by cos + i sin."""
     cos, sin = rotary
     real, imaginary = x.chunk(2, dim=-1)
@@ -145,7 +145,7 @@ class LinguisticRefiner(nn.Module):
         )
 
     def forward(
-        self, features: Tensor, mask: Tensor, t: Tensor, time_embedding: Tensor, crop: int
+        self, features: Tensor, mask: Tensor, t: Tensor, time_embedding: Tensor, prefix_length: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns tokens [B, S, D], pooled [B, D] and the condition [B, D] of the gates."""
         dtype = self.proj_in.weight.dtype
@@ -153,7 +153,7 @@ class LinguisticRefiner(nn.Module):
         normed = self.norm_in(features)
         pooled_tokens = mask.clone()
         if self.options.pool == "prompt":
-            pooled_tokens[:, :crop] = False
+            pooled_tokens[:, :prefix_length] = False
         weights = pooled_tokens.float() / pooled_tokens.sum(dim=1, keepdim=True).clamp(min=1)
         source = features if self.options.pool_raw else normed
         mean = torch.einsum("bs,bsd->bd", weights, source.float())
@@ -277,19 +277,25 @@ class LIDiTTransformer(nn.Module):
         self.proj_out = nn.Linear(width, channels * config.patch**2)
 
     def refine(
-        self, features: Sequence[Tensor], masks: Sequence[Tensor], t: Tensor, crop: Sequence[int]
+        self,
+        features: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        t: Tensor,
+        prefix_lengths: Sequence[int],
     ) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor, Tensor, Tensor]:
         """Returns the refiners' outputs, context [B, S, D], its mask, the backbone's condition."""
         time = self.time_embedder(t)
         refined = [
-            refiner(features[k], masks[k], t, time, crop[k])
+            refiner(features[k], masks[k], t, time, prefix_lengths[k])
             for k, refiner in enumerate(self.token_refiners)
         ]
         tokens = self.collaborative_refiner(
             [x for x, _, _ in refined], masks, [condition for _, _, condition in refined]
         )
-        context = torch.cat([x[:, n:] for x, n in zip(tokens, crop, strict=True)], dim=1)
-        context_mask = torch.cat([m[:, n:] for m, n in zip(masks, crop, strict=True)], dim=1)
+        context = torch.cat([x[:, n:] for x, n in zip(tokens, prefix_lengths, strict=True)], dim=1)
+        context_mask = torch.cat(
+            [m[:, n:] for m, n in zip(masks, prefix_lengths, strict=True)], dim=1
+        )
         return refined, context, context_mask, time + sum(pooled for _, pooled, _ in refined)
 
     def forward(
@@ -298,11 +304,11 @@ class LIDiTTransformer(nn.Module):
         t: Tensor,
         features: Sequence[Tensor],
         masks: Sequence[Tensor],
-        crop: Sequence[int],
+        prefix_lengths: Sequence[int],
     ) -> Tensor:
         """Denoises: x_t [B, h, w, C], t [B] from 0 to 1000, features [B, S_k, D_k] and masks
         [B, S_k] of every LLM, the number of its instruction tokens -> prediction [B, h, w, C]."""
-        _, context, context_mask, condition = self.refine(features, masks, t, crop)
+        _, context, context_mask, condition = self.refine(features, masks, t, prefix_lengths)
         image = self.pos_embed(x_t.movedim(-1, 1).to(self.pos_embed.weight.dtype))
         if self.pos_block is not None:
             image = self.pos_block(image)

@@ -108,7 +108,7 @@ def compare(
     import jax
 
     from lidit_jax.checkpoints.opener import open_model
-    from lidit_jax.encoders.moved import present_sources
+    from lidit_jax.encoders.relocated import resolve_sources
     from lidit_jax.sampling.opened_model import OpenedModel
     from lidit_jax.sampling.pipeline import Pipeline
 
@@ -116,7 +116,7 @@ def compare(
     model = open_model(checkpoint, raw=raw)
     params = jax.tree.map(functools.partial(_rounded, dtype=dtype), model.load())
     config = model.config
-    sources = present_sources(config.encoders.sources, model.provenance.encoders, encoders)
+    sources = resolve_sources(config.encoders.sources, model.provenance.encoders, encoders)
     present = dataclasses.replace(config.encoders, sources=sources)
     config = dataclasses.replace(config, model=in_float32(config.model), encoders=present)
     with jax.default_matmul_precision("highest"):
@@ -183,7 +183,7 @@ def _blocks(torch_model: Any, params: Any, config: Config) -> list[Difference]:
     features, masks = zip(
         *(_torch_features(torch_model, k) for k in range(len(streams))), strict=True
     )
-    crop = tuple(len(stream.prefix) for stream in streams)
+    prefix_lengths = tuple(len(stream.prefix) for stream in streams)
     side = torch_model.config.sampling.size // torch_model.config.downsample
     shape = (len(PROMPTS), side, side, torch_model.config.channels)
     x_t = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -194,7 +194,9 @@ def _blocks(torch_model: Any, params: Any, config: Config) -> list[Difference]:
         for name, module in network.named_modules()
     ]
     with torch.no_grad():
-        final = network(torch.from_numpy(x_t), torch.tensor(_TIMES), features, masks, crop)
+        final = network(
+            torch.from_numpy(x_t), torch.tensor(_TIMES), features, masks, prefix_lengths
+        )
     for hook in hooks:
         hook.remove()
 
@@ -207,7 +209,7 @@ def _blocks(torch_model: Any, params: Any, config: Config) -> list[Difference]:
             t,
             features,
             masks,
-            crop,
+            prefix_lengths,
             capture_intermediates=lambda module, _: isinstance(module, watched),
             mutable=["intermediates"],
         )

@@ -284,13 +284,13 @@ class LIDiT(nn.Module):
         texts = [*map(clean_text, prompts), *[""] * count]
         limit = config.lidit.config.encoders.max_prompt_tokens
         features, masks = zip(*(encoder(texts, limit) for encoder in self.encoders), strict=True)
-        crop = [len(stream.prefix) for stream in config.streams]
+        prefix_lengths = [len(stream.prefix) for stream in config.streams]
         x = noise.to(features[0].device)
         share = config.sampling.fresh_noise
         levels = schedule(config.schedule, steps)
         for step, (signal, sigma, next_signal, next_sigma, time) in enumerate(levels):
             t = torch.full((2 * count,), time, device=x.device)
-            both = self.network(torch.cat([x, x]), t, features, masks, crop)
+            both = self.network(torch.cat([x, x]), t, features, masks, prefix_lengths)
             with_prompt, without = both.chunk(2)
             prediction = with_prompt + (guidance - 1) * (with_prompt - without)
             x0 = predicted_image(config.schedule.prediction, prediction, x, signal, sigma)
@@ -303,8 +303,8 @@ class LIDiT(nn.Module):
             if fresh:
                 drawn = [noise_of_seed(s, shape, step) for s in seeds]
                 x = x + fresh * torch.stack(drawn).to(x)
-        mean, deviation = (x.new_tensor(v) for v in (config.latents.mean, config.latents.deviation))
-        image = self.decoder(x * deviation + mean).clamp(-1, 1)
+        mean, std = (x.new_tensor(v) for v in (config.latents.mean, config.latents.std))
+        image = self.decoder(x * std + mean).clamp(-1, 1)
         return ((image + 1) * 127.5).round().to(torch.uint8)
 
 

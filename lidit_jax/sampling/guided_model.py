@@ -30,7 +30,7 @@ class GuidedModel:
 
     model: LIDiT
     params: Any
-    crop: tuple[int, ...]
+    prefix_lengths: tuple[int, ...]
     """Number of instruction tokens of each stream."""
     conditions: TextConditions
     unconditional: TextConditions | None
@@ -77,7 +77,7 @@ class GuidedModel:
                     {"params": params},
                     features=joined.features,
                     masks=joined.masks,
-                    crop=self.crop,
+                    prefix_lengths=self.prefix_lengths,
                 )
             )
 

@@ -14,12 +14,18 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from lidit_jax.autoencoders.frozen import ImageCodec, to_uint8
+from lidit_jax.autoencoders.frozen import FrozenAutoencoder, to_uint8
 from lidit_jax.diffusion.flow import RectifiedFlow
 from lidit_jax.diffusion.guidance import Guidance
-from lidit_jax.diffusion.noise import checked_seeds, initial_noise, step_noise, vary
+from lidit_jax.diffusion.noise import checked_seeds, initial_noise, interpolate_noise, step_noise
 from lidit_jax.diffusion.process import Process
-from lidit_jax.diffusion.samplers import Known, Sampler, SamplerLoop, plan, sampler_loop
+from lidit_jax.diffusion.samplers import (
+    KnownRegion,
+    Sampler,
+    SamplerLoop,
+    sampler_loop,
+    solver_tables,
+)
 from lidit_jax.encoders.conditions import TextConditions, pad_conditions
 from lidit_jax.errors import LiditError
 from lidit_jax.io.progress import Progress
@@ -37,7 +43,7 @@ class _Inputs(NamedTuple):
     """The arrays of one call; what is None is not in the compiled program."""
 
     params: Any
-    codec_params: Any
+    autoencoder_params: Any
     conditions: TextConditions
     unconditional: TextConditions
     noise: Float[Array, "B h w C"] | None
@@ -65,10 +71,10 @@ class GuidedSampler:
         self,
         model: LIDiT,
         process: Process,
-        codec: ImageCodec,
+        autoencoder: FrozenAutoencoder,
         mean: Sequence[float],
-        deviation: Sequence[float],
-        crop: tuple[int, ...],
+        std: Sequence[float],
+        prefix_lengths: tuple[int, ...],
         shift_size: int = 0,
     ):
         """Joins a network with its process and its latents.
@@ -76,16 +82,21 @@ class GuidedSampler:
         Args:
           model: the network.
           process: the process it was trained under.
-          codec: the autoencoder of its latents.
+          autoencoder: the autoencoder of its latents.
           mean: of each latent channel, over the training data.
-          deviation: likewise.
-          crop: number of instruction tokens of each stream.
+          std: likewise.
+          prefix_lengths: number of instruction tokens of each stream.
           shift_size: side in pixels for which the shift of a flow holds; other sizes scale it. 0
             keeps the shift at all sizes.
         """
-        self._model, self._process, self._codec, self._crop = model, process, codec, crop
+        self._model, self._process, self._autoencoder, self._prefix_lengths = (
+            model,
+            process,
+            autoencoder,
+            prefix_lengths,
+        )
         self._mean = np.asarray(mean, np.float32)
-        self._deviation = np.asarray(deviation, np.float32)
+        self._std = np.asarray(std, np.float32)
         self._shift_size = shift_size
         statics = ("process", "sampler", "guide_model")
         self._begin = jax.jit(self._begin_drawing, static_argnames=statics)
@@ -108,7 +119,7 @@ class GuidedSampler:
         Raises:
           LiditError: when the size does not fit, or the network returns values that are not finite.
         """
-        check_size(batch.size, self._codec.downsample * self._model.config.patch)
+        check_size(batch.size, self._autoencoder.downsample * self._model.config.patch)
         init, guide = batch.init, batch.guide
         process = self._process_at(batch.size)
         sampler = sampler_of(batch.settings, 1.0 if init is None else init.strength)
@@ -126,8 +137,8 @@ class GuidedSampler:
         def run(carry: Any, start: int, stop: int) -> Any:
             return self._evaluate(given, known, carry, start, stop, **statics)
 
-        carry = _in_parts(run, carry, len(plan(process, sampler)[1].at), progress)
-        images = self._finish(inputs.codec_params, carry.x)
+        carry = _in_parts(run, carry, len(solver_tables(process, sampler)[1].at), progress)
+        images = self._finish(inputs.autoencoder_params, carry.x)
         if int(carry.nonfinite_step) >= 0:
             raise LiditError(
                 "the network's prediction is not finite at sampling step "
@@ -145,7 +156,7 @@ class GuidedSampler:
         unguided = np.all(scales == 1) and settings.guidance_method != "cfg_zero"
         return _Inputs(
             params=params,
-            codec_params=self._codec.params,
+            autoencoder_params=self._autoencoder.params,
             **_of_one_length(batch),
             noise=self._noise(batch),
             seeds=checked_seeds(batch.seeds),
@@ -157,12 +168,14 @@ class GuidedSampler:
 
     def _noise(self, batch: ImageBatch) -> Float[Array, "B h w C"]:
         """Drawn outside of the large program, in which it might be rounded differently."""
-        down = self._codec.downsample
-        shape = (batch.size[0] // down, batch.size[1] // down, self._codec.channels)
+        down = self._autoencoder.downsample
+        shape = (batch.size[0] // down, batch.size[1] // down, self._autoencoder.channels)
         noise = initial_noise(batch.seeds, shape)
         if batch.variation is None:
             return noise
-        return vary(noise, initial_noise(batch.variation.seeds, shape), batch.variation.amount)
+        return interpolate_noise(
+            noise, initial_noise(batch.variation.seeds, shape), batch.variation.amount
+        )
 
     def _process_at(self, size: tuple[int, int]) -> Process:
         if not self._shift_size or not isinstance(self._process, RectifiedFlow):
@@ -171,23 +184,23 @@ class GuidedSampler:
 
     def _begin_drawing(
         self, inputs: _Inputs, *, process: Process, sampler: Sampler, guide_model: LIDiT | None
-    ) -> tuple[Any, Known | None]:
+    ) -> tuple[Any, KnownRegion | None]:
         """What the loop begins with, and what of the images is given."""
         x_t, known = inputs.noise, None
         if inputs.image is not None:
-            latents = self._codec.encode(inputs.codec_params, inputs.image)
-            x0 = (latents - self._mean) / self._deviation
-            times, _ = plan(process, sampler)
+            latents = self._autoencoder.encode(inputs.autoencoder_params, inputs.image)
+            x0 = (latents - self._mean) / self._std
+            times, _ = solver_tables(process, sampler)
             x_t = jnp.float32(times.signal[0]) * x0 + jnp.float32(times.sigma[0]) * x_t
             if inputs.mask is not None:
-                known = Known(x0, ~_any_pixel(inputs.mask, self._codec.downsample))
+                known = KnownRegion(x0, ~_any_pixel(inputs.mask, self._autoencoder.downsample))
         first = self._loop(inputs, x_t, known, process, sampler, guide_model).first
         return _split_over_images(first), known
 
     def _run_part(
         self,
         inputs: _Inputs,
-        known: Known | None,
+        known: KnownRegion | None,
         carry: Any,
         start: Int[Array, ""],
         stop: Int[Array, ""],
@@ -200,15 +213,17 @@ class GuidedSampler:
         loop = self._loop(inputs, carry.x, known, process, sampler, guide_model)
         return _split_over_images(loop.run(carry, start, stop))
 
-    def _decode(self, codec_params: Any, x0: Float[Array, "B h w C"]) -> UInt8[Array, "B H W 3"]:
-        latents = x0 * self._deviation + self._mean
-        return to_uint8(self._codec.decode(codec_params, latents))
+    def _decode(
+        self, autoencoder_params: Any, x0: Float[Array, "B h w C"]
+    ) -> UInt8[Array, "B H W 3"]:
+        latents = x0 * self._std + self._mean
+        return to_uint8(self._autoencoder.decode(autoencoder_params, latents))
 
     def _loop(
         self,
         inputs: _Inputs,
         x_t: Float[Array, "B h w C"],
-        known: Known | None,
+        known: KnownRegion | None,
         process: Process,
         sampler: Sampler,
         guide_model: LIDiT | None,
@@ -216,7 +231,7 @@ class GuidedSampler:
         model = GuidedModel(
             self._model,
             inputs.params,
-            self._crop,
+            self._prefix_lengths,
             inputs.conditions,
             unconditional=None if inputs.guidance is None else inputs.unconditional,
             blend=inputs.blend,

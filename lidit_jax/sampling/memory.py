@@ -30,7 +30,7 @@ def check_count(count: int) -> None:
 def check_memory(count: int, size: tuple[int, int]) -> None:
     """Raises `LiditError` for images that this machine cannot even keep.
 
-    What the network needs comes on top, and depends on the devices: see `naming_exhaustion`.
+    What the network needs comes on top, and depends on the devices: see `explain_out_of_memory`.
 
     Args:
       count: number of images.
@@ -57,7 +57,7 @@ def check_memory(count: int, size: tuple[int, int]) -> None:
 
 
 @contextmanager
-def naming_exhaustion(size: tuple[int, int]) -> Iterator[None]:
+def explain_out_of_memory(size: tuple[int, int]) -> Iterator[None]:
     """Says in one line that images of a size, (height, width), do not fit into the devices."""
     try:
         yield

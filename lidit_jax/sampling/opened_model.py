@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
+from lidit_jax.autoencoders.frozen import FrozenAutoencoder, load_frozen_autoencoder
 from lidit_jax.checkpoints.opener import SavedModel
 from lidit_jax.config.schema import SamplingConfig
 from lidit_jax.diffusion import process as processes
-from lidit_jax.diffusion.samplers import fitting_samplers
+from lidit_jax.diffusion.samplers import compatible_samplers
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.settings import check_settings, override
 
@@ -40,30 +40,30 @@ class OpenedModel:
         self.process = processes.from_config(self.config.diffusion)
 
     @functools.cached_property
-    def codec(self) -> ImageCodec:
+    def autoencoder(self) -> FrozenAutoencoder:
         """The autoencoder of its latents.
 
         Raises:
           LiditError: when it is missing, or not the one that the model was trained with.
         """
         config = self.config.vae
-        codec = load_codec(config, self.saved.own_autoencoder)
-        if codec.fingerprint != self.provenance.autoencoder:
+        autoencoder = load_frozen_autoencoder(config, self.saved.own_autoencoder)
+        if autoencoder.fingerprint != self.provenance.autoencoder:
             raise LiditError(
                 f"config.vae.source={config.source!r} is not the autoencoder of this checkpoint: "
                 "put the one it was trained with back"
             )
-        return codec
+        return autoencoder
 
     @property
     def size_step(self) -> int:
         """What each side of an image must be a multiple of, in pixels."""
-        return self.codec.downsample * self.config.model.patch
+        return self.autoencoder.downsample * self.config.model.patch
 
     @property
     def samplers(self) -> tuple[str, ...]:
         """The names of the samplers that fit."""
-        return fitting_samplers(self.process)
+        return compatible_samplers(self.process)
 
     def settings(self, **changes: Any) -> SamplingConfig:
         """The checkpoint's sampling settings with changes (None: no change), checked.

@@ -23,7 +23,7 @@ from lidit_jax.diffusion.process import Process
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.encoders.tokenizer import PromptTooLongError
 from lidit_jax.errors import LiditError
-from lidit_jax.io.progress import PieceProgress, Progress
+from lidit_jax.io.progress import Progress, SubtaskProgress
 from lidit_jax.models.abstract_inputs import abstract_parameters
 from lidit_jax.models.flops import TextStream
 from lidit_jax.models.lidit import LIDiT
@@ -32,7 +32,7 @@ from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, state_shardings
 from lidit_jax.sampling.guided_sampler import GuidedSampler
 from lidit_jax.sampling.image_batch import Blend, GuideModel, ImageBatch, Variation
 from lidit_jax.sampling.init_image import InitImage, init_image
-from lidit_jax.sampling.memory import check_memory, naming_exhaustion
+from lidit_jax.sampling.memory import check_memory, explain_out_of_memory
 from lidit_jax.sampling.opened_model import OpenedModel
 from lidit_jax.sampling.request import ImageRequest, image_requests
 from lidit_jax.sampling.sizes import check_size, height_and_width
@@ -61,23 +61,23 @@ class Pipeline:
         Raises:
           LiditError: when an encoder or the autoencoder is not the one of the checkpoint.
         """
-        codec, provenance = opened.codec, opened.provenance
+        autoencoder, provenance = opened.autoencoder, opened.provenance
         self.config = opened.config
         self._opened = opened
         self._model = LIDiT(opened.config.model)
         self._params = jax.tree.map(jax.numpy.asarray, params)
         self._mesh = mesh
-        self._encoders = PromptEncoders.of_checkpoint(
+        self._encoders = PromptEncoders.from_checkpoint(
             opened.config.encoders, provenance.encoders, mesh, encoders
         )
-        self._unconditional, crop = self._encoders.encode([""])
+        self._unconditional, prefix_lengths = self._encoders.encode([""])
         self._sampler = GuidedSampler(
             self._model,
             opened.process,
-            codec.on(mesh) if mesh else codec,
+            autoencoder.on(mesh) if mesh else autoencoder,
             provenance.latent_mean,
-            provenance.latent_deviation,
-            crop,
+            provenance.latent_std,
+            prefix_lengths,
             opened.config.data.image_size if opened.config.diffusion.resolution_shift else 0,
         )
 
@@ -270,9 +270,9 @@ class Pipeline:
                 init=init and init.rows(rows),
                 guide=guide and GuideModel(guide._model, guide._params),
             )
-            shown = progress and PieceProgress(progress, i, len(batches))
+            shown = progress and SubtaskProgress(progress, i, len(batches))
             new = slice(rows[0], rows[-1] + 1)  # without the rows that only fill the batch up
-            with naming_exhaustion(size), self._on_mesh():
+            with explain_out_of_memory(size), self._on_mesh():
                 drawn = self._sampler(self._params, batch, shown)
             images[new] = drawn[: new.stop - new.start]
         return images
@@ -302,7 +302,7 @@ def _shardings(opened: OpenedModel, mesh: Mesh) -> Any:
     """Where the parameters of a saved model belong."""
     check_model_divides(opened.config, mesh)
     # Whatever the widths of features and latents, the axes are split alike.
-    streams = [TextStream(width=1, tokens=1, crop=0)] * len(opened.provenance.encoders)
+    streams = [TextStream(width=1, tokens=1, prefix_length=0)] * len(opened.provenance.encoders)
     shapes = abstract_parameters(LIDiT(opened.config.model), streams, channels=1)
     return state_shardings(shapes, mesh)
 

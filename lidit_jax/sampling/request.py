@@ -9,7 +9,7 @@ from typing import Any
 from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.settings import check_scale
-from lidit_jax.sampling.values import is_single, number, several, text, whole_number
+from lidit_jax.sampling.values import as_integer, as_list, is_single, number, text
 
 TEXTS = ("prompt", "negative_prompt", "blend_with")
 """Fields of an `ImageRequest` that encoders read."""
@@ -53,13 +53,13 @@ class ImageRequest:
 
 
 _KINDS = {
-    "seed": whole_number,
+    "seed": as_integer,
     "guidance": number,
     "negative_prompt": text,
     "blend_with": text,
     "blend": number,
     "variation": number,
-    "variation_seed": whole_number,
+    "variation_seed": as_integer,
 }
 
 
@@ -77,7 +77,7 @@ def image_requests(
       LiditError: without prompts, for lists of another length, or a value that does not fit.
     """
     prompts = [prompts] if is_single(prompts) else prompts
-    columns = {"prompt": several("prompts", prompts, text)}
+    columns = {"prompt": as_list("prompts", prompts, text)}
     count = len(columns["prompt"])
     if not count:
         raise LiditError("no prompt: say what you want to see")
@@ -87,7 +87,7 @@ def image_requests(
             f"time draw one, as with random.randrange(2**32), from 0 to {_SEEDS - 1}"
         )
     if is_single(seed):
-        first = whole_number("seed", seed)
+        first = as_integer("seed", seed)
         _check_seed("seed", first)
         seed = [(first + i) % _SEEDS for i in range(count)]
     for name, values in ({"seed": seed} | fields).items():
@@ -95,7 +95,7 @@ def image_requests(
         if is_single(values):
             columns[name] = [kind(name, values)] * count
         else:
-            columns[name] = several(name, values, kind)
+            columns[name] = as_list(name, values, kind)
         if len(columns[name]) != count:
             raise LiditError(
                 f"{len(columns[name])} values of {name} for {count} prompts: give one each"

@@ -12,9 +12,9 @@ from lidit_jax.config.schema import Config, SamplingConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.base import Process
 from lidit_jax.diffusion.guidance import METHODS, Guidance
-from lidit_jax.diffusion.samplers import Sampler, plan
+from lidit_jax.diffusion.samplers import Sampler, solver_tables
 from lidit_jax.errors import LiditError, quoted
-from lidit_jax.sampling.values import number, text, whole_number
+from lidit_jax.sampling.values import as_integer, number, text
 
 _FIELDS = {field.name: field for field in dataclasses.fields(SamplingConfig)}
 
@@ -41,7 +41,7 @@ _OTHER_NAMES = {
 
 _MOST_STEPS = 100_000
 
-_KINDS = {int: whole_number, float: number, str: text}
+_KINDS = {int: as_integer, float: number, str: text}
 
 
 def override(defaults: SamplingConfig, changes: Mapping[str, Any]) -> SamplingConfig:
@@ -87,7 +87,7 @@ def check_settings(settings: SamplingConfig, process: Process) -> None:
         raise LiditError(
             f"steps={settings.steps}: must be {_MOST_STEPS} or less; 20 to 100 are usual"
         )
-    plan(process, sampler_of(settings))
+    solver_tables(process, sampler_of(settings))
     check_scale(settings.guidance)
     methods = METHODS[process.name]
     if settings.guidance_method not in methods:

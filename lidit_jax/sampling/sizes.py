@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from lidit_jax.errors import LiditError
-from lidit_jax.sampling.values import is_single, several, whole_number
+from lidit_jax.sampling.values import as_integer, as_list, is_single
 
 _FAR = 2.0
 """Times the side of training from which a size is called far: shapes repeat from about there."""
@@ -15,7 +15,7 @@ _FAR = 2.0
 def height_and_width(size: Any) -> tuple[int, int]:
     """A size from a side, or from (height, width). Raises `LiditError` for anything else."""
     sides = [size, size] if is_single(size) else size
-    sides = several("size", sides, whole_number)
+    sides = as_list("size", sides, as_integer)
     if len(sides) != 2:
         raise LiditError(f"size={size!r}: must be a side, or (height, width), in pixels")
     return sides[0], sides[1]

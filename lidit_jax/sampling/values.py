@@ -10,7 +10,7 @@ from typing import Any
 from lidit_jax.errors import LiditError
 
 
-def whole_number(name: str, value: Any) -> int:
+def as_integer(name: str, value: Any) -> int:
     """An int from Python's, NumPy's or JAX's integers. Raises `LiditError` for anything else."""
     try:
         if _is_bool(value):
@@ -43,13 +43,13 @@ def is_single(value: Any) -> bool:
     return not isinstance(value, Iterable)
 
 
-def several(name: str, values: Iterable[Any], kind: Callable[[str, Any], Any]) -> list[Any]:
+def as_list(name: str, values: Iterable[Any], kind: Callable[[str, Any], Any]) -> list[Any]:
     """A list from any ordered collection: a list, a tuple, an array, a generator.
 
     Args:
       name: of the values, for messages.
       values: the collection.
-      kind: what makes each of them: `whole_number`, `number` or `text`.
+      kind: what makes each of them: `as_integer`, `number` or `text`.
 
     Raises:
       LiditError: for a dictionary or a set, or a value of another kind.

@@ -13,7 +13,7 @@ from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.data.contents import Contents
 from lidit_jax.data.pipeline import ImageRecords
-from lidit_jax.data.sources import open_source
+from lidit_jax.data.sources import open_image_source
 from lidit_jax.diffusion.dropout import sample_keys
 from lidit_jax.training.reconstruction import distance, gradient_distance
 from lidit_jax.training.step import Batch, Metrics
@@ -27,10 +27,10 @@ class AutoencoderTask:
     def __init__(self, config: Config):
         self._config = config
         self._model = build_autoencoder(config.vae)
-        source = open_source(config, "train")
+        source = open_image_source(config, "train")
         self.contents = Contents.of(source)
         self.training_records = ImageRecords(source)
-        self.validation_records = ImageRecords(open_source(config, "heldout"))
+        self.validation_records = ImageRecords(open_image_source(config, "heldout"))
         self.frozen: Any = {}
         self.provenance = Provenance(data=self.contents.description)
         self.training_flops = None

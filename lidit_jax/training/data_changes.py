@@ -17,7 +17,7 @@ from lidit_jax.data.contents import Contents, difference
 from lidit_jax.io.output import atomic_file
 
 
-def changes_of_data(contents: Contents | None, saved: Provenance, workdir: Path) -> list[str]:
+def describe_data_changes(contents: Contents | None, saved: Provenance, workdir: Path) -> list[str]:
     """Lines that tell of a data set that is no longer the checkpoint's; none where it is, or where
     the checkpoint is too old to know.
 
@@ -41,7 +41,7 @@ def changes_of_data(contents: Contents | None, saved: Provenance, workdir: Path)
     ]
 
 
-def remember_data(contents: Contents | None, workdir: Path) -> None:
+def save_data_digests(contents: Contents | None, workdir: Path) -> None:
     """Keeps the digests of today's records for later comparisons."""
     if contents is None or contents.digests is None or jax.process_index() != 0:
         return

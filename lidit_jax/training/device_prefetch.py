@@ -19,7 +19,7 @@ from lidit_jax.training.step import Batch, EncodeFunction
 from lidit_jax.training.tasks import Task
 
 
-class Feed:
+class DevicePrefetch:
     """Puts this process's part of a batch on its devices, and runs frozen encoders on it."""
 
     def __init__(self, task: Task, frozen: Any, sharding: Sharding):

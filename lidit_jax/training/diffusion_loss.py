@@ -37,7 +37,7 @@ def random_draws(
 
 def fixed_draws(process: Process, batch: Batch) -> Draws:
     """Draws of validation: one of eight times in turn, and noise that is always the same."""
-    times = jnp.asarray(process.times_for_validation(VALIDATION_TIMES))
+    times = jnp.asarray(process.validation_times(VALIDATION_TIMES))
     return Draws(times[batch["index"] % VALIDATION_TIMES], _noise(batch, jax.random.key(0)))
 
 

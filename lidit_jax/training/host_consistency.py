@@ -17,7 +17,7 @@ from lidit_jax.checkpoints.migrations import FORMAT
 from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import training_batches
 from lidit_jax.errors import LiditError
-from lidit_jax.parallel.distributed import from_all
+from lidit_jax.parallel.distributed import all_gather
 from lidit_jax.training.resume import flat_fields
 from lidit_jax.training.tasks import Task
 
@@ -38,7 +38,7 @@ class _Indices:
         return np.int64(index)
 
 
-def refuse_other_programs(config: Config, workdir: Path) -> None:
+def check_program_consistency(config: Config, workdir: Path) -> None:
     """Refuses to start when processes differ in configuration, workdir, code or packages.
 
     All processes call it, and all raise. Nothing has been read or written before.
@@ -53,7 +53,7 @@ def refuse_other_programs(config: Config, workdir: Path) -> None:
     _refuse_difference(facts, "start the same command from the same commit on every host")
 
 
-def refuse_other_data(config: Config, task: Task, position: int) -> None:
+def check_data_consistency(config: Config, task: Task, position: int) -> None:
     """Refuses to start when processes hold other data, or would train on the same records.
 
     Args:
@@ -78,8 +78,8 @@ def refuse_other_data(config: Config, task: Task, position: int) -> None:
     batches = functools.partial(
         training_batches, _Indices(records), config.training.batch_size, config.seed, position
     )
-    plan = sorted(next(batches(share=(0, 1))).tolist())
-    shares = from_all(sorted(next(batches()).tolist()))
+    plan = sorted(next(batches(shard=(0, 1))).tolist())
+    shares = all_gather(sorted(next(batches()).tolist()))
     if sorted(index for share in shares for index in share) != plan:
         raise LiditError(
             f"the processes' records of batch {position} are not its {len(plan)} records, each "
@@ -89,7 +89,7 @@ def refuse_other_data(config: Config, task: Task, position: int) -> None:
 
 
 def _refuse_difference(facts: dict[str, Any], remedy: str) -> None:
-    first, *others = from_all(facts)
+    first, *others = all_gather(facts)
     for number, theirs in enumerate(others, start=1):
         for name, value in first.items():
             if theirs[name] != value:

@@ -8,7 +8,7 @@ _FIRST = 100
 """A run shows something by this step, however far `image_every` is."""
 
 
-def draws_images(training: TrainingConfig, step: int, stopping: bool) -> bool:
+def is_image_step(training: TrainingConfig, step: int, stopping: bool) -> bool:
     """Whether the grid is drawn after a step: early once, every `image_every`, and at the end.
 
     Never, where `image_every` is 0: to compile the sampler takes a good part of a short run.

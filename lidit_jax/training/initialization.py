@@ -24,7 +24,7 @@ from lidit_jax.pytorch.hunyuan_refiner import is_refiner, load_refiner
 from lidit_jax.training.refiner_start import refiner_parameters
 
 
-def statistics_to_keep(
+def inherited_statistics(
     config: Config, resumed: Provenance | None, workdir: Path
 ) -> SavedStatistics | None:
     """The latent statistics that the weights of a run were trained with; None for fresh weights.
@@ -44,7 +44,7 @@ def statistics_to_keep(
     return None
 
 
-def other_encoders(encoders: Sequence[dict[str, Any]], source: str) -> list[str]:
+def encoder_change_warning(encoders: Sequence[dict[str, Any]], source: str) -> list[str]:
     """A line when the weights of `source` were trained on features of other text encoders.
 
     Args:
@@ -66,7 +66,7 @@ def other_encoders(encoders: Sequence[dict[str, Any]], source: str) -> list[str]
     ]
 
 
-def start_from(state: TrainState, config: Config) -> tuple[TrainState, list[str]]:
+def initialize_from_run(state: TrainState, config: Config) -> tuple[TrainState, list[str]]:
     """A fresh state with the averaged weights of another run as its weights and averages.
 
     Args:
@@ -77,7 +77,7 @@ def start_from(state: TrainState, config: Config) -> tuple[TrainState, list[str]
         as they are; then it must be a workdir of the same model and optimizer.
 
     Returns:
-      The state, and the parameters that the source lacks, which stay as initialised.
+      The state, and the parameters that the source lacks, which stay as initialized.
 
     Raises:
       LiditError: when the source cannot be read, or a parameter has another shape there.
@@ -110,7 +110,7 @@ def start_from(state: TrainState, config: Config) -> tuple[TrainState, list[str]
     return state.replace(params=params, ema_params=averages), missing
 
 
-def told(source: str, fresh: list[str]) -> str:
+def initialization_summary(source: str, fresh: list[str]) -> str:
     """What the log says of such a start, with the parts of the model that have fresh parameters."""
     parts = sorted({name.partition("/")[0] for name in fresh})
     where = f", in {', '.join(parts)}" if parts else ""

@@ -22,7 +22,7 @@ from lidit_jax.models.refiner import GATE_MAGNITUDES
 from lidit_jax.sampling.guided_sampler import GuidedSampler
 from lidit_jax.sampling.image_batch import ImageBatch
 from lidit_jax.training.diffusion_loss import diffusion_loss, fixed_draws, random_draws
-from lidit_jax.training.prepared_data import Frozen, PreparedData
+from lidit_jax.training.prepared_data import FrozenModels, PreparedData
 from lidit_jax.training.step import Batch, Metrics
 
 
@@ -34,8 +34,8 @@ class LIDiTTask:
         self._config, self._prepared = config, prepared
         self._process = processes.from_config(config.diffusion)
         self._model = LIDiT(config.model)
-        self._training_model = LIDiT(config.model, config.training.matmul)
-        self._crop = tuple(stream.crop for stream in prepared.streams)
+        self._training_model = LIDiT(config.model, config.training.quantization)
+        self._prefix_lengths = tuple(stream.prefix_length for stream in prepared.streams)
         self.training_records = prepared.training_records
         self.validation_records = prepared.validation_records
         self.frozen = prepared.frozen
@@ -48,18 +48,22 @@ class LIDiTTask:
             config.model, tokens, channels, prepared.streams
         ).training
         self._sampler = GuidedSampler(
-            self._model, self._process, prepared.codec, *prepared.statistics, self._crop
+            self._model,
+            self._process,
+            prepared.autoencoder,
+            *prepared.statistics,
+            self._prefix_lengths,
         )
 
-    def frozen_shardings(self, mesh: Mesh) -> Frozen:
-        """See `Frozen.shardings`."""
+    def frozen_shardings(self, mesh: Mesh) -> FrozenModels:
+        """See `FrozenModels.shardings`."""
         return self.frozen.shardings(mesh)
 
     def init(self, key: jax.Array) -> Any:
         """Fresh parameters."""
         return initialize(self._model, key, self._prepared.streams, self._latent_shape)
 
-    def encode(self, frozen: Frozen, batch: Batch) -> Batch:
+    def encode(self, frozen: FrozenModels, batch: Batch) -> Batch:
         """The batch with latents in the place of pictures, and features in that of token ids, if
         it has any; pure.
 
@@ -74,15 +78,17 @@ class LIDiTTask:
         features = self._prepared.encode(frozen.encoders, batch["ids"], batch["masks"])
         return rest | {"features": jax.tree.map(lambda f: f.astype(jnp.bfloat16), features)}
 
-    def _latent(self, frozen: Frozen, image: UInt8[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+    def _latent(
+        self, frozen: FrozenModels, image: UInt8[Array, "B H W 3"]
+    ) -> Float[Array, "B h w C"]:
         """Normalized latents, computed as `lidit_jax.data.latents` prepares them."""
         pixels = image.astype(jnp.float32) / 127.5 - 1.0
-        latent = self._prepared.codec.encode(frozen.autoencoder, pixels)
-        mean, deviation = (jnp.asarray(s, jnp.float32) for s in self._prepared.statistics)
-        return (latent.astype(jnp.float16).astype(jnp.float32) - mean) / deviation
+        latent = self._prepared.autoencoder.encode(frozen.autoencoder, pixels)
+        mean, std = (jnp.asarray(s, jnp.float32) for s in self._prepared.statistics)
+        return (latent.astype(jnp.float16).astype(jnp.float32) - mean) / std
 
     def loss(
-        self, params: Any, frozen: Frozen, batch: Batch, key: jax.Array
+        self, params: Any, frozen: FrozenModels, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """Diffusion loss at one random time a sample, with caption dropout.
 
@@ -93,14 +99,14 @@ class LIDiTTask:
             sample_keys(dropout_key, batch["index"]),
             batch["features"],
             batch["masks"],
-            frozen.null.features,
-            frozen.null.masks,
+            frozen.unconditional.features,
+            frozen.unconditional.masks,
             self._config.diffusion.caption_dropout,
         )
 
         def predict(*inputs: Any) -> tuple[Array, dict[str, Any]]:
             return self._training_model.apply(
-                {"params": params}, *inputs, self._crop, mutable=[GATE_MAGNITUDES]
+                {"params": params}, *inputs, self._prefix_lengths, mutable=[GATE_MAGNITUDES]
             )
 
         batch = batch | {"features": features, "masks": masks}
@@ -109,32 +115,34 @@ class LIDiTTask:
         by_time = _losses_by_time(losses, self._process.model_time(draws.times))
         return jnp.mean(losses), by_time | _gate_magnitudes(left)
 
-    def validation_losses(self, params: Any, frozen: Frozen, batch: Batch) -> Float[Array, " B"]:
+    def validation_losses(
+        self, params: Any, frozen: FrozenModels, batch: Batch
+    ) -> Float[Array, " B"]:
         """The loss of each sample at one of eight fixed times, with fixed noise and no dropout."""
         del frozen
 
         def predict(*inputs: Any) -> tuple[Array, None]:
-            return self._model.apply({"params": params}, *inputs, self._crop), None
+            return self._model.apply({"params": params}, *inputs, self._prefix_lengths), None
 
         draws = fixed_draws(self._process, batch)
         return diffusion_loss(predict, self._process, batch, draws)[0]
 
-    def sample_images(self, params: Any, frozen: Frozen) -> tuple[np.ndarray, list[str]]:
+    def sample_images(self, params: Any, frozen: FrozenModels) -> tuple[np.ndarray, list[str]]:
         """The fixed prompts, at the configuration's sampling settings and fixed seeds."""
         sampling, size = self._config.sampling, self._config.data.image_size
         prompts = list(self._prepared.prompt_texts)
         batch = ImageBatch(
             conditions=self._prepared.prompts,
-            unconditional=frozen.null,
+            unconditional=frozen.unconditional,
             seeds=range(len(prompts)),
             size=(size, size),
             settings=sampling,
         )
         return self._sampler(params, batch), prompts
 
-    def scores(self, params: Any, frozen: Frozen) -> dict[str, float]:
+    def scores(self, params: Any, frozen: FrozenModels) -> dict[str, float]:
         """See `SceneScores`; only where the configuration asks for them."""
-        return self._prepared.scores(self._sampler, params, frozen.null)
+        return self._prepared.scores(self._sampler, params, frozen.unconditional)
 
 
 def _losses_by_time(

@@ -21,7 +21,7 @@ from lidit_jax.checkpoints.state import TrainState, create_state
 from lidit_jax.config.schema import Config
 from lidit_jax.data.pipeline import evaluation_batches
 from lidit_jax.io.output import atomic_file
-from lidit_jax.parallel.distributed import meet, say_once
+from lidit_jax.parallel.distributed import barrier, print_on_main
 from lidit_jax.parallel.mesh import (
     BATCH_AXES,
     batch_sharding,
@@ -29,23 +29,23 @@ from lidit_jax.parallel.mesh import (
     make_mesh,
     replicated,
 )
-from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
-from lidit_jax.training.data_changes import changes_of_data, remember_data
-from lidit_jax.training.device_prefetch import Feed
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, sharded_shapes
+from lidit_jax.training.data_changes import describe_data_changes, save_data_digests
+from lidit_jax.training.device_prefetch import DevicePrefetch
 from lidit_jax.training.guards import SkippedUpdates, Watchdog
-from lidit_jax.training.host_consistency import refuse_other_data, refuse_other_programs
-from lidit_jax.training.image_steps import draws_images
+from lidit_jax.training.host_consistency import check_data_consistency, check_program_consistency
+from lidit_jax.training.image_steps import is_image_step
 from lidit_jax.training.initialization import (
-    other_encoders,
-    start_from,
-    statistics_to_keep,
-    told,
+    encoder_change_warning,
+    inherited_statistics,
+    initialization_summary,
+    initialize_from_run,
 )
 from lidit_jax.training.monitoring.profiling import Profiler
 from lidit_jax.training.monitoring.run_log import RunLog
 from lidit_jax.training.optimizers import make_optimizer, rate_of
-from lidit_jax.training.preemption import stop_signal
-from lidit_jax.training.resume import refuse_another_run, refuse_other_models, remembered
+from lidit_jax.training.preemption import watch_preemption
+from lidit_jax.training.resume import check_same_models, check_same_run, stored_provenance
 from lidit_jax.training.step import make_train_step
 from lidit_jax.training.tasks import Task, make_task
 
@@ -71,7 +71,7 @@ def train(config: Config, workdir: Path) -> TrainState:
 def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
     """`train`; what it opens is closed by `cleanup`, whatever happens."""
     training, begun = config.training, time.time()
-    refuse_other_programs(config, workdir)
+    check_program_consistency(config, workdir)
     mesh = make_mesh(config.mesh)
     check_divisions(config, mesh)
     checkpoints = cleanup.enter_context(Checkpoints(workdir, training))
@@ -80,51 +80,51 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         local = cleanup.enter_context(LocalCheckpoints(workdir, training, mesh))
     first_step, source = _newest(checkpoints, local)
     saved = source.metadata(first_step) if first_step else None
-    before = remembered(saved, source.folder / str(first_step)) if saved else None
+    before = stored_provenance(saved, source.folder / str(first_step)) if saved else None
     if saved:
-        refuse_another_run(config, saved, workdir)
-    task = make_task(config, statistics_to_keep(config, before, workdir))
+        check_same_run(config, saved, workdir)
+    task = make_task(config, inherited_statistics(config, before, workdir))
     if before:
-        refuse_other_models(task, before, workdir)
-        say_once(changes_of_data(task.contents, before, workdir))
+        check_same_models(task, before, workdir)
+        print_on_main(describe_data_changes(task.contents, before, workdir))
     optimizer = make_optimizer(config)
 
     # The state is created, or restored, already sharded: no device ever holds it whole.
     create = functools.partial(create_state, task.init, optimizer, config)
     with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
-        shapes = shapes_on(mesh, jax.eval_shape(create))
+        shapes = sharded_shapes(mesh, jax.eval_shape(create))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     frozen = jax.device_put(task.frozen, task.frozen_shardings(mesh))
     rate = jax.device_put(rate_of(config), replicated(mesh))
     metadata = {"config": config.to_dict()} | task.provenance.to_json()
 
-    with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES), stop_signal() as stop:
+    with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES), watch_preemption() as stop:
         if first_step:
             state = source.restore(first_step, shapes)
         else:
             state = jax.jit(lambda: nn.unbox(create()), out_shardings=shardings)()
             if training.init_from:
-                state, fresh = start_from(state, config)
-        refuse_other_data(config, task, int(state.position))
+                state, fresh = initialize_from_run(state, config)
+        check_data_consistency(config, task, int(state.position))
         _describe(state, config, workdir)
-        remember_data(task.contents, workdir)
+        save_data_digests(task.contents, workdir)
         sizes = (training.steps, training.batch_size, first_step, task.training_flops)
         log = cleanup.enter_context(RunLog(workdir, *sizes, begun, config))
         log.say(f"{'resuming' if first_step else 'starting'} at step {first_step} in {workdir}")
         if not first_step and training.init_from:
-            log.say(told(training.init_from, fresh))
-            say_once(other_encoders(task.provenance.encoders, training.init_from))
+            log.say(initialization_summary(training.init_from, fresh))
+            print_on_main(encoder_change_warning(task.provenance.encoders, training.init_from))
 
         step_fn = make_train_step(task.loss, config, task.encode)
         train_step = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
         validate = jax.jit(functools.partial(_valid_sum, task))
-        feed = Feed(task, frozen, batch_sharding(mesh))
-        batches = feed.training(task.training_records, config, int(state.position))
+        prefetch = DevicePrefetch(task, frozen, batch_sharding(mesh))
+        batches = prefetch.training(task.training_records, config, int(state.position))
         cleanup.enter_context(closing(batches))
         skipped = SkippedUpdates(training.stop_after_skipped)
         watchdog = cleanup.enter_context(Watchdog(training.watchdog_minutes))
         profiler = cleanup.enter_context(Profiler(workdir, training, log.say))
-        meet("the first step", training.barrier_minutes)
+        barrier("the first step", training.barrier_minutes)
         if first_step < training.steps:
             log.say("compiling the step; on a CPU this takes about half a minute")
 
@@ -147,31 +147,31 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
                 log.show(step)
             losses = None
             if not stopping and (step % training.eval_every == 0 or last):
-                with log.aside():
-                    losses = _validation_losses(task, validate, state, frozen, feed, mesh)
+                with log.off_step_time():
+                    losses = _validation_losses(task, validate, state, frozen, prefetch, mesh)
                 log.scalars(step, losses)
             if training.score_every and not stopping and (step % training.score_every == 0 or last):
-                with log.aside():
+                with log.off_step_time():
                     scores = task.scores(state.ema_params, frozen)
                 log.scalars(step, scores)
                 losses = (losses or {}) | scores
             if step % training.checkpoint_every == 0 or last:
-                with log.aside():
+                with log.off_step_time():
                     checkpoints.save(step, state, metadata, losses)
             elif local and step % training.local_every == 0:
-                with log.aside():
+                with log.off_step_time():
                     local.save(step, state, metadata)
-            if draws_images(training, step, stopping):
+            if is_image_step(training, step, stopping):
                 if stopping:  # the checkpoint first: this machine may soon be taken away
                     checkpoints.check(wait=True)
                     log.say("drawing the first images; Ctrl-C leaves them out")
-                with log.aside():
+                with log.off_step_time():
                     log.images(step, *task.sample_images(state.ema_params, frozen))
             if stopping:
                 log.say(f"stopped at step {step}; run the same command to go on")
                 break
         skipped.drain()
-        meet("the end of the run", training.barrier_minutes)
+        barrier("the end of the run", training.barrier_minutes)
     return state
 
 
@@ -190,7 +190,7 @@ def _valid_sum(task: Task, params: Any, frozen: Any, batch: Any) -> jax.Array:
 
 
 def _validation_losses(
-    task: Task, validate: Any, state: TrainState, frozen: Any, feed: Feed, mesh: Mesh
+    task: Task, validate: Any, state: TrainState, frozen: Any, prefetch: DevicePrefetch, mesh: Mesh
 ) -> dict[str, float]:
     """Mean validation loss of the raw and of the averaged weights over all held-out records."""
     records = len(task.validation_records)
@@ -198,7 +198,7 @@ def _validation_losses(
     batch_size = -(-min(records, _VALIDATION_BATCH) // shards) * shards
     sums = {"validation_loss": 0.0, "validation_loss_ema": 0.0}
     for batch in evaluation_batches(task.validation_records, batch_size):
-        (batch,) = feed.encoded([batch])
+        (batch,) = prefetch.encoded([batch])
         sums["validation_loss"] += validate(state.params, frozen, batch)
         sums["validation_loss_ema"] += validate(state.ema_params, frozen, batch)
     return {name: float(value) / records for name, value in sums.items()}

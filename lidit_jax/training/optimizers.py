@@ -74,18 +74,18 @@ def learning_rate(schedule: str, rate: Rate) -> optax.Schedule:
 
 def _line(first: Any, last: Any, steps: Any) -> optax.Schedule:
     """From one value to another; optax's divides by a number of Python's, which is compiled in."""
-    share = _share_of_one(steps)
+    share = _fraction_of_one(steps)
     most = jnp.maximum(steps, 1)
     return lambda count: (first - last) * (1 - jnp.clip(count, 0, most) * share) + last
 
 
 def _cosine(peak: Any, steps: Any) -> optax.Schedule:
     """Half a wave from the peak to zero, where it stays."""
-    angle = jnp.float32(jnp.pi) * _share_of_one(steps)
+    angle = jnp.float32(jnp.pi) * _fraction_of_one(steps)
     return lambda count: peak * (0.5 * (1 + jnp.cos(jnp.minimum(count, steps) * angle)))
 
 
-def _share_of_one(steps: Any) -> Float[Array, ""]:
+def _fraction_of_one(steps: Any) -> Float[Array, ""]:
     """One step's part of so many: as a factor, which XLA makes of a division by a constant too."""
     return 1 / jnp.maximum(steps, 1).astype(jnp.float32)
 

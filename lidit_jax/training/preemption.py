@@ -12,13 +12,13 @@ import jax
 from jax.experimental import multihost_utils
 
 
-class StoppedAtOnce(BaseException):
+class Terminated(BaseException):
     """SIGTERM came where there is nothing to save; like KeyboardInterrupt no mistake to handle."""
 
 
 @contextmanager
-def stop_at_once() -> Iterator[None]:
-    """SIGTERM raises `StoppedAtOnce`, until `stop_signal` takes over.
+def raise_on_sigterm() -> Iterator[None]:
+    """SIGTERM raises `Terminated`, until `watch_preemption` takes over.
 
     libtpu, which JAX loads when it looks for devices, installs a handler that prints the stack of
     the program that it ends. So the devices are looked for before this one is installed. Of several
@@ -30,7 +30,7 @@ def stop_at_once() -> Iterator[None]:
         return
 
     def stop(*_: Any) -> None:
-        raise StoppedAtOnce
+        raise Terminated
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:
@@ -40,7 +40,7 @@ def stop_at_once() -> Iterator[None]:
 
 
 @contextmanager
-def stop_signal() -> Iterator[Callable[[int], bool]]:
+def watch_preemption() -> Iterator[Callable[[int], bool]]:
     """Gives `stop(step)`: whether SIGTERM or the first Ctrl-C came, so that the run saves and ends.
 
     A second Ctrl-C stops at once. Of several processes any may be told; they agree on a step after

@@ -11,12 +11,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int32
 
-from lidit_jax.autoencoders.frozen import ImageCodec, load_codec
+from lidit_jax.autoencoders.frozen import FrozenAutoencoder, load_frozen_autoencoder
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, MeshConfig
 from lidit_jax.data.captions import encoded_captions, read_captions, tokenized_captions
 from lidit_jax.data.contents import Contents
 from lidit_jax.data.grid_prompts import grid_prompts
+from lidit_jax.data.image_source import ImageSource, Subset
 from lidit_jax.data.latent_statistics import (
     STATISTICS_RECORDS,
     SavedStatistics,
@@ -24,17 +25,16 @@ from lidit_jax.data.latent_statistics import (
 )
 from lidit_jax.data.latents import prepare_latents
 from lidit_jax.data.pipeline import LatentRecords, PictureRecords
-from lidit_jax.data.source import ImageSource, Subset
-from lidit_jax.data.sources import open_source, source_kind
+from lidit_jax.data.sources import open_image_source, source_kind
 from lidit_jax.encoders.conditions import PromptEncoders, pad_conditions
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import cache_dir, to_path
 from lidit_jax.io.progress import progress_bar
 from lidit_jax.models.flops import TextStream
-from lidit_jax.parallel.distributed import say_once
+from lidit_jax.parallel.distributed import print_on_main
 from lidit_jax.parallel.mesh import make_mesh
 from lidit_jax.training.monitoring.scene_scores import SceneScores
-from lidit_jax.training.prepared_data import Frozen, PreparedData
+from lidit_jax.training.prepared_data import FrozenModels, PreparedData
 from lidit_jax.training.validation_records import validation_records
 
 _SPLITS = ("train", "heldout")
@@ -56,11 +56,11 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
       LiditError: when a model or the data is missing, unreadable or does not fit the configuration.
     """
     source_kind(config)
-    codec = load_codec(config.vae)
-    _check_size(config, codec)
+    autoencoder = load_frozen_autoencoder(config.vae)
+    _check_size(config, autoencoder)
     mesh, online = make_mesh(config.mesh), config.data.text_features == "online"
     encoders = PromptEncoders(config.encoders, mesh if online else _own_part(mesh))
-    sources = {split: open_source(config, split) for split in _SPLITS}
+    sources = {split: open_image_source(config, split) for split in _SPLITS}
     # Before the captions, which may take hours: a prompt of the user may be too long. Captions are
     # cut, as in training.
     texts = grid_prompts(config, sources["train"])
@@ -74,7 +74,7 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
         sample = range(min(len(sources["train"]), STATISTICS_RECORDS))
         prepared = sources | {"train": Subset(sources["train"], sample)}
     latents = {
-        split: functools.cache(functools.partial(_latents, source, codec, folder, split))
+        split: functools.cache(functools.partial(_latents, source, autoencoder, folder, split))
         for split, source in prepared.items()
     }
     captions = {
@@ -89,10 +89,10 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
         streams = encoded_captions(encoders, unique, folder)
     statistics = statistics_to_use(
         latents["train"],
-        codec.fingerprint,
+        autoencoder.fingerprint,
         saved,
         config.data.latent_statistics,
-        tell=lambda line: say_once([line]),
+        tell=lambda line: print_on_main([line]),
     )
     ids = {split: _ids_of_records(sources[split], captions[split], caption_id) for split in _SPLITS}
     heldout = LatentRecords(latents["heldout"](), *statistics, ids["heldout"], streams)
@@ -100,20 +100,20 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
         training = PictureRecords(sources["train"], ids["train"], streams)
     else:
         training = LatentRecords(latents["train"](), *statistics, ids["train"], streams)
-    placed = codec.on(mesh)
+    placed = autoencoder.on(mesh)
     contents = Contents.of(sources["train"])
-    null, _ = encoders.encode([""])
+    unconditional, _ = encoders.encode([""])
     return PreparedData(
         training_records=training,
         validation_records=validation_records(heldout),
-        streams=tuple(TextStream(s.width, s.length, s.crop) for s in streams),
-        frozen=Frozen(
-            pad_conditions(null, [stream.length for stream in streams]),
+        streams=tuple(TextStream(s.width, s.length, s.prefix_length) for s in streams),
+        frozen=FrozenModels(
+            pad_conditions(unconditional, [stream.length for stream in streams]),
             encoders.frozen if online else (),
             placed.params if streamed else (),
         ),
         statistics=statistics,
-        codec=placed,
+        autoencoder=placed,
         prompts=prompts,
         prompt_texts=texts,
         encode=encoders.features if online else None,
@@ -121,10 +121,10 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
         contents=contents,
         provenance=Provenance(
             encoders=tuple(encoders.description),
-            prefix_lengths=tuple(stream.crop for stream in streams),
-            autoencoder=codec.fingerprint,
+            prefix_lengths=tuple(stream.prefix_length for stream in streams),
+            autoencoder=autoencoder.fingerprint,
             latent_mean=tuple(statistics.mean.tolist()),
-            latent_deviation=tuple(statistics.deviation.tolist()),
+            latent_std=tuple(statistics.std.tolist()),
             data=contents.description,
         ),
     )
@@ -147,8 +147,8 @@ def _own_part(mesh: Mesh) -> Mesh:
     return make_mesh(MeshConfig(data=1, fsdp=len(own)), own)
 
 
-def _check_size(config: Config, codec: ImageCodec) -> None:
-    size, unit = config.data.image_size, codec.downsample * config.model.patch
+def _check_size(config: Config, autoencoder: FrozenAutoencoder) -> None:
+    size, unit = config.data.image_size, autoencoder.downsample * config.model.patch
     if size % unit:
         raise LiditError(
             f"config.data.image_size={size} must be a multiple of {unit} "
@@ -156,6 +156,8 @@ def _check_size(config: Config, codec: ImageCodec) -> None:
         )
 
 
-def _latents(source: ImageSource, codec: ImageCodec, folder: Path, split: str) -> np.ndarray:
+def _latents(
+    source: ImageSource, autoencoder: FrozenAutoencoder, folder: Path, split: str
+) -> np.ndarray:
     with progress_bar(f"encoding {split} images") as progress:
-        return prepare_latents(source, codec, folder, progress)
+        return prepare_latents(source, autoencoder, folder, progress)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from lidit_jax.autoencoders.frozen import ImageCodec
+from lidit_jax.autoencoders.frozen import FrozenAutoencoder
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.data.contents import Contents
 from lidit_jax.data.latent_statistics import LatentStatistics
@@ -19,25 +19,25 @@ from lidit_jax.parallel.mesh import replicated
 from lidit_jax.training.monitoring.scene_scores import SceneScores
 
 
-class Frozen(NamedTuple):
+class FrozenModels(NamedTuple):
     """What every step reads and nothing changes."""
 
-    null: TextConditions
+    unconditional: TextConditions
     """The empty prompt with its instruction: what a dropped caption becomes."""
     encoders: tuple[FrozenStream, ...] = ()
     """The text encoders, where they run during training."""
     autoencoder: Any = ()
     """The weights of the autoencoder, where it encodes pictures during training."""
 
-    def shardings(self, mesh: Mesh) -> Frozen:
+    def shardings(self, mesh: Mesh) -> FrozenModels:
         """Weights of frozen models stay split as they were loaded; all else is on every device."""
         whole = replicated(mesh)
 
         def kept(leaf: jax.Array) -> NamedSharding:
             return leaf.sharding if isinstance(leaf.sharding, NamedSharding) else whole
 
-        return Frozen(
-            jax.tree.map(lambda _: whole, self.null),
+        return FrozenModels(
+            jax.tree.map(lambda _: whole, self.unconditional),
             tuple(
                 FrozenStream(
                     jax.tree.map(kept, stream.params),
@@ -60,10 +60,10 @@ class PreparedData:
     """Random access to samples with normalized latents."""
     streams: tuple[TextStream, ...]
     """Sizes of each encoder's features, with the padding of the captions."""
-    frozen: Frozen
+    frozen: FrozenModels
     statistics: LatentStatistics
     """By which the latents are normalized."""
-    codec: ImageCodec
+    autoencoder: FrozenAutoencoder
     """The autoencoder, on the devices of the run."""
     prompts: TextConditions
     """Of the fixed prompts of the image grid."""

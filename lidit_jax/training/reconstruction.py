@@ -17,7 +17,7 @@ def distance(
 def gradient_distance(
     reconstruction: Float[Array, "B H W 3"], image: Float[Array, "B H W 3"]
 ) -> Float[Array, " B"]:
-    """Mean absolute error of the differences between neighbours, at full, half and quarter size.
+    """Mean absolute error of the differences between neighbors, at full, half and quarter size.
 
     A blurred edge is cheap in L1 and dear here: its difference is lost on one side and added on the
     other. The scales are averaged.

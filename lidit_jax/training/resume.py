@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.checkpoints.orbax_weights import naming_damage
+from lidit_jax.checkpoints.orbax_weights import explain_read_errors
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.checks import check
 from lidit_jax.config.schema import Config
-from lidit_jax.encoders.sources import PACKAGED, content_digests, locate
+from lidit_jax.encoders.locations import PACKAGED_ENCODERS, content_digests, locate_encoder
 from lidit_jax.errors import LiditError
 from lidit_jax.training.tasks import Task
 
@@ -22,12 +22,12 @@ _MAY_CHANGE += ("vae.tile", "training.prompts", "mesh", "sampling", "data.cache_
 _MAY_CHANGE += ("training.keep_every", "training.keep_best", "training.watchdog_minutes")
 _MAY_CHANGE += ("training.stop_after_skipped", "training.accumulation", "training.init_")
 _MAY_CHANGE += ("model.remat", "model.scan_unroll", "optimizer.schedule", "optimizer.decay_steps")
-_MAY_CHANGE += ("data.text_features", "data.encode_steps", "training.matmul")
+_MAY_CHANGE += ("data.text_features", "data.encode_steps", "training.quantization")
 _MAY_CHANGE += ("data.latents", "data.workers")
 _MAY_CHANGE += ("training.best_by", "training.score_every", "training.score_prompts")
 _MAY_CHANGE += ("training.barrier_minutes", "training.profile", "training.tracker")
 _MAY_CHANGE += ("training.local_", "data.latent_statistics")
-# Its content decides, see `refuse_other_models`.
+# Its content decides, see `check_same_models`.
 _MAY_CHANGE += ("vae.source",)
 
 # What another run, begun from this one's weights and moments, may change.
@@ -38,7 +38,7 @@ _PLACES = ("data.path", "encoders.sources")
 """Fields that name files and folders: the same one may be written in several ways."""
 
 
-def remembered(metadata: dict[str, Any], checkpoint: Path) -> Provenance:
+def stored_provenance(metadata: dict[str, Any], checkpoint: Path) -> Provenance:
     """What a checkpoint of this run remembers beside its configuration.
 
     Args:
@@ -48,12 +48,12 @@ def remembered(metadata: dict[str, Any], checkpoint: Path) -> Provenance:
     Raises:
       LiditError: when a part of it is lost.
     """
-    with naming_damage(checkpoint):
+    with explain_read_errors(checkpoint):
         check(Config.from_dict(metadata["config"]))
         return Provenance.from_json(metadata)
 
 
-def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) -> None:
+def check_same_run(config: Config, metadata: dict[str, Any], workdir: Path) -> None:
     """Refuses to go on with a configuration that would make it another run."""
     before = flat_fields(check(Config.from_dict(metadata["config"])).to_dict())
     now = flat_fields(config.to_dict())
@@ -77,7 +77,7 @@ def refuse_another_run(config: Config, metadata: dict[str, Any], workdir: Path) 
         raise LiditError(f"{workdir} holds a run with {held}: {remedy}")
 
 
-def refuse_other_models(task: Task, saved: Provenance, workdir: Path) -> None:
+def check_same_models(task: Task, saved: Provenance, workdir: Path) -> None:
     """Refuses to go on when a frozen model's files are no longer those the run began with."""
     for name in ("encoders", "autoencoder"):
         if _content(getattr(saved, name)) != _content(getattr(task.provenance, name)):
@@ -92,7 +92,7 @@ def _places(value: str | Sequence[str]) -> list[str]:
 
     def place(text: str) -> str:
         path = os.path.expanduser(text)
-        here = os.path.exists(path) and text not in PACKAGED
+        here = os.path.exists(path) and text not in PACKAGED_ENCODERS
         return os.path.realpath(path) if here else text.rstrip("/")
 
     return [place(text) for text in ([value] if isinstance(value, str) else value)]
@@ -101,7 +101,7 @@ def _places(value: str | Sequence[str]) -> list[str]:
 def _same_encoders(sources: Sequence[str], trained_with: Sequence[dict[str, Any]]) -> bool:
     """Whether the encoders are those of the run by their content, wherever they are now."""
     return len(sources) == len(trained_with) and all(
-        content_digests(locate(source)).items() <= stream["fingerprint"].items()
+        content_digests(locate_encoder(source)).items() <= stream["fingerprint"].items()
         for source, stream in zip(sources, trained_with, strict=True)
     )
 

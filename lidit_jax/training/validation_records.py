@@ -12,7 +12,7 @@ _ENOUGH_RECORDS = 64
 """From here on each held-out record is evaluated at one time only, in turn."""
 
 
-class AtEveryTime:
+class RepeatedRecords:
     """Few records, each as often as there are times of validation, with numbers of their own.
 
     The loss at the smallest time outweighs all others, so each time must have as many records.
@@ -31,4 +31,4 @@ class AtEveryTime:
 
 def validation_records(records: Any) -> Any:
     """The records that validation evaluates: all of them, and each at every time if few."""
-    return records if len(records) >= _ENOUGH_RECORDS else AtEveryTime(records)
+    return records if len(records) >= _ENOUGH_RECORDS else RepeatedRecords(records)

@@ -31,7 +31,7 @@ def download(hub_id: str, patterns: Sequence[str]) -> Path:
         return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=list(patterns)))
     except errors.GatedRepoError as error:
         raise LiditError(
-            f"{hub_id} is gated: accept its licence on https://huggingface.co/{hub_id}, "
+            f"{hub_id} is gated: accept its license on https://huggingface.co/{hub_id}, "
             "then run `hf auth login`"
         ) from error
     except errors.RepositoryNotFoundError as error:

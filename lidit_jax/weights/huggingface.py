@@ -16,7 +16,7 @@ from jax.sharding import Sharding
 from lidit_jax.errors import LiditError
 from lidit_jax.io.progress import progress_bar
 from lidit_jax.weights.mapped_tensors import list_tensors
-from lidit_jax.weights.placement import plan_placements, shortened
+from lidit_jax.weights.placement import first_names, plan_placements
 from lidit_jax.weights.streaming import stream
 from lidit_jax.weights.tables import Rule
 
@@ -68,7 +68,7 @@ def _indexed_files(folder: Path, index: Path) -> list[Path]:
                 "this model"
             )
     if missing := [name for name in names if not (folder / name).is_file()]:
-        raise LiditError(f"{folder} lacks {shortened(missing)}: download the model again")
+        raise LiditError(f"{folder} lacks {first_names(missing)}: download the model again")
     return [folder / name for name in names]
 
 

@@ -41,7 +41,7 @@ class MappedTensor:
 
     @property
     def is_float(self) -> bool:
-        """Whether it can hold weights: integers and 8-bit floats mean a quantised checkpoint."""
+        """Whether it can hold weights: integers and 8-bit floats mean a quantized checkpoint."""
         return self.kind in _FLOATS
 
     def view(self, mapped: mmap.mmap) -> np.ndarray:

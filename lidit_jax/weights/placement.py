@@ -18,7 +18,7 @@ _AXES = {"transpose": (1, 0), "conv": (2, 3, 1, 0)}
 
 
 @dataclass(frozen=True)
-class Placement:
+class TensorPlacement:
     """One tensor and its place."""
 
     tensor: MappedTensor
@@ -36,7 +36,7 @@ class Placement:
 
 def plan_placements(
     tensors: Iterable[MappedTensor], table: tuple[Rule, ...], shapes: dict[str, tuple[int, ...]]
-) -> list[Placement]:
+) -> list[TensorPlacement]:
     """A place for every tensor that is wanted, in the order of the files.
 
     Args:
@@ -49,7 +49,7 @@ def plan_placements(
         wrong shape: all of them in one message.
     """
     tensors = list(tensors)
-    placements: dict[tuple[str, int | None], Placement] = {}
+    placements: dict[tuple[str, int | None], TensorPlacement] = {}
     problems: dict[str, list[str]] = {
         kind: []
         for kind in (
@@ -76,7 +76,7 @@ def plan_placements(
             problems["of the wrong shape"].append(
                 f"{tensor.name} is {list(tensor.shape)}, not {list(wanted)}"
             )
-        placements[rule.target, index] = Placement(tensor, rule.target, index, rule.transform)
+        placements[rule.target, index] = TensorPlacement(tensor, rule.target, index, rule.transform)
     problems["missing"] = [
         path if index is None else f"{path}[{index}]"
         for path, shape in shapes.items()
@@ -85,14 +85,16 @@ def plan_placements(
     ]
     if any(problems.values()):
         text = "; ".join(
-            f"{len(names)} {kind}: {shortened(names)}" for kind, names in problems.items() if names
+            f"{len(names)} {kind}: {first_names(names)}"
+            for kind, names in problems.items()
+            if names
         )
         folder = tensors[0].file.parent if tensors else "the checkpoint"
         raise LiditError(f"{folder} does not fit its config.json: {text}")
     return list(placements.values())
 
 
-def shortened(names: list[str]) -> str:
+def first_names(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

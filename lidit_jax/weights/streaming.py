@@ -21,7 +21,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.hardware.known_faults import HALF_PRECISION
 from lidit_jax.weights.int8 import Int8Weight, quantize
 from lidit_jax.weights.mapped_tensors import map_file
-from lidit_jax.weights.placement import Placement, shortened
+from lidit_jax.weights.placement import TensorPlacement, first_names
 
 _PIECE_BYTES = 1 << 26
 """Tensors that stand alone (embeddings) are put in pieces of rows of at most this size."""
@@ -29,7 +29,7 @@ _IN_FLIGHT = 2
 
 
 def stream(
-    placements: list[Placement],
+    placements: list[TensorPlacement],
     shapes: dict[str, tuple[int, ...]],
     dtype: str,
     shardings: Mapping[str, Sharding],
@@ -78,7 +78,7 @@ def stream(
     if broken := [name for name, flags in finite.items() if not all(flags)]:
         raise LiditError(
             f"{placements[0].tensor.file.parent} holds NaN or infinity in {len(broken)} tensors "
-            f"({shortened(broken)}): download the model again"
+            f"({first_names(broken)}): download the model again"
         )
     return params
 

@@ -97,7 +97,7 @@ def test_the_call_to_cudnn_is_the_same_attention(lengths, causal):
 def test_the_call_to_cudnn_knows_shared_keys_and_a_prefix():
     inputs = arrays(36, 50, 16, heads=4, key_heads=2)
     for mask in (None, padding((50, 13), 50)):
-        options = {"mask": mask, "causal": True, "first": 14, "scale": 0.5}
+        options = {"mask": mask, "causal": True, "query_offset": 14, "scale": 0.5}
         called = functools.partial(gpu_attention, implementation="xla", **options)
         plain = functools.partial(reference_attention, **options)
         found = value_and_gradients(called, *inputs)

@@ -62,7 +62,7 @@ def test_equals_plain_attention_forward_and_backward(case):
 def test_a_language_model_reads_shared_keys_from_its_place_behind_a_prefix():
     """Four query heads over two key heads, 90 tokens behind 50 that are cached, their own scale."""
     inputs = arrays(90, 140, 32, heads=4, key_heads=2)
-    options = {"causal": True, "first": 50, "scale": 0.3}
+    options = {"causal": True, "query_offset": 50, "scale": 0.3}
     mask = padding((140, 61), 140)
     found = value_and_gradients(interpreted(mask, **options), *inputs)
     assert_equal(found, inputs, rounding(terms=140 + 32, sums=6), mask=mask, **options)

@@ -16,7 +16,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from lidit_jax.autoencoders import diffusers_layout
-from lidit_jax.autoencoders.frozen import files_of, load_codec, locate
+from lidit_jax.autoencoders.frozen import (
+    autoencoder_files,
+    load_frozen_autoencoder,
+    locate_autoencoder,
+)
 from lidit_jax.autoencoders.kl import PixelAttention
 from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
@@ -221,9 +225,11 @@ def test_written_in_diffusers_layout_it_is_the_same_there(sd3_folder, tmp_path):
 
 
 @pytest.mark.numeric
-def test_a_codec_finds_the_autoencoder_of_a_pipeline(sd3_folder, tmp_path):
+def test_a_frozen_autoencoder_finds_the_autoencoder_of_a_pipeline(sd3_folder, tmp_path):
     (tmp_path / "vae").symlink_to(sd3_folder)
-    pipeline, plain = (load_codec(VAEConfig(source=str(f))) for f in (tmp_path, sd3_folder))
+    pipeline, plain = (
+        load_frozen_autoencoder(VAEConfig(source=str(f))) for f in (tmp_path, sd3_folder)
+    )
     assert pipeline.fingerprint == plain.fingerprint
     assert (pipeline.channels, pipeline.downsample) == (16, 8)
     pictures = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), np.uint8)
@@ -245,8 +251,10 @@ def test_a_hub_id_downloads_the_autoencoder_and_nothing_else(monkeypatch, sd3_fo
 
     (tmp_path / "vae").symlink_to(sd3_folder)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    codec = load_codec(VAEConfig(source="stabilityai/stable-diffusion-3-medium-diffusers"))
-    assert codec.channels == 16
+    autoencoder = load_frozen_autoencoder(
+        VAEConfig(source="stabilityai/stable-diffusion-3-medium-diffusers")
+    )
+    assert autoencoder.channels == 16
     (patterns,) = asked.values()
     assert sorted(patterns) == sorted(
         folder + file
@@ -258,14 +266,17 @@ def test_a_hub_id_downloads_the_autoencoder_and_nothing_else(monkeypatch, sd3_fo
 def test_a_copy_of_its_two_files_is_the_same_autoencoder(sd3_folder, tmp_path):
     """What `lidit export` puts beside a text-to-image model, and all that loading needs."""
     config = VAEConfig(source=str(sd3_folder))
-    for file in files_of(locate(config.source)):
+    for file in autoencoder_files(locate_autoencoder(config.source)):
         shutil.copy2(file, tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "config.json",
         "diffusion_pytorch_model.safetensors",
     ]
     moved = dataclasses.replace(config, source="moved")
-    assert load_codec(moved, tmp_path).fingerprint == load_codec(config).fingerprint
+    assert (
+        load_frozen_autoencoder(moved, tmp_path).fingerprint
+        == load_frozen_autoencoder(config).fingerprint
+    )
 
 
 def test_the_fingerprint_names_weights_and_scale(sd3_folder, tmp_path):
@@ -290,7 +301,7 @@ class TestTampered:
 
     def refusal(self, folder):
         with pytest.raises(LiditError) as raised:
-            load_codec(VAEConfig(source=str(folder)))
+            load_frozen_autoencoder(VAEConfig(source=str(folder)))
         assert "\n" not in str(raised.value)
         return str(raised.value)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from lidit_jax.autoencoders.frozen import ImageCodec
+from lidit_jax.autoencoders.frozen import FrozenAutoencoder
 from lidit_jax.autoencoders.kl import AutoencoderKL
 from lidit_jax.autoencoders.latent_model import boxed_shapes
 from lidit_jax.autoencoders.patch import Autoencoder
@@ -84,17 +84,17 @@ def test_loss_and_gradients_are_those_of_one_device(name, mesh_name):
 
 
 @pytest.mark.parametrize("count", [8, 3])
-def test_a_codec_on_a_mesh_draws_the_same_pictures(count):
+def test_a_frozen_autoencoder_on_a_mesh_draws_the_same_pictures(count):
     """Also of a number of images that does not divide over the devices."""
-    codec = ImageCodec(MODELS["kl"], parameters("kl"), "random")
-    latents = codec.encode(codec.params, IMAGES[:count])
-    expected = jax.jit(codec.decode)(codec.params, latents)
+    autoencoder = FrozenAutoencoder(MODELS["kl"], parameters("kl"), "random")
+    latents = autoencoder.encode(autoencoder.params, IMAGES[:count])
+    expected = jax.jit(autoencoder.decode)(autoencoder.params, latents)
     mesh = make_mesh(MESHES["fsdp"])
-    placed = codec.on(mesh)
+    placed = autoencoder.on(mesh)
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
         decoded = jax.jit(placed.decode)(placed.params, latents)
     np.testing.assert_allclose(decoded, expected, atol=1e-5)
-    assert codec.params is parameters("kl"), "the codec itself stays where it was"
+    assert autoencoder.params is parameters("kl"), "the autoencoder itself stays where it was"
 
 
 def test_frozen_weights_that_do_not_divide_stay_whole():
@@ -104,7 +104,7 @@ def test_frozen_weights_that_do_not_divide_stay_whole():
     specs = {}
     for fsdp in (4, 8):
         mesh = make_mesh(MeshConfig(data=8 // fsdp, fsdp=fsdp))
-        placed = ImageCodec(model, params, "random").on(mesh).params
+        placed = FrozenAutoencoder(model, params, "random").on(mesh).params
         specs[fsdp] = placed["encoder"]["layers_0"]["kernel"].sharding.spec
     assert specs == {4: PartitionSpec(None, None, None, "fsdp"), 8: PartitionSpec(*[None] * 4)}
 

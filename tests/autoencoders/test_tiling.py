@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lidit_jax.autoencoders.frozen import ImageCodec
+from lidit_jax.autoencoders.frozen import FrozenAutoencoder
 from lidit_jax.autoencoders.kl import AutoencoderKL
 from lidit_jax.autoencoders.patch import Autoencoder
 from lidit_jax.autoencoders.tiling import tile_axis, tiled_decode
@@ -45,7 +45,7 @@ def test_tiles_cover_a_side_and_their_weights_sum_to_one(length):
     starts, weights = tile_axis(length, tile=16, scale=3)
     size = weights.shape[1] // 3
     assert (starts[0], starts[-1] + size) == (0, length)
-    assert np.all(starts[1:] - starts[:-1] <= size * 3 // 4), "neighbours overlap by a quarter"
+    assert np.all(starts[1:] - starts[:-1] <= size * 3 // 4), "neighbors overlap by a quarter"
     total = np.zeros(length * 3)
     for start, weight in zip(starts, weights, strict=True):
         total[start * 3 : (start + size) * 3] += weight
@@ -119,8 +119,8 @@ def test_it_is_no_further_from_the_plain_image_than_diffusers():
     assert 0 < np.abs(ours - plain).mean() <= diffusers_error
 
 
-def test_a_codec_tiles_only_what_is_larger_than_a_tile(kl):
-    plain, tiled = (jax.jit(ImageCodec(KL, kl, "x", tile).decode) for tile in (0, 32))
+def test_a_frozen_autoencoder_tiles_only_what_is_larger_than_a_tile(kl):
+    plain, tiled = (jax.jit(FrozenAutoencoder(KL, kl, "x", tile).decode) for tile in (0, 32))
     small, large = latents(1, 16, 12), latents(1, 24, 12)
     np.testing.assert_array_equal(tiled(kl, small), plain(kl, small))
     assert tiled(kl, large).shape == (1, 48, 24, 3)
@@ -130,16 +130,16 @@ def test_a_codec_tiles_only_what_is_larger_than_a_tile(kl):
 @pytest.mark.parametrize("tile", [6, 33])
 def test_a_tile_that_does_not_fit_is_refused(kl, tile):
     with pytest.raises(LiditError, match=f"config.vae.tile={tile} must be a multiple of 2 "):
-        ImageCodec(KL, kl, "x", tile=tile)
+        FrozenAutoencoder(KL, kl, "x", tile=tile)
 
 
 def test_memory_does_not_grow_with_the_image(kl):
     """As the compiler plans it: the working memory of a tile, the same for 256 and 512 pixels."""
 
     def planned(side: int, tile: int) -> int:
-        codec = ImageCodec(KL, kl, "x", tile)
+        autoencoder = FrozenAutoencoder(KL, kl, "x", tile)
         latent = jax.ShapeDtypeStruct((1, side // 2, side // 2, 4), jnp.float32)
-        memory = jax.jit(codec.decode).lower(kl, latent).compile().memory_analysis()
+        memory = jax.jit(autoencoder.decode).lower(kl, latent).compile().memory_analysis()
         return memory.temp_size_in_bytes
 
     image = 3 * 4 * 512**2  # the image itself, in float32, may be held twice

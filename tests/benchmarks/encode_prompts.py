@@ -25,7 +25,7 @@ def prompts_of(encoder: TextEncoder, tokens: int, batch: int) -> TokenBatch:
     """Rows of instruction, exactly `tokens` prompt tokens and the end token."""
     words = " ".join(f"{count} red circles above a blue square," for count in range(40))
     rows = encoder.tokenize([words] * batch, max_prompt_tokens=tokens)
-    assert rows.ids.shape[1] == rows.crop + tokens + 1
+    assert rows.ids.shape[1] == rows.prefix_length + tokens + 1
     return rows
 
 
@@ -60,8 +60,8 @@ def compare_cache(encoder: TextEncoder, lengths: list[int], batch: int, repeats:
         medians = [statistics.median(times) for times in zip(*pairs, strict=True)]
         speedup = statistics.median(a / b for a, b in pairs)
         print(
-            f"| {length} | {tokens.crop} | {medians[0]:.3f} | {medians[1]:.3f} | {speedup:.2f} "
-            f"| {token:.1e} | {value:.1e} |"
+            f"| {length} | {tokens.prefix_length} | {medians[0]:.3f} | {medians[1]:.3f} "
+            f"| {speedup:.2f} | {token:.1e} | {value:.1e} |"
         )
 
 

@@ -116,17 +116,17 @@ def overhead(config: Config, streams: Sequence[TextStream], turns: Turns) -> Non
                 super().save(*arguments)
 
     @contextlib.contextmanager
-    def stop_signal() -> Iterator[Callable[[int], bool]]:
-        with original_signal() as stop:
+    def watch_preemption() -> Iterator[Callable[[int], bool]]:
+        with original_watch() as stop:
             yield lambda step: turns.watched and stop(step)
 
-    original_signal = loop.stop_signal
+    original_watch = loop.watch_preemption
     data = synthetic_data(config, streams, _RECORDS)
     loop.make_task = lambda config, saved: LIDiTTask(config, data)
     loop.RunLog, loop.Watchdog, loop.Checkpoints = Log, Watchdog, Checkpoints
     loop.SkippedUpdates = only_watched(loop.SkippedUpdates, "watch", "drain")
     loop.Profiler = only_watched(loop.Profiler, "step")
-    loop.stop_signal = stop_signal
+    loop.watch_preemption = watch_preemption
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Finished):
         loop.train(config, Path(folder) / "run")
 

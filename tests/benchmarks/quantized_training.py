@@ -28,7 +28,7 @@ def curve(folder: Path, kind: str, seed: int, steps: int) -> tuple[list[float], 
 
     encoders = tuple(str(folder / family) for family in ("llama", "bert"))
     settings = [f"encoders.sources={encoders}", f"data.cache_dir={folder / 'data'}"]
-    settings += ["data.train_records=2048", f"seed={seed}", f"training.matmul={kind}"]
+    settings += ["data.train_records=2048", f"seed={seed}", f"training.quantization={kind}"]
     every = ("eval_every", "image_every", "checkpoint_every")
     settings += [f"training.{name}={steps}" for name in ("steps", *every)]
     settings += ["training.ema_decay=0.99", "model.dtype=bfloat16"]

@@ -39,9 +39,9 @@ def draw(out: str) -> None:
             if of != process or name in ALIASES[process]:
                 continue
             order = gaussian.order(COUNTS[2:-1], values[2:-1])
-            colour, marker = STYLES[name]
+            color, marker = STYLES[name]
             label = f"{LABELS.get((process, name), name)}: {order:.1f}"
-            axis.loglog(COUNTS, values, color=colour, marker=marker, markersize=4, label=label)
+            axis.loglog(COUNTS, values, color=color, marker=marker, markersize=4, label=label)
         axis.set_title(TITLES[process], fontsize=11)
         axis.set_xlabel("steps")
         axis.set_xticks(COUNTS, [str(n) for n in COUNTS])

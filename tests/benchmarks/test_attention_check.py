@@ -69,4 +69,4 @@ def test_times_are_taken_while_there_is_time():
 
 
 def test_a_case_is_told():
-    assert Case(2, 7, 5, 2, 8, masked=True).told == "2 x 7 x 5, 2 heads of 8, masked"
+    assert Case(2, 7, 5, 2, 8, masked=True).description == "2 x 7 x 5, 2 heads of 8, masked"

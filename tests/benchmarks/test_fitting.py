@@ -18,17 +18,17 @@ def test_an_h100_holds_both_frameworks(size, batch):
     fit = step_fit((f"data.image_size={size}",), H100)
     assert fit.batch == batch
     assert fit.depth == 4
-    assert fit.ours + fit.theirs <= 0.8 * H100
-    assert fit.told.startswith(f"{fit.depth} of 28 blocks, {batch} images a step")
+    assert fit.jax_bytes + fit.torch_bytes <= 0.8 * H100
+    assert fit.description.startswith(f"{fit.depth} of 28 blocks, {batch} images a step")
     unrolled = f"model.scan_unroll={fit.depth}"
     assert fit.overrides == (f"model.depth={fit.depth}", "model.remat=none", unrolled)
 
 
 def test_alone_the_model_is_whole():
     fit = step_fit(("data.image_size=256",), H100, alone=True)
-    assert (fit.depth, fit.theirs) == (28, 0)
-    assert fit.ours <= 0.8 * H100
-    assert fit.told.startswith("all 28 blocks")
+    assert (fit.depth, fit.torch_bytes) == (28, 0)
+    assert fit.jax_bytes <= 0.8 * H100
+    assert fit.description.startswith("all 28 blocks")
 
 
 def test_less_memory_holds_less():

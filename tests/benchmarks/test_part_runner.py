@@ -16,9 +16,9 @@ from lidit_jax.benchmarks.part_runner import (
     Notes,
     Part,
     PartRunner,
-    measured_before,
+    load_previous_results,
     part_command,
-    shortened,
+    truncate_output,
 )
 from lidit_jax.benchmarks.results_page import JSON_FILE, MARKDOWN_FILE
 
@@ -142,20 +142,20 @@ def test_a_second_call_keeps_what_is_done(tmp_path):
     runner.run(part("good", "note(json.dumps({'speed': 7}))"))
     runner.run(part("bad", "raise ValueError"))
     for _ in range(2):
-        before = measured_before(tmp_path)
+        before = load_previous_results(tmp_path)
         runner = PartRunner(tmp_path, 120, ABOUT)
         known = before(runner.page["about"])
         assert list(known) == ["good"]
         runner.keep(known["good"])
         (row,) = page(tmp_path)["parts"]
-        assert (row["facts"], row["told"]) == ({"speed": 7}, "measured by an earlier call")
+        assert (row["facts"], row["description"]) == ({"speed": 7}, "measured by an earlier call")
         assert "- measured by an earlier call" in (tmp_path / MARKDOWN_FILE).read_text()
 
 
 def test_figures_of_another_device_are_not_kept(tmp_path):
-    assert measured_before(tmp_path)(ABOUT) == {}, "there is no page"
+    assert load_previous_results(tmp_path)(ABOUT) == {}, "there is no page"
     PartRunner(tmp_path, 120, ABOUT).run(part("good", "pass"))
-    before = measured_before(tmp_path)
+    before = load_previous_results(tmp_path)
     assert list(before(ABOUT)) == ["good"]
     for name, other in (("device", "a TPU"), ("versions", {}), ("tiny", True)):
         assert before(ABOUT | {name: other}) == {}
@@ -163,11 +163,11 @@ def test_figures_of_another_device_are_not_kept(tmp_path):
 
 def test_a_log_keeps_its_beginning_and_its_end():
     text = b"begin" + b"x" * 1_000_000 + b"end"
-    kept = shortened(text)
+    kept = truncate_output(text)
     assert len(kept) < 250_000
     assert kept.startswith(b"begin")
     assert kept.endswith(b"end")
-    assert shortened(b"short") == b"short"
+    assert truncate_output(b"short") == b"short"
 
 
 def test_notes_add_up(tmp_path):

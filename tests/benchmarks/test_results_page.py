@@ -8,7 +8,7 @@ from lidit_jax.benchmarks.results_page import JSON_FILE, MARKDOWN_FILE, markdown
 
 TIMES = {"median_seconds": 0.1, "fastest_round_seconds": 0.09, "slowest_round_seconds": 0.12}
 OURS = TIMES | {"name": "lidit-jax, jit", "items_per_second": 640.0, "flops_per_second": 5e14}
-OURS |= {"mfu": 0.5, "of_ours": 1.0, "first_seconds": 21.0, "peak_bytes": 2**35}
+OURS |= {"mfu": 0.5, "relative_time": 1.0, "first_seconds": 21.0, "peak_bytes": 2**35}
 THEIRS = {"name": "PyTorch, compile", "error": "CUDA out of memory", "error_lines": ["a", "b"]}
 PLAN = {
     "topology": "h100:1x1",
@@ -25,7 +25,7 @@ PAGE = {
             "title": "Train step",
             "status": "done",
             "seconds": 50.0,
-            "told": "7 of 28 blocks",
+            "description": "7 of 28 blocks",
             "facts": {"rows": [OURS, THEIRS], "plan": PLAN, "settings": "{}"},
         },
         {

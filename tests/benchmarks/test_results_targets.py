@@ -2,10 +2,10 @@
 
 import pytest
 
-from lidit_jax.benchmarks.results_targets import meaning
+from lidit_jax.benchmarks.results_targets import compare_with_targets
 
-OURS = {"name": "lidit-jax, jit", "of_ours": 1.0, "mfu": 0.46}
-THEIRS = {"name": "PyTorch, compile", "of_ours": 1.25, "mfu": 0.37}
+OURS = {"name": "lidit-jax, jit", "relative_time": 1.0, "mfu": 0.46}
+THEIRS = {"name": "PyTorch, compile", "relative_time": 1.25, "mfu": 0.37}
 LATE = {"name": "PyTorch, compile", "error": "not built within 70 s"}
 
 
@@ -14,7 +14,9 @@ def part(name, *rows, **facts):
 
 
 def test_figures_stand_beside_their_targets():
-    table, _ = meaning([part("step_256", OURS, THEIRS), part("step_1024", OURS, THEIRS)])
+    table, _ = compare_with_targets(
+        [part("step_256", OURS, THEIRS), part("step_1024", OURS, THEIRS)]
+    )
     assert table == [
         ["MFU of the train step at 256 px", "46.0%", "at least 45.0%", "reached"],
         ["MFU of the train step at 1024 px", "46.0%", "at least 50.0%", "missed"],
@@ -32,7 +34,7 @@ def test_figures_stand_beside_their_targets():
     ],
 )
 def test_a_figure_needs_those_that_it_is_made_of(rows, mfu, speed):
-    table, told = meaning([part("step_256", *rows)])
+    table, told = compare_with_targets([part("step_256", *rows)])
     assert [row[1] for row in table] == [mfu, speed]
     assert bool(told) == bool(rows)
     assert all("was measured alone" in line for line in told)
@@ -41,12 +43,12 @@ def test_a_figure_needs_those_that_it_is_made_of(rows, mfu, speed):
 def test_the_kernels_errors_are_told_by_those_of_plain_products():
     names = ("out", "dq", "dk", "dv")
     row = {"kernel": dict.fromkeys(names, 0.006), "plain": dict.fromkeys(names, 0.004)}
-    (line,) = meaning([part("attention", errors=[row, {"error": "refused"}])])[1]
+    (line,) = compare_with_targets([part("attention", errors=[row, {"error": "refused"}])])[1]
     assert "as exact as plain products in bfloat16" in line
     assert "at most 1.5 times theirs, in 1 cases" in line
     row["kernel"]["dv"] = 0.4
-    assert "less exact than" in meaning([part("attention", errors=[row])])[1][0]
+    assert "less exact than" in compare_with_targets([part("attention", errors=[row])])[1][0]
 
 
 def test_a_page_without_any_of_them_says_nothing():
-    assert meaning([{"name": "device", "facts": {}}, {"name": "doctor"}]) == ([], [])
+    assert compare_with_targets([{"name": "device", "facts": {}}, {"name": "doctor"}]) == ([], [])

@@ -1,4 +1,4 @@
-"""`lidit bench`: contenders in processes that take turns, a table and JSON."""
+"""`lidit bench`: candidates in processes that take turns, a table and JSON."""
 
 import dataclasses
 import json
@@ -11,9 +11,9 @@ import pytest
 
 from lidit_jax.benchmarks import KINDS, runner, sample
 from lidit_jax.benchmarks.attention import shape_of
-from lidit_jax.benchmarks.interleaved import Contender, build_together, take_turns
-from lidit_jax.benchmarks.runner import add_likeness, default_platform, print_rows
-from lidit_jax.benchmarks.serve import contenders
+from lidit_jax.benchmarks.interleaved import Candidate, build_concurrently, run_interleaved
+from lidit_jax.benchmarks.runner import add_psnr, default_platform, print_rows
+from lidit_jax.benchmarks.serve import candidates
 from lidit_jax.benchmarks.step import recipe_of
 from lidit_jax.benchmarks.synthetic import make_batch
 from lidit_jax.benchmarks.workload import Settings
@@ -34,7 +34,7 @@ def bench(tmp_path, *arguments):
 
 def test_every_kind_has_us_first_and_pytorch():
     for kind in KINDS:
-        names = list(contenders(kind))
+        names = list(candidates(kind))
         assert names[0].startswith("lidit-jax")
         assert any("PyTorch" in name for name in names)
         assert build_parser().parse_args(["bench", kind]).what == kind
@@ -42,7 +42,12 @@ def test_every_kind_has_us_first_and_pytorch():
 
 def test_rounds_that_spread_are_said(capsys):
     row = {"name": "steady", "median_seconds": 1.0, "fastest_round_seconds": 0.9}
-    row |= {"slowest_round_seconds": 1.1, "items_per_second": 8.0, "of_ours": 1.0, "device": "cpu"}
+    row |= {
+        "slowest_round_seconds": 1.1,
+        "items_per_second": 8.0,
+        "relative_time": 1.0,
+        "device": "cpu",
+    }
     row |= {"first_seconds": 2.0, "peak_bytes": 2**20}
     print_rows([row, row | {"name": "shaken", "slowest_round_seconds": 1.8}])
     table, warning = capsys.readouterr().out.split("warning: ")
@@ -52,7 +57,7 @@ def test_rounds_that_spread_are_said(capsys):
 
 
 class Recorded:
-    """Takes the place of a contender's process, and writes down when it lives."""
+    """Takes the place of a candidate's process, and writes down when it lives."""
 
     error, error_lines = "", ()
     is_ready, is_late = True, False
@@ -80,18 +85,18 @@ class Recorded:
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """The lives of contenders on a machine whose platform is named."""
+    """The lives of candidates on a machine whose platform is named."""
 
     def install(platform):
         monkeypatch.setattr(runner, "default_platform", lambda: platform)
-        monkeypatch.setattr(runner, "Contender", Recorded)
+        monkeypatch.setattr(runner, "Candidate", Recorded)
         monkeypatch.setattr(Recorded, "log", [], raising=False)
         return Recorded.log
 
     return install
 
 
-def test_a_tpu_belongs_to_one_contender_at_a_time(tmp_path, recorded, capsys):
+def test_a_tpu_belongs_to_one_candidate_at_a_time(tmp_path, recorded, capsys):
     log = recorded("tpu")
     _, rows = bench(tmp_path, "attention")
     names = ["lidit-jax", "lidit-jax, plain products"]
@@ -101,7 +106,7 @@ def test_a_tpu_belongs_to_one_contender_at_a_time(tmp_path, recorded, capsys):
     assert "PyTorch has no TPU and is left out\n" in capsys.readouterr().err
 
 
-def test_elsewhere_contenders_live_together(tmp_path, recorded):
+def test_elsewhere_candidates_live_together(tmp_path, recorded):
     log = recorded("gpu")
     _, rows = bench(tmp_path, "attention")
     words = [line.rpartition(" ")[2] for line in log]
@@ -112,10 +117,10 @@ def test_elsewhere_contenders_live_together(tmp_path, recorded):
     assert {row["error"] for row in rows} == {"float32"}
 
 
-def test_where_there_are_cores_contenders_are_built_together(recorded):
+def test_where_there_are_cores_candidates_are_built_together(recorded):
     log, noted = recorded("gpu"), []
     settings = Settings("step", "demo", dtype="bfloat16")
-    runner.race(
+    runner.run_candidates(
         settings,
         **{"rounds": 2, "count": 1, "warmup": 1, "torch": True, "without": "eager"},
         **{"together": True, "patience": 60.0, "note": noted.append},
@@ -125,7 +130,7 @@ def test_where_there_are_cores_contenders_are_built_together(recorded):
     assert [[row["name"] for row in facts["rows"]] for facts in noted] == [names] * 2
 
 
-def test_on_few_cores_a_figure_is_noted_before_the_next_contender_is_built(recorded, monkeypatch):
+def test_on_few_cores_a_figure_is_noted_before_the_next_candidate_is_built(recorded, monkeypatch):
     log, noted = recorded("cpu"), []
     monkeypatch.setattr(Recorded, "work_alone", lambda self, *_: self.rounds.append([0.5]), False)
     turns = {"rounds": 1, "count": 1, "warmup": 1, "torch": True, "without": "eager"}
@@ -133,23 +138,23 @@ def test_on_few_cores_a_figure_is_noted_before_the_next_contender_is_built(recor
     def note(facts):
         noted.append(([row["name"] for row in facts["rows"]], len(log)))
 
-    runner.race(Settings("step", "demo"), **turns, patience=60.0, note=note)
+    runner.run_candidates(Settings("step", "demo"), **turns, patience=60.0, note=note)
     names = ["lidit-jax, jit", "PyTorch, compile"]
     assert noted == [(names[:1], 2), (names, 4)]
 
 
-def test_a_contender_that_is_not_built_in_time_is_left_behind():
+def test_a_candidate_that_is_not_built_in_time_is_left_behind():
     slow = [
         sys.executable,
         "-c",
         "import sys, time; print('so far', file=sys.stderr, flush=True)\n",
     ]
     slow[-1] += "time.sleep(300)"
-    contender = Contender("slow", slow, 1, {}, patience=3.0)
-    contender.build()
-    contender.round(1, keep=True)
-    contender.finish()
-    row = contender.summary(contender)
+    candidate = Candidate("slow", slow, 1, {}, patience=3.0)
+    candidate.build()
+    candidate.round(1, keep=True)
+    candidate.finish()
+    row = candidate.summary(candidate)
     assert row == {"name": "slow", "error": "not built within 3 s", "error_lines": ["so far"]}
 
 
@@ -163,54 +168,54 @@ def python(program):
 
 
 def test_who_is_built_is_measured_while_others_are_not_and_after_they_were_left_behind():
-    """On a GPU a contender of two was ready, and no figure of it was on the page."""
-    ready = Contender("ready", python(BUILT), 1, {}, patience=60.0)
-    slow = Contender("slow", python(HANGS), 1, {}, patience=2.0)
+    """On a GPU a candidate of two was ready, and no figure of it was on the page."""
+    ready = Candidate("ready", python(BUILT), 1, {}, patience=60.0)
+    slow = Candidate("slow", python(HANGS), 1, {}, patience=2.0)
     seen = []
-    build_together([slow, ready], 1, 1, lambda some: seen.append([one.name for one in some]))
+    build_concurrently([slow, ready], 1, 1, lambda some: seen.append([one.name for one in some]))
     assert seen[0] == ["ready"]
     assert (ready.rounds, ready.error) == ([[0.5]], "")
     assert slow.error == "not built within 2 s"
-    take_turns([slow, ready], 2, 1, 1)
+    run_interleaved([slow, ready], 2, 1, 1)
     assert ready.rounds == [[0.5]] * 2, "those that it worked alone do not count"
 
 
 def test_figures_of_one_that_works_alone_outlive_it():
     dies = "print('{}'); input(); print('[1.0]'); input(); print('[0.5]'); input()"
-    one = Contender("one", python(f"{dies}; raise MemoryError('full')"), 1, {})
-    other = Contender("other", python(HANGS), 1, {}, patience=1.0)
-    build_together([one, other], 1, 1, lambda some: None)
-    take_turns([one, other], 2, 1, 1)
+    one = Candidate("one", python(f"{dies}; raise MemoryError('full')"), 1, {})
+    other = Candidate("other", python(HANGS), 1, {}, patience=1.0)
+    build_concurrently([one, other], 1, 1, lambda some: None)
+    run_interleaved([one, other], 2, 1, 1)
     row = one.summary(one)
     assert (row["median_seconds"], row["ended_early"]) == (0.5, "MemoryError: full")
 
 
-def test_a_contender_that_ends_early_keeps_its_rounds():
+def test_a_candidate_that_ends_early_keeps_its_rounds():
     program = "print('{}'); input(); print('[0.5]', flush=True); input(); raise MemoryError('full')"
-    contender = Contender("short", [sys.executable, "-u", "-c", program], 1, {})
-    contender.build()
+    candidate = Candidate("short", [sys.executable, "-u", "-c", program], 1, {})
+    candidate.build()
     for _ in range(2):
-        contender.round(1, keep=True)
-    row = contender.summary(contender)
+        candidate.round(1, keep=True)
+    row = candidate.summary(candidate)
     assert (row["median_seconds"], row["ended_early"]) == (0.5, "MemoryError: full")
 
 
 @pytest.mark.parametrize("kind", ["attention", "sample"])
 def test_the_parent_leaves_accelerators_alone(kind, repository):
-    """Whatever it does, it does on the CPU; contenders keep what JAX_PLATFORMS says."""
+    """Whatever it does, it does on the CPU; candidates keep what JAX_PLATFORMS says."""
     program = f"""if True:
         import os, jax
         from jax._src import xla_bridge
         from lidit_jax.benchmarks import runner
         from lidit_jax.cli import main
         runner.default_platform = lambda: "gpu"
-        def recorded_race(settings, **_):
+        def recorded_run(settings, **_):
             assert jax.config.jax_platforms == "cpu"
             assert set(xla_bridge._backends) <= {{"cpu"}}
             assert os.environ["JAX_PLATFORMS"] == "cuda,cpu"
             assert settings.dtype == "bfloat16"
             return {{"rows": []}}
-        runner.race = recorded_race
+        runner.run_candidates = recorded_run
         assert main(["bench", "{kind}"]) == 0
     """
     subprocess.run(
@@ -230,7 +235,12 @@ def test_the_platform_is_asked_of_another_process(monkeypatch):
 
 def test_times_of_different_devices_do_not_compare(capsys):
     times = dict.fromkeys(("median_seconds", "fastest_round_seconds", "slowest_round_seconds"), 1.0)
-    row = times | {"items_per_second": 1.0, "of_ours": 1.0, "first_seconds": 1.0, "peak_bytes": 0}
+    row = times | {
+        "items_per_second": 1.0,
+        "relative_time": 1.0,
+        "first_seconds": 1.0,
+        "peak_bytes": 0,
+    }
     ours, same = row | {"name": "a", "device": "TPU v4"}, row | {"name": "b", "device": "TPU v4"}
     print_rows([{"name": "broken", "error": "no memory"}, ours, same])
     assert "warning" not in capsys.readouterr().out
@@ -271,7 +281,7 @@ def test_attention_is_timed_beside_pytorch(tmp_path, capsys):
     ours, plain, theirs = rows
     assert "PyTorch, SDPA" in capsys.readouterr().out
     assert len(ours["rounds"]) == len(theirs["rounds"]) == 2
-    assert ours["of_ours"] == 1
+    assert ours["relative_time"] == 1
     assert ours["flops"] == theirs["flops"] == 6 * 2 * 2 * 4 * 64**2 * 8
     assert ours["kernel"] == plain["kernel"] == "reference", "there is no other on CPUs"
     assert theirs["peak_bytes"] > 0
@@ -297,9 +307,11 @@ def test_pictures_of_diffusers_scheduler_are_the_same(tiny_config, tmp_path):
     exported = make_export(bundle, tmp_path / "torch", with_encoders=True)
     settings = Settings("sample", "demo", batch=2, checkpoint=str(bundle), exported=str(exported))
     rows = [{"name": "ours"}, {"name": "theirs"}, {"name": "broken", "error": "no memory"}]
-    for row, workload in zip(rows, (sample.ours(settings), sample.torchs(settings)), strict=False):
+    for row, workload in zip(
+        rows, (sample.jax_workload(settings), sample.torch_workload(settings)), strict=False
+    ):
         np.save(tmp_path / row["name"], workload.run())
-    add_likeness(rows, tmp_path, "ours")
+    add_psnr(rows, tmp_path, "ours")
     likeness = rows[1]["psnr_db"]
     assert likeness is None or likeness > 45, "None is equal"
     assert [len(row) for row in rows] == [1, 2, 2]
@@ -308,7 +320,7 @@ def test_pictures_of_diffusers_scheduler_are_the_same(tiny_config, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["attention", "--only=nobody"], "--only=nobody: no contender of lidit bench attention"),
+        (["attention", "--only=nobody"], "--only=nobody: no candidate of lidit bench attention"),
         (["sample", "--checkpoint=nowhere"], "no checkpoint in nowhere"),
         (["step", "--config=nothing"], "no recipe 'nothing'"),
         (["step", "--config.model.dept=3"], "config.model has no field 'dept'"),

@@ -9,7 +9,7 @@ from lidit_jax.benchmarks.synthetic_data import synthetic_data
 from lidit_jax.models.flops import TextStream
 from lidit_jax.training.lidit_task import LIDiTTask
 
-STREAMS = (TextStream(width=16, tokens=16, crop=2),)
+STREAMS = (TextStream(width=16, tokens=16, prefix_length=2),)
 
 
 @pytest.mark.parametrize("settings", [(), ("vae.source=an autoencoder", "model.patch=2")])
@@ -24,5 +24,5 @@ def test_a_task_is_built_of_it(settings, tiny_config):
     assert loss.shape == ()
     assert len(task.training_records) == 4
     latents = np.stack([record["latent"] for record in task.training_records])
-    assert data.codec.decode({}, latents).shape == (4, 32, 32, 3)
+    assert data.autoencoder.decode({}, latents).shape == (4, 32, 32, 3)
     assert len(data.prompts.masks[0]) == len(data.prompt_texts) == 2

@@ -7,32 +7,37 @@ import types
 import pytest
 
 from lidit_jax.benchmarks import timed_training
-from lidit_jax.benchmarks.timed_training import again, divide, last_call, reserve
+from lidit_jax.benchmarks.timed_training import (
+    export_reserve,
+    late_reserve,
+    restart_seconds,
+    split_seconds,
+)
 
 
 def test_the_decay_has_two_fifths_of_the_steps():
-    times = divide(240.0, 40.0, 30.0)
-    assert times.trained == 240 - reserve(240) == 200
+    times = split_seconds(240.0, 40.0, 30.0)
+    assert times.trained == 240 - export_reserve(240) == 200
     assert times.decays
     assert times.stable == pytest.approx(40 + 0.6 * (200 - 40 - 30))
 
 
 def test_a_start_that_takes_everything_leaves_no_steps():
-    times = divide(60.0, 50.0, 20.0)
+    times = split_seconds(60.0, 50.0, 20.0)
     assert times.stable == 50, "the run is stopped, and exported, at once"
     assert not times.decays
 
 
 def test_a_decay_that_is_shorter_than_the_restart_is_left_out():
     """The constant rate then goes on to the end."""
-    times = divide(240.0, 90.0, 35.0)
+    times = split_seconds(240.0, 90.0, 35.0)
     assert times == (200.0, False, 200.0)
-    assert divide(240.0, 60.0, 35.0).decays
+    assert split_seconds(240.0, 60.0, 35.0).decays
 
 
 def test_a_restart_compiles_anew_unless_the_step_was_kept():
-    assert again(100.0, 70.0, cached=False) == 100
-    assert again(100.0, 70.0, cached=True) == pytest.approx(30 + 0.3 * 70)
+    assert restart_seconds(100.0, 70.0, cached=False) == 100
+    assert restart_seconds(100.0, 70.0, cached=True) == pytest.approx(30 + 0.3 * 70)
 
 
 def test_a_kept_step_is_found(tmp_path, monkeypatch):
@@ -92,8 +97,8 @@ def test_without_time_for_a_restart_there_is_one_phase_and_the_page_says_so(cach
 
 
 def test_a_late_decay_is_stopped_later_than_a_finished_one():
-    assert 0 < last_call(240) < reserve(240)
-    assert 0 < last_call(60) < reserve(60)
+    assert 0 < late_reserve(240) < export_reserve(240)
+    assert 0 < late_reserve(60) < export_reserve(60)
 
 
 def test_a_file_that_is_too_large_is_cut_into_pieces(tmp_path, monkeypatch):

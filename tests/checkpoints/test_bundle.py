@@ -115,15 +115,15 @@ DAMAGE = {
     ),
     "part of the provenance lost": (
         lambda folder: rewrite(folder, metadata={"encoders": []}),
-        "is damaged .*'crop'.*copy the folder again",
+        "is damaged .*'prefix_lengths'.*copy the folder again",
     ),
     "value out of range": (
         lambda folder: rewrite(folder, config={"seed": -1}),
         "config.seed=-1: must be from 0 to",
     ),
     "unknown field": (
-        lambda folder: rewrite(folder, config={"colour": 1}),
-        "config has no field 'colour'",
+        lambda folder: rewrite(folder, config={"color": 1}),
+        "config has no field 'color'",
     ),
 }
 

@@ -20,9 +20,9 @@ METADATA = {
         }
         for k, source in enumerate(SOURCES)
     ],
-    "crop": [5, 5, 5],
+    "prefix_lengths": [5, 5, 5],
     "autoencoder": "cafe" * 16,
-    "latents": {"mean": [0.25, -1.5], "deviation": [0.5, 3.0]},
+    "latents": {"mean": [0.25, -1.5], "std": [0.5, 3.0]},
     "step": 12_345,
 }
 CONFIG = Config(
@@ -57,7 +57,7 @@ def test_it_says_what_the_model_is_made_of_and_where_to_get_it():
     assert "it was a file or folder of the author's" in text
     assert f"`madebyollin/taef1`, copied to `vae/`, sha256 of its weights `{'cafe' * 16}`" in text
     assert "| mean of each channel, subtracted | 0.25, -1.5 |" in text
-    assert "| deviation of each channel, divided by | 0.5, 3 |" in text
+    assert "| standard deviation of each channel, divided by | 0.5, 3 |" in text
     assert "`Say \\| what`" in text, "a bar would end the cell"
 
 

@@ -82,7 +82,7 @@ def test_one_parameter_is_to_the_bit_what_loading_all_gives(path, raw, step, wri
 def test_the_demo_that_ships_with_the_package():
     model = open_model("demo")
     assert model.provenance.prefix_lengths == (26, 26)
-    assert len(model.provenance.latent_mean) == len(model.provenance.latent_deviation) == 3
+    assert len(model.provenance.latent_mean) == len(model.provenance.latent_std) == 3
     assert model.read("output/linear/kernel").shape == model.shapes["output/linear/kernel"]
 
 

@@ -1,4 +1,4 @@
-"""What a model was trained with: the stored form stays what it was."""
+"""What a model was trained with: its stored form comes back."""
 
 import json
 
@@ -8,18 +8,18 @@ from lidit_jax.checkpoints.provenance import Provenance
 
 STORED = {
     "encoders": [{"source": "minilm", "layer": -1, "fingerprint": {"weights": "ab"}, "prefix": ""}],
-    "crop": [26],
+    "prefix_lengths": [26],
     "autoencoder": "pixels",
-    "latents": {"mean": [0.1, 1e-7], "deviation": [0.5, 0.4]},
+    "latents": {"mean": [0.1, 1e-7], "std": [0.5, 0.4]},
     "step": 8,
 }
-"""As version 0.1 wrote it, in this order."""
+"""As format 3 writes it, in this order."""
 
 
-def test_the_stored_form_is_that_of_every_version_and_comes_back():
+def test_the_stored_form_comes_back():
     provenance = Provenance.from_json(STORED)
     assert provenance.prefix_lengths == (26,)
-    assert (provenance.latent_mean, provenance.latent_deviation) == ((0.1, 1e-7), (0.5, 0.4))
+    assert (provenance.latent_mean, provenance.latent_std) == ((0.1, 1e-7), (0.5, 0.4))
     assert provenance.step == 8
     assert json.dumps(provenance.to_json()) == json.dumps(STORED)
     assert Provenance.from_json(json.loads(json.dumps(provenance.to_json()))) == provenance
@@ -31,10 +31,10 @@ def test_an_autoencoder_has_none(stored):
 
 
 def test_it_is_found_in_a_whole_description():
-    assert Provenance.from_json({"format": 2, "config": {}} | STORED).to_json() == STORED
+    assert Provenance.from_json({"format": 3, "config": {}} | STORED).to_json() == STORED
 
 
-@pytest.mark.parametrize("name", ["encoders", "crop", "autoencoder", "latents"])
+@pytest.mark.parametrize("name", ["encoders", "prefix_lengths", "autoencoder", "latents"])
 def test_a_lost_part_is_named(name):
     with pytest.raises(KeyError, match=name):
         Provenance.from_json({k: v for k, v in STORED.items() if k != name})
@@ -49,8 +49,8 @@ def test_a_lost_part_of_a_stream_is_named(name):
 
 
 def test_parts_of_other_lengths_are_told():
-    with pytest.raises(ValueError, match="1 encoders with 2 crops"):
-        Provenance.from_json(STORED | {"crop": [26, 26]})
+    with pytest.raises(ValueError, match="1 encoders with 2 prefix lengths"):
+        Provenance.from_json(STORED | {"prefix_lengths": [26, 26]})
 
 
 @pytest.mark.parametrize("known", [STORED, {}], ids=["text-to-image", "autoencoder"])

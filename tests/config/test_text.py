@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.config.text import clean_text, split_lines
-from lidit_jax.encoders.odd_prompts import ODD_PROMPTS
+from lidit_jax.encoders.tokenizer_probes import PROBE_PROMPTS
 from lidit_jax.errors import LiditError
 
 
@@ -50,5 +50,5 @@ def test_lines_end_at_line_feeds_alone():
 def test_half_a_character_is_refused_and_a_whole_one_is_not():
     with pytest.raises(LiditError, match=r"here: 'a cat \\ud83d' is damaged, '\\ud83d' is half"):
         prompt_text("here", "a cat \ud83d")
-    for text in ODD_PROMPTS:
+    for text in PROBE_PROMPTS:
         assert prompt_text("here", text) == clean_text(text)

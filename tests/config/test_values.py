@@ -8,12 +8,12 @@ import pytest
 from lidit_jax.config import schema
 from lidit_jax.config.checks import check
 from lidit_jax.config.schema import Config
-from lidit_jax.config.values import Space, choices, field_types, listed, ranges
+from lidit_jax.config.values import Space, choices, field_types, literal_values, ranges
 from lidit_jax.data.scenes.vocabulary import LANGUAGES
 from lidit_jax.diffusion.guidance import METHODS
 from lidit_jax.diffusion.process import DDPM, RectifiedFlow
-from lidit_jax.diffusion.samplers import fitting_samplers
-from lidit_jax.diffusion.spacing import fitting_spacings
+from lidit_jax.diffusion.samplers import compatible_samplers
+from lidit_jax.diffusion.spacing import compatible_spacings
 from lidit_jax.errors import LiditError
 from lidit_jax.models.quantized import _TYPES
 from lidit_jax.models.rematerialization import POLICIES
@@ -31,23 +31,23 @@ def of_both(table) -> set[str]:
 
 TABLES = {
     "model.remat": {"none", *POLICIES},
-    "training.matmul": {"", *_TYPES},
+    "training.quantization": {"none", *_TYPES},
     "encoders.dtype": set(_ITEM_BYTES),
     "optimizer.name": set(OPTIMIZERS),
     "data.language": {*LANGUAGES, "both"},
     "diffusion.process": {process.name for process in PROCESSES.values()},
     "diffusion.prediction": of_both(lambda process: process.spaces),
-    "diffusion.loss": {"", *of_both(lambda process: process.spaces)},
+    "diffusion.loss": {"prediction", *of_both(lambda process: process.spaces)},
     "diffusion.weighting": of_both(lambda process: process.weightings),
-    "sampling.sampler": of_both(fitting_samplers),
-    "sampling.spacing": of_both(fitting_spacings),
+    "sampling.sampler": of_both(compatible_samplers),
+    "sampling.spacing": of_both(compatible_spacings),
     "sampling.guidance_method": {name for methods in METHODS.values() for name in methods},
 }
 
 
 @pytest.mark.parametrize("path", TABLES)
 def test_a_table_has_exactly_the_names_that_its_field_takes(path):
-    assert TABLES[path] == set(listed(field_types(Config)[path]))
+    assert TABLES[path] == set(literal_values(field_types(Config)[path]))
 
 
 def test_the_plan_knows_what_every_policy_recomputes():
@@ -55,7 +55,7 @@ def test_the_plan_knows_what_every_policy_recomputes():
 
 
 def test_a_loss_may_be_measured_in_every_space_or_in_the_predictions_own():
-    assert choices(schema.DiffusionConfig, "loss") == ("", *get_args(Space))
+    assert choices(schema.DiffusionConfig, "loss") == ("prediction", *get_args(Space))
     assert choices(schema.DiffusionConfig, "timesteps") == ()
 
 
@@ -66,9 +66,11 @@ def changed(group, path: str, value):
     return dataclasses.replace(group, **{name: new})
 
 
-@pytest.mark.parametrize("path", [p for p, hint in field_types(Config).items() if listed(hint)])
+@pytest.mark.parametrize(
+    "path", [p for p, hint in field_types(Config).items() if literal_values(hint)]
+)
 def test_an_unlisted_value_is_refused_with_the_list(path):
-    wanted = ", ".join(map(repr, listed(field_types(Config)[path])))
+    wanted = ", ".join(map(repr, literal_values(field_types(Config)[path])))
     with pytest.raises(LiditError) as refusal:
         check(changed(Config(), path, "nonsense"))
     assert str(refusal.value) == f"config.{path}='nonsense': choose one of {wanted}"

@@ -14,9 +14,9 @@ from lidit_jax.errors import LiditError
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 
 
-def save(path, colour=RED, size=(40, 40), **options):
+def save(path, color=RED, size=(40, 40), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path, **options)
+    Image.new("RGB", size, color).save(path, **options)
     return path
 
 
@@ -58,7 +58,7 @@ def test_a_jsonl_names_pictures_in_its_own_order(pictures):
     assert [source.caption(i) for i in range(len(source))] == ["blue", "red", "a square"]
 
 
-def test_the_centre_is_cropped_not_squeezed(tmp_path):
+def test_the_center_is_cropped_not_squeezed(tmp_path):
     wide = Image.new("RGB", (90, 30), BLUE)
     wide.paste(RED, (30, 0, 60, 30))
     wide.save(tmp_path / "wide.webp", lossless=True)

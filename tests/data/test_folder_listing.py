@@ -77,6 +77,6 @@ def test_linked_folders_are_followed_once_each(folder, tmp_path_factory):
 def test_a_link_to_nothing_is_a_mistake(folder):
     root = folder("a.png")
     (root / "b.png").symlink_to(root / "gone.png")
-    assert list_folder(root).mistakes == [
+    assert list_folder(root).errors == [
         f"{root / 'b.png'} leads to no file: remove or mend the link"
     ]

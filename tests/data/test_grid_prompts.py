@@ -1,7 +1,7 @@
 """What the image grid of a run shows where nobody has chosen prompts."""
 
 from lidit_jax.data.grid_prompts import grid_prompts
-from lidit_jax.data.sources import open_source
+from lidit_jax.data.sources import open_image_source
 
 
 class Captions:
@@ -38,7 +38,7 @@ def test_a_caption_is_shown_once_however_many_pictures_have_it(tiny_config):
 
 def test_scenes_have_prompts_of_their_own(tiny_config):
     config = tiny_config("training.prompts=()")
-    prompts = grid_prompts(config, open_source(config, "train"))
+    prompts = grid_prompts(config, open_image_source(config, "train"))
     assert prompts[0] == "a red circle"
     assert len(prompts) == 4
 

@@ -21,10 +21,10 @@ SAVED = SavedStatistics(
 def test_statistics_are_those_of_each_channel():
     rng = np.random.default_rng(0)
     latents = (rng.normal(size=(50, 4, 4, 2)) * [2, 0.5] + [3, -1]).astype(np.float16)
-    mean, deviation = channel_statistics(latents)
+    mean, std = channel_statistics(latents)
     flat = latents.astype(np.float64).reshape(-1, 2)
     np.testing.assert_allclose(mean, flat.mean(axis=0))
-    np.testing.assert_allclose(deviation, flat.std(axis=0))
+    np.testing.assert_allclose(std, flat.std(axis=0))
     constant = np.ones((3, 2, 2, 1), np.float16)
     assert channel_statistics(constant)[1] > 0, "a constant channel is not divided by zero"
 
@@ -46,13 +46,13 @@ def test_a_fresh_run_computes_them_and_says_nothing():
 
 
 def test_those_of_the_checkpoint_are_kept_to_the_bit():
-    mean, deviation = SAVED.statistics
+    mean, std = SAVED.statistics
     saved = Provenance(
         encoders=({"source": "an LLM", "layer": -3, "fingerprint": {}, "prefix": ""},),
         prefix_lengths=(0,),
         autoencoder="a vae",
         latent_mean=tuple(mean.tolist()),
-        latent_deviation=tuple(deviation.tolist()),
+        latent_std=tuple(std.tolist()),
     )
     stored = Provenance.from_json(json.loads(json.dumps(saved.to_json())))
     statistics, told = use(SavedStatistics.of(stored, "runs/first"))

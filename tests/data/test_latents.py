@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from lidit_jax.autoencoders.frozen import ImageCodec
+from lidit_jax.autoencoders.frozen import FrozenAutoencoder
 from lidit_jax.data import latents as module
 from lidit_jax.data.latents import prepare_latents
 from lidit_jax.data.scenes.source import SceneSource
 
-PIXELS = ImageCodec(None, {}, "pixels")
+PIXELS = FrozenAutoencoder(None, {}, "pixels")
 
 
 @pytest.fixture
@@ -51,5 +51,5 @@ def test_an_interrupted_preparation_equals_an_uninterrupted_one(source, tmp_path
 def test_another_source_or_autoencoder_lies_elsewhere(source, tmp_path):
     prepare_latents(source, PIXELS, tmp_path, quiet)
     prepare_latents(SceneSource("heldout", records=10, size=16), PIXELS, tmp_path, quiet)
-    prepare_latents(source, ImageCodec(None, {}, "another"), tmp_path, quiet)
+    prepare_latents(source, FrozenAutoencoder(None, {}, "another"), tmp_path, quiet)
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 3

@@ -87,10 +87,10 @@ def test_processes_share_an_evaluation(monkeypatch):
     assert sorted(seen) == list(range(13))
 
 
-def test_latents_are_normalised_and_meet_their_captions():
+def test_latents_are_normalized_and_meet_their_captions():
     tokens = np.arange(10, dtype=np.float32).reshape(5, 2)
     stream = TextFeatures(
-        tokens, np.array([0, 2, 5]), np.full((1, 2), 9.0), crop=1, length=8, truncated=0
+        tokens, np.array([0, 2, 5]), np.full((1, 2), 9.0), prefix_length=1, length=8, truncated=0
     )
     latents = np.stack([np.full((2, 2, 3), value, np.float16) for value in (1, 3)])
     records = LatentRecords(latents, np.ones(3), np.full(3, 2.0), [1, 0], [stream, stream])

@@ -18,8 +18,8 @@ from lidit_jax.data.scenes.held_out import (
     scene_held_out,
 )
 from lidit_jax.data.scenes.render import bounds
-from lidit_jax.data.scenes.sampling import MIXTURE, realise
-from lidit_jax.data.scenes.vocabulary import BACKGROUND, COLOURS, RELATIONS, SHAPES
+from lidit_jax.data.scenes.sampling import MIXTURE, realize
+from lidit_jax.data.scenes.vocabulary import BACKGROUND, COLORS, RELATIONS, SHAPES
 from lidit_jax.errors import LiditError
 
 RECORDS = 1500
@@ -34,7 +34,7 @@ def scenes() -> dict[str, list[Scene]]:
 
 
 def single(**changes) -> Scene:
-    values = {"colour": "red", "shape": "circle", "texture": "solid", "size": "medium"}
+    values = {"color": "red", "shape": "circle", "texture": "solid", "size": "medium"}
     values |= {"x": 0.5, "y": 0.5, "radius": 10 / 64} | changes
     return Scene("colors", (SceneObject(**values),), Claim((Group(values["shape"]),)))
 
@@ -77,15 +77,15 @@ def test_sizes_agree_on_the_picture():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_shape_is_drawn_in_its_colour_at_its_place(shape):
+def test_a_shape_is_drawn_in_its_color_at_its_place(shape):
     image = render(single(shape=shape, x=0.4, y=0.6), 128)
     inside = (image != BACKGROUND).any(-1)
     rows, columns = np.nonzero(inside)
     assert tuple(image[0, 0]) == BACKGROUND
-    # The centre is the centre of mass; antialiased rims weigh as much as full pixels here.
+    # The center is the center of mass; antialiased rims weigh as much as full pixels here.
     assert abs((columns.mean() + 0.5) / 128 - 0.4) < 0.01
     assert abs((rows.mean() + 0.5) / 128 - 0.6) < 0.01
-    assert (image == COLOURS["red"]).all(-1).sum() > 0.75 * inside.sum()
+    assert (image == COLORS["red"]).all(-1).sum() > 0.75 * inside.sum()
 
 
 def test_textures_keep_the_hue_and_differ():
@@ -123,17 +123,17 @@ def test_training_holds_no_held_out_combination(scenes):
     for scene in scenes["train"]:
         assert not scene_held_out(scene)
         assert not claim_held_out(scene.claim)
-        assert not {(thing.colour, thing.shape) for thing in scene.objects} & HELD_OUT_PAIRS
+        assert not {(thing.color, thing.shape) for thing in scene.objects} & HELD_OUT_PAIRS
 
 
 def test_every_held_out_scene_holds_a_combination_that_training_lacks(scenes):
     trained = {
-        (thing.colour, thing.shape, thing.quadrant)
+        (thing.color, thing.shape, thing.quadrant)
         for scene in scenes["train"]
         for thing in scene.objects
     }
     for scene in scenes["heldout"]:
-        combinations_ = {(t.colour, t.shape, t.quadrant) for t in scene.objects}
+        combinations_ = {(t.color, t.shape, t.quadrant) for t in scene.objects}
         assert combinations_ - trained
     # All the others do occur, so that the split tests combinations and not missing words.
     assert len(trained) == 224 - 29
@@ -141,8 +141,8 @@ def test_every_held_out_scene_holds_a_combination_that_training_lacks(scenes):
 
 def test_held_out_counts_are_the_documented_ones():
     cells = [
-        SceneObject(colour, shape, "solid", "medium", x, y, 0.15)
-        for colour in COLOURS
+        SceneObject(color, shape, "solid", "medium", x, y, 0.15)
+        for color in COLORS
         for shape in SHAPES
         for x in (0.3, 0.7)
         for y in (0.3, 0.7)
@@ -150,7 +150,7 @@ def test_held_out_counts_are_the_documented_ones():
     assert sum(map(object_held_out, cells)) == 29
     triples = [(a, r, b) for a in SHAPES for b in SHAPES for r in ("left", "above") if a != b]
     assert sum(relation_held_out(*triple) for triple in triples) == 13
-    groups = [Group(shape, colour) for shape in SHAPES for colour in COLOURS]
+    groups = [Group(shape, color) for shape in SHAPES for color in COLORS]
     pairs = list(combinations(groups, 2))
     share = sum(companions_held_out(*pair) for pair in pairs) / len(pairs)
     assert share == pytest.approx(1 / 8, abs=0.01)
@@ -166,18 +166,18 @@ def test_a_relation_and_its_converse_are_held_out_together():
 def test_relations_hold_only_one_way(relation):
     claim = Claim((Group("circle"), Group("square")), relation)
     swapped = Claim(claim.groups[::-1], relation)
-    scene = realise("position", claim, random.Random(0))
+    scene = realize("position", claim, random.Random(0))
     assert claim.failure(scene.objects) is None
     assert relation in swapped.failure(scene.objects)
 
 
 def test_claims_reject_missing_surplus_and_misbound_objects():
     claim = Claim((Group("circle", "red"), Group("square", "blue")))
-    red, blue = single().objects[0], single(colour="blue", shape="square", x=0.2).objects[0]
+    red, blue = single().objects[0], single(color="blue", shape="square", x=0.2).objects[0]
     assert claim.failure([blue, red]) is None
     assert "found 1" in claim.failure([red])
     assert "found 3" in claim.failure([red, blue, blue])
-    misbound = single(colour="blue").objects + single(shape="square", x=0.2).objects
+    misbound = single(color="blue").objects + single(shape="square", x=0.2).objects
     assert "blue circle, red square" in claim.failure(misbound)
 
 

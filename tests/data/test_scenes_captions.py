@@ -6,7 +6,7 @@ import pytest
 
 from lidit_jax.data.scenes import Claim, Group, SceneSource, caption
 from lidit_jax.data.scenes.captions import noun_phrase
-from lidit_jax.data.scenes.vocabulary import CHINESE, COLOURS, SHAPES, TEXTURES
+from lidit_jax.data.scenes.vocabulary import CHINESE, COLORS, SHAPES, TEXTURES
 from lidit_jax.errors import LiditError
 
 RED_CIRCLE, BLUE_SQUARE = Group("circle", "red"), Group("square", "blue")
@@ -49,11 +49,11 @@ def test_a_claim_has_several_natural_phrasings():
 
 def test_captions_name_all_that_is_claimed_and_nothing_else():
     source = SceneSource(records=400)
-    words = (*COLOURS, *SHAPES, *TEXTURES, "small", "large")
+    words = (*COLORS, *SHAPES, *TEXTURES, "small", "large")
     for index in range(len(source)):
         text = source.caption(index)
         groups = source.scene(index).claim.groups
-        claimed = {v for g in groups for v in (g.colour, g.shape, g.texture, g.size) if v}
+        claimed = {v for g in groups for v in (g.color, g.shape, g.texture, g.size) if v}
         assert {word for word in words if word in text} == claimed
         assert len(text.split()) <= 20
 
@@ -65,7 +65,7 @@ def test_chinese_captions_name_the_same_things():
         assert not any(letter.isascii() and letter.isalpha() for letter in text)
         for group in source.scene(index).claim.groups:
             assert CHINESE[group.shape] in text
-            assert group.colour is None or CHINESE[group.colour] in text
+            assert group.color is None or CHINESE[group.color] in text
 
 
 def test_both_languages_are_mixed():

@@ -32,7 +32,7 @@ TEXTURES |= {"striped": "striped", "with stripes": "striped", "covered in stripe
 TEXTURES |= {"dotted": "dotted", "spotted": "dotted", "with dots": "dotted"}
 TEXTURES |= {"covered in dots": "dotted"}
 COUNTS = {"a pair of": 2, "two": 2, "2": 2, "three": 3, "3": 3, "four": 4, "4": 4}
-KINDS = {"shape": NOUNS, "colour": COLORS, "size": SIZES, "texture": TEXTURES, "count": COUNTS}
+KINDS = {"shape": NOUNS, "color": COLORS, "size": SIZES, "texture": TEXTURES, "count": COUNTS}
 PLACES = {
     "left": ("left",),
     "right": ("right",),

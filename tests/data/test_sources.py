@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from lidit_jax.cli import main
-from lidit_jax.data.source import SourceKind
-from lidit_jax.data.sources import SOURCES, open_source, source_kind
+from lidit_jax.data.image_source import SourceKind
+from lidit_jax.data.sources import SOURCES, open_image_source, source_kind
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.pipeline import Pipeline
 
 pytestmark = pytest.mark.output
 
-COLOURS = ["red", "green", "blue", "white", "black", "yellow", "orange", "purple"]
+COLORS = ["red", "green", "blue", "white", "black", "yellow", "orange", "purple"]
 
 
 @pytest.fixture
@@ -23,14 +23,14 @@ def pictures(tmp_path):
     """Eight captioned pictures of several sizes."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for i, colour in enumerate(COLOURS):
-        Image.new("RGB", (40 + i, 60 - i), colour).save(folder / f"{i}.png")
-        (folder / f"{i}.txt").write_text(f"a plain {colour} picture")
+    for i, color in enumerate(COLORS):
+        Image.new("RGB", (40 + i, 60 - i), color).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"a plain {color} picture")
     return folder
 
 
 def test_scenes_train_and_validate_on_different_combinations(tiny_config):
-    train, heldout = (open_source(tiny_config(), split) for split in ("train", "heldout"))
+    train, heldout = (open_image_source(tiny_config(), split) for split in ("train", "heldout"))
     assert (len(train), len(heldout)) == (64, 24)
     assert (train.split, heldout.split) == ("train", "heldout")
     assert train[0]["image"].shape == (32, 32, 3)
@@ -42,7 +42,7 @@ def test_a_folder_trains_on_all_and_validates_on_every_twentieth(tiny_config, tm
         Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i:02d}.png")
         (tmp_path / f"{i:02d}.txt").write_text(str(i))
     config = tiny_config("data.source=folder", f"data.path={tmp_path}")
-    train, heldout = (open_source(config, split) for split in ("train", "heldout"))
+    train, heldout = (open_image_source(config, split) for split in ("train", "heldout"))
     assert len(train) == 41
     assert [heldout.caption(i) for i in range(len(heldout))] == ["0", "20", "40"]
     record = heldout[2]
@@ -69,7 +69,7 @@ def test_a_start_opens_no_picture_twice_and_a_later_one_none(
 
     def start():
         opened.clear()
-        sources = [open_source(config, split) for split in ("train", "heldout")]
+        sources = [open_image_source(config, split) for split in ("train", "heldout")]
         return [(repr(source), source.digests().tolist()) for source in sources]
 
     first = start()
@@ -86,12 +86,12 @@ def test_a_source_that_is_not_registered_is_refused_with_all_that_are(tiny_confi
     monkeypatch.setitem(SOURCES, "tape", SourceKind(lambda config, split: [split]))
     with pytest.raises(LiditError, match=r"choose one of 'scenes', 'folder', 'tape'$"):
         source_kind(config)
-    assert open_source(tiny_config("data.source=tape"), "train") == ["train"]
+    assert open_image_source(tiny_config("data.source=tape"), "train") == ["train"]
 
 
 def test_a_folder_must_be_named(tiny_config):
     with pytest.raises(LiditError, match=r"config\.data\.path is empty: name the folder with the"):
-        open_source(tiny_config("data.source=folder"), "train")
+        open_image_source(tiny_config("data.source=folder"), "train")
 
 
 def command(tiny_config, folder, tmp_path):
@@ -125,7 +125,7 @@ def test_eight_pictures_train_and_their_model_draws(
 def test_pictures_in_a_bucket_are_refused(tiny_config):
     config = tiny_config("data.source=folder", "data.path=gs://bucket/pictures")
     with pytest.raises(LiditError, match="gs://bucket/pictures: this must be a local path"):
-        open_source(config, "train")
+        open_image_source(config, "train")
 
 
 def test_a_corrupt_picture_is_named_before_anything_is_written(

@@ -52,7 +52,7 @@ def assert_stored(prepared, exact):
 def test_features_equal_direct_encoding(encoder, tmp_path):
     prepared = prepare(encoder, tmp_path)
     expected, tokens = direct(encoder)
-    assert prepared.crop == tokens.crop == 6
+    assert prepared.prefix_length == tokens.prefix_length == 6
     for i in range(len(CAPTIONS)):
         features, mask = prepared[i]
         valid = tokens.mask[i].sum()

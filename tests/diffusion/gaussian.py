@@ -7,7 +7,7 @@ are linear as well. So the variance of their results follows from their tables o
 import numpy as np
 
 from lidit_jax.diffusion.process import DDPM, Process, RectifiedFlow
-from lidit_jax.diffusion.samplers import Sampler, fitting_samplers, plan
+from lidit_jax.diffusion.samplers import Sampler, compatible_samplers, solver_tables
 from lidit_jax.diffusion.solvers import ANCHOR, OLDER, PREVIOUS, X0, X
 
 DEVIATION = 0.5
@@ -21,7 +21,7 @@ def moments(process: Process, sampler: Sampler, mean: float = 0.0) -> tuple[floa
 
     Sampling starts from the distribution that the process has at the first time.
     """
-    grid, table = plan(process, sampler)
+    grid, table = solver_tables(process, sampler)
     variance = grid.signal**2 * DEVIATION**2 + grid.sigma**2
     expected = np.array([grid.signal[0] * mean, 0, 0, 0])
     gains = grid.signal * DEVIATION**2 / variance  # the best x0 is gain * x_t
@@ -54,7 +54,7 @@ def euler_bound(process: Process, sampler: Sampler) -> float:
     second log(1 - g_0 + g_0 exp(-h)) + h g_0. The last step, to r = 0, costs -log(1 - g_0) / 2, as
     log y is known there.
     """
-    grid, _ = plan(process, sampler)
+    grid, _ = solver_tables(process, sampler)
     ratio = grid.sigma[:-1] / np.maximum(grid.signal[:-1], 2.0**-12)
     g = ratio**2 / (ratio**2 + DEVIATION**2)
     h, start = -np.diff(np.log(ratio)), g[:-1]
@@ -70,7 +70,7 @@ def errors(counts: list[int]) -> dict[tuple[str, str], list[float]]:
             error(process, Sampler(name=name, steps=n, spacing="karras")) for n in counts
         ]
         for process in PROCESSES.values()
-        for name in fitting_samplers(process)
+        for name in compatible_samplers(process)
     }
 
 

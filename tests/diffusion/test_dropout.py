@@ -14,9 +14,9 @@ def streams(batch):
     """Two text streams of unequal length and width; the empty prompts are shorter, and -1."""
     features = (jnp.ones((batch, 5, 3), jnp.bfloat16), jnp.full((batch, 7, 2), 2.0))
     masks = (jnp.ones((batch, 5), bool), jnp.ones((batch, 7), bool))
-    null_features = (-jnp.ones((1, 4, 3)), -jnp.ones((1, 7, 2)))
-    null_masks = (jnp.ones((1, 4), bool), jnp.ones((1, 7), bool).at[0, 6].set(False))
-    return features, masks, null_features, null_masks
+    unconditional_features = (-jnp.ones((1, 4, 3)), -jnp.ones((1, 7, 2)))
+    unconditional_masks = (jnp.ones((1, 4), bool), jnp.ones((1, 7), bool).at[0, 6].set(False))
+    return features, masks, unconditional_features, unconditional_masks
 
 
 def drop(indices, probability):

@@ -10,11 +10,11 @@ from diffusers.guiders.guider_utils import rescale_noise_cfg
 from lidit_jax.diffusion.guidance import (
     Guidance,
     Pair,
-    Point,
+    StepContext,
     autoguidance,
     concatenate_conditions,
     in_one_batch,
-    rescaled,
+    rescale_guidance,
 )
 from lidit_jax.diffusion.parameterization import convert
 from lidit_jax.diffusion.process import DDPM, RectifiedFlow
@@ -40,14 +40,16 @@ UNCONDITIONAL = network(X_T, TIME, EMPTY)
 PAIR = Pair(jnp.asarray(CONDITIONAL), jnp.asarray(UNCONDITIONAL))
 
 
-def point(space="velocity", share=0.5, step=5):
-    scales = (1 - share, share)
-    return Point(space, jnp.asarray(X_T), *map(jnp.float32, (*scales, share)), jnp.int32(step))
+def context(space="velocity", normalized_time=0.5, step=5):
+    scales = (1 - normalized_time, normalized_time)
+    return StepContext(
+        space, jnp.asarray(X_T), *map(jnp.float32, (*scales, normalized_time)), jnp.int32(step)
+    )
 
 
 def guide(pair=PAIR, at=None, **settings):
     guidance = Guidance(**settings)
-    return guidance.combine(pair, at or point(), guidance.start(jnp.asarray(X_T)))[0]
+    return guidance.combine(pair, at or context(), guidance.start(jnp.asarray(X_T)))[0]
 
 
 # --- where the two predictions come from -------------------------------------------------------
@@ -122,7 +124,7 @@ def test_guidance_moves_from_the_empty_prompt_towards_the_prompt(scale):
 
 @pytest.mark.parametrize("method", ["cfg", "apg", "cfg_zero"])
 def test_scale_one_is_exactly_the_conditional_prediction(method):
-    at = point("x0" if method == "apg" else "velocity")
+    at = context("x0" if method == "apg" else "velocity")
     np.testing.assert_array_equal(guide(at=at, scale=1.0, method=method), CONDITIONAL)
 
 
@@ -134,10 +136,10 @@ def test_each_sample_may_have_its_own_scale(method):
 
 
 @pytest.mark.parametrize(
-    ("share", "inside"), [(0.1, False), (0.2, True), (0.6, True), (0.7, False)]
+    ("normalized_time", "inside"), [(0.1, False), (0.2, True), (0.6, True), (0.7, False)]
 )
-def test_outside_of_its_interval_guidance_does_nothing(share, inside):
-    guided = guide(at=point(share=share), scale=4.0, low=0.15, high=0.65)
+def test_outside_of_its_interval_guidance_does_nothing(normalized_time, inside):
+    guided = guide(at=context(normalized_time=normalized_time), scale=4.0, low=0.15, high=0.65)
     changed = not np.array_equal(guided, CONDITIONAL)
     assert changed == inside
 
@@ -162,9 +164,9 @@ def test_rescaling_equals_diffusers():
     np.testing.assert_allclose(
         guide(scale=5.0, rescale=0.7), expected.numpy(), rtol=1e-5, atol=1e-5
     )
-    full = rescaled(guided, jnp.asarray(CONDITIONAL), 1.0)
+    full = rescale_guidance(guided, jnp.asarray(CONDITIONAL), 1.0)
     np.testing.assert_allclose(full.std((1, 2, 3)), CONDITIONAL.std((1, 2, 3)), rtol=1e-5)
-    assert np.all(np.isfinite(rescaled(guided * 0, jnp.asarray(CONDITIONAL), 0.7)))
+    assert np.all(np.isfinite(rescale_guidance(guided * 0, jnp.asarray(CONDITIONAL), 0.7)))
 
 
 # --- CFG-Zero* and APG -------------------------------------------------------------------------
@@ -184,7 +186,7 @@ def test_cfg_zero_equals_diffusers():
         expected = reference.forward(torch.from_numpy(conditional), torch.from_numpy(other)).pred
         ours = guide(
             Pair(jnp.asarray(conditional), jnp.asarray(other)),
-            point(step=step),
+            context(step=step),
             scale=4.0,
             method="cfg_zero",
             zero_steps=2,
@@ -213,13 +215,13 @@ def test_apg_equals_diffusers(parallel, norm, momentum):
         conditional, other = reference_pair(step)
         expected = reference.forward(torch.from_numpy(conditional), torch.from_numpy(other)).pred
         pair = Pair(jnp.asarray(conditional), jnp.asarray(other))
-        ours, state = guidance.combine(pair, point("x0", step=step), state)
+        ours, state = guidance.combine(pair, context("x0", step=step), state)
         np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["cfg", "cfg_zero", "apg"])
 def test_methods_mean_the_same_whatever_the_network_predicts(method):
-    at = {space: point(space, share=0.4) for space in RectifiedFlow.spaces}
+    at = {space: context(space, normalized_time=0.4) for space in RectifiedFlow.spaces}
     scales = (at["x0"].signal, at["x0"].sigma)
     as_x0 = Pair(*(convert("velocity", "x0", p, at["x0"].x_t, *scales) for p in PAIR))
     from_x0 = guide(as_x0, at["x0"], scale=3.0, method=method)
@@ -229,6 +231,6 @@ def test_methods_mean_the_same_whatever_the_network_predicts(method):
 
 
 def test_apg_at_full_parallel_share_without_momentum_is_plain_guidance():
-    plain = guide(at=point("x0"), scale=3.0)
-    projected = guide(at=point("x0"), scale=3.0, method="apg", apg_parallel=1.0, apg_momentum=0.0)
+    plain = guide(at=context("x0"), scale=3.0)
+    projected = guide(at=context("x0"), scale=3.0, method="apg", apg_parallel=1.0, apg_momentum=0.0)
     np.testing.assert_allclose(projected, plain, rtol=1e-5, atol=1e-4)

@@ -159,7 +159,7 @@ def test_any_prediction_survives_a_round_trip_through_each_space(process, positi
 
 @EVERY_PROCESS
 def test_loss_is_the_error_measured_in_the_chosen_space(process, x0, noise):
-    t = jnp.asarray(process.times_for_validation(24)[2:18])  # no divisor is below the floor here
+    t = jnp.asarray(process.validation_times(24)[2:18])  # no divisor is below the floor here
     x_t = process.add_noise(x0, noise, t)
     prediction = process.target(x0, noise, t) + 0.1 * noise[::-1]
     for space in process.spaces:
@@ -208,8 +208,8 @@ def test_training_times_of_flow_are_shifted(time_sampling, shift):
     # Both distributions have the median 1/2, which the shift moves to s / (1 + s).
     assert np.median(times) == pytest.approx(shift / (1 + shift), abs=0.01)
     logits = np.log(times / (1 - times))
-    expected_deviation = {"uniform": np.pi / np.sqrt(3), "logit_normal": 1.0}[time_sampling]
-    assert np.std(logits) == pytest.approx(expected_deviation, rel=0.03)
+    expected_std = {"uniform": np.pi / np.sqrt(3), "logit_normal": 1.0}[time_sampling]
+    assert np.std(logits) == pytest.approx(expected_std, rel=0.03)
 
 
 def test_training_times_of_ddpm_are_uniform_integers():
@@ -220,7 +220,7 @@ def test_training_times_of_ddpm_are_uniform_integers():
 
 
 def test_validation_times_of_ddpm_are_spread_evenly():
-    np.testing.assert_array_equal(DDPM().times_for_validation(4), [125, 375, 625, 875])
+    np.testing.assert_array_equal(DDPM().validation_times(4), [125, 375, 625, 875])
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_validation_times_of_ddpm_are_spread_evenly():
 def test_validation_times_of_flow_are_quantiles_of_those_of_training(process):
     """So validation and training losses compare: they used to stand at 5 and 0.5."""
     times, n = np.asarray(process.sample_times(jax.random.key(0), (100_000,))), 8
-    fixed = process.times_for_validation(n)
+    fixed = process.validation_times(n)
     assert np.all(np.diff(fixed) > 0)
     below = np.mean(times[:, None] < fixed, axis=0)
     # A share of 100,000 draws has a deviation of at most 0.0016: four of them.

@@ -9,11 +9,17 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lidit_jax.diffusion.guidance import Guidance, concatenate_conditions, in_one_batch
-from lidit_jax.diffusion.noise import checked_seeds, initial_noise, step_noise, vary
+from lidit_jax.diffusion.noise import checked_seeds, initial_noise, interpolate_noise, step_noise
 from lidit_jax.diffusion.process import DDPM, RectifiedFlow
-from lidit_jax.diffusion.samplers import Known, Sampler, fitting_samplers, plan, sample
+from lidit_jax.diffusion.samplers import (
+    KnownRegion,
+    Sampler,
+    compatible_samplers,
+    sample,
+    solver_tables,
+)
 from lidit_jax.diffusion.schedules import SCHEDULES
-from lidit_jax.diffusion.spacing import fitting_spacings
+from lidit_jax.diffusion.spacing import compatible_spacings
 from lidit_jax.errors import LiditError
 from tests.diffusion import gaussian
 from tests.diffusion.toy import NOISE, toy_denoiser
@@ -106,7 +112,7 @@ def every_distribution():
     ]
     processes += [(f"flow-shift-{shift}", RectifiedFlow(shift=shift)) for shift in (1.0, 5.0)]
     for label, process in processes:
-        for spacing in fitting_spacings(process):
+        for spacing in compatible_spacings(process):
             yield pytest.param(process, spacing, id=f"{label}-{spacing}")
 
 
@@ -116,7 +122,7 @@ def test_no_sampler_misses_a_gaussian_by_more_than_the_bound_of_eulers_method(
     process, spacing, steps
 ):
     """Mean and deviation follow from the tables, without draws: the bound is of discretization."""
-    for name in fitting_samplers(process):
+    for name in compatible_samplers(process):
         sampler = Sampler(name=name, steps=steps, spacing=spacing)
         mean, deviation = gaussian.moments(process, sampler, MEAN)
         bound = gaussian.euler_bound(process, sampler)
@@ -239,16 +245,16 @@ def test_samplers_that_cannot_work_are_refused(process, settings, message):
 
 @pytest.mark.parametrize("process", [DDPM(prediction="v"), RectifiedFlow()])
 def test_strength_takes_the_last_steps(process):
-    whole, _ = plan(process, Sampler(name="euler", steps=10))
-    part, table = plan(process, Sampler(name="euler", steps=10, strength=0.35))
+    whole, _ = solver_tables(process, Sampler(name="euler", steps=10))
+    part, table = solver_tables(process, Sampler(name="euler", steps=10, strength=0.35))
     np.testing.assert_array_equal(part.times, whole.times[-4:])
     assert len(table.at) == 3
 
 
 def every_sampler():
     for process in (DDPM(prediction="v"), RectifiedFlow()):
-        for name in fitting_samplers(process):
-            for spacing in fitting_spacings(process):
+        for name in compatible_samplers(process):
+            for spacing in compatible_spacings(process):
                 yield pytest.param(process, name, spacing, id=f"{process.name}-{name}-{spacing}")
 
 
@@ -256,7 +262,7 @@ def every_sampler():
 def test_a_perfect_prediction_leads_to_the_image(process, name, spacing):
     """Whatever the table, the image that the network always sees is where the path ends."""
     sampler = Sampler(name=name, steps=6, spacing=spacing)
-    grid, table = plan(process, sampler)
+    grid, table = solver_tables(process, sampler)
     x, anchor, last, older = 2.0 * grid.signal[0], 0.0, 0.0, 0.0
     for row in range(len(table.at)):
         parts = np.array([x, anchor, 2.0, last, older])
@@ -274,7 +280,7 @@ def test_known_parts_stay_and_the_rest_is_drawn(name):
         process,
         NOISE,
         Sampler(name=name, steps=8),
-        known=Known(known_x0, mask),
+        known=KnownRegion(known_x0, mask),
         step_noise=noise_of(range(3), NOISE.shape[1:]),
         trace=True,
     )
@@ -328,7 +334,7 @@ def test_fresh_noise_of_a_seed_is_bit_equal_in_every_batch_and_new_at_every_step
 
 def test_varied_noise_stays_standard_normal_between_its_two_seeds():
     first, second = initial_noise([0, 0, 0], (64, 64, 4)), initial_noise([1, 1, 1], (64, 64, 4))
-    varied = vary(first, second, jnp.array([0.0, 0.5, 1.0]))
+    varied = interpolate_noise(first, second, jnp.array([0.0, 0.5, 1.0]))
     np.testing.assert_array_equal(varied[0], first[0])
     np.testing.assert_allclose(varied[2], second[2], rtol=0, atol=1e-6)
     assert np.std(varied[1]) == pytest.approx(1, abs=0.02)

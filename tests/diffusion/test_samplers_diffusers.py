@@ -21,7 +21,7 @@ from diffusers import (
 )
 
 from lidit_jax.diffusion.process import DDPM, RectifiedFlow
-from lidit_jax.diffusion.samplers import Sampler, plan, sample
+from lidit_jax.diffusion.samplers import Sampler, sample, solver_tables
 from tests.diffusion.toy import NOISE, toy_denoiser, toy_denoiser_torch
 
 pytestmark = pytest.mark.numeric
@@ -253,7 +253,7 @@ def test_flow_multistep(name, shift, monkeypatch):
         algorithm = {"dpm++2m": "dpmsolver++", "dpm++2m_sde": "sde-dpmsolver++"}[name]
         reference = DPMSolverMultistepScheduler(**options, algorithm_type=algorithm)
     reference.set_timesteps(sampler.steps)
-    times = plan(process, sampler)[0].times
+    times = solver_tables(process, sampler)[0].times
     reference.timesteps = torch.from_numpy(1000 * times[:-1])
     # UniPC needs some signal at the first time; the schedulers assume the same 1e-6.
     first = 1 - 1e-6 if name == "unipc" else 1.0

@@ -153,7 +153,10 @@ def test_weights_are_finite_at_both_ends(process):
             {"weighting": "cosmap"},
             "config.diffusion.weighting='cosmap' does not fit process 'ddpm'",
         ),
-        ({"weighting": "min_snr", "loss_space": "v"}, "leave config.diffusion.loss empty"),
+        (
+            {"weighting": "min_snr", "loss_space": "v"},
+            "leave config.diffusion.loss at 'prediction'",
+        ),
         ({"snr_gamma": 0.0}, "config.diffusion.snr_gamma=0.0: must be greater than 0"),
         ({"schedule": "sine"}, "config.diffusion.schedule='sine'.*'linear', 'scaled_linear'"),
     ],

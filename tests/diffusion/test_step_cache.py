@@ -7,13 +7,13 @@ import pytest
 
 from lidit_jax.diffusion.guidance import Guidance, Pair
 from lidit_jax.diffusion.process import DDPM, RectifiedFlow
-from lidit_jax.diffusion.samplers import Sampler, fitting_samplers, plan, sample
+from lidit_jax.diffusion.samplers import Sampler, compatible_samplers, sample, solver_tables
 from lidit_jax.diffusion.step_cache import CachedModel
 from lidit_jax.errors import LiditError
 from tests.diffusion.toy import NOISE
 
 PROCESSES = (DDPM(prediction="x0"), RectifiedFlow(prediction="x0"))
-EVERY_SAMPLER = [(process, name) for process in PROCESSES for name in fitting_samplers(process)]
+EVERY_SAMPLER = [(process, name) for process in PROCESSES for name in compatible_samplers(process)]
 
 
 def toy(x_t, time, remembered):
@@ -44,7 +44,7 @@ def test_every_sampler_takes_the_rest_from_the_last_computed_evaluation(process,
         step_noise=lambda _: jnp.zeros_like(NOISE),
         trace=True,
     )
-    grid, table = plan(process, sampler)
+    grid, table = solver_tables(process, sampler)
     times = np.asarray(process.model_time(grid.times[table.at]), np.float32)
     jax.effects_barrier()
     np.testing.assert_allclose(computed, times[::3], rtol=1e-6)
@@ -85,4 +85,4 @@ def test_a_model_without_a_step_cache_is_refused():
     with pytest.raises(LiditError, match="cache_interval 2 needs a model with a step cache"):
         sample(lambda x_t, time: x_t, RectifiedFlow(), NOISE, sampler)
     with pytest.raises(LiditError, match=r"cache_interval 0: must be 1 \(off\) or more"):
-        plan(RectifiedFlow(), Sampler(name="euler", steps=4, cache_interval=0))
+        solver_tables(RectifiedFlow(), Sampler(name="euler", steps=4, cache_interval=0))

@@ -14,7 +14,7 @@ from tokenizers import models, pre_tokenizers, processors, trainers
 from lidit_jax import encoders
 from lidit_jax.encoders import TokenBatch
 from lidit_jax.errors import LiditError
-from tests.encoders.tiny_models import FAMILIES, randomise
+from tests.encoders.tiny_models import FAMILIES, randomize
 
 PROMPTS = [
     "a red circle",
@@ -44,7 +44,7 @@ def tiny_model(tmp_path_factory):
             folder = tmp_path_factory.mktemp(family)
             torch.manual_seed(0)
             model = FAMILIES[family]().eval()
-            randomise(model)
+            randomize(model)
             model.save_pretrained(folder)
             save_tokenizer(folder, bert=family == "bert")
             made[family] = folder, model
@@ -84,7 +84,7 @@ def padded_on_both_sides(encoder: encoders.TextEncoder) -> TokenBatch:
         for side in ("right", "left")
     ]
     ids, mask = (np.concatenate([getattr(b, name) for b in batches]) for name in ("ids", "mask"))
-    return TokenBatch(ids, mask, batches[0].crop, truncated=0)
+    return TokenBatch(ids, mask, batches[0].prefix_length, truncated=0)
 
 
 def save_tokenizer(folder: Path, *, bert: bool = False) -> None:

@@ -25,8 +25,8 @@ def test_a_causal_stream_takes_the_short_way_and_arrives_at_the_full_features(ti
     streams = PromptEncoders(config)
     causal, bidirectional = streams._instructions
     assert bidirectional is None
-    conditions, crop = streams.encode(PROMPTS)
-    assert crop == (len(causal.features), streams.streams[1].tokenize([""]).crop)
+    conditions, prefix_lengths = streams.encode(PROMPTS)
+    assert prefix_lengths == (len(causal.features), streams.streams[1].tokenize([""]).prefix_length)
     for k, stream in enumerate(streams.streams):
         tokens = stream.tokenize(PROMPTS)
         full = stream.features(stream.params, tokens.ids, tokens.mask, streams.layers[k])
@@ -37,18 +37,18 @@ def test_a_causal_stream_takes_the_short_way_and_arrives_at_the_full_features(ti
 
 
 def test_the_seam_is_where_instruction_and_prompt_are_joined(tiny_encoders):
-    """Both are tokenised on their own, and the first prompt token sees the whole instruction."""
+    """Both are tokenized on their own, and the first prompt token sees the whole instruction."""
     stream = encoders.load(tiny_encoders[0])
     prompt_format = PromptFormat("draw:")
     apart = stream.tokenizer.prefix(prompt_format) + stream.tokenizer.encode(["a cat"])[0]
     tokens = stream.tokenize(["a cat"], prompt_format)
     assert tokens.ids[0].tolist() == [*apart, stream.tokenizer.end]
-    assert tokens.crop == len(stream.tokenizer.prefix(prompt_format))
+    assert tokens.prefix_length == len(stream.tokenizer.prefix(prompt_format))
 
     layer = stream.default_layer
     full = np.asarray(stream.encode(tokens, layer))
     prefix = stream.prefix_cache(stream.params, prompt_format, layer)
-    seam = slice(tokens.crop - 1, tokens.crop + 2)
+    seam = slice(tokens.prefix_length - 1, tokens.prefix_length + 2)
     cached = np.asarray(stream.encode(tokens, layer, prefix))
     assert rms_error(cached[:, seam], full[:, seam]) <= 1e-5
     # A cache that lost its last token would be noticed here.
@@ -77,7 +77,7 @@ def test_the_cache_skips_the_instruction_s_work(tiny_encoders):
         )
         return lowered.compile().cost_analysis()["flops"]
 
-    share = 1 - tokens.crop / tokens.ids.shape[1]
+    share = 1 - tokens.prefix_length / tokens.ids.shape[1]
     assert flops(prefix) <= 1.2 * share * flops(None)
 
 

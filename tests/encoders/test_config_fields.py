@@ -15,7 +15,7 @@ import transformers
 from lidit_jax.encoders import families
 from lidit_jax.errors import LiditError
 from lidit_jax.weights import huggingface
-from tests.encoders.tiny_models import THREE_HEADS, randomise
+from tests.encoders.tiny_models import THREE_HEADS, randomize
 
 DECODER = THREE_HEADS | {"num_hidden_layers": 3, "head_dim": 8, "vocab_size": 40}
 DECODER |= {"hidden_size": 24, "intermediate_size": 32, "pad_token_id": 0, "eos_token_id": 1}
@@ -139,7 +139,7 @@ def transformers_model(folder: Path, config: dict[str, Any]) -> transformers.Pre
         model = kind[config["model_type"]](theirs)
     else:
         model = transformers.AutoModel.from_config(theirs, attn_implementation="eager")
-    randomise(model.eval())
+    randomize(model.eval())
     return model
 
 

@@ -84,9 +84,9 @@ def test_the_instruction_cache_gives_the_same_features(tiny, family, layer):
     """Also where the instruction is longer than the window."""
     _, encoder, tokens, states = tiny(family)
     B = len(PROMPTS)
-    right = TokenBatch(tokens.ids[:B], tokens.mask[:B], tokens.crop, 0)
+    right = TokenBatch(tokens.ids[:B], tokens.mask[:B], tokens.prefix_length, 0)
     prefix = encoder.prefix_cache(encoder.params, PromptFormat(), layer)
-    assert prefix.features.shape == (tokens.crop, encoder.width)
+    assert prefix.features.shape == (tokens.prefix_length, encoder.width)
     cached = features(encoder, encoder.params, right, layer, prefix)
     assert rms_error(cached[right.mask], states[layer, :B][right.mask]) <= 1e-5
 
@@ -112,6 +112,6 @@ def test_an_earlier_token_sees_the_later_ones_only_in_bert(tiny_folder):
         encoder = encoders.load(str(tiny_folder(family)))
         assert encoder.causal is causal
         tokens = encoder.tokenize(["a red circle", "a red square"])
-        first = features(encoder, encoder.params, tokens, -1)[:, tokens.crop]
+        first = features(encoder, encoder.params, tokens, -1)[:, tokens.prefix_length]
         same = np.allclose(first[0], first[1], atol=1e-6)
         assert same is causal

@@ -83,7 +83,7 @@ def half_with_instruction(encoder, padding: str) -> TokenBatch:
         for instruction, prompts in ((encoders.INSTRUCTION, PROMPTS[:2]), ("", PROMPTS[2:]))
     ]
     ids, mask = (np.concatenate([getattr(b, name) for b in batches]) for name in ("ids", "mask"))
-    return TokenBatch(ids, mask, crop=0, truncated=0)
+    return TokenBatch(ids, mask, prefix_length=0, truncated=0)
 
 
 def least_cosine(ours, theirs) -> float:

@@ -1,4 +1,4 @@
-"""Tokens, mask and crop, checked by decoding the ids and against transformers' tokenizers."""
+"""Tokens, mask and prefix length, checked by decoding ids and against transformers' tokenizers."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_ids_are_those_of_transformers(encoder):
     for prompt in (*PROMPTS, PromptFormat().prefix):
         row = encoder.tokenize([prompt], PromptFormat(""))
         plain = reference(prompt, add_special_tokens=False)["input_ids"]
-        assert row.ids[0, row.crop : -1].tolist() == plain
+        assert row.ids[0, row.prefix_length : -1].tolist() == plain
         if encoder.name == "minilm":
             assert row.ids[0].tolist() == reference(prompt)["input_ids"]
         else:
@@ -56,7 +56,7 @@ def test_decoding_gives_begin_token_instruction_prompt_and_end_token(encoder):
     tokens = encoder.tokenize(PROMPTS)
     assert tokens.truncated == 0
     for prompt, ids, mask in zip(PROMPTS, tokens.ids, tokens.mask, strict=True):
-        before, after = ids[mask][: tokens.crop], ids[mask][tokens.crop :]
+        before, after = ids[mask][: tokens.prefix_length], ids[mask][tokens.prefix_length :]
         assert decode(encoder, before).strip() == (
             f"{begin} {as_read(encoder, PromptFormat().prefix)}".strip()
         )
@@ -64,21 +64,21 @@ def test_decoding_gives_begin_token_instruction_prompt_and_end_token(encoder):
         assert decode(encoder, after[-1:]) == end
 
 
-def test_the_empty_prompt_keeps_one_token_after_the_crop(encoder):
+def test_the_empty_prompt_keeps_one_token_after_the_prefix(encoder):
     for prompt_format in (PromptFormat(), PromptFormat("")):
         tokens = encoder.tokenize([""], prompt_format)
         assert tokens.mask.all()
-        assert tokens.ids[:, tokens.crop :].tolist() == [[encoder.tokenizer.end]]
+        assert tokens.ids[:, tokens.prefix_length :].tolist() == [[encoder.tokenizer.end]]
 
 
-def test_without_instruction_only_the_begin_token_is_cropped(encoder):
-    crop = encoder.tokenize(["a"], PromptFormat("")).crop
-    assert crop == {"smollm2": 0, "minilm": 1}[encoder.name]
+def test_without_instruction_the_prefix_is_the_begin_token(encoder):
+    prefix_length = encoder.tokenize(["a"], PromptFormat("")).prefix_length
+    assert prefix_length == {"smollm2": 0, "minilm": 1}[encoder.name]
 
 
 def test_the_instruction_has_the_same_tokens_in_every_row(encoder):
     tokens = encoder.tokenize(PROMPTS)
-    assert (tokens.ids[:, : tokens.crop] == tokens.ids[0, : tokens.crop]).all()
+    assert (tokens.ids[:, : tokens.prefix_length] == tokens.ids[0, : tokens.prefix_length]).all()
     assert tokens.ids.dtype == np.int32
     assert tokens.mask.dtype == bool
 
@@ -96,9 +96,9 @@ def test_long_prompts_are_cut_and_counted_or_refused(encoder):
     prompts = ["a red circle", "red " * 300]
     tokens = encoder.tokenize(prompts, max_prompt_tokens=20)
     assert tokens.truncated == 1
-    assert tokens.mask.sum(axis=1).tolist() == [tokens.crop + 4, tokens.crop + 21]
-    assert tokens.ids[1, tokens.crop + 20] == encoder.tokenizer.end
-    length = tokens.crop + 9
+    assert tokens.mask.sum(axis=1).tolist() == [tokens.prefix_length + 4, tokens.prefix_length + 21]
+    assert tokens.ids[1, tokens.prefix_length + 20] == encoder.tokenizer.end
+    length = tokens.prefix_length + 9
     assert encoder.tokenize(prompts, length=length).ids.shape == (2, length)
     limit = r"prompt 2 \('red red .*…'\) has 30\d tokens, the limit is 20: shorten it"
     with pytest.raises(LiditError, match=limit):

@@ -13,10 +13,10 @@ import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from lidit_jax.encoders import tokenizer_check
-from lidit_jax.encoders.odd_prompts import ODD_PROMPTS
 from lidit_jax.encoders.text_encoder import TextEncoder
 from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
+from lidit_jax.encoders.tokenizer_probes import PROBE_PROMPTS
 from lidit_jax.errors import LiditError
 
 SPLIT = transformers.models.qwen2.tokenization_qwen2.PRETOKENIZE_REGEX
@@ -99,8 +99,8 @@ def test_what_the_family_knows_is_taken_over(tmp_path, cache, composed, added):
     if not added:
         assert len(plain.encode([TOOL])[0]) > 1
     reference = transformers.AutoTokenizer.from_pretrained(folder)
-    expected = [reference(text, add_special_tokens=False)["input_ids"] for text in ODD_PROMPTS]
-    assert ours.encode(ODD_PROMPTS) == expected
+    expected = [reference(text, add_special_tokens=False)["input_ids"] for text in PROBE_PROMPTS]
+    assert ours.encode(PROBE_PROMPTS) == expected
     assert (ours.begin, ours.end) == (plain.begin, plain.end)
 
 
@@ -120,7 +120,7 @@ def test_the_second_reading_asks_no_one(tmp_path, monkeypatch):
     first = load_tokenizer(folder)
     monkeypatch.setattr(tokenizer_check, "_compare", None)
     second = load_tokenizer(folder)
-    assert second.encode(ODD_PROMPTS) == first.encode(ODD_PROMPTS)
+    assert second.encode(PROBE_PROMPTS) == first.encode(PROBE_PROMPTS)
     # The content decides, not its place; and another content is another tokenizer.
     copied = shutil.copytree(folder, tmp_path / "copied")
     assert load_tokenizer(copied).folder == first.folder

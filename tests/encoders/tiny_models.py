@@ -158,7 +158,7 @@ ENCODERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
 FAMILIES = DECODERS | LAYOUTS | ENCODERS
 
 
-def randomise(model: transformers.PreTrainedModel) -> None:
+def randomize(model: transformers.PreTrainedModel) -> None:
     """Matrices that keep the size of their input, so that attention is far from uniform; norms and
     biases far from ones and zeros."""
     for name, parameter in model.named_parameters():

@@ -18,7 +18,7 @@ from lidit_jax.evaluation.scene_prompts import (
     TASKS,
     evaluation_prompts,
 )
-from lidit_jax.evaluation.scene_scorer import Verdict, summarise, wilson_interval
+from lidit_jax.evaluation.scene_scorer import Verdict, summarize, wilson_interval
 
 # Of the 400 prompts of 50 a task, as version 0.1 drew them.
 DIGEST = "7858771b73120512e4f8c983a7c033208c0ed0583fff9d75c167042b54f42d59"
@@ -87,7 +87,7 @@ def test_chinese_prompts_make_the_same_claims():
 def test_overall_is_the_mean_of_six_tasks():
     prompts = evaluation_prompts(4)
     verdicts = [HIT if p.task in ("colors", "counting", "texture") else MISS for p in prompts]
-    report = summarise(prompts, verdicts)
+    report = summarize(prompts, verdicts)
     assert tuple(AVERAGED_TASKS) == tuple(report.tasks)[:6]
     assert report.overall == pytest.approx(2 / 6)
     assert report.tasks["texture"].accuracy == 1.0
@@ -97,7 +97,7 @@ def test_overall_is_the_mean_of_six_tasks():
 
 def test_the_report_is_json():
     prompts = evaluation_prompts(2)
-    report = summarise(prompts, [HIT] * len(prompts))
+    report = summarize(prompts, [HIT] * len(prompts))
     read = json.loads(report.to_json())
     assert read == report.to_dict()
     assert read["tasks"]["position"]["n"] == 2
@@ -115,9 +115,9 @@ def test_hits_are_framed_green_and_misses_red():
     prompts = evaluation_prompts(1)[:2]
     grid = np.asarray(hits_and_misses(np.zeros((2, 8, 8, 3), np.uint8), prompts, [HIT, MISS]))
     middle = grid.shape[1] // 2
-    colours = [{tuple(c) for c in half.reshape(-1, 3)} for half in np.split(grid, [middle], axis=1)]
+    colors = [{tuple(c) for c in half.reshape(-1, 3)} for half in np.split(grid, [middle], axis=1)]
     green, red = (24, 150, 74), (205, 40, 40)
-    assert green in colours[0]
-    assert red not in colours[0]
-    assert red in colours[1]
-    assert green not in colours[1]
+    assert green in colors[0]
+    assert red not in colors[0]
+    assert red in colors[1]
+    assert green not in colors[1]

@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from lidit_jax.data.scenes import Claim, Group, Scene, SceneSource, render
-from lidit_jax.data.scenes.sampling import realise
-from lidit_jax.data.scenes.vocabulary import BACKGROUND, COLOURS, SHAPES, TEXTURES
+from lidit_jax.data.scenes.sampling import realize
+from lidit_jax.data.scenes.vocabulary import BACKGROUND, COLORS, SHAPES, TEXTURES
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.scene_detector import detect
 from lidit_jax.evaluation.scene_prompts import TASKS, ScenePrompt, evaluation_prompts
@@ -25,7 +25,7 @@ def prompts() -> list[ScenePrompt]:
 @pytest.fixture(scope="module")
 def truth(prompts) -> list[Scene]:
     rng = random.Random(0)
-    return [realise(prompt.task, prompt.claim, rng) for prompt in prompts]
+    return [realize(prompt.task, prompt.claim, rng) for prompt in prompts]
 
 
 def clean(image, rng):
@@ -40,7 +40,7 @@ def degraded(image, rng):
 
 
 def tinted(image, rng):
-    """Colours off by a few levels, brightness by ten percent, blotches in the background."""
+    """Colors off by a few levels, brightness by ten percent, blotches in the background."""
     blotches = ndimage.gaussian_filter(rng.normal(0, 1, image.shape), (3, 3, 0))
     shifted = image * rng.uniform(0.9, 1.05) + rng.normal(0, 6, 3) + 6 * blotches / blotches.std()
     return np.clip(shifted, 0, 255).round().astype(np.uint8)
@@ -100,19 +100,19 @@ def test_a_scene_with_one_thing_wrong_is_rejected(change):
     rng, noise = random.Random(2), np.random.default_rng(2)
     for wanted, shown in lies:
         for _ in range(5):
-            verdict = score(change(render(realise("lie", shown, rng)), noise), wanted)
+            verdict = score(change(render(realize("lie", shown, rng)), noise), wanted)
             assert not verdict.correct
             assert verdict.reason
 
 
 @pytest.mark.parametrize("size", ["small", "medium", "large"])
-def test_every_colour_shape_and_texture_is_told_apart(size):
+def test_every_color_shape_and_texture_is_told_apart(size):
     rng, noise = random.Random(3), np.random.default_rng(3)
     wrong = []
-    for colour in COLOURS:
+    for color in COLORS:
         for shape in SHAPES:
-            claim = Claim((Group(shape, colour, rng.choice(TEXTURES), size),))
-            verdict = score(degraded(render(realise("one", claim, rng)), noise), claim)
+            claim = Claim((Group(shape, color, rng.choice(TEXTURES), size),))
+            verdict = score(degraded(render(realize("one", claim, rng)), noise), claim)
             wrong += [] if verdict.correct else [verdict.reason]
     assert len(wrong) <= 1, wrong
 
@@ -132,21 +132,21 @@ def test_objects_are_found_where_they_are():
 
 def test_specks_are_ignored_but_blobs_are_not():
     claim = Claim((Group("circle", "red"),))
-    image = render(realise("one", claim, random.Random(5))).copy()
+    image = render(realize("one", claim, random.Random(5))).copy()
     assert (image[:14, :12] == BACKGROUND).all()
-    image[2:5, 2:5] = COLOURS["green"]
+    image[2:5, 2:5] = COLORS["green"]
     assert score(image, claim).correct
-    image[2:12, 2:9] = COLOURS["green"]
+    image[2:12, 2:9] = COLORS["green"]
     assert not score(image, claim).correct
 
 
-def test_a_shapeless_or_colourless_thing_is_called_so():
+def test_a_shapeless_or_colorless_thing_is_called_so():
     image = np.full((64, 64, 3), BACKGROUND, np.uint8)
-    image[30:34, 6:58] = COLOURS["red"]
+    image[30:34, 6:58] = COLORS["red"]
     image[44:60, 20:36] = 60
     bar, box = detect(image)
     assert {bar.shape, box.shape} == {None, "square"}
-    assert {bar.colour, box.colour} == {"red", None}
+    assert {bar.color, box.color} == {"red", None}
 
 
 def test_an_empty_picture_shows_nothing():

@@ -17,12 +17,12 @@ from lidit_jax.commands.arguments import (
     fraction,
     guidance_scale,
     image_size,
-    natural,
+    non_negative_int,
     positive_int,
 )
 from lidit_jax.config.schema import Config
-from lidit_jax.config.values import field_types, listed
-from lidit_jax.encoders.odd_prompts import ODD_PROMPTS
+from lidit_jax.config.values import field_types, literal_values
+from lidit_jax.encoders.tokenizer_probes import PROBE_PROMPTS
 
 MODEL = "MODEL"
 """Stands for the folder of the tiny model in a command line."""
@@ -121,7 +121,7 @@ _VALUES = (
     *("h100:8", "scenes", "folder", "float32", "\n", "%s", "{}", "."),
 )
 _texts = st.one_of(
-    st.sampled_from([text for text in ODD_PROMPTS if len(text) < 300]),
+    st.sampled_from([text for text in PROBE_PROMPTS if len(text) < 300]),
     st.text(max_size=20),
     st.text(st.sampled_from("ab \n\r\t\ufeff\u2028\x00\ud83d\udcffé\u0301"), max_size=12),
 )
@@ -257,7 +257,7 @@ def _options(draw: Callable, command: tuple[str, ...]) -> tuple[str, ...]:
 
 _OF_TYPES = {
     positive_int: ("1", "2", "3"),
-    natural: ("0", "7", "4294967295"),
+    non_negative_int: ("0", "7", "4294967295"),
     fraction: ("0", "0.5", "1"),
     guidance_scale: ("1", "2.5"),
     float: ("0", "1.5", "-0.5"),
@@ -284,7 +284,7 @@ _FIELDS = field_types(Config)
 def _overrides(draw: Callable) -> tuple[str, ...]:
     found = list(_FOLDER) if draw(st.booleans()) else []
     for path in draw(st.lists(st.sampled_from(list(_FIELDS)), max_size=3)):
-        known = listed(_FIELDS[path])
+        known = literal_values(_FIELDS[path])
         found.append(f"{path}={draw(st.sampled_from(known) if known else _values)}")
     if draw(st.integers(0, 9)) == 0:
         found.append(f"{draw(_texts)}={draw(_values)}")

@@ -13,7 +13,7 @@ import pytest
 
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import Config
-from lidit_jax.data.sources import open_source
+from lidit_jax.data.sources import open_image_source
 from lidit_jax.sampling.guided_sampler import GuidedSampler
 from lidit_jax.sampling.pipeline import Pipeline
 from tests.pytorch.exported import make_bundle
@@ -40,7 +40,7 @@ def quick_parts(model: Path) -> Iterator[None]:
     def train(config: Config, workdir: Path) -> SimpleNamespace:
         if config.data.source == "folder":
             for split in ("train", "heldout"):
-                source = open_source(config, split)
+                source = open_image_source(config, split)
                 pipeline._encoders.check_lengths([""])
                 for i in range(len(source)):
                     source[i]

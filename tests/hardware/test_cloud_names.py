@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lidit_jax.errors import LiditError
-from lidit_jax.hardware.cloud_names import standard_name, what_it_is
+from lidit_jax.hardware.cloud_names import describe_topology_name, standard_name
 from lidit_jax.hardware.topologies import GENERATIONS, parse_topology, slice_shapes
 
 
@@ -90,5 +90,5 @@ def test_what_is_no_count_is_left_to_the_names_by_sides():
 
 
 def test_the_answer_says_what_was_understood():
-    assert what_it_is("v5p-256", "v5p:4x4x8") == "v5p-256: 128 chips, v5p:4x4x8"
-    assert what_it_is("h100:1", "h100:1x1") == "h100:1: 1 GPU, h100:1x1"
+    assert describe_topology_name("v5p-256", "v5p:4x4x8") == "v5p-256: 128 chips, v5p:4x4x8"
+    assert describe_topology_name("h100:1", "h100:1x1") == "h100:1: 1 GPU, h100:1x1"

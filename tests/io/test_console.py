@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lidit_jax.cli import main
-from lidit_jax.io.console import WholeWordConsole
+from lidit_jax.io.console import NoWrapConsole
 from lidit_jax.io.progress import bar_on
 
 pytestmark = pytest.mark.output
@@ -22,7 +22,7 @@ def printed(monkeypatch):
 
     def write(columns, method, argument, **options):
         monkeypatch.setenv("COLUMNS", columns)
-        console = WholeWordConsole(file=io.StringIO(), color_system=None, **options)
+        console = NoWrapConsole(file=io.StringIO(), color_system=None, **options)
         getattr(console, method)(argument)
         return console.file.getvalue()
 
@@ -84,7 +84,7 @@ def test_a_table_wraps_where_words_allow_it(printed):
 
 
 def test_a_bar_says_brackets_too(monkeypatch):
-    console = WholeWordConsole(file=io.StringIO(), force_terminal=True, color_system=None)
+    console = NoWrapConsole(file=io.StringIO(), force_terminal=True, color_system=None)
     with bar_on(console) as bar:
         bar.add_task("reading [a]", total=3)
     assert "reading [a]" in console.file.getvalue()

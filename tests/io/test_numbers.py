@@ -2,7 +2,7 @@
 
 import pytest
 
-from lidit_jax.io.numbers import whole_number
+from lidit_jax.io.numbers import parse_integer
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from lidit_jax.io.numbers import whole_number
     ],
 )
 def test_these_are_whole_numbers(text, number):
-    assert whole_number(text) == number
+    assert parse_integer(text) == number
 
 
 @pytest.mark.parametrize(
@@ -31,4 +31,4 @@ def test_these_are_whole_numbers(text, number):
     ["", "M", "two", "2.5", "1e-3", "0.0001k", "nan", "inf", "1e999999999", "2MM", "²", "0x2"],
 )
 def test_these_are_none(text):
-    assert whole_number(text) is None
+    assert parse_integer(text) is None

@@ -183,7 +183,7 @@ def test_a_large_picture_that_is_read_warns_of_nothing(tmp_path):
             pictures.read_square(file, 16)
 
 
-def test_every_suffix_that_pillow_decodes_and_none_that_it_only_recognises():
+def test_every_suffix_that_pillow_decodes_and_none_that_it_only_recognizes():
     known = pictures.suffixes()
     usual = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".jp2"}
     assert usual <= known

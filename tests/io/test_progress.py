@@ -3,8 +3,8 @@
 import io
 
 import lidit_jax.io.progress
-from lidit_jax.io.console import WholeWordConsole
-from lidit_jax.io.progress import PieceProgress, progress_bar
+from lidit_jax.io.console import NoWrapConsole
+from lidit_jax.io.progress import SubtaskProgress, progress_bar
 
 
 def shown(work):
@@ -26,8 +26,8 @@ def test_reports_and_notes_are_lines():
 def test_pieces_count_as_parts_of_the_whole():
     def work(progress):
         for piece in range(2):
-            PieceProgress(progress, piece, 2)(3, 3)
-        PieceProgress(progress, 1, 2).note("compiling")
+            SubtaskProgress(progress, piece, 2)(3, 3)
+        SubtaskProgress(progress, 1, 2).note("compiling")
 
     assert shown(work) == "drawing: 3/6\ndrawing: 6/6\ndrawing: compiling\n"
 
@@ -39,8 +39,8 @@ def test_work_that_is_found_complete_shows_nothing():
 def test_on_a_terminal_a_note_stands_until_the_next_report(monkeypatch):
     monkeypatch.setattr(
         lidit_jax.io.progress,
-        "WholeWordConsole",
-        lambda file: WholeWordConsole(file=file, force_terminal=True),
+        "NoWrapConsole",
+        lambda file: NoWrapConsole(file=file, force_terminal=True),
     )
 
     def work(progress):

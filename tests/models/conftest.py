@@ -11,7 +11,7 @@ import pytest
 from lidit_jax.config.schema import ModelConfig
 from lidit_jax.models import LIDiT
 
-CROP = (3, 4)
+PREFIX_LENGTHS = (3, 4)
 
 
 def small_config(**changes):
@@ -20,25 +20,25 @@ def small_config(**changes):
 
 
 @functools.cache
-def _compiled(model, crop, mutable):
-    return jax.jit(functools.partial(model.apply, crop=crop, mutable=mutable))
+def _compiled(model, prefix_lengths, mutable):
+    return jax.jit(functools.partial(model.apply, prefix_lengths=prefix_lengths, mutable=mutable))
 
 
 def apply(model, params, inputs, mutable=False):
     """The network, compiled once for each model."""
-    *arrays, crop = inputs
-    return _compiled(model, crop, mutable)({"params": params}, *arrays)
+    *arrays, prefix_lengths = inputs
+    return _compiled(model, prefix_lengths, mutable)({"params": params}, *arrays)
 
 
-def initialise(model, inputs):
+def initialize(model, inputs):
     """Fresh parameters, compiled: op by op it takes twenty times as long."""
-    *arrays, crop = inputs
-    init = jax.jit(functools.partial(model.init, crop=crop))
+    *arrays, prefix_lengths = inputs
+    init = jax.jit(functools.partial(model.init, prefix_lengths=prefix_lengths))
     return nn.unbox(init(jax.random.key(0), *arrays)["params"])
 
 
-def randomised(params, seed=0, scale=0.3):
-    """Parameters away from their zero initialisation, so that every path carries signal."""
+def randomized(params, seed=0, scale=0.3):
+    """Parameters away from their zero initialization, so that every path carries signal."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda leaf: leaf + jnp.asarray(scale * rng.normal(size=leaf.shape) / leaf.ndim**2), params
@@ -47,7 +47,7 @@ def randomised(params, seed=0, scale=0.3):
 
 @pytest.fixture(scope="session")
 def inputs():
-    """x_t [2, 8, 8, 4], t [2], features and masks of two streams, crop."""
+    """x_t [2, 8, 8, 4], t [2], features and masks of two streams, prefix_lengths."""
     rng = np.random.default_rng(0)
     lengths, widths = (9, 11), (24, 40)
     features = tuple(
@@ -59,7 +59,7 @@ def inputs():
         jnp.asarray(np.arange(11) < np.array([[7], [11]])),
     )
     x_t = jnp.asarray(rng.normal(size=(2, 8, 8, 4)), jnp.float32)
-    return x_t, jnp.array([100.0, 900.0]), features, masks, CROP
+    return x_t, jnp.array([100.0, 900.0]), features, masks, PREFIX_LENGTHS
 
 
 @pytest.fixture(scope="session")
@@ -69,11 +69,11 @@ def model():
 
 @pytest.fixture(scope="session")
 def fresh(model, inputs):
-    """Parameters as initialised."""
-    return initialise(model, inputs)
+    """Parameters as initialized."""
+    return initialize(model, inputs)
 
 
 @pytest.fixture(scope="session")
 def params(fresh):
     """Parameters as after some training."""
-    return randomised(fresh)
+    return randomized(fresh)

@@ -10,9 +10,9 @@ from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.models import LIDiT
 from lidit_jax.models.flops import TextStream, forward_flops
 
-from .conftest import CROP, initialise, small_config
+from .conftest import PREFIX_LENGTHS, initialize, small_config
 
-STREAMS = [TextStream(24, 9, CROP[0]), TextStream(40, 11, CROP[1])]
+STREAMS = [TextStream(24, 9, PREFIX_LENGTHS[0]), TextStream(40, 11, PREFIX_LENGTHS[1])]
 
 
 @pytest.mark.parametrize(
@@ -27,10 +27,12 @@ STREAMS = [TextStream(24, 9, CROP[0]), TextStream(40, 11, CROP[1])]
 def test_the_formula_agrees_with_the_compiled_program(changes, inputs):
     """XLA also counts norms and softmax, and not the padding of convolutions: 6% at width 128."""
     config = small_config(width=128, scan_unroll=2, **changes)
-    *arrays, crop = inputs
+    *arrays, prefix_lengths = inputs
     model = LIDiT(config)
-    params = initialise(model, inputs)
-    program = jax.jit(lambda p, *a: model.apply({"params": p}, *a, crop)).lower(params, *arrays)
+    params = initialize(model, inputs)
+    program = jax.jit(lambda p, *a: model.apply({"params": p}, *a, prefix_lengths)).lower(
+        params, *arrays
+    )
     counted = program.compile().cost_analysis()["flops"] / 2  # rows
     formula = forward_flops(config, tokens=16, channels=4, streams=STREAMS).total
     assert counted == pytest.approx(formula, rel=0.06)

@@ -53,8 +53,8 @@ def test_layer_norm_keeps_its_digits_where_the_mean_is_large(ratio):
     x = rows.astype(np.float32)
     norm = layer_norm(jnp.float32, affine=False, name="norm")
     wide = x.astype(np.float64)
-    centred = wide - wide.mean(-1, keepdims=True)
-    expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    centerd = wide - wide.mean(-1, keepdims=True)
+    expected = centerd / np.sqrt((centerd**2).mean(-1, keepdims=True) + 1e-6)
     # A sum of 192 numbers rounds some more: pairwise, log2(192) = 8 times. Results reach 4, and
     # their own roundings are relative.
     tolerance = (8 + 3) * ratio * 2.0**-24 + 8 * 4 * 2.0**-24
@@ -100,7 +100,7 @@ def test_mlp_equals_two_torch_layers(ours, theirs):
 # ---- Norms and modulation ----
 
 
-@pytest.mark.parametrize("mean", [0.0, 30.0], ids=["centred", "large mean"])
+@pytest.mark.parametrize("mean", [0.0, 30.0], ids=["centerd", "large mean"])
 def test_layer_norm_equals_torchs(mean):
     """A large mean costs digits, because flax computes the variance as E[x^2] - E[x]^2."""
     x, scale, bias = mean + normal(4, 64), normal(64, seed=1), normal(64, seed=2)

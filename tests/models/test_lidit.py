@@ -1,4 +1,4 @@
-"""The whole network: identities at initialisation, masks, crop, sizes, switches."""
+"""The whole network: identities at initialization, masks, prefix_lengths, sizes, switches."""
 
 import flax.linen as nn
 import flax.traverse_util
@@ -11,77 +11,83 @@ from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.models import LIDiT
 
-from .conftest import apply, initialise, randomised, small_config
+from .conftest import apply, initialize, randomized, small_config
 
 
-def test_the_output_is_exactly_zero_at_initialisation(model, fresh, inputs):
+def test_the_output_is_exactly_zero_at_initialization(model, fresh, inputs):
     np.testing.assert_array_equal(apply(model, fresh, inputs), 0.0)
 
 
 def test_padding_influences_nothing_whatever_it_holds(model, params, inputs):
-    x_t, t, features, masks, crop = inputs
+    x_t, t, features, masks, prefix_lengths = inputs
     expected = apply(model, params, inputs)
     for filler in (1e4, jnp.inf, jnp.nan):
         filled = tuple(
             jnp.where(m[..., None], f, filler) for f, m in zip(features, masks, strict=True)
         )
-        out = apply(model, params, (x_t, t, filled, masks, crop))
+        out = apply(model, params, (x_t, t, filled, masks, prefix_lengths))
         np.testing.assert_array_equal(out, expected)
 
 
 def test_longer_padding_changes_nothing(model, params, inputs):
-    x_t, t, features, masks, crop = inputs
+    x_t, t, features, masks, prefix_lengths = inputs
     longer = tuple(jnp.pad(f, ((0, 0), (0, 5), (0, 0))) for f in features)
     longer_masks = tuple(jnp.pad(m, ((0, 0), (0, 5))) for m in masks)
-    out = apply(model, params, (x_t, t, longer, longer_masks, crop))
+    out = apply(model, params, (x_t, t, longer, longer_masks, prefix_lengths))
     np.testing.assert_allclose(out, apply(model, params, inputs), atol=2e-6)
 
 
 def test_dropping_the_mask_would_be_seen(model, params, inputs):
-    x_t, t, features, masks, crop = inputs
+    x_t, t, features, masks, prefix_lengths = inputs
     everything = tuple(jnp.ones_like(m) for m in masks)
-    out = apply(model, params, (x_t, t, features, everything, crop))
+    out = apply(model, params, (x_t, t, features, everything, prefix_lengths))
     assert np.abs(out - apply(model, params, inputs)).max() > 1e-3
 
 
 def test_an_empty_context_gives_finite_output_and_gradients(model, params, inputs):
-    x_t, t, features, masks, crop = inputs
+    x_t, t, features, masks, prefix_lengths = inputs
     empty = tuple(jnp.zeros_like(m) for m in masks)
 
     def loss(params):
-        return jnp.sum(apply(model, params, (x_t, t, features, empty, crop)) ** 2)
+        return jnp.sum(apply(model, params, (x_t, t, features, empty, prefix_lengths)) ** 2)
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(params)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_the_crop_drops_just_the_instruction(model, params, inputs):
+def test_just_the_instruction_is_dropped(model, params, inputs):
     """Keys of the backbone's cross-attention: what follows the instruction, of both streams."""
     _, intermediates = apply(model, params, inputs, mutable="intermediates")
     weights = intermediates["intermediates"]["blocks"]["cross_attention"]["attention_weights"][0]
-    features, masks, crop = inputs[2:]
-    kept = sum(f.shape[1] - n for f, n in zip(features, crop, strict=True))
+    features, masks, prefix_lengths = inputs[2:]
+    kept = sum(f.shape[1] - n for f, n in zip(features, prefix_lengths, strict=True))
     assert weights.shape == (2, 2, 4, 16, kept)
-    valid = np.concatenate([m[:, n:] for m, n in zip(masks, crop, strict=True)], axis=1)
+    valid = np.concatenate([m[:, n:] for m, n in zip(masks, prefix_lengths, strict=True)], axis=1)
     np.testing.assert_array_equal(np.asarray(weights).any(axis=(0, 2, 3)), valid)
 
 
 def test_instruction_tokens_reach_the_image_through_the_refiners(model, params, inputs):
-    x_t, t, features, masks, crop = inputs
+    x_t, t, features, masks, prefix_lengths = inputs
     changed = (features[0].at[:, 0].add(1.0), features[1])
-    out = apply(model, params, (x_t, t, changed, masks, crop))
+    out = apply(model, params, (x_t, t, changed, masks, prefix_lengths))
     assert np.abs(out - apply(model, params, inputs)).max() > 1e-4
 
 
 def test_time_and_every_prompt_token_matter(model, params, inputs):
-    x_t, t, features, masks, crop = inputs
+    x_t, t, features, masks, prefix_lengths = inputs
     base = apply(model, params, inputs)
-    assert np.abs(apply(model, params, (x_t, t + 50, features, masks, crop)) - base).max() > 1e-3
+    assert (
+        np.abs(apply(model, params, (x_t, t + 50, features, masks, prefix_lengths)) - base).max()
+        > 1e-3
+    )
     for k in range(2):
         changed = list(features)
-        changed[k] = features[k].at[:, crop[k]].add(1.0)
-        assert np.abs(apply(model, params, (x_t, t, changed, masks, crop)) - base).max() > 1e-4
+        changed[k] = features[k].at[:, prefix_lengths[k]].add(1.0)
+        assert (
+            np.abs(apply(model, params, (x_t, t, changed, masks, prefix_lengths)) - base).max()
+            > 1e-4
+        )
 
 
 @pytest.mark.parametrize(("name", "billions"), [("lidit_1b", 0.93), ("lidit_10b", 9.52)])
@@ -107,7 +113,7 @@ def test_every_position_scheme_tells_places_apart(position, inputs):
     model = LIDiT(small_config(position=position))
     x_t = jnp.ones_like(inputs[0])
     constant = (x_t, *inputs[1:])
-    params = randomised(initialise(model, constant))
+    params = randomized(initialize(model, constant))
     out = np.asarray(apply(model, params, constant))
     spread = np.ptp(out[:, ::2, ::2], axis=(1, 2)).max()
     if position == "rope":
@@ -124,16 +130,16 @@ def test_any_multiple_of_the_patch_is_a_valid_size(model, params, inputs):
 
 @pytest.mark.parametrize("streams", [1, 2, 3])
 def test_one_to_three_streams(streams, inputs):
-    x_t, t, features, masks, crop = inputs
+    x_t, t, features, masks, prefix_lengths = inputs
     pick = [0, 1, 0][:streams]
     chosen = (
         tuple(features[k] for k in pick),
         tuple(masks[k] for k in pick),
-        tuple(crop[k] for k in pick),
+        tuple(prefix_lengths[k] for k in pick),
     )
     model = LIDiT(small_config())
-    params = initialise(model, (x_t, t, *chosen))
-    out = apply(model, randomised(params), (x_t, t, *chosen))
+    params = initialize(model, (x_t, t, *chosen))
+    out = apply(model, randomized(params), (x_t, t, *chosen))
     assert np.isfinite(out).all()
     assert ("collaborative_refiner" in params) == (streams > 1)
 
@@ -151,7 +157,7 @@ ABLATIONS = {
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_each_ablation_of_the_paper_is_a_switch(name, params, inputs):
     model = LIDiT(small_config(refiner=RefinerConfig(**ABLATIONS[name])))
-    ablated = randomised(initialise(model, inputs))
+    ablated = randomized(initialize(model, inputs))
     out = apply(model, ablated, inputs)
     assert np.isfinite(out).all()
     assert np.abs(out - apply(LIDiT(small_config()), params, inputs)).max() > 1e-3
@@ -169,7 +175,7 @@ def test_the_layer_scan_equals_unrolled_and_recomputed_layers(model, params, inp
 
 def test_bfloat16_compute_stays_close_and_parameters_stay_float32(params, inputs):
     model = LIDiT(small_config(dtype="bfloat16"))
-    fresh = initialise(model, inputs)
+    fresh = initialize(model, inputs)
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
     out = apply(model, params, inputs)
     expected = apply(LIDiT(small_config()), params, inputs)

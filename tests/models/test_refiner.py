@@ -14,7 +14,7 @@ from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
 
 from ..numerics import EPSILON, SAME, assert_close, in_float64, rounding, to_float64
-from .conftest import randomised
+from .conftest import randomized
 
 WIDTH, HEADS = 32, 4
 
@@ -30,7 +30,7 @@ def call(module, params, *arguments):
     return _compiled(module.apply, statics)({"params": params}, *arguments)
 
 
-def initialise(module, *arguments):
+def initialize(module, *arguments):
     statics = tuple(i + 1 for i, a in enumerate(arguments) if isinstance(a, int))
     variables = _compiled(module.init, statics)(jax.random.key(0), *arguments)
     return nn.unbox(variables).get("params", {})
@@ -46,11 +46,11 @@ def linguistic(config=None):
     return LinguisticRefiner(WIDTH, HEADS, config or RefinerConfig(), jnp.float32)
 
 
-def test_at_initialisation_it_is_the_projection_of_the_normed_features():
+def test_at_initialization_it_is_the_projection_of_the_normed_features():
     features, mask = stream()
     refiner = linguistic()
     arguments = (features, mask, jnp.ones(2), jnp.ones((2, WIDTH)))
-    params = initialise(refiner, *arguments)
+    params = initialize(refiner, *arguments)
     refined = call(refiner, params, *arguments)
     rms = np.sqrt(np.mean(np.square(features), axis=-1, keepdims=True) + 1e-6)
     expected = (features / rms) @ params["projection"]["kernel"]
@@ -64,8 +64,8 @@ def test_attention_is_bidirectional_unless_causal_is_asked_for():
     for causal in (False, True):
         refiner = linguistic(RefinerConfig(causal=causal, pool="prompt"))
         rest = (mask, jnp.ones(2), jnp.ones((2, WIDTH)), 7)  # pools nothing: attention alone
-        params = initialise(refiner, features, *rest)
-        params = randomised(params)
+        params = initialize(refiner, features, *rest)
+        params = randomized(params)
         before = call(refiner, params, features, *rest).tokens
         after = call(refiner, params, later, *rest).tokens
         change = np.abs(after - before)[:, 0].max()
@@ -77,7 +77,7 @@ def test_gates_depend_on_time_and_on_the_pooled_features():
     refiner = linguistic()
     embedding = jnp.ones((2, WIDTH))
     arguments = (features, mask, jnp.ones(2), embedding)
-    params = randomised(initialise(refiner, *arguments))
+    params = randomized(initialize(refiner, *arguments))
     base = call(refiner, params, *arguments).tokens
     other = call(refiner, params, features, mask, jnp.ones(2), -embedding).tokens
     assert np.abs(other - base)[:, :4].max() > 1e-3
@@ -87,7 +87,7 @@ def test_the_pooled_vector_counts_valid_tokens_only():
     features, mask = stream()
     refiner = linguistic()
     arguments = (features, mask, jnp.ones(2), jnp.ones((2, WIDTH)))
-    params = randomised(initialise(refiner, *arguments))
+    params = randomized(initialize(refiner, *arguments))
     short = (features[:, :4], mask[:, :4], *arguments[2:])
     np.testing.assert_allclose(
         call(refiner, params, *arguments).pooled[1],
@@ -102,7 +102,7 @@ def test_collaborative_refiner_starts_as_the_identity(lengths):
     tokens, masks = [s[0] for s in streams], [s[1] for s in streams]
     conditions = [jnp.ones((2, WIDTH))] * len(streams)
     refiner = CollaborativeRefiner(HEADS, RefinerConfig(), jnp.float32)
-    params = initialise(refiner, tokens, masks, conditions)
+    params = initialize(refiner, tokens, masks, conditions)
     for before, after in zip(tokens, call(refiner, params, tokens, masks, conditions), strict=True):
         np.testing.assert_array_equal(before, after)
 
@@ -112,8 +112,8 @@ def test_each_stream_reads_all_the_others_and_the_update_is_simultaneous():
     tokens, masks = [s[0] for s in streams], [s[1] for s in streams]
     conditions = [jnp.ones((2, WIDTH))] * 3
     refiner = CollaborativeRefiner(HEADS, RefinerConfig(), jnp.float32)
-    params = initialise(refiner, tokens, masks, conditions)
-    params = randomised(params)
+    params = initialize(refiner, tokens, masks, conditions)
+    params = randomized(params)
     base = call(refiner, params, tokens, masks, conditions)
     for changed in range(3):
         moved = list(tokens)
@@ -133,8 +133,8 @@ def test_padding_of_other_streams_is_not_read():
     (a, mask_a), (b, mask_b) = stream(0, 6, WIDTH, (6, 6)), stream(1, 5, WIDTH, (5, 2))
     conditions = [jnp.ones((2, WIDTH))] * 2
     refiner = CollaborativeRefiner(HEADS, RefinerConfig(), jnp.float32)
-    params = initialise(refiner, [a, b], [mask_a, mask_b], conditions)
-    params = randomised(params)
+    params = initialize(refiner, [a, b], [mask_a, mask_b], conditions)
+    params = randomized(params)
     base = call(refiner, params, [a, b], [mask_a, mask_b], conditions)
     noisy = b.at[1, 2:].set(100.0)
     out = call(refiner, params, [a, noisy], [mask_a, mask_b], conditions)

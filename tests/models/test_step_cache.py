@@ -9,7 +9,7 @@ import pytest
 
 from lidit_jax.models import LIDiT
 
-from .conftest import apply, initialise, randomised, small_config
+from .conftest import apply, initialize, randomized, small_config
 
 
 @pytest.fixture(scope="module")
@@ -19,15 +19,19 @@ def model():
 
 @pytest.fixture(scope="module")
 def params(model, inputs):
-    return randomised(initialise(model, inputs))
+    return randomized(initialize(model, inputs))
 
 
 @pytest.fixture(scope="module")
 def forms(model, inputs):
     """The network in full, keeping and reusing, compiled once each."""
-    crop = inputs[-1]
-    keep = jax.jit(functools.partial(model.apply, crop=crop, keep=True))
-    reuse = jax.jit(lambda v, *arrays, reuse: model.apply(v, *arrays, crop=crop, reuse=reuse))
+    prefix_lengths = inputs[-1]
+    keep = jax.jit(functools.partial(model.apply, prefix_lengths=prefix_lengths, keep=True))
+    reuse = jax.jit(
+        lambda v, *arrays, reuse: model.apply(
+            v, *arrays, prefix_lengths=prefix_lengths, reuse=reuse
+        )
+    )
     return keep, reuse
 
 
@@ -75,10 +79,12 @@ def test_neither_the_refiners_nor_the_middle_blocks_run(params, forms, inputs):
 def test_the_compiled_program_does_less_work(model, params, forms, inputs):
     keep, reuse = forms
     unrolled = LIDiT(small_config(depth=4, scan_unroll=4))  # a loop's body is counted once
-    keep = jax.jit(functools.partial(unrolled.apply, crop=inputs[-1], keep=True))
+    keep = jax.jit(functools.partial(unrolled.apply, prefix_lengths=inputs[-1], keep=True))
     arrays = ({"params": params}, *inputs[:-1])
     _, kept = keep(*arrays)
-    reuse = jax.jit(lambda v, *a, reuse: unrolled.apply(v, *a, crop=inputs[-1], reuse=reuse))
+    reuse = jax.jit(
+        lambda v, *a, reuse: unrolled.apply(v, *a, prefix_lengths=inputs[-1], reuse=reuse)
+    )
     full = keep.lower(*arrays).compile().cost_analysis()["flops"]
     less = reuse.lower(*arrays, reuse=kept).compile().cost_analysis()["flops"]
     assert less < 0.45 * full
@@ -87,10 +93,10 @@ def test_the_compiled_program_does_less_work(model, params, forms, inputs):
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_few_blocks_have_no_middle_to_skip(depth, inputs):
     model = LIDiT(small_config(depth=depth))
-    params = randomised(initialise(model, inputs))
-    variables, crop = {"params": params}, inputs[-1]
-    prediction, kept = jax.jit(functools.partial(model.apply, crop=crop, keep=True))(
-        variables, *inputs[:-1]
-    )
+    params = randomized(initialize(model, inputs))
+    variables, prefix_lengths = {"params": params}, inputs[-1]
+    prediction, kept = jax.jit(
+        functools.partial(model.apply, prefix_lengths=prefix_lengths, keep=True)
+    )(variables, *inputs[:-1])
     np.testing.assert_allclose(prediction, apply(model, params, inputs), rtol=0, atol=2e-6)
     assert bool(jnp.any(kept.change != 0)) == (depth == 3)

@@ -91,9 +91,9 @@ def test_a_process_that_does_not_come_in_time_is_named(monkeypatch):
             "Some timed out task names:\n/job:jax_worker/replica:0/task:1"
         )
 
-    distributed.meet("the first step", 1.5)  # alone there is nobody to wait for
+    distributed.barrier("the first step", 1.5)  # alone there is nobody to wait for
     monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
     monkeypatch.setattr(multihost, "get_barrier_sync_fn", lambda: barrier)
-    distributed.meet("the first step", 0)
+    distributed.barrier("the first step", 0)
     with pytest.raises(LiditError, match=r"'the first step' within 1.5 minutes .*task:1\): look"):
-        distributed.meet("the first step", 1.5)
+        distributed.barrier("the first step", 1.5)

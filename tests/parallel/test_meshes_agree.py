@@ -12,8 +12,8 @@ import pytest
 from lidit_jax.config.schema import MeshConfig
 from lidit_jax.models import LIDiT
 from lidit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
-from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
-from tests.models.conftest import CROP, randomised, small_config
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, sharded_shapes
+from tests.models.conftest import PREFIX_LENGTHS, randomized, small_config
 
 MODEL = LIDiT(small_config(position="conv+rope"))
 ROWS = 8
@@ -39,21 +39,21 @@ def batch():
 
 def loss(params, batch):
     *inputs, target = batch
-    return jnp.mean((MODEL.apply({"params": params}, *inputs, CROP) - target) ** 2)
+    return jnp.mean((MODEL.apply({"params": params}, *inputs, PREFIX_LENGTHS) - target) ** 2)
 
 
 @functools.cache
 def boxed():
     """Shapes of the parameters, with the logical names of their axes."""
     *inputs, _ = batch()
-    init = functools.partial(MODEL.init, crop=CROP)
+    init = functools.partial(MODEL.init, prefix_lengths=PREFIX_LENGTHS)
     return jax.eval_shape(init, jax.random.key(0), *inputs)["params"]
 
 
 @pytest.fixture(scope="module")
 def params():
     shapes = nn.unbox(boxed())
-    return randomised(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
+    return randomized(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def expected(params):
 def compiled(name):
     """The mesh and the program, once for both tests."""
     mesh = make_mesh(MESHES[name])
-    shapes = shapes_on(mesh, boxed())
+    shapes = sharded_shapes(mesh, boxed())
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     rows = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=batch_sharding(mesh)),

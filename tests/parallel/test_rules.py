@@ -16,14 +16,17 @@ from lidit_jax.models import LIDiT
 from lidit_jax.models.abstract_inputs import initialize
 from lidit_jax.models.flops import TextStream
 from lidit_jax.parallel.mesh import make_mesh
-from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, sharded_shapes
 from lidit_jax.training.optimizers import make_optimizer
 
 
 def state_shapes(mesh, **model):
     """Shapes and shardings of the whole state of a small model; nothing is computed."""
     config = ModelConfig(**({"width": 32, "depth": 2, "heads": 4, "dtype": "float32"} | model))
-    streams = [TextStream(width=24, tokens=9, crop=3), TextStream(width=40, tokens=11, crop=4)]
+    streams = [
+        TextStream(width=24, tokens=9, prefix_length=3),
+        TextStream(width=40, tokens=11, prefix_length=4),
+    ]
     recipe = load_recipe("demo")
 
     def init(key):
@@ -31,7 +34,7 @@ def state_shapes(mesh, **model):
 
     create = functools.partial(create_state, init, make_optimizer(recipe), recipe)
     with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
-        return shapes_on(mesh, jax.eval_shape(create))
+        return sharded_shapes(mesh, jax.eval_shape(create))
 
 
 def spec(leaf):

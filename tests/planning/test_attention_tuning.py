@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from lidit_jax.attention.tiles import LANES, Tiles, choose_tiles
-from lidit_jax.attention.tuned import Shape, keep_tiles, tuned_tiles
+from lidit_jax.attention.tuned import Shape, save_tiles, tuned_tiles
 from lidit_jax.cli import main
 from lidit_jax.planning import attention_tuning
 from lidit_jax.planning.attention_tuning import Ranked, candidates, kernel_cycles, scheduled_bundles
@@ -54,8 +54,8 @@ def test_candidates_are_tiles_that_the_kernel_takes_and_that_pad_little(lengths)
 
 def test_tuned_tiles_are_used_for_exactly_their_sizes(cache):
     usual = choose_tiles("v5e", 128, 4096, 4096, 2)
-    keep_tiles(Shape("v5e", 128, 2048, 2048), (512, 512, 256), "schedule")
-    file = keep_tiles(SHAPE, (256, 512, 256), "time")
+    save_tiles(Shape("v5e", 128, 2048, 2048), (512, 512, 256), "schedule")
+    file = save_tiles(SHAPE, (256, 512, 256), "time")
     assert file.parent == cache
     assert len(json.loads(file.read_text())) == 2
     assert choose_tiles("v5e", 128, 4096, 4096, 2) == Tiles(256, 512, 256) != usual
@@ -66,19 +66,19 @@ def test_tuned_tiles_are_used_for_exactly_their_sizes(cache):
 
 def test_an_estimate_never_replaces_what_was_found_by_time(cache):
     first, second = (256, 512, 256), (512, 512, 256)
-    assert keep_tiles(SHAPE, first, "schedule")
-    assert keep_tiles(SHAPE, second, "schedule")
-    assert keep_tiles(SHAPE, first, "time")
-    assert keep_tiles(SHAPE, second, "schedule") is None
+    assert save_tiles(SHAPE, first, "schedule")
+    assert save_tiles(SHAPE, second, "schedule")
+    assert save_tiles(SHAPE, first, "time")
+    assert save_tiles(SHAPE, second, "schedule") is None
     assert tuned_tiles(SHAPE) == first
-    assert keep_tiles(SHAPE, second, "time")
+    assert save_tiles(SHAPE, second, "time")
     assert tuned_tiles(SHAPE) == second
 
 
 def test_the_first_files_kept_estimates(cache):
     (cache / "attention_tiles.json").write_text(json.dumps({SHAPE.key: [256, 512, 256]}))
     assert tuned_tiles(SHAPE) == (256, 512, 256)
-    assert keep_tiles(SHAPE, (512, 512, 256), "schedule")
+    assert save_tiles(SHAPE, (512, 512, 256), "schedule")
     assert tuned_tiles(SHAPE) == (512, 512, 256)
 
 
@@ -103,7 +103,7 @@ def test_a_damaged_file_is_empty_and_says_so_once(content, cache):
         assert tuned_tiles(SHAPE) is None
     with warnings.catch_warnings(action="error"):
         assert choose_tiles("v5e", 128, 4096, 4096, 2) == Tiles(1024, 2048, 512)
-        assert keep_tiles(SHAPE, (256, 512, 256), "schedule") == file
+        assert save_tiles(SHAPE, (256, 512, 256), "schedule") == file
     assert tuned_tiles(SHAPE) == (256, 512, 256)
 
 
@@ -114,7 +114,7 @@ def test_the_command_says_when_it_keeps_nothing(cache, monkeypatch, capsys):
     monkeypatch.setattr(
         attention_tuning, "rank", lambda shape, tiles, **_: [Ranked(tiles[0], cycles=9.0)]
     )
-    keep_tiles(SHAPE, (256, 512, 256), "time")
+    save_tiles(SHAPE, (256, 512, 256), "time")
     assert main(ESTIMATE) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "not kept: those in use were found by time"

@@ -14,7 +14,7 @@ from lidit_jax.planning import compiled_plan
 from lidit_jax.planning.collectives import Traffic
 from lidit_jax.planning.compiled_plan import CompiledPlan, CompilerRefusalError
 from lidit_jax.planning.memory import estimate_memory, parameter_count
-from lidit_jax.planning.plan import describe_text, plan
+from lidit_jax.planning.plan import describe_text, make_plan
 from lidit_jax.planning.plan_mesh import parse_mesh, recipe_mesh
 from lidit_jax.planning.plan_search import nearest_that_fits, search, with_heads_of_128
 from lidit_jax.planning.roofline import Recomputed, Split, Work, predict
@@ -32,7 +32,7 @@ def traced_once():
 
 
 def planned(mesh="fsdp=256", topology=POD, config=TEN):
-    return plan(config, topology, parse_mesh(mesh, config, topology))
+    return make_plan(config, topology, parse_mesh(mesh, config, topology))
 
 
 def changed(config, group, **fields):
@@ -203,7 +203,7 @@ def test_a_search_ends_in_the_best_with_heads_of_128():
     narrow = changed(TEN, "data", image_size=1024)
     best = search(narrow, POD)[0]
     wider = with_heads_of_128(narrow, best, searching=True)
-    assert min(best.free_share, wider.free_share) >= 0.1
+    assert min(best.free_fraction, wider.free_fraction) >= 0.1
     assert best.mfu < 0.55 < wider.mfu
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lidit_jax.planning import weak_scaling
-from lidit_jax.planning.recipe_plans import planned_again, write_recipe_plans
+from lidit_jax.planning.recipe_plans import replan, write_recipe_plans
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -33,7 +33,7 @@ def test_every_compiled_program_has_its_row():
 
 
 def test_the_plans_that_the_guide_quotes_are_those_of_the_page():
-    """Memory, seconds, utilisation and chip-hours, of every row of its table."""
+    """Memory, seconds, utilization and chip-hours, of every row of its table."""
     page = (DOCS / "plans.md").read_text().splitlines()
     guide = (DOCS / "pods.md").read_text()
     table = guide.partition("chip-hours |\n")[2].partition("\n\n")[0].splitlines()[1:]
@@ -55,5 +55,5 @@ def test_the_formula_of_memory_follows_the_compiler():
     for file in (DOCS / "compiled").glob("*.json"):
         facts = json.loads(file.read_text())
         needed = facts["compiled"]["arguments"] + facts["compiled"]["temporaries"]
-        found = planned_again(facts).memory.total
+        found = replan(facts).memory.total
         assert found == pytest.approx(needed, rel=0.05), file.name

@@ -1,6 +1,6 @@
 """A small training step compiled for TPU slices that are not here, and what its program must be.
 
-Unoptimised programs guard against regressions: they say what is computed and sent, not how fast.
+Unoptimized programs guard against regressions: they say what is computed and sent, not how fast.
 """
 
 import json

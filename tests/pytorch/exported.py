@@ -25,7 +25,7 @@ def small(config: Config) -> Config:
 def make_bundle(folder, config, dtype="float32"):
     """Saves `LIDiT(config.model)` with random weights, none of them zero."""
     encoders = PromptEncoders(config.encoders)
-    _, crop = encoders.encode([""])
+    _, prefix_lengths = encoders.encode([""])
     streams = len(encoders.streams)
     channels = 3 if config.vae.source == "pixels" else config.vae.channels
     inputs = (
@@ -38,10 +38,10 @@ def make_bundle(folder, config, dtype="float32"):
     params = random_parameters(LIDiT(config.model).init, *inputs)
     provenance = Provenance(
         encoders=tuple(encoders.description),
-        prefix_lengths=crop,
+        prefix_lengths=prefix_lengths,
         autoencoder="pixels",
         latent_mean=(0.1, -0.2, 0.0),
-        latent_deviation=(0.5, 0.4, 0.3),
+        latent_std=(0.5, 0.4, 0.3),
         step=8,
     )
     save_bundle(folder, params, config, provenance, dtype)

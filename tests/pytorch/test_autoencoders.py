@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lidit_jax.autoencoders.frozen import build_autoencoder, load_codec
+from lidit_jax.autoencoders.frozen import build_autoencoder, load_frozen_autoencoder
 from lidit_jax.checkpoints.bundle import save_bundle
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, TrainingConfig, VAEConfig
@@ -66,11 +66,14 @@ def test_decodes_alike(save, tmp_path):
         settings = json.loads(json.dumps(described["autoencoder"]))
         decoder = module.DiffusersDecoder(out / "vae", SimpleNamespace(**settings))
 
-    codec = load_codec(config.vae)
-    assert (codec.channels, codec.downsample) == (described["channels"], described["downsample"])
-    shape = (2, 4, 6, codec.channels)
+    autoencoder = load_frozen_autoencoder(config.vae)
+    assert (autoencoder.channels, autoencoder.downsample) == (
+        described["channels"],
+        described["downsample"],
+    )
+    shape = (2, 4, 6, autoencoder.channels)
     latent = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    ours = np.asarray(jax.jit(codec.decode)(codec.params, latent))
+    ours = np.asarray(jax.jit(autoencoder.decode)(autoencoder.params, latent))
     with torch.no_grad():
         theirs = decoder(torch.from_numpy(latent)).clamp(-1, 1).numpy()
     assert np.std(theirs) > 0.01

@@ -12,7 +12,7 @@ import safetensors.numpy
 from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.cli import main
 from lidit_jax.config.text import clean_text
-from lidit_jax.encoders.odd_prompts import ODD_PROMPTS
+from lidit_jax.encoders.tokenizer_probes import PROBE_PROMPTS
 from lidit_jax.pytorch import parity
 from lidit_jax.pytorch.export import MODULE, module_source
 from lidit_jax.pytorch.import_weights import import_torch
@@ -192,7 +192,7 @@ def test_the_exported_file_knows_nothing_of_this_package():
 def test_the_exported_file_reads_prompts_as_this_package_does(tmp_path):
     (tmp_path / MODULE).write_text(module_source(), encoding="utf-8")
     module = parity.load_module(tmp_path / MODULE)
-    for text in (*ODD_PROMPTS, "\ufeffa red\u2028circle\n", "a\x85b", "cafe\ufeff\u0301"):
+    for text in (*PROBE_PROMPTS, "\ufeffa red\u2028circle\n", "a\x85b", "cafe\ufeff\u0301"):
         assert module.clean_text(text) == clean_text(text)
     assert module.broken_characters("a \ud83d") == "\ud83d"
 

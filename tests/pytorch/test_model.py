@@ -77,8 +77,8 @@ def both(config, inputs):
 
 
 def apply(model, params, inputs):
-    *arrays, crop = inputs
-    run = jax.jit(lambda params, *arrays: model.apply({"params": params}, *arrays, crop))
+    *arrays, prefix_lengths = inputs
+    run = jax.jit(lambda params, *arrays: model.apply({"params": params}, *arrays, prefix_lengths))
     return run(params, *arrays)
 
 
@@ -120,9 +120,13 @@ def test_the_whole_network_in_bfloat16_is_float32_s_but_for_rounding(name, input
 
 @pytest.mark.parametrize("streams", [1, 3])
 def test_one_and_three_streams(streams, inputs):
-    x_t, t, features, masks, crop = inputs
+    x_t, t, features, masks, prefix_lengths = inputs
     pick = [1, 0, 1][:streams]
-    chosen = (x_t, t, *(tuple(group[k] for k in pick) for group in (features, masks, crop)))
+    chosen = (
+        x_t,
+        t,
+        *(tuple(group[k] for k in pick) for group in (features, masks, prefix_lengths)),
+    )
     ours, params, theirs = both(small_config(), chosen)
     out = apply(ours, params, chosen)
     assert relative_error(out, theirs(*to_torch(chosen))) < TOLERANCE
@@ -131,20 +135,20 @@ def test_one_and_three_streams(streams, inputs):
 def test_what_the_refiners_hand_on(inputs):
     """Tokens, pooled vector and condition of every stream, and the context, where it is valid."""
     ours, params, theirs = both(small_config(), inputs)
-    *arrays, crop = inputs
+    *arrays, prefix_lengths = inputs
     refiners = LinguisticRefiner | CollaborativeRefiner
     _, state = jax.jit(
         lambda params, *arrays: ours.apply(
             {"params": params},
             *arrays,
-            crop,
+            prefix_lengths,
             capture_intermediates=lambda module, _: isinstance(module, refiners),
             mutable=["intermediates"],
         )
     )(params, *arrays)
     captured = state["intermediates"]
     _, t, features, masks, _ = to_torch(inputs)
-    refined, context, context_mask, _ = theirs.refine(features, masks, t, crop)
+    refined, context, context_mask, _ = theirs.refine(features, masks, t, prefix_lengths)
     for k, mask in enumerate(inputs[3]):
         stream = captured[f"linguistic_refiner_{k}"]["__call__"][0]
         tokens, pooled, gates = refined[k]
@@ -153,7 +157,7 @@ def test_what_the_refiners_hand_on(inputs):
         assert relative_error(stream.condition, gates) < TOLERANCE
 
     collaborated = captured["collaborative_refiner"]["__call__"][0]
-    cropped = [x[:, n:] for x, n in zip(collaborated, crop, strict=True)]
+    cropped = [x[:, n:] for x, n in zip(collaborated, prefix_lengths, strict=True)]
     ours_context = jnp.concatenate(cropped, axis=1)[np.asarray(context_mask)]
     assert relative_error(ours_context, context[context_mask]) < TOLERANCE
 
@@ -161,7 +165,7 @@ def test_what_the_refiners_hand_on(inputs):
 def test_every_gradient_of_the_diffusion_loss(inputs):
     """The demo's loss; each parameter's gradient to 1e-4 of its own rms (required: 1e-3)."""
     config = small_config(position="conv+rope")
-    x0, _, features, masks, crop = inputs
+    x0, _, features, masks, prefix_lengths = inputs
     ours, params, theirs = both(config, inputs)
     process = processes.from_config(
         DiffusionConfig(process="flow", prediction="x0", loss="velocity")
@@ -171,11 +175,13 @@ def test_every_gradient_of_the_diffusion_loss(inputs):
 
     def loss(params):
         x_t, time = process.add_noise(x0, noise, t), process.model_time(t)
-        prediction = ours.apply({"params": params}, x_t, time, features, masks, crop)
+        prediction = ours.apply({"params": params}, x_t, time, features, masks, prefix_lengths)
         return jnp.mean(process.loss(prediction, x0, noise, t))
 
     value, gradients = jax.jit(jax.value_and_grad(loss))(params)
-    torch_value = x0_velocity_loss(theirs, *to_torch((x0, noise, t, features, masks, crop)))
+    torch_value = x0_velocity_loss(
+        theirs, *to_torch((x0, noise, t, features, masks, prefix_lengths))
+    )
     torch_value.backward()
     np.testing.assert_allclose(value, torch_value.item(), rtol=1e-5)
 
@@ -208,11 +214,11 @@ def test_weight_decay_acts_on_the_same_parameters(inputs):
 def test_a_step_changes_every_parameter_and_its_average(inputs):
     config = small_config()
     _, _, theirs = both(config, inputs)
-    x0, _, features, masks, crop = to_torch(inputs)
-    null = {"features": [f[:1] for f in features], "masks": [m[:1] for m in masks]}
+    x0, _, features, masks, prefix_lengths = to_torch(inputs)
+    unconditional = {"features": [f[:1] for f in features], "masks": [m[:1] for m in masks]}
     objective = DiffusionConfig(process="flow", prediction="x0", loss="velocity")
     recipe = Config(model=config, diffusion=objective, optimizer=OptimizerConfig(warmup_steps=1))
-    trainer = TorchTrainer(theirs, recipe, crop, null)
+    trainer = TorchTrainer(theirs, recipe, prefix_lengths, unconditional)
     before = [p.detach().clone() for p in trainer.parameters]
     batch = {"latent": x0, "features": features, "masks": masks}
     losses = [trainer.step(batch).item() for _ in range(2)]
@@ -223,10 +229,10 @@ def test_a_step_changes_every_parameter_and_its_average(inputs):
 
 def test_a_dropped_mask_would_be_noticed(inputs):
     """The comparison above has teeth: without padding masks the outputs differ by far more."""
-    x_t, t, features, masks, crop = inputs
+    x_t, t, features, masks, prefix_lengths = inputs
     ours, params, theirs = both(small_config(), inputs)
     out = apply(ours, params, inputs)
     for k in range(2):
         forgotten = tuple(jnp.ones_like(m) if i == k else m for i, m in enumerate(masks))
-        without = theirs(*to_torch((x_t, t, features, forgotten, crop)))
+        without = theirs(*to_torch((x_t, t, features, forgotten, prefix_lengths)))
         assert relative_error(out, without) > 100 * TOLERANCE

@@ -19,7 +19,7 @@ from lidit_jax.sampling.guided_model import GuidedModel
 from lidit_jax.sampling.image_batch import Blend, GuideModel
 from tests.quick import random_parameters
 
-CROP = (2,)
+PREFIX_LENGTHS = (2,)
 MODEL = LIDiT(ModelConfig(width=16, depth=4, heads=2, patch=2, dtype="float32"))
 NOISE = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 3)), jnp.float32)
 
@@ -31,12 +31,14 @@ def conditions(seed, batch=2):
 
 @functools.cache
 def parameters(seed=0):
-    return random_parameters(MODEL.init, NOISE, jnp.zeros(2), *conditions(1), CROP, seed=seed)
+    return random_parameters(
+        MODEL.init, NOISE, jnp.zeros(2), *conditions(1), PREFIX_LENGTHS, seed=seed
+    )
 
 
 def guided(**changes):
     values = {"conditions": conditions(1), "unconditional": None, "blend": None, "guide": None}
-    return GuidedModel(MODEL, parameters(), CROP, **(values | changes))
+    return GuidedModel(MODEL, parameters(), PREFIX_LENGTHS, **(values | changes))
 
 
 KINDS = {

@@ -5,7 +5,7 @@ import pytest
 
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling import memory
-from lidit_jax.sampling.memory import check_memory, naming_exhaustion
+from lidit_jax.sampling.memory import check_memory, explain_out_of_memory
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +57,14 @@ def test_what_is_advised_fits():
 )
 def test_devices_that_are_too_small_are_told_in_one_line(error):
     expected = "images of 48x64 pixels do not fit into the memory of"
-    with pytest.raises(LiditError, match=expected), naming_exhaustion((64, 48)):
+    with pytest.raises(LiditError, match=expected), explain_out_of_memory((64, 48)):
         raise error
 
 
 def test_other_errors_stay_as_they_are():
     error = jax.errors.JaxRuntimeError("INTERNAL: something")
-    with pytest.raises(jax.errors.JaxRuntimeError, match="something"), naming_exhaustion((64, 48)):
+    with (
+        pytest.raises(jax.errors.JaxRuntimeError, match="something"),
+        explain_out_of_memory((64, 48)),
+    ):
         raise error

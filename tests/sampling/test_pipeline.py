@@ -333,8 +333,10 @@ def test_other_encoders_than_in_training_are_refused(trained, tiny_encoders, tmp
     from tests.tiny_encoders import save_encoder
 
     other = save_encoder(tmp_path / "other", "llama", seed=1)
-    locate = text_encoder.locate
+    locate = text_encoder.locate_encoder
     swapped = {tiny_encoders[0]: str(other)}
-    monkeypatch.setattr(text_encoder, "locate", lambda name: locate(swapped.get(name, name)))
+    monkeypatch.setattr(
+        text_encoder, "locate_encoder", lambda name: locate(swapped.get(name, name))
+    )
     with pytest.raises(LiditError, match="is not the one of this checkpoint: its fingerprint is"):
         Pipeline.from_checkpoint(trained)

@@ -12,7 +12,7 @@ from lidit_jax.errors import LiditError
 
 PROMPTS = ["a red circle", "two blue stars"]
 
-GREY = np.full((32, 32, 3), 128, np.uint8)
+GRAY = np.full((32, 32, 3), 128, np.uint8)
 MISTAKES = {
     "no prompt": ([], {}, "no prompt: say what you want to see"),
     "empty prompt": (["a", " "], {}, "a prompt is empty: say what you want to see"),
@@ -44,11 +44,11 @@ MISTAKES = {
     "type": (["a"], {"steps": 2.5}, "steps=2.5: must be a whole number"),
     "seeds": (["a", "b"], {"seed": [1]}, "1 values of seed for 2 prompts: give one each"),
     "seed": (["a"], {"seed": -1}, "seed -1: must be from 0 to 4294967295"),
-    "mask alone": (["a"], {"mask": GREY[..., 0] > 0}, "are for an image to begin from: give image"),
-    "mask": (["a"], {"image": GREY, "mask": GREY[:8, :, 0] > 0}, "resize the mask"),
-    "strength": (["a"], {"image": GREY, "strength": 0.0}, "strength 0.0: must be greater than 0"),
-    "image": (["a"], {"image": GREY / 255}, "image is float64"),
-    "image size": (["a"], {"image": GREY, "size": 64}, "image is 32x32 and size 64x64"),
+    "mask alone": (["a"], {"mask": GRAY[..., 0] > 0}, "are for an image to begin from: give image"),
+    "mask": (["a"], {"image": GRAY, "mask": GRAY[:8, :, 0] > 0}, "resize the mask"),
+    "strength": (["a"], {"image": GRAY, "strength": 0.0}, "strength 0.0: must be greater than 0"),
+    "image": (["a"], {"image": GRAY / 255}, "image is float64"),
+    "image size": (["a"], {"image": GRAY, "size": 64}, "image is 32x32 and size 64x64"),
     "blend": (["a"], {"blend": 0.5}, "blend 0.5 needs a second prompt: give blend_with"),
 }
 

@@ -43,7 +43,11 @@ def test_a_mistake_is_named_with_its_remedy(override, expected):
 
 
 def test_ddpm_cannot_take_more_steps_than_it_has():
-    overrides = ["diffusion.process=ddpm", "diffusion.prediction=epsilon", "diffusion.loss=''"]
+    overrides = [
+        "diffusion.process=ddpm",
+        "diffusion.prediction=epsilon",
+        "diffusion.loss=prediction",
+    ]
     overrides += ["diffusion.shift=1", "sampling.sampler=ddim", "diffusion.timesteps=20"]
     check_defaults(recipe(*overrides, "sampling.steps=20"))
     message = refusal(*overrides, "sampling.steps=21")
@@ -76,7 +80,7 @@ def test_numbers_may_be_numpys():
         ("weaker", "give guide=PIPELINE"),
         ("guidance_rescal", "did you mean 'guidance_rescale'"),
         ("variation_sed", "did you mean 'variation_seed'"),
-        ("colour", "there are sampler, steps, "),
+        ("color", "there are sampler, steps, "),
     ],
 )
 def test_names_of_other_libraries_are_answered_with_ours(name, expected):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from lidit_jax.autoencoders.frozen import load_codec
+from lidit_jax.autoencoders.frozen import load_frozen_autoencoder
 from lidit_jax.checkpoints.orbax import Checkpoints
 from lidit_jax.cli import main
 from lidit_jax.config.load import load_recipe
@@ -81,12 +81,12 @@ def test_divergence_stops_and_spoils_no_checkpoint(compiled_once, tmp_path):
 
 
 def test_an_exported_autoencoder_encodes_and_decodes(exported):
-    codec = load_codec(VAEConfig(source=str(exported)))
-    assert (codec.downsample, codec.channels) == (8, 4)
+    autoencoder = load_frozen_autoencoder(VAEConfig(source=str(exported)))
+    assert (autoencoder.downsample, autoencoder.channels) == (8, 4)
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    latents = codec.encode_images(images)
+    latents = autoencoder.encode_images(images)
     assert latents.shape == (2, 4, 4, 4)
-    assert codec.decode(codec.params, latents).shape == images.shape
+    assert autoencoder.decode(autoencoder.params, latents).shape == images.shape
 
 
 def test_a_size_that_does_not_fit_the_autoencoder_is_refused(exported, tiny_config):
@@ -101,9 +101,9 @@ def test_text_to_image_and_autoencoder_are_not_confused(exported, trained, tmp_p
     assert "holds an autoencoder: name a text-to-image checkpoint" in capsys.readouterr().err
     assert main(["export", f"--checkpoint={trained}", f"--out={tmp_path}/model"]) == 0
     with pytest.raises(LiditError, match="holds a text-to-image model"):
-        load_codec(VAEConfig(source=str(tmp_path / "model")))
+        load_frozen_autoencoder(VAEConfig(source=str(tmp_path / "model")))
 
 
 def test_a_missing_autoencoder_is_named_with_the_way_to_one(tmp_path):
     with pytest.raises(LiditError, match=r"no autoencoder in .*, train one with configs/"):
-        load_codec(VAEConfig(source=str(tmp_path)))
+        load_frozen_autoencoder(VAEConfig(source=str(tmp_path)))

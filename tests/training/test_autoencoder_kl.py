@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lidit_jax.autoencoders.frozen import load_codec
+from lidit_jax.autoencoders.frozen import load_frozen_autoencoder
 from lidit_jax.cli import main
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import VAEConfig
@@ -45,12 +45,12 @@ def test_it_trains_is_exported_and_read_back(compiled_once, tmp_path):
     assert all(np.isfinite([r["kl"], r["gradient_l1"]]).all() for r in logged)
 
     assert main(["export", f"--checkpoint={workdir}", f"--out={folder}"]) == 0
-    codec = load_codec(VAEConfig(source=str(folder), tile=8))
-    assert (codec.downsample, codec.channels) == (2, 4)
+    autoencoder = load_frozen_autoencoder(VAEConfig(source=str(folder), tile=8))
+    assert (autoencoder.downsample, autoencoder.channels) == (2, 4)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    latents = codec.encode_images(images)
+    latents = autoencoder.encode_images(images)
     assert latents.shape == (2, 8, 8, 4)
-    assert codec.decode(codec.params, latents).shape == images.shape
+    assert autoencoder.decode(autoencoder.params, latents).shape == images.shape
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.data.contents import Contents
-from lidit_jax.training.data_changes import changes_of_data, remember_data
+from lidit_jax.training.data_changes import describe_data_changes, save_data_digests
 
 BEGUN = Contents(3, "begun", np.array([[1, 1], [2, 2], [3, 3]], np.uint64))
 LATER = Contents(2, "later", np.array([[2, 2], [3, 9]], np.uint64))
@@ -15,16 +15,16 @@ SAVED = Provenance(data=BEGUN.description)
 @pytest.fixture
 def workdir(tmp_path):
     """Of a run that has begun."""
-    remember_data(BEGUN, tmp_path)
+    save_data_digests(BEGUN, tmp_path)
     return tmp_path
 
 
 def test_the_same_data_is_passed_over_in_silence(workdir):
-    assert changes_of_data(BEGUN, SAVED, workdir) == []
+    assert describe_data_changes(BEGUN, SAVED, workdir) == []
 
 
 def test_other_data_is_told_in_a_line(workdir):
-    assert changes_of_data(LATER, SAVED, workdir) == [
+    assert describe_data_changes(LATER, SAVED, workdir) == [
         "the training data has changed since the checkpoint: 1 removed, 1 changed (3 records then, "
         "2 now); the run goes on with today's"
     ]
@@ -32,33 +32,33 @@ def test_other_data_is_told_in_a_line(workdir):
 
 def test_a_checkpoint_is_compared_with_the_data_that_it_had_itself(workdir):
     """Not with what the last start found, which may not have come to a checkpoint."""
-    remember_data(LATER, workdir)
-    assert "1 removed, 1 changed" in changes_of_data(LATER, SAVED, workdir)[0]
+    save_data_digests(LATER, workdir)
+    assert "1 removed, 1 changed" in describe_data_changes(LATER, SAVED, workdir)[0]
     assert (
         "1 added, 1 changed"
-        in changes_of_data(BEGUN, Provenance(data=LATER.description), workdir)[0]
+        in describe_data_changes(BEGUN, Provenance(data=LATER.description), workdir)[0]
     )
 
 
 def test_a_checkpoint_without_a_description_is_resumed_in_silence(workdir):
-    assert changes_of_data(LATER, Provenance(), workdir) == []
+    assert describe_data_changes(LATER, Provenance(), workdir) == []
 
 
 def test_data_without_names_or_memory_is_told_by_its_size(workdir):
     scenes = Contents(8, "scenes")
-    remember_data(scenes, workdir)
+    save_data_digests(scenes, workdir)
     line = "other records than before (8 records then, 2 now)"
-    assert line in changes_of_data(LATER, Provenance(data=scenes.description), workdir)[0]
+    assert line in describe_data_changes(LATER, Provenance(data=scenes.description), workdir)[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", None])
 def test_a_memory_that_is_damaged_or_gone_stops_nothing(content, workdir):
     (file,) = (workdir / "data").iterdir()
     file.unlink() if content is None else file.write_bytes(content)
-    assert "(3 records then, 2 now)" in changes_of_data(LATER, SAVED, workdir)[0]
+    assert "(3 records then, 2 now)" in describe_data_changes(LATER, SAVED, workdir)[0]
 
 
 def test_made_up_data_leaves_nothing_behind(tmp_path):
-    remember_data(None, tmp_path)
-    assert changes_of_data(None, SAVED, tmp_path) == []
+    save_data_digests(None, tmp_path)
+    assert describe_data_changes(None, SAVED, tmp_path) == []
     assert list(tmp_path.iterdir()) == []

@@ -59,5 +59,5 @@ def test_draws_follow_the_record_not_its_place_or_company(draw):
 def test_training_draws_anew_at_each_step_and_validation_never():
     first, second = (random_draws(FLOW, BATCH, *jax.random.split(k)) for k in KEYS)
     assert not np.any(first.times == second.times)
-    times = FLOW.times_for_validation(8)
+    times = FLOW.validation_times(8)
     np.testing.assert_array_equal(fixed_draws(FLOW, BATCH).times, times[BATCH["index"] % 8])

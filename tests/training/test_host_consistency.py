@@ -12,7 +12,11 @@ import pytest
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.errors import LiditError
 from lidit_jax.training import host_consistency
-from lidit_jax.training.host_consistency import _Indices, refuse_other_data, refuse_other_programs
+from lidit_jax.training.host_consistency import (
+    _Indices,
+    check_data_consistency,
+    check_program_consistency,
+)
 from tests.faults.runs import RECIPE
 
 
@@ -22,7 +26,7 @@ def others(monkeypatch):
 
     def answer(change):
         monkeypatch.setattr(host_consistency.jax, "process_count", lambda: 2)
-        monkeypatch.setattr(host_consistency, "from_all", lambda mine: [mine, change(mine)])
+        monkeypatch.setattr(host_consistency, "all_gather", lambda mine: [mine, change(mine)])
 
     return answer
 
@@ -46,29 +50,29 @@ class Task:
 def test_the_first_difference_is_named(name, value, message, others, tiny_config, tmp_path):
     others(lambda facts: facts | {name: value})
     with pytest.raises(LiditError, match=message):
-        refuse_other_programs(tiny_config(), tmp_path)
+        check_program_consistency(tiny_config(), tmp_path)
 
 
 def test_equal_hosts_go_on_and_may_keep_their_data_where_they_like(others, tiny_config, tmp_path):
     others(lambda facts: facts)
-    refuse_other_programs(tiny_config(), tmp_path)
+    check_program_consistency(tiny_config(), tmp_path)
 
 
 def test_other_data_is_refused(others, tiny_config):
     others(lambda facts: facts | {"training records": 63})
     with pytest.raises(LiditError, match="process 1 has training records=63, process 0 has 64"):
-        refuse_other_data(tiny_config(), Task(), 0)
+        check_data_consistency(tiny_config(), Task(), 0)
 
 
 def test_two_processes_with_the_same_records_are_refused(others, tiny_config, monkeypatch):
     """The second one believes that it is the first."""
     others(lambda mine: mine)
-    share = functools.partial(host_consistency.training_batches, share=(0, 2))
+    share = functools.partial(host_consistency.training_batches, shard=(0, 2))
     monkeypatch.setattr(
         host_consistency, "training_batches", lambda *a, **given: share(*a, **given)
     )
     with pytest.raises(LiditError, match="batch 5 are not its 16 records, each once: give every"):
-        refuse_other_data(tiny_config(), Task(), 5)
+        check_data_consistency(tiny_config(), Task(), 5)
 
 
 @pytest.mark.parametrize("position", [0, 3, 11])
@@ -81,8 +85,8 @@ def test_the_plan_is_shared_without_overlap(position, tiny_config):
         config.seed,
         position,
     )
-    whole = next(batches(share=(0, 1)))
-    parts = [next(batches(share=(number, 4))) for number in range(4)]
+    whole = next(batches(shard=(0, 1)))
+    parts = [next(batches(shard=(number, 4))) for number in range(4)]
     assert sorted(np.concatenate(parts)) == sorted(whole)
 
 

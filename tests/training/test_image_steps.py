@@ -3,7 +3,7 @@
 import pytest
 
 from lidit_jax.config.schema import TrainingConfig
-from lidit_jax.training.image_steps import draws_images
+from lidit_jax.training.image_steps import is_image_step
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from lidit_jax.training.image_steps import draws_images
 )
 def test_the_first_grid_comes_by_step_100_and_the_last_at_the_end(every, steps, expected):
     training = TrainingConfig(image_every=every, steps=steps)
-    drawn = [step for step in range(1, steps + 1) if draws_images(training, step, stopping=False)]
+    drawn = [step for step in range(1, steps + 1) if is_image_step(training, step, stopping=False)]
     assert drawn == expected
 
 
@@ -34,4 +34,4 @@ def test_the_first_grid_comes_by_step_100_and_the_last_at_the_end(every, steps, 
     ],
 )
 def test_a_stopped_run_draws_only_where_it_has_drawn_nothing_yet(every, step, drawn):
-    assert draws_images(TrainingConfig(image_every=every), step, stopping=True) == drawn
+    assert is_image_step(TrainingConfig(image_every=every), step, stopping=True) == drawn

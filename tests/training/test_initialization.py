@@ -11,7 +11,11 @@ from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.checkpoints.state import TrainState, create_state
 from lidit_jax.errors import LiditError
-from lidit_jax.training.initialization import other_encoders, start_from, statistics_to_keep
+from lidit_jax.training.initialization import (
+    encoder_change_warning,
+    inherited_statistics,
+    initialize_from_run,
+)
 from lidit_jax.training.loop import train
 from lidit_jax.training.optimizers import make_optimizer
 
@@ -40,33 +44,35 @@ def fresh(params):
 def test_latent_statistics_come_with_the_weights(tiny_config, trained):
     provenance = open_model(trained).provenance
     config = tiny_config(f"training.init_from={trained}")
-    begun = statistics_to_keep(config, None, Path("runs/new"))
+    begun = inherited_statistics(config, None, Path("runs/new"))
     assert tuple(begun.statistics.mean) == provenance.latent_mean
-    assert tuple(begun.statistics.deviation) == provenance.latent_deviation
+    assert tuple(begun.statistics.std) == provenance.latent_std
     assert (begun.autoencoder, begun.place) == ("pixels", str(trained))
 
-    resumed = Provenance(latent_mean=(1.0,), latent_deviation=(2.0,), autoencoder="a vae")
-    kept = statistics_to_keep(config, resumed, Path("runs/new"))
+    resumed = Provenance(latent_mean=(1.0,), latent_std=(2.0,), autoencoder="a vae")
+    kept = inherited_statistics(config, resumed, Path("runs/new"))
     assert kept.statistics == (1.0, 2.0), "its own, not those it began with"
     assert (kept.autoencoder, kept.place) == ("a vae", "runs/new")
-    assert statistics_to_keep(tiny_config(), None, Path("runs/new")) is None
+    assert inherited_statistics(tiny_config(), None, Path("runs/new")) is None
 
 
 def test_weights_that_know_other_text_encoders_are_told(trained):
     encoders = open_model(trained).provenance.encoders
     elsewhere = [stream | {"source": "a copy"} for stream in encoders]
-    assert other_encoders(elsewhere, str(trained)) == []
+    assert encoder_change_warning(elsewhere, str(trained)) == []
     for name, value in (("layer", -9), ("prefix", "Paint:"), ("fingerprint", {})):
         other = [encoders[0] | {name: value}, encoders[1]]
-        (line,) = other_encoders(other, str(trained))
+        (line,) = encoder_change_warning(other, str(trained))
         assert line.startswith(f"{trained} was trained with other text encoders, layers or another")
-    assert other_encoders(encoders[:1], str(trained))
+    assert encoder_change_warning(encoders[:1], str(trained))
 
 
 def test_weights_and_averages_start_from_the_averages_of_the_stage_before(
     tiny_config, trained, averages
 ):
-    state, missing = start_from(fresh(averages), tiny_config(f"training.init_from={trained}"))
+    state, missing = initialize_from_run(
+        fresh(averages), tiny_config(f"training.init_from={trained}")
+    )
     assert missing == []
     assert state.step == 0
     for tree in (state.params, state.ema_params):
@@ -75,9 +81,9 @@ def test_weights_and_averages_start_from_the_averages_of_the_stage_before(
     assert first.unsafe_buffer_pointer() != second.unsafe_buffer_pointer(), "both are donated"
 
 
-def test_what_the_source_lacks_stays_as_initialised(tiny_config, trained, averages):
+def test_what_the_source_lacks_stays_as_initialized(tiny_config, trained, averages):
     """A fine-tune with a new part."""
-    state, missing = start_from(
+    state, missing = initialize_from_run(
         fresh(averages | {"new_refiner": {"kernel": averages["output"]["linear"]["kernel"]}}),
         tiny_config(f"training.init_from={trained}/checkpoints/4"),
     )
@@ -90,7 +96,7 @@ def test_another_shape_is_refused_by_name(tiny_config, trained, averages):
     other = averages | {"output": {"linear": {"kernel": np.zeros((3, 3), np.float32)}}}
     other = jax.tree.map(jax.numpy.asarray, other)
     with pytest.raises(LiditError, match=r"output/linear/kernel has shape \[32, 192\] there and"):
-        start_from(fresh(other), tiny_config(f"training.init_from={trained}"))
+        initialize_from_run(fresh(other), tiny_config(f"training.init_from={trained}"))
 
 
 def test_a_run_says_what_it_started_from_and_does_not_go_on_with_the_old_steps(
@@ -126,7 +132,7 @@ def parts(state, kind):
 
 def test_the_optimizer_may_be_taken_over_too(with_optimizer, trained, created):
     """Raw weights, averages and moments go on; step, data and learning rate begin anew."""
-    state, missing = start_from(created, with_optimizer)
+    state, missing = initialize_from_run(created, with_optimizer)
     assert missing == []
     for name, raw in {"params": True, "ema_params": False}.items():
         weights = open_model(trained, raw=raw).load()
@@ -142,10 +148,10 @@ def test_the_optimizer_may_be_taken_over_too(with_optimizer, trained, created):
 def test_another_optimizer_is_refused(with_optimizer, created):
     other = created.replace(opt_state=optax.sgd(1.0).init(created.params))
     with pytest.raises(LiditError, match="does not hold this model with this optimizer; set it to"):
-        start_from(other, with_optimizer)
+        initialize_from_run(other, with_optimizer)
 
 
 def test_an_exported_folder_has_no_moments(tiny_config, created):
     config = tiny_config("training.init_from=demo", "training.init_optimizer=true")
     with pytest.raises(LiditError, match="'demo' has weights alone; name a workdir in"):
-        start_from(created, config)
+        initialize_from_run(created, config)

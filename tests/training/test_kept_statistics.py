@@ -29,7 +29,7 @@ def test_a_step_too_small_to_see_changes_no_picture(tiny_config, trained, tmp_pa
     train(tiny_config(*overrides), tmp_path / "run")
     before, after = (open_model(run).provenance for run in (trained, tmp_path / "run"))
     assert after.latent_mean == before.latent_mean
-    assert after.latent_deviation == before.latent_deviation
+    assert after.latent_std == before.latent_std
     prompts = ["a red circle", "two blue stars"]
     painted, again = (
         Pipeline.from_checkpoint(run)(prompts, seed=3).astype(int)
@@ -65,7 +65,7 @@ def test_a_resumed_run_keeps_them_and_tells_of_other_pictures(run, capsys):
     after = open_model(workdir).provenance
     assert after.step == 2
     assert after.latent_mean == before.latent_mean
-    assert after.latent_deviation == before.latent_deviation
+    assert after.latent_std == before.latent_std
     assert after.data["records"] == 3
     line = (
         "the training data has changed since the checkpoint: 1 removed, 2 changed (4 records then, "

@@ -12,7 +12,7 @@ from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
 from lidit_jax.training.lidit_task import LIDiTTask
 from lidit_jax.training.preparation import prepare
-from tests.models.conftest import randomised
+from tests.models.conftest import randomized
 from tests.numerics import assert_rounded_to_bfloat16, rounding
 
 STEP_KEY = jax.random.key(7)
@@ -37,8 +37,8 @@ def fresh(task):
 
 @pytest.fixture(scope="module")
 def params(fresh):
-    """Away from their zero initialisation, so that every input changes the loss."""
-    return randomised(fresh)
+    """Away from their zero initialization, so that every input changes the loss."""
+    return randomized(fresh)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,14 @@ def loss(loss_and_metrics, params):
 class Recorder:
     """Stands in for the network: remembers its inputs and predicts zeros."""
 
-    def apply(self, variables, x_t, t, features, masks, crop, mutable=()):
-        self.x_t, self.t, self.features, self.masks, self.crop = x_t, t, features, masks, crop
+    def apply(self, variables, x_t, t, features, masks, prefix_lengths, mutable=()):
+        self.x_t, self.t, self.features, self.masks, self.prefix_lengths = (
+            x_t,
+            t,
+            features,
+            masks,
+            prefix_lengths,
+        )
         prediction = jnp.zeros_like(x_t)
         return (prediction, {}) if mutable else prediction
 
@@ -95,7 +101,9 @@ def test_the_network_sees_an_image_mixed_with_noise_and_the_time_times_1000(task
     noise = (recorder.x_t - (1 - mixed) * batch["latent"]) / mixed
     assert float(noise.mean()) == pytest.approx(0, abs=0.02)
     assert float(noise.std()) == pytest.approx(1, abs=0.02)
-    assert recorder.crop == tuple(stream.crop for stream in task.training_records._streams)
+    assert recorder.prefix_lengths == tuple(
+        stream.prefix_length for stream in task.training_records._streams
+    )
     # Against a prediction of zero, the velocity loss is the mean square of noise - x0.
     expected = np.mean(np.square(noise - batch["latent"]))
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
@@ -108,16 +116,16 @@ def test_dropped_captions_become_the_empty_prompt_with_its_instruction(
     config = tiny_config("diffusion.caption_dropout=1")
     monkeypatch.setattr(task, "_config", config)
     task.loss({}, task.frozen, batch, STEP_KEY)
-    null, _ = PromptEncoders(config.encoders).encode([""])
+    unconditional, _ = PromptEncoders(config.encoders).encode([""])
     for k in range(2):
-        valid = int(null.masks[k].sum())
-        assert valid == recorder.crop[k] + 1, "instruction and end token"
+        valid = int(unconditional.masks[k].sum())
+        assert valid == recorder.prefix_lengths[k] + 1, "instruction and end token"
         np.testing.assert_array_equal(recorder.masks[k].sum(axis=1), [valid] * ROWS)
         np.testing.assert_array_equal(recorder.masks[k][:, :valid], True)
         # As captions are stored; both encoders' sums, in batches of other sizes, were rounded.
         assert_rounded_to_bfloat16(
             recorder.features[k][:, :valid],
-            np.broadcast_to(null.features[k][:, :valid], (ROWS, valid, 16)),
+            np.broadcast_to(unconditional.features[k][:, :valid], (ROWS, valid, 16)),
             tolerance=2 * rounding(terms=32, sums=6 * 4),
         )
 
@@ -149,7 +157,7 @@ def test_validation_has_eight_fixed_times_and_fixed_noise(task, recorder, batch)
     times, x_t = recorder.t, recorder.x_t
     assert first.shape == (ROWS,)
     process = task._process
-    expected = process.model_time(process.times_for_validation(8))
+    expected = process.model_time(process.validation_times(8))
     np.testing.assert_allclose(times, expected[batch["index"] % 8], rtol=1e-6)
     np.testing.assert_array_equal(recorder.masks[0], batch["masks"][0])
     task.validation_losses({}, task.frozen, rows(batch, np.arange(ROWS)[::-1]))
@@ -165,7 +173,7 @@ def test_validation_covers_all_times_equally(count, each, tiny_config, recorder)
     (batch,) = evaluation_batches(task.validation_records, len(task.validation_records))
     task.validation_losses({}, task.frozen, batch)
     times, counts = np.unique(np.asarray(recorder.t), return_counts=True)
-    expected = task._process.model_time(task._process.times_for_validation(8))
+    expected = task._process.model_time(task._process.validation_times(8))
     np.testing.assert_allclose(times, expected, rtol=1e-6)
     assert set(counts) == {each}
     pairs = zip(batch["latent"], recorder.t, strict=True)

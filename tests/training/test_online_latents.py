@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lidit_jax.autoencoders.frozen import ImageCodec, build_autoencoder
+from lidit_jax.autoencoders.frozen import FrozenAutoencoder, build_autoencoder
 from lidit_jax.config.schema import VAEConfig
 from lidit_jax.data import captions
 from lidit_jax.data.pipeline import training_batches
@@ -78,8 +78,8 @@ def test_an_autoencoder_runs_in_the_step(tiny_config, tmp_path, monkeypatch):
     model = build_autoencoder(VAEConfig(width=32, channels=4))
     keys = jax.random.split(KEY, 1)
     params = nn.unbox(jax.jit(model.init)(KEY, jnp.zeros((1, 32, 32, 3)), keys)["params"])
-    codec = ImageCodec(model, params, "untrained")
-    monkeypatch.setattr(preparation, "load_codec", lambda config: codec)
+    autoencoder = FrozenAutoencoder(model, params, "untrained")
+    monkeypatch.setattr(preparation, "load_frozen_autoencoder", lambda config: autoencoder)
     settings = ("vae.source=untrained", "model.patch=2", f"data.cache_dir={tmp_path}")
     cached, online = task_of(tiny_config(*settings)), task_of(tiny_config(*settings, ONLINE))
     assert online.frozen.autoencoder

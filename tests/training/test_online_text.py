@@ -10,13 +10,13 @@ import pytest
 from lidit_jax.data import captions
 from lidit_jax.data.pipeline import training_batches
 from lidit_jax.parallel.mesh import batch_sharding, make_mesh
-from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, shapes_on
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, sharded_shapes
 from lidit_jax.planning.collectives import find_collectives
-from lidit_jax.training.device_prefetch import Feed
+from lidit_jax.training.device_prefetch import DevicePrefetch
 from lidit_jax.training.lidit_task import LIDiTTask
 from lidit_jax.training.loop import train
 from lidit_jax.training.preparation import prepare
-from tests.models.conftest import randomised
+from tests.models.conftest import randomized
 from tests.training.test_resume import losses
 
 KEY = jax.random.key(7)
@@ -43,7 +43,7 @@ def online(tiny_config):
 
 @pytest.fixture(scope="module")
 def params(cached):
-    return randomised(nn.unbox(jax.jit(cached.init)(jax.random.key(0))))
+    return randomized(nn.unbox(jax.jit(cached.init)(jax.random.key(0))))
 
 
 def first_batch(task):
@@ -91,7 +91,7 @@ def test_one_device_and_a_mesh_that_splits_the_encoders_give_the_loss_of_the_dis
         q = stream.params["layers"]["q"]
         assert q.sharding.shard_shape(q.shape) == (4, 8, 8), "of [4, 16, 16]"
     with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
-        shapes = shapes_on(mesh, jax.eval_shape(online.init, KEY))
+        shapes = sharded_shapes(mesh, jax.eval_shape(online.init, KEY))
     split = jax.tree.map(lambda leaf, shape: jax.device_put(leaf, shape.sharding), params, shapes)
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
         rows = jax.device_put(batch, batch_sharding(mesh))
@@ -135,15 +135,15 @@ def test_several_steps_are_encoded_at_once_and_a_resumed_run_meets_the_same_feat
     config = tiny_config(*ONLINE, "data.encode_steps=2")
     mesh = make_mesh(config.mesh)
     frozen = jax.device_put(online.frozen, online.frozen_shardings(mesh))
-    feed = Feed(online, frozen, batch_sharding(mesh))
-    from_start = feed.training(online.training_records, config, 0)
+    prefetch = DevicePrefetch(online, frozen, batch_sharding(mesh))
+    from_start = prefetch.training(online.training_records, config, 0)
     batches = [next(from_start) for _ in range(4)]
-    resumed = feed.training(online.training_records, config, 3)
+    resumed = prefetch.training(online.training_records, config, 3)
     for records, batch in batches[3:]:
         again, same = next(resumed)
         np.testing.assert_array_equal(again, records)
         jax.tree.map(np.testing.assert_array_equal, same, batch)
-    alone = jax.jit(online.encode)(frozen, feed.put(first_batch(online)))
+    alone = jax.jit(online.encode)(frozen, prefetch.put(first_batch(online)))
     for ours, theirs in zip(batches[0][1]["features"], alone["features"], strict=True):
         np.testing.assert_allclose(
             np.asarray(ours, np.float32), np.asarray(theirs, np.float32), rtol=2**-7, atol=1e-5

@@ -20,7 +20,7 @@ def test_a_checkpoint_remembers_what_the_model_was_trained_with(prepared):
     assert all(len(encoder["fingerprint"]["weights"]) == 64 for encoder in encoders)
     assert {encoder["prefix"] for encoder in encoders} == {"Draw:\n"}
     assert prepared.provenance.autoencoder == "pixels"
-    assert np.shape(prepared.provenance.latent_deviation) == (3,)
+    assert np.shape(prepared.provenance.latent_std) == (3,)
 
 
 def test_a_fixed_prompt_that_is_too_long_is_refused_before_anything_is_prepared(

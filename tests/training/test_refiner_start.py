@@ -14,7 +14,7 @@ from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.pytorch.hunyuan_refiner import ImportedRefiner, save_refiner
-from lidit_jax.training.initialization import start_from, told
+from lidit_jax.training.initialization import initialization_summary, initialize_from_run
 
 WIDTH, HEADS, FEATURES = 32, 4, 24
 LIKE_HUNYUAN = RefinerConfig(
@@ -69,7 +69,7 @@ def same(tree, other):
 
 def test_streams_with_features_of_its_width_take_it_and_the_rest_starts_afresh(configured, folder):
     config = configured()
-    state, missing = start_from(fresh(config, FEATURES, 16, FEATURES), config)
+    state, missing = initialize_from_run(fresh(config, FEATURES, 16, FEATURES), config)
     for tree in (state.params, state.ema_params):
         assert same(tree["linguistic_refiner_0"], folder[1])
         assert same(tree["linguistic_refiner_2"], folder[1])
@@ -81,9 +81,13 @@ def test_streams_with_features_of_its_width_take_it_and_the_rest_starts_afresh(c
 
 
 def test_the_log_names_the_parts_that_start_afresh():
-    assert told("refiner", []) == "weights from refiner; 0 parameters start afresh"
+    assert (
+        initialization_summary("refiner", []) == "weights from refiner; 0 parameters start afresh"
+    )
     names = ["output/bias", "blocks/a", "blocks/b"]
-    assert told("refiner", names).endswith("; 3 parameters start afresh, in blocks, output")
+    assert initialization_summary("refiner", names).endswith(
+        "; 3 parameters start afresh, in blocks, output"
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def test_a_refiner_that_computes_something_else_is_refused_with_the_fields(
 ):
     config = configured(change)
     with pytest.raises(LiditError) as refusal:
-        start_from(fresh(config, FEATURES), config)
+        initialize_from_run(fresh(config, FEATURES), config)
     assert str(refusal.value).endswith(expected)
 
 
@@ -112,12 +116,12 @@ def test_several_fields_are_named_at_once(configured):
     config = configured("model.heads=2", "model.refiner.pool=all")
     expected = r"set config\.model\.heads=4, config\.model\.refiner\.pool='prompt'$"
     with pytest.raises(LiditError, match=expected):
-        start_from(fresh(config, FEATURES), config)
+        initialize_from_run(fresh(config, FEATURES), config)
 
 
 def test_the_collaborative_refiner_is_free(configured):
     config = configured("model.refiner.collaborative_blocks=0")
-    _, missing = start_from(fresh(config, FEATURES, FEATURES), config)
+    _, missing = initialize_from_run(fresh(config, FEATURES, FEATURES), config)
     assert not any(name.startswith("linguistic_refiner_") for name in missing)
 
 
@@ -125,13 +129,13 @@ def test_encoders_of_other_widths_are_named(configured):
     config = configured()
     expected = r"for features of width 24, those of config\.encoders\.sources have 16, 48: name an"
     with pytest.raises(LiditError, match=expected):
-        start_from(fresh(config, 16, 48), config)
+        initialize_from_run(fresh(config, 16, 48), config)
 
 
 def test_it_has_no_moments(configured):
     config = configured("training.init_optimizer=true")
     with pytest.raises(LiditError, match="has weights alone; name a workdir in"):
-        start_from(fresh(config, FEATURES), config)
+        initialize_from_run(fresh(config, FEATURES), config)
 
 
 def test_a_damaged_one_is_named(configured, folder, tmp_path):
@@ -142,4 +146,4 @@ def test_a_damaged_one_is_named(configured, folder, tmp_path):
     training = dataclasses.replace(config.training, init_from=str(tmp_path))
     config = dataclasses.replace(config, training=training)
     with pytest.raises(LiditError, match=r"refiner\.safetensors is damaged: copy the folder again"):
-        start_from(fresh(config, FEATURES), config)
+        initialize_from_run(fresh(config, FEATURES), config)

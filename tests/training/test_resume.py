@@ -21,7 +21,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.training import loop
 from lidit_jax.training.loop import train
 from lidit_jax.training.monitoring.run_log import RunLog
-from lidit_jax.training.resume import refuse_another_run, refuse_other_models
+from lidit_jax.training.resume import check_same_models, check_same_run
 
 
 def losses(workdir, name="loss"):
@@ -133,7 +133,7 @@ def test_an_encoder_whose_files_have_changed_is_refused(tiny_config, trained, mo
 
 @pytest.mark.parametrize(
     ("part", "name"),
-    [((), "config"), ((), "crop"), ((), "latents"), (("encoders", 0), "fingerprint")],
+    [((), "config"), ((), "prefix_lengths"), ((), "latents"), (("encoders", 0), "fingerprint")],
     ids=str,
 )
 def test_a_checkpoint_that_has_lost_a_part_is_told_in_one_line(
@@ -168,7 +168,7 @@ def test_one_place_may_be_written_in_several_ways(tiny_config, trained, tmp_path
         data = dataclasses.replace(config.data, path=path)
         encoders = dataclasses.replace(config.encoders, sources=tuple(sources))
         changed = dataclasses.replace(config, data=data, encoders=encoders)
-        refuse_another_run(changed, metadata, trained)
+        check_same_run(changed, metadata, trained)
 
     for path in ("set", "./set/", str(tmp_path / "set")):
         check(path, config.encoders.sources)
@@ -186,7 +186,7 @@ def test_an_encoder_that_has_moved_is_the_same_model(trained):
     moved = copy.deepcopy(metadata)
     moved["encoders"][0]["source"] = "/elsewhere"
     task = dataclasses.make_dataclass("Task", ["provenance"])(Provenance.from_json(moved))
-    refuse_other_models(task, Provenance.from_json(metadata), trained)
+    check_same_models(task, Provenance.from_json(metadata), trained)
 
 
 def test_a_batch_that_does_not_divide_is_refused(tiny_config, tmp_path):

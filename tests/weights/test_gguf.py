@@ -232,7 +232,7 @@ def test_transformers_reads_the_same_model_from_the_file(tmp_path, family):
 
 
 def test_smollm2_still_knows_its_capitals(packaged_gguf):
-    """Dequantised, un-permuted, tokenised and run rightly, or it would not."""
+    """Dequantized, un-permuted, tokenized and run rightly, or it would not."""
     encoder = encoders.load(str(packaged_gguf))
     tokens = encoder.tokenize(["The capital of France is"], encoders.PromptFormat(""))
     ids, mask = tokens.ids[:, :-1], tokens.mask[:, :-1]

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from lidit_jax import encoders
-from lidit_jax.encoders.rope import Rope, Yarn
+from lidit_jax.encoders.rope import Rope, YarnScaling
 from lidit_jax.errors import LiditError
 from lidit_jax.weights.gguf_metadata import model_config
 from tests.weights.test_gguf import FFN, HEADS, KV_HEADS, LAYERS, TOKENS, WIDTH, write
@@ -117,9 +117,9 @@ def test_the_scaling_of_rope_is_read_as_llama_cpp_reads_it():
     ):
         assert Rope.from_huggingface(config_with(**keys)) == four
     yarn = {"rope__scaling__type": "yarn", "rope__scaling__factor": 4.0}
-    assert Rope.from_huggingface(config_with(**yarn)).only == Yarn(CONTEXT)
+    assert Rope.from_huggingface(config_with(**yarn)).only == YarnScaling(CONTEXT)
     yarn |= {"rope__scaling__original_context_length": 32, "rope__scaling__yarn_beta_fast": 16.0}
-    assert Rope.from_huggingface(config_with(**yarn)).only == Yarn(32, fast=16.0)
+    assert Rope.from_huggingface(config_with(**yarn)).only == YarnScaling(32, fast=16.0)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_an_index_that_points_out_of_its_folder_is_refused(tmp_path):
 
 
 def test_weights_that_are_no_floats_are_refused(tmp_path):
-    """As a checkpoint quantised by someone's own scheme looks; skipped tensors may be anything."""
+    """As a checkpoint quantized by someone's own scheme looks; skipped tensors may be anything."""
     saved = tensors() | {"lm_head.weight": np.zeros(3, np.int64)}
     save_file(saved, tmp_path / "model.safetensors")
     load(tmp_path)

@@ -1,6 +1,6 @@
 """Procedural captioned scenes with known truth: the data of the quick start and of the scorer.
 
-A scene is one to four coloured shapes on a calm background. Its caption is a `Claim`, phrased in
+A scene is one to four colored shapes on a calm background. Its caption is a `Claim`, phrased in
 English or Chinese, and the claim can be checked on pixels (`lidit_jax.evaluation`).
 """
 

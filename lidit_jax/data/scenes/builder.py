@@ -45,7 +45,7 @@ class SceneConfig(tfds.core.BuilderConfig):
 class LiditScenes(tfds.core.GeneratorBasedBuilder):
     """Records of `SceneSource` with their truth: the task and the objects."""
 
-    VERSION = tfds.core.Version(f"{VERSION}.0.0")
+    VERSION = tfds.core.Version(f"{VERSION}.1.0")
     BUILDER_CONFIGS: ClassVar = [SceneConfig()]
     # Where TFDS would look for the checksums of downloads. There are none, and the search imports
     # importlib_resources, which TFDS does not install.
@@ -65,7 +65,7 @@ class LiditScenes(tfds.core.GeneratorBasedBuilder):
                     "task": text,
                     "objects": tfds.features.Sequence(
                         {
-                            "colour": text,
+                            "color": text,
                             "shape": text,
                             "texture": text,
                             "size": text,

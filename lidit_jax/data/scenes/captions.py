@@ -61,13 +61,13 @@ def noun_phrase(group: Group, language: str = "en") -> str:
     """The words for a group: "three small striped red stars", "三个红色条纹的小五角星"."""
     number = _NUMBERS[language][group.count]
     if language == "zh":
-        marks = "".join(CHINESE[word] for word in (group.colour, group.texture) if word)
+        marks = "".join(CHINESE[word] for word in (group.color, group.texture) if word)
         size = CHINESE[group.size] if group.size else ""
         return f"{number}个{marks}{'的' if marks else ''}{size}{CHINESE[group.shape]}"
     noun = group.shape
     if group.count > 1:
         noun += "es" if noun.endswith("ss") else "s"
-    words = [word for word in (group.size, group.texture, group.colour) if word]
+    words = [word for word in (group.size, group.texture, group.color) if word]
     words.append(noun)
     if number == "a" and words[0][0] in "aeiou":
         number = "an"

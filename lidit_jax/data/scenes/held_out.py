@@ -3,13 +3,13 @@
 Four kinds of combination are held out, and the held-out split and half of the evaluation prompts
 are made of them:
 
-- `HELD_OUT_PAIRS`: four pairs of colour and shape, at any place. Their colour and their shape are
+- `HELD_OUT_PAIRS`: four pairs of color and shape, at any place. Their color and their shape are
   each seen with all other partners.
-- colour x shape x quadrant: a quarter of the other pairs is never shown in one quadrant. With the
+- color x shape x quadrant: a quarter of the other pairs is never shown in one quadrant. With the
   pairs above, 29 of the 224 combinations are held out, about an eighth.
 - relations: 13 of the 84 statements "shape A left of shape B" or "A above B" (and so "B right of
-  A", "B below A") are never made, coloured or not.
-- companions: about an eighth of the pairs of coloured shapes never appears in one caption.
+  A", "B below A") are never made, colored or not.
+- companions: about an eighth of the pairs of colored shapes never appears in one caption.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import zlib
 from itertools import combinations
 
 from lidit_jax.data.scenes.scene import Claim, Group, Scene, SceneObject
-from lidit_jax.data.scenes.vocabulary import COLOURS, OPPOSITES, SHAPES
+from lidit_jax.data.scenes.vocabulary import COLORS, OPPOSITES, SHAPES
 
 HELD_OUT_PAIRS: frozenset[tuple[str, str]] = frozenset(
     {("cyan", "heart"), ("orange", "star"), ("pink", "square"), ("green", "moon")}
 )
-_COLOUR_INDEX = {name: i for i, name in enumerate(COLOURS)}
+_COLOR_INDEX = {name: i for i, name in enumerate(COLORS)}
 _SHAPE_INDEX = {name: i for i, name in enumerate(SHAPES)}
 
 
 def object_held_out(thing: SceneObject) -> bool:
-    """Whether this colour and shape are held out in this quadrant."""
-    if (thing.colour, thing.shape) in HELD_OUT_PAIRS:
+    """Whether this color and shape are held out in this quadrant."""
+    if (thing.color, thing.shape) in HELD_OUT_PAIRS:
         return True
-    colour, shape = _COLOUR_INDEX[thing.colour], _SHAPE_INDEX[thing.shape]
-    return (colour + 2 * shape) % 4 == 0 and (3 * colour + shape) % 4 == thing.quadrant
+    color, shape = _COLOR_INDEX[thing.color], _SHAPE_INDEX[thing.shape]
+    return (color + 2 * shape) % 4 == 0 and (3 * color + shape) % 4 == thing.quadrant
 
 
 def relation_held_out(first: str, relation: str, second: str) -> bool:
@@ -43,17 +43,17 @@ def relation_held_out(first: str, relation: str, second: str) -> bool:
 
 
 def companions_held_out(first: Group, second: Group) -> bool:
-    """Whether two coloured shapes never appear in one caption of training, in either order."""
-    if first.colour is None or second.colour is None:
+    """Whether two colored shapes never appear in one caption of training, in either order."""
+    if first.color is None or second.color is None:
         return False
-    names = sorted(f"{group.colour} {group.shape}" for group in (first, second))
+    names = sorted(f"{group.color} {group.shape}" for group in (first, second))
     return _drawn(" and ".join(names))
 
 
 def claim_held_out(claim: Claim) -> bool:
     """Whether the words alone hold a combination that training never says."""
     groups = claim.groups
-    if any((group.colour, group.shape) in HELD_OUT_PAIRS for group in groups):
+    if any((group.color, group.shape) in HELD_OUT_PAIRS for group in groups):
         return True
     if claim.relation and relation_held_out(groups[0].shape, claim.relation, groups[1].shape):
         return True
@@ -69,7 +69,7 @@ def admitted(scene: Scene, split: str) -> bool:
     """Whether a scene may be in a split.
 
     "train" holds no held-out combination at all; each scene of "heldout" holds an object whose
-    colour, shape and quadrant training never showed together.
+    color, shape and quadrant training never showed together.
     """
     held_out = scene_held_out(scene)
     return held_out if split == "heldout" else not (held_out or claim_held_out(scene.claim))

@@ -25,7 +25,7 @@ _SHAPES: MappingProxyType[str, Words] = MappingProxyType(
         "moon": ("moon", "moon", "crescent", "crescent moon"),
     }
 )
-_COLOURS: MappingProxyType[str, Words] = MappingProxyType(
+_COLORS: MappingProxyType[str, Words] = MappingProxyType(
     {"purple": ("purple", "purple", "purple", "violet"), "cyan": ("cyan", "cyan", "turquoise")}
 )
 _SIZES: MappingProxyType[str, Words] = MappingProxyType(
@@ -151,8 +151,8 @@ def _phrase(group: Group, rng: random.Random) -> str:
             after.append(rng.choice(_PATTERNS[group.texture]))
         else:
             before.append(rng.choice(_TEXTURES[group.texture]))
-    if group.colour:
-        word = rng.choice(_COLOURS.get(group.colour, (group.colour,)))
+    if group.color:
+        word = rng.choice(_COLORS.get(group.color, (group.color,)))
         (told if rng.random() < 0.2 else before).append(word)
     several = group.count > 1
     words = [*before, _plural(noun) if several else noun, *after]

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageChops, ImageDraw
 
 from lidit_jax.data.scenes.scene import Scene, SceneObject
-from lidit_jax.data.scenes.vocabulary import BACKGROUND, COLOURS, SHADE
+from lidit_jax.data.scenes.vocabulary import BACKGROUND, COLORS, SHADE
 from lidit_jax.errors import LiditError
 
 SUPERSAMPLING = 4
@@ -38,7 +38,7 @@ def render(scene: Scene, size: int = 64) -> UInt8[np.ndarray, "H W 3"]:
     canvas = Image.new("RGB", (side, side), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for thing in scene.objects:
-        draw.polygon(_corners(thing, side), fill=COLOURS[thing.colour])
+        draw.polygon(_corners(thing, side), fill=COLORS[thing.color])
         if thing.texture != "solid":
             _shade(canvas, thing)
     return np.asarray(canvas.reduce(SUPERSAMPLING))
@@ -52,7 +52,7 @@ def check_size(size: int) -> None:
 
 @functools.cache
 def outline(shape: str) -> tuple[tuple[float, float], ...]:
-    """Corners of a shape of radius 1 around its centre of mass, y pointing down."""
+    """Corners of a shape of radius 1 around its center of mass, y pointing down."""
     points = np.asarray(_OUTLINES[shape](), np.float64)
     points -= _centroid(points)
     return tuple(map(tuple, points.tolist()))
@@ -60,7 +60,7 @@ def outline(shape: str) -> tuple[tuple[float, float], ...]:
 
 @functools.cache
 def bounds(shape: str) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a shape of radius 1, from its centre of mass."""
+    """Left, top, right and bottom of a shape of radius 1, from its center of mass."""
     x, y = zip(*outline(shape), strict=True)
     return min(x), min(y), max(x), max(y)
 
@@ -71,7 +71,7 @@ def _corners(thing: SceneObject, side: int) -> list[tuple[float, float]]:
 
 
 def _shade(canvas: Image.Image, thing: SceneObject) -> None:
-    """Adds stripes or dots, anchored at the object's centre, in the darker tone of its colour."""
+    """Adds stripes or dots, anchored at the object's center, in the darker tone of its color."""
     side = canvas.width
     inside = Image.new("L", canvas.size, 0)
     ImageDraw.Draw(inside).polygon(_corners(thing, side), fill=255)
@@ -90,7 +90,7 @@ def _shade(canvas: Image.Image, thing: SceneObject) -> None:
                 u = x + (column + 0.5 * (row % 2)) * DOT_PERIOD * side
                 v = y + row * DOT_PERIOD * side
                 draw.ellipse((u - reach, v - reach, u + reach, v + reach), fill=255)
-    dark = tuple(round(SHADE * channel) for channel in COLOURS[thing.colour])
+    dark = tuple(round(SHADE * channel) for channel in COLORS[thing.color])
     canvas.paste(dark, mask=ImageChops.multiply(inside, pattern))
 
 
@@ -144,7 +144,7 @@ def _cross() -> list:
 
 
 def _moon() -> list:
-    # A disc of radius 1.1 minus a disc of radius 0.9 whose centre is 0.62 to its right.
+    # A disc of radius 1.1 minus a disc of radius 0.9 whose center is 0.62 to its right.
     outer, inner, shift = 1.1, 0.9, 0.62
     x = (outer**2 - inner**2 + shift**2) / (2 * shift)
     y = math.sqrt(outer**2 - x**2)

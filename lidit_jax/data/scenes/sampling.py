@@ -10,7 +10,7 @@ from types import MappingProxyType
 from lidit_jax.data.scenes.render import bounds
 from lidit_jax.data.scenes.scene import Claim, Group, Scene, SceneObject
 from lidit_jax.data.scenes.vocabulary import (
-    COLOURS,
+    COLORS,
     COUNTS,
     RADII,
     RELATIONS,
@@ -35,7 +35,7 @@ TEXTURED, SIZED = 0.15, 0.15
 """Shares of the scenes whose caption names a texture, and a size, unless told otherwise."""
 
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom, from an object's centre, in units of the image's side."""
+"""Left, top, right and bottom, from an object's center, in units of the image's side."""
 
 _GAP = 3 / 64
 """Least distance between two bounding boxes."""
@@ -43,7 +43,7 @@ _BORDER = 1.5 / 64
 """Least distance to the border of the image."""
 _ACROSS = 7 / 64
 """Largest offset across the axis of a named relation."""
-_COLOURS = list(COLOURS)
+_COLORS = list(COLORS)
 
 
 def draw_task(rng: random.Random, shares: Sequence[float] = ()) -> str:
@@ -64,69 +64,69 @@ def draw_claim(
     return claim
 
 
-def realise(task: str, claim: Claim, rng: random.Random) -> Scene:
+def realize(task: str, claim: Claim, rng: random.Random) -> Scene:
     """A scene for which `claim` is true; what the claim leaves open is drawn at random.
 
-    Colours are any, textures solid, sizes medium; places are any, except that a relation puts its
+    Colors are any, textures solid, sizes medium; places are any, except that a relation puts its
     two objects side by side along its axis. Objects neither touch nor leave the image.
     """
     wanted = []
     for group in claim.groups:
-        colour = group.colour or rng.choice(_COLOURS)
-        filled = Group(group.shape, colour, group.texture or "solid", group.size or "medium")
+        color = group.color or rng.choice(_COLORS)
+        filled = Group(group.shape, color, group.texture or "solid", group.size or "medium")
         wanted += [filled] * group.count
     radii = [rng.uniform(*RADII[group.size]) for group in wanted]
     if len(radii) > 2:
         radii = [min(radius, RADII["medium"][0]) for radius in radii]
-    centres = _place(wanted, radii, claim.relation, rng)
+    centers = _place(wanted, radii, claim.relation, rng)
     objects = tuple(
-        SceneObject(group.colour, group.shape, group.texture, group.size, x, y, radius)
-        for group, (x, y), radius in zip(wanted, centres, radii, strict=True)
+        SceneObject(group.color, group.shape, group.texture, group.size, x, y, radius)
+        for group, (x, y), radius in zip(wanted, centers, radii, strict=True)
     )
     return Scene(task, objects, claim)
 
 
-def draw_different(rng: random.Random, count: int, coloured: bool) -> tuple[Group, ...]:
-    """Groups of one object with different shapes and, if `coloured`, different colours."""
+def draw_different(rng: random.Random, count: int, colored: bool) -> tuple[Group, ...]:
+    """Groups of one object with different shapes and, if `colored`, different colors."""
     shapes = rng.sample(SHAPES, count)
-    colours = rng.sample(_COLOURS, count) if coloured else [None] * count
-    return tuple(Group(s, c) for s, c in zip(shapes, colours, strict=True))
+    colors = rng.sample(_COLORS, count) if colored else [None] * count
+    return tuple(Group(s, c) for s, c in zip(shapes, colors, strict=True))
 
 
 def _single(rng: random.Random) -> Claim:
     return Claim((Group(rng.choice(SHAPES)),))
 
 
-def _coloured(rng: random.Random) -> Claim:
-    return Claim((Group(rng.choice(SHAPES), rng.choice(_COLOURS)),))
+def _colored(rng: random.Random) -> Claim:
+    return Claim((Group(rng.choice(SHAPES), rng.choice(_COLORS)),))
 
 
 def _two(rng: random.Random) -> Claim:
-    return Claim(draw_different(rng, 2, coloured=False))
+    return Claim(draw_different(rng, 2, colored=False))
 
 
-def _two_coloured(rng: random.Random) -> Claim:
-    first, second = draw_different(rng, 2, coloured=True)
+def _two_colored(rng: random.Random) -> Claim:
+    first, second = draw_different(rng, 2, colored=True)
     draw = rng.random()
     if draw < 0.12:
         second = replace(second, shape=first.shape)
     elif draw < 0.24:
-        second = replace(second, colour=first.colour)
+        second = replace(second, color=first.color)
     return Claim((first, second))
 
 
 def _counting(rng: random.Random) -> Claim:
-    colour = rng.choice(_COLOURS) if rng.random() < 0.6 else None
-    return Claim((Group(rng.choice(SHAPES), colour, count=rng.choice(COUNTS)),))
+    color = rng.choice(_COLORS) if rng.random() < 0.6 else None
+    return Claim((Group(rng.choice(SHAPES), color, count=rng.choice(COUNTS)),))
 
 
 def _position(rng: random.Random) -> Claim:
-    groups = draw_different(rng, 2, coloured=rng.random() < 0.6)
+    groups = draw_different(rng, 2, colored=rng.random() < 0.6)
     return Claim(groups, rng.choice(RELATIONS))
 
 
 def _many(rng: random.Random) -> Claim:
-    groups = draw_different(rng, rng.choice((3, 3, 4)), coloured=True)
+    groups = draw_different(rng, rng.choice((3, 3, 4)), colored=True)
     if len(groups) == 3 and rng.random() < 0.3:
         groups = (replace(groups[0], count=2), *groups[1:])
     return Claim(groups)
@@ -134,9 +134,9 @@ def _many(rng: random.Random) -> Claim:
 
 _CLAIMS = {
     "single_object": _single,
-    "colors": _coloured,
+    "colors": _colored,
     "two_objects": _two,
-    "color_attribution": _two_coloured,
+    "color_attribution": _two_colored,
     "counting": _counting,
     "position": _position,
     "many_objects": _many,
@@ -156,20 +156,20 @@ def _sprinkle(claim: Claim, name: str, values: tuple[str, ...], rng: random.Rand
 def _place(
     wanted: list[Group], radii: list[float], relation: str | None, rng: random.Random
 ) -> list[tuple[float, float]]:
-    """Centres at which the objects stay apart and inside."""
+    """Centers at which the objects stay apart and inside."""
     boxes = []
     for group, radius in zip(wanted, radii, strict=True):
         left, top, right, bottom = bounds(group.shape)
         boxes.append((radius * left, radius * top, radius * right, radius * bottom))
     while True:
         if relation:
-            centres = _along(boxes, relation, rng)
+            centers = _along(boxes, relation, rng)
         elif len(boxes) <= 2:
-            centres = [_anywhere(box, rng) for box in boxes]
+            centers = [_anywhere(box, rng) for box in boxes]
         else:
-            centres = _in_quadrants(len(boxes), rng)
-        if _apart(centres, boxes):
-            return centres
+            centers = _in_quadrants(len(boxes), rng)
+        if _apart(centers, boxes):
+            return centers
 
 
 def _anywhere(box: Box, rng: random.Random) -> tuple[float, float]:
@@ -194,10 +194,10 @@ def _in_quadrants(count: int, rng: random.Random) -> list[tuple[float, float]]:
     return [(x + rng.uniform(-reach, reach), y + rng.uniform(-reach, reach)) for x, y in cells]
 
 
-def _apart(centres: list[tuple[float, float]], boxes: list[Box]) -> bool:
+def _apart(centers: list[tuple[float, float]], boxes: list[Box]) -> bool:
     placed: list[Box] = []
     # Plain loops: most of the time that a scene takes goes by here.
-    for (x, y), (left, top, right, bottom) in zip(centres, boxes, strict=True):
+    for (x, y), (left, top, right, bottom) in zip(centers, boxes, strict=True):
         a = (x + left, y + top, x + right, y + bottom)
         if min(a) < _BORDER or max(a) > 1 - _BORDER:
             return False

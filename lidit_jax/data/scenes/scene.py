@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from lidit_jax.data.scenes.vocabulary import OPPOSITES
 
 RELATION_MARGIN = 0.05
-"""Least distance of two centres along the axis of their relation, in units of the image's side."""
+"""Least distance of two centers along the axis of their relation, in units of the image's side."""
 
 
 @dataclass(frozen=True)
 class SceneObject:
     """One object: drawn by the renderer, or found in pixels by the scorer."""
 
-    colour: str | None
-    """A key of `COLOURS`; None when the scorer sees no colour."""
+    color: str | None
+    """A key of `COLORS`; None when the scorer sees no color."""
     shape: str | None
-    """A name of `SHAPES`; None when the scorer recognises no shape."""
+    """A name of `SHAPES`; None when the scorer recognizes no shape."""
     texture: str
     size: str
     """"small", "medium" or "large"."""
     x: float
     y: float
-    """Centre, in units of the image's side; y points down."""
+    """Center, in units of the image's side; y points down."""
     radius: float
     """Half the extent of the shape, in units of the image's side."""
 
@@ -36,7 +36,7 @@ class SceneObject:
     def __str__(self) -> str:
         size = "" if self.size == "medium" else f"{self.size} "
         texture = "" if self.texture == "solid" else f"{self.texture} "
-        return f"{size}{texture}{self.colour or 'colourless'} {self.shape or 'blob'}"
+        return f"{size}{texture}{self.color or 'colorless'} {self.shape or 'blob'}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Group:
     """`count` objects with the same attributes; None means that the caption leaves it open."""
 
     shape: str
-    colour: str | None = None
+    color: str | None = None
     texture: str | None = None
     size: str | None = None
     count: int = 1
@@ -55,14 +55,14 @@ class Group:
             wanted is None or wanted == getattr(thing, name)
             for name, wanted in (
                 ("shape", self.shape),
-                ("colour", self.colour),
+                ("color", self.color),
                 ("texture", self.texture),
                 ("size", self.size),
             )
         )
 
     def __str__(self) -> str:
-        words = (self.size, self.texture, self.colour, self.shape)
+        words = (self.size, self.texture, self.color, self.shape)
         return f"{self.count} " + " ".join(word for word in words if word)
 
 
@@ -107,7 +107,7 @@ class Scene:
 def holds(relation: str, first: SceneObject, second: SceneObject) -> bool:
     """Whether `first` is `relation` ("left", "right", "above", "below") of `second`.
 
-    As in GenEval, the offset of the centres must point along that axis more than along the other.
+    As in GenEval, the offset of the centers must point along that axis more than along the other.
     """
     if relation in ("right", "below"):
         return holds(OPPOSITES[relation], second, first)

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 from lidit_jax.config.schema import Config
+from lidit_jax.data.image_source import SourceKind
 from lidit_jax.data.scenes.captions import caption
 from lidit_jax.data.scenes.held_out import admitted
 from lidit_jax.data.scenes.paraphrases import paraphrase
@@ -16,11 +17,10 @@ from lidit_jax.data.scenes.sampling import (
     TEXTURED,
     draw_claim,
     draw_task,
-    realise,
+    realize,
 )
 from lidit_jax.data.scenes.scene import Claim, Scene
 from lidit_jax.data.scenes.vocabulary import LANGUAGES
-from lidit_jax.data.source import SourceKind
 from lidit_jax.errors import LiditError
 
 SPLITS = ("train", "heldout")
@@ -117,7 +117,7 @@ class SceneSource:
         task, claim = self._claim(index)
         rng = self._random(index, "layout")
         while True:
-            scene = realise(task, claim, rng)
+            scene = realize(task, claim, rng)
             if admitted(scene, self.split):
                 return scene
 
@@ -128,7 +128,7 @@ class SceneSource:
         while True:
             claim = draw_claim(task, rng, self.textured, self.sized)
             # Four equal objects fill all quadrants, and some pairs are held out in one of them.
-            if any(admitted(realise(task, claim, rng), self.split) for _ in range(_TRIES)):
+            if any(admitted(realize(task, claim, rng), self.split) for _ in range(_TRIES)):
                 return task, claim
 
     def caption(self, index: int) -> str:
@@ -162,7 +162,7 @@ def open_scenes(config: Config, split: str) -> SceneSource:
     if split == "heldout":
         records, captions, shares = data.validation_records, 0, ()
     else:
-        records, captions, shares = data.train_records, data.distinct_captions, data.scene_shares
+        records, captions, shares = data.train_records, data.distinct_captions, data.scene_fractions
     return SceneSource(
         split,
         records,
@@ -171,8 +171,8 @@ def open_scenes(config: Config, split: str) -> SceneSource:
         config.seed,
         captions,
         shares,
-        data.textured_share,
-        data.sized_share,
+        data.textured_fraction,
+        data.sized_fraction,
         data.caption_style == "varied",
     )
 

@@ -1,4 +1,4 @@
-"""The words of the scenes: what each colour, shape, texture, size and relation is called and is.
+"""The words of the scenes: what each color, shape, texture, size and relation is called and is.
 
 Everything that a caption can say is in these tables, so that the renderer, the captions and the
 scorer cannot disagree. Lengths are in units of the image's side, with y pointing down.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-COLOURS: MappingProxyType[str, tuple[int, int, int]] = MappingProxyType(
+COLORS: MappingProxyType[str, tuple[int, int, int]] = MappingProxyType(
     {
         "red": (214, 32, 32),
         "orange": (245, 132, 20),
@@ -20,13 +20,13 @@ COLOURS: MappingProxyType[str, tuple[int, int, int]] = MappingProxyType(
         "pink": (242, 78, 170),
     }
 )
-"""sRGB of each colour. Neighbouring hues are at least 20 degrees apart, which survives blur."""
+"""sRGB of each color. Neighboring hues are at least 20 degrees apart, which survives blur."""
 
 BACKGROUND: tuple[int, int, int] = (226, 226, 226)
 """sRGB of the calm background."""
 
 SHADE = 0.45
-"""Factor from an object's colour to the darker tone of its stripes or dots; it keeps the hue."""
+"""Factor from an object's color to the darker tone of its stripes or dots; it keeps the hue."""
 
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "heart", "cross", "moon")
 TEXTURES: tuple[str, ...] = ("solid", "striped", "dotted")

@@ -56,6 +56,6 @@ class Goodput:
         """Counts the steps of this start."""
         self._productive += seconds
 
-    def share(self, now: float) -> float:
+    def fraction(self, now: float) -> float:
         """The goodput at a time, in seconds since 1970: 0 to 1."""
         return min(self._productive / max(now - self._begun, 1e-9), 1.0)

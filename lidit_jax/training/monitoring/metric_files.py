@@ -24,6 +24,11 @@ from lidit_jax.io.bucket_sync import Staging
 from lidit_jax.io.paths import in_bucket
 
 RECORDS = "metrics.jsonl"
+_RENAMED = {
+    "data_wait_share": "data_wait_fraction",
+    "model_flops_utilisation": "model_flops_utilization",
+}
+"""Names of metrics that earlier versions wrote."""
 _FLUSH_SECONDS = 20
 """tensorboardX waits for the disk whenever it flushes."""
 
@@ -52,38 +57,38 @@ class MetricFiles:
         """One line of `metrics.jsonl`; what TensorBoard can plot goes there too."""
 
         self.note(step, values)
-        with self.tolerated():
+        with self.tolerate_errors():
             for name, value in values.items():
                 self._add(summary.scalar(name, value), step)
 
     def note(self, step: int, values: dict[str, Any]) -> None:
         """One line of `metrics.jsonl` that is no curve."""
-        with self.tolerated():
+        with self.tolerate_errors():
             self._records.write(json.dumps({"step": step} | values) + "\n")
             self._records.flush()
 
     def image(self, step: int, image: UInt8[np.ndarray, "H W 3"]) -> None:
         """A picture for TensorBoard."""
-        with self.tolerated():
+        with self.tolerate_errors():
             self._add(summary.image("samples", image, dataformats="HWC"), step)
 
     def flush(self) -> None:
         """Lets others see what was written so far, TensorBoard's files once in a while."""
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self._flushed = time.monotonic()
-            with self.tolerated():
+            with self.tolerate_errors():
                 self._events.flush()
         self._staging.upload()
 
     def close(self) -> None:
         """Writes the rest and lets go of the files."""
         for file in (self._events, self._records):
-            with self.tolerated():
+            with self.tolerate_errors():
                 file.close()
         self._staging.close()
 
     @contextmanager
-    def tolerated(self) -> Iterator[None]:
+    def tolerate_errors(self) -> Iterator[None]:
         """Says once that nothing can be written; what is buffered is written when it can be."""
         try:
             yield
@@ -98,8 +103,12 @@ class MetricFiles:
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`."""
-    return [json.loads(line) for line in file.read_bytes().decode().splitlines()]
+    """The lines of a `metrics.jsonl`, with the metrics under today's names."""
+    lines = file.read_bytes().decode().splitlines()
+    return [
+        {_RENAMED.get(name, name): value for name, value in json.loads(line).items()}
+        for line in lines
+    ]
 
 
 def _drop_torn_line(records: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from lidit_jax.config.schema import TrainingConfig
-from lidit_jax.io.bucket_sync import written_here
+from lidit_jax.io.bucket_sync import local_staging
 from lidit_jax.parallel.distributed import any_process
 
 REQUEST = "profile-now"
@@ -72,7 +72,7 @@ class Profiler:
             self._begin()
 
     def _begin(self) -> None:
-        folder = self._trace.enter_context(written_here(self._workdir / "profile"))
+        folder = self._trace.enter_context(local_staging(self._workdir / "profile"))
         self._trace.enter_context(jax.profiler.trace(str(folder)))
 
     def _is_asked(self) -> bool:

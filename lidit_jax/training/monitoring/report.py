@@ -24,11 +24,11 @@ _SHOWN = {
     "scene_score": ("score on scenes, averaged weights", "{:.1%}"),
     "images_per_second": ("images/s, median", "{:.1f}"),
     "step_seconds": ("seconds a step, median", "{:.3f}"),
-    "data_wait_share": ("share of time waiting for data", "{:.1%}"),
+    "data_wait_fraction": ("share of time waiting for data", "{:.1%}"),
     "goodput": ("goodput: share of all time in steps that count", "{:.1%}"),
     "device_memory_gib": ("largest use of a device's memory, GiB", "{:.2f}"),
     "tflops_per_second_per_device": ("TFLOP/s a device, frozen models apart", "{:.3f}"),
-    "model_flops_utilisation": ("model FLOPs utilisation", "{:.1%}"),
+    "model_flops_utilization": ("model FLOPs utilization", "{:.1%}"),
     "gradient_norm": ("gradient norm", "{:.3f}"),
     "applied": ("share of updates applied", "{:.1%}"),
 }

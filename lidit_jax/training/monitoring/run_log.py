@@ -18,7 +18,7 @@ from lidit_jax.config.schema import Config
 from lidit_jax.evaluation.images import captioned_grid
 from lidit_jax.hardware.devices import peak_flops
 from lidit_jax.hardware.topologies import GIB
-from lidit_jax.io.console import WholeWordConsole
+from lidit_jax.io.console import NoWrapConsole
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import bar_on
 from lidit_jax.training.monitoring.goodput import Goodput
@@ -63,7 +63,7 @@ class RunLog:
         self._mark, self._waited, self._aside = (time.perf_counter(), first_step), 0.0, 0.0
         self._sample_flops, self._peak = sample_flops, peak_flops(jax.devices()[0])
         self._averages: dict[str, Average] = {}
-        tracker = config.training.tracker if config else ""
+        tracker = config.training.tracker if config else "none"
         check_installed(tracker)
         if not self._active:
             return
@@ -71,8 +71,8 @@ class RunLog:
         begun = time.time() if begun is None else begun
         self._goodput = Goodput(self._files.earlier, first_step, begun)
         self._files.note(first_step, {"started": begun})
-        self._tracker = Tracker(tracker, workdir, config) if tracker else None
-        self.console = WholeWordConsole()
+        self._tracker = Tracker(tracker, workdir, config) if tracker != "none" else None
+        self.console = NoWrapConsole()
         self._progress = bar_on(self.console)
         self._bar = self._progress.add_task("training", total=total_steps, completed=first_step)
         self._progress.start()
@@ -96,12 +96,12 @@ class RunLog:
     def waiting_for_data(self) -> Iterator[None]:
         """Counts the time until the next batch is there."""
         begin = time.perf_counter()
-        with self.aside():
+        with self.off_step_time():
             yield
         self._waited += time.perf_counter() - begin
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def off_step_time(self) -> Iterator[None]:
         """Counts time that is not spent on steps: validation, pictures, checkpoints."""
         begin = time.perf_counter()
         yield
@@ -118,7 +118,7 @@ class RunLog:
         values |= _device_memory()
         if self._active:
             self._goodput.add(values.get("productive_seconds", 0.0))
-            values["goodput"] = self._goodput.share(time.time())
+            values["goodput"] = self._goodput.fraction(time.time())
         self.scalars(step, values)
         self._print(step, values)
         return values
@@ -153,7 +153,7 @@ class RunLog:
         values = {
             "step_seconds": seconds / steps,
             "images_per_second": self._batch_size * steps / seconds,
-            "data_wait_share": self._waited / seconds,
+            "data_wait_fraction": self._waited / seconds,
             "productive_seconds": max(seconds - self._aside, 0.0),
             "steps": steps,
         }
@@ -161,7 +161,7 @@ class RunLog:
             device_flops = values["images_per_second"] * self._sample_flops / jax.device_count()
             values["tflops_per_second_per_device"] = device_flops / 1e12
             if self._peak:
-                values["model_flops_utilisation"] = device_flops / self._peak
+                values["model_flops_utilization"] = device_flops / self._peak
         return values
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -183,7 +183,7 @@ class RunLog:
         self._files.image(step, np.asarray(grid))
         file = self._workdir / "images" / f"step_{step:06d}.png"
         file.parent.mkdir(exist_ok=True)
-        with self._files.tolerated(), atomic_file(file) as stream:
+        with self._files.tolerate_errors(), atomic_file(file) as stream:
             grid.save(stream, format="PNG")
 
     def say(self, text: str) -> None:
@@ -199,7 +199,7 @@ class RunLog:
         self._files.close()
         if self._tracker:
             self._tracker.close()
-        with self._files.tolerated():
+        with self._files.tolerate_errors():
             write_report(self._workdir)
 
 

@@ -9,7 +9,7 @@ import jax
 from lidit_jax.config.schema import Config
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.evaluation.scene_prompts import TASKS, evaluation_prompts
-from lidit_jax.evaluation.scene_scorer import score_images, summarise
+from lidit_jax.evaluation.scene_scorer import score_images, summarize
 from lidit_jax.sampling.guided_sampler import GuidedSampler
 from lidit_jax.sampling.image_batch import ImageBatch
 
@@ -47,6 +47,6 @@ class SceneScores:
                 settings=self._settings,
             )
             images += list(sampler(params, batch))
-        report = summarise(self._prompts, score_images(images, self._prompts))
+        report = summarize(self._prompts, score_images(images, self._prompts))
         tasks = {f"scene_score/{name}": task.accuracy for name, task in report.tasks.items()}
         return {"scene_score": report.overall} | tasks

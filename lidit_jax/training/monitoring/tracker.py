@@ -18,13 +18,16 @@ _PROJECT = "lidit-jax"
 def check_installed(name: str) -> None:
     """Refuses a tracker that is not there; every process asks, before any of them works.
 
+    Args:
+      name: of the package; "none" needs nothing.
+
     Raises:
       LiditError: with the line that installs it.
     """
-    if name and importlib.util.find_spec(name) is None:
+    if name != "none" and importlib.util.find_spec(name) is None:
         raise LiditError(
-            f"config.training.tracker={name!r} is not installed: pip install {name}, or leave "
-            "it empty"
+            f"config.training.tracker={name!r} is not installed: pip install {name}, or set "
+            "it to 'none'"
         )
 
 

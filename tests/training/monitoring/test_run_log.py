@@ -113,8 +113,8 @@ def test_the_use_of_the_devices_is_counted_and_compared_with_their_peak(tmp_path
         values = run.flush(1)
     done = values["images_per_second"] * 8e9 / jax.device_count()
     assert values["tflops_per_second_per_device"] == pytest.approx(done / 1e12)
-    assert values["model_flops_utilisation"] == pytest.approx(done / 1e12)
-    assert 0.05 <= values["data_wait_share"] * values["step_seconds"] <= values["step_seconds"]
+    assert values["model_flops_utilization"] == pytest.approx(done / 1e12)
+    assert 0.05 <= values["data_wait_fraction"] * values["step_seconds"] <= values["step_seconds"]
     page = (tmp_path / "report.html").read_text()
     assert "images/s" in page
     assert "data:image/png;base64," in page
@@ -220,7 +220,7 @@ def test_goodput_goes_on_over_restarts(tmp_path):
         with log(tmp_path, first_step) as run:
             run.accumulate(average(0.5))
             time.sleep(0.02)
-            with run.aside():
+            with run.off_step_time():
                 time.sleep(0.02)
             values, now = run.flush(first_step + 5), time.time()
     productive = [record["productive_seconds"] for record in records(tmp_path)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lidit_jax.data.scenes import render
-from lidit_jax.data.scenes.sampling import realise
+from lidit_jax.data.scenes.sampling import realize
 from lidit_jax.data.sources import source_kind
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.errors import LiditError
@@ -26,7 +26,7 @@ class Painter:
         for row, number in enumerate(batch.seeds):
             prompt = self._prompts[number]
             if number % 2 == 0:
-                scene = realise(prompt.task, prompt.claim, random.Random(number))
+                scene = realize(prompt.task, prompt.claim, random.Random(number))
                 images[row] = render(scene, batch.size[0])
         return images
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-ODD_PROMPTS = (
+PROBE_PROMPTS = (
     "",
     " ",
     "\n",

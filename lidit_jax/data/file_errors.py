@@ -12,7 +12,7 @@ from lidit_jax.errors import LiditError
 _TOLD = 10
 
 
-class Mistakes:
+class FileErrors:
     """Collects what is wrong with the files of a folder."""
 
     def __init__(self, folder: Path):
@@ -24,14 +24,14 @@ class Mistakes:
         self._lines.append(line)
 
     @contextmanager
-    def gather(self) -> Iterator[None]:
+    def collect(self) -> Iterator[None]:
         """Adds the `LiditError` that ends its body."""
         try:
             yield
         except LiditError as error:
             self.add(str(error))
 
-    def tell(self) -> None:
+    def raise_all(self) -> None:
         """Raises `LiditError` if there is any mistake; of many it names the first ten."""
         if len(self._lines) == 1:
             raise LiditError(self._lines[0])

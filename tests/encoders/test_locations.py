@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import errors
 
 from lidit_jax import encoders
-from lidit_jax.encoders import sources
+from lidit_jax.encoders import locations
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
 from lidit_jax.errors import LiditError
 
@@ -72,7 +72,7 @@ def test_a_hub_id_is_downloaded_without_pickles(monkeypatch, tiny_folder):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (errors.GatedRepoError, "is gated: accept its licence on https://huggingface.co/a/b"),
+        (errors.GatedRepoError, "is gated: accept its license on https://huggingface.co/a/b"),
         (errors.RepositoryNotFoundError, "neither a folder here nor a model on huggingface.co"),
         (errors.LocalEntryNotFoundError, "cannot be reached: go online, or copy the model"),
         (ConnectionError, "cannot be reached: go online, or copy the model"),
@@ -84,7 +84,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch, error, message):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(LiditError, match=f"^a/b .*{message}"):
-        sources.locate("a/b")
+        locations.locate_encoder("a/b")
 
 
 def test_importing_encoders_loads_neither_jax_nor_torch():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lidit_jax.data.source import Subset
+from lidit_jax.data.image_source import Subset
 
 
 class Source:

@@ -11,16 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.encoders.sources import PACKAGED, content_digests
+from lidit_jax.encoders.locations import PACKAGED_ENCODERS, content_digests
 from lidit_jax.errors import LiditError
 from lidit_jax.weights.gguf import file_sha256
 from lidit_jax.weights.hub import is_hub_id
 
-SEARCHED = "LIDIT_ENCODERS"
+SEARCH_PATH_VARIABLE = "LIDIT_ENCODERS"
 """Environment variable: folders to search, separated as in PATH."""
 
 
-def present_sources(
+def resolve_sources(
     sources: Sequence[str],
     trained_with: Sequence[Mapping[str, Any]],
     given: Mapping[str, str] | None = None,
@@ -54,7 +54,7 @@ def present_sources(
 
 
 def _where_it_is(source: str, fingerprint: Mapping[str, str]) -> str:
-    if source in PACKAGED or Path(source).expanduser().exists():
+    if source in PACKAGED_ENCODERS or Path(source).expanduser().exists():
         return source
     # The one of the same name first: reading large weights takes a while.
     for place in sorted(_candidates(), key=lambda path: path.name != Path(source).name):
@@ -64,7 +64,7 @@ def _where_it_is(source: str, fingerprint: Mapping[str, str]) -> str:
         return source
     raise LiditError(
         f"no encoder {source!r} here: say where it is now with --encoder {source}=PATH "
-        f"(in Python encoders={{{source!r}: PATH}}), or name a folder that holds it in {SEARCHED}"
+        f"(in Python encoders={{{source!r}: PATH}}), or name a folder that holds it in {SEARCH_PATH_VARIABLE}"
     )
 
 
@@ -79,10 +79,12 @@ def _holds(place: Path, fingerprint: Mapping[str, str]) -> bool:
 
 def _candidates() -> Iterator[Path]:
     """Model folders and GGUF files: those of `LIDIT_ENCODERS` and what lies directly in them."""
-    for text in filter(None, os.environ.get(SEARCHED, "").split(os.pathsep)):
+    for text in filter(None, os.environ.get(SEARCH_PATH_VARIABLE, "").split(os.pathsep)):
         folder = Path(text).expanduser()
         if not folder.exists():
-            raise LiditError(f"{SEARCHED} names {folder}, which does not exist: correct it")
+            raise LiditError(
+                f"{SEARCH_PATH_VARIABLE} names {folder}, which does not exist: correct it"
+            )
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
         for path in (folder, *inside):
             model = any(path.glob("*.safetensors")) and (path / "tokenizer.json").is_file()
