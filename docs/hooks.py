@@ -117,9 +117,9 @@ def _groups(group: type, place: str) -> Iterator[str]:
 
 def _values(hint: Any) -> str:
     """What a field may be, from its type: its choices, or its kind and range."""
-    from lidit_jax.config.values import listed, ranges
+    from lidit_jax.config.values import literal_values, ranges
 
-    if choices := listed(hint):
+    if choices := literal_values(hint):
         return ", ".join(f"`{choice!r}`" for choice in choices)
     requirements = [one.requirement for one in ranges(hint)]
     if requirements:
