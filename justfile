@@ -19,6 +19,7 @@ quickstart *FOLDER:
 lint:
     {{ venv }}/bin/ruff check .
     {{ venv }}/bin/ruff format --check .
+    {{ venv }}/bin/pyright --pythonpath {{ python }}
     {{ venv }}/bin/shellcheck --external-sources launch/*.sh .ci/run
 
 # Format, and mend what the linter can

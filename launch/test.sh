@@ -8,10 +8,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 cd "$root"
 
 install_environment test
-say "ruff, shellcheck and hadolint"
+say "ruff, pyright, shellcheck and hadolint"
 "$venv/bin/ruff" check --quiet .
 "$venv/bin/ruff" format --quiet --check . ||
   fail "some files are not formatted: $venv/bin/ruff format ."
+"$venv/bin/pyright" --pythonpath "$venv/bin/python"
 "$venv/bin/shellcheck" --external-sources launch/*.sh .ci/run
 # Its wheel is for Linux on x86 only.
 if [[ -x $venv/bin/hadolint ]]; then "$venv/bin/hadolint" launch/docker/*.Dockerfile; fi

@@ -100,16 +100,18 @@ def _follow(job: Job, place: list[str], commands: Commands) -> int:
 
 
 def _delete(job: Job, place: list[str], commands: Commands) -> None:
+    reason = ""
     for _ in range(3):
         result = commands.run(*_deletion(job, place))
         if not result.returncode:
             return
+        reason = _reason(result)
         # XPK fails, too, on a workload that was never made.
         with contextlib.suppress(LaunchError):
             if not _exists(job, place, commands):
                 return
     raise LaunchError(
-        f"workload {job.name} could not be deleted ({_reason(result)}): run "
+        f"workload {job.name} could not be deleted ({reason}): run "
         f"`{shlex.join(_deletion(job, place))}`"
     )
 

@@ -184,29 +184,31 @@ class QueuedResource:
         Raises:
           LaunchError: when it may still be there; the message has the command that deletes it.
         """
+        reason = ""
         for _ in range(_TRIES):
             result = self._commands.run(*self._gcloud("delete"), "--force", "--quiet")
             if not result.returncode or _not_found(result.stderr):
                 return
+            reason = cause(result.stderr)
             self._commands.pause(self._poll)
         raise LaunchError(
             f"{self._request.name} could not be deleted and may cost money "
-            f"({cause(result.stderr)}): run `{self._delete_command()}`"
+            f"({reason}): run `{self._delete_command()}`"
         )
 
     def _repeat(self, *command: str) -> None:
         """A command that needs the workers' network, tried again while the machines are ours."""
+        reason = ""
         for _ in range(_TRIES):
             result = self._commands.run(*command)
             if not result.returncode:
                 return
             if not self.is_active():
                 raise PreemptedError
-            self._commands.say(f"failed, and will be repeated: {cause(result.stderr)}")
+            reason = cause(result.stderr)
+            self._commands.say(f"failed, and will be repeated: {reason}")
             self._commands.pause(self._poll)
-        raise LaunchError(
-            f"`{shlex.join(command)[:160]}` failed {_TRIES} times: {cause(result.stderr)}"
-        )
+        raise LaunchError(f"`{shlex.join(command)[:160]}` failed {_TRIES} times: {reason}")
 
     def _state_with_patience(self) -> str:
         for left in reversed(range(_TRIES)):

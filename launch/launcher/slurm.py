@@ -158,11 +158,12 @@ def _follow(identity: str, log: Path, poll_seconds: float, commands: Commands) -
 
 def _cancel(identity: str, job: Job, commands: Commands) -> None:
     which = [identity] if identity else [f"--name={job.name}", f"--user={getpass.getuser()}"]
+    reason = ""
     for _ in range(3):
         result = commands.run("scancel", *which)
         if not result.returncode:
             return
+        reason = cause(result.stderr)
     raise LaunchError(
-        f"the job could not be cancelled ({cause(result.stderr)}): run "
-        f"`{shlex.join(['scancel', *which])}`"
+        f"the job could not be cancelled ({reason}): run `{shlex.join(['scancel', *which])}`"
     )

@@ -13,6 +13,7 @@ from lidit_jax.attention.tiles import generation_of
 from lidit_jax.config.schema import ModelConfig
 from lidit_jax.config.values import choices
 from lidit_jax.errors import LiditError
+from lidit_jax.hardware.jax_device import JaxDevice
 
 KERNELS = choices(ModelConfig, "attention")
 MIN_KERNEL_SCORES = 2**17
@@ -123,7 +124,7 @@ def _is_nvidia(device: Device) -> bool:
     return device.platform == "gpu" and "NVIDIA" in device.kind
 
 
-def attention_kernel(device: jax.Device) -> str:
+def attention_kernel(device: JaxDevice) -> str:
     """What "auto" chooses on a device for the images of the 1B recipe at 512 px, in bfloat16."""
     q = jax.ShapeDtypeStruct((1, 1024, 16, 72), jax.numpy.bfloat16)
     return chosen_kernel("auto", Device(device.platform, device.device_kind), q, 1024)
@@ -137,7 +138,7 @@ def device_in_use() -> Device:
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty and mesh.abstract_device is not None:
         return Device(mesh.abstract_device.platform, mesh.abstract_device.device_kind)
-    device = jax.config.jax_default_device or jax.devices()[0]
+    device = jax.config.values["jax_default_device"] or jax.devices()[0]
     if isinstance(device, str):
         device = jax.devices(device)[0]
     return Device(device.platform, device.device_kind)

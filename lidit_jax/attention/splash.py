@@ -133,6 +133,7 @@ def _on_one_device(
             kv=jnp.pad(valid.astype(jnp.int32), ((0, 0), (0, padded_s - S))),
         )
         out = jax.vmap(kernel)(*inputs, ids)
+    assert isinstance(out, jax.Array)  # nothing else was asked for
     out = out.reshape(B, H, padded_n, width)[:, :, :N, :K].swapaxes(1, 2)
     if mask is None:
         return out

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import flax.traverse_util
 import safetensors.numpy
 
 from lidit_jax.autoencoders.kl import AutoencoderKL
@@ -20,6 +19,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
 from lidit_jax.weights.hub import download
 from lidit_jax.weights.huggingface import load_params, read_json
+from lidit_jax.weights.parameter_paths import by_path
 
 CONFIG = "config.json"
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
@@ -74,7 +74,7 @@ def load(folder: Path) -> tuple[AutoencoderKL | TinyAutoencoder, dict[str, Any],
         and configuration do not fit, or when a weight is not finite.
     """
     model, file = read_model(folder), weights_file(folder)
-    leaves = flax.traverse_util.flatten_dict(nn.unbox(boxed_shapes(model)), sep="/")
+    leaves = by_path(nn.unbox(boxed_shapes(model)))
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     params = load_params([file], diffusers_table(shapes), shapes, "float32")
     with file.open("rb") as handle:
@@ -110,7 +110,7 @@ def save(folder: Path, model: AutoencoderKL, params: Any) -> None:
         "scaling_factor": scale,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = to_diffusers(flax.traverse_util.flatten_dict(params, sep="/"))
+    tensors = to_diffusers(by_path(params))
     with atomic_file(folder / _WEIGHTS[0]) as file:
         file.write(safetensors.numpy.save(tensors, metadata={"format": "pt"}))
     with atomic_file(folder / CONFIG) as file:

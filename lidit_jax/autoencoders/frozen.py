@@ -6,7 +6,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,8 +53,6 @@ class FrozenAutoencoder:
           LiditError: when the tile is too small, or no multiple of the downsampling.
         """
         self._model = model
-        # Latents to keep are encoded once, so they may as well be exact.
-        self._encoder = model.clone(dtype=jnp.float32) if isinstance(model, nn.Module) else None
         self.params = params
         self.channels = model.channels if model else 3
         self.downsample = model.downsample if model else 1
@@ -83,15 +80,18 @@ class FrozenAutoencoder:
         """Latents of images in [-1, 1], as the autoencoder gives them."""
         if self._model is None:
             return image
-        return self._encoder.apply({"params": params}, image, method="encode")
+        # Latents to keep are encoded once, so they may as well be exact.
+        exact = self._model.clone(dtype=jnp.float32)
+        return exact.apply({"params": params}, image, method="encode")
 
     def decode(self, params: Any, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
         """Images in [-1, 1], clipped."""
-        if self._model is None:
+        model = self._model
+        if model is None:
             return jnp.clip(latent, -1.0, 1.0)
 
         def plain(latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-            return self._model.apply({"params": params}, latent, method="decode")
+            return model.apply({"params": params}, latent, method="decode")
 
         if self._tile and max(latent.shape[1:3]) > self._tile:
             image = tiled_decode(plain, latent, self._tile, self.downsample)

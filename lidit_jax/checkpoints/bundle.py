@@ -31,6 +31,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
 from lidit_jax.io.paths import in_bucket
 from lidit_jax.weights.mapped_tensors import MappedTensor, list_tensors, map_file
+from lidit_jax.weights.parameter_paths import by_path
 from lidit_jax.weights.tensor_writer import TensorSpec, shard_names, shards, write_tensors
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
@@ -77,7 +78,7 @@ def save_bundle(
     Raises:
       LiditError: when a weight is not finite in `dtype`, or one alone is larger than a file may be.
     """
-    flat = flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, params), sep="/")
+    flat = by_path(jax.tree.map(np.asarray, params))
     with np.errstate(over="ignore"):  # told below, by name
         tensors = {name: np.ascontiguousarray(value.astype(dtype)) for name, value in flat.items()}
     broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
@@ -183,7 +184,7 @@ class Bundle:
 
     def load(self, shardings: Any = None) -> Any:
         """All parameters, nested, float32: one after the other where `shardings` has a place."""
-        known = flax.traverse_util.flatten_dict(shardings or {}, sep="/")
+        known = by_path(shardings or {})
         flat = {}
         for path, tensor in self._tensors.items():
             value = np.array(tensor, np.float32)

@@ -59,7 +59,7 @@ def _in_parts(array: np.ndarray) -> int:
 
 
 @jax.jit
-def _checksum(leaf: jax.Array, first: np.uint32 = 0) -> jax.Array:
+def _checksum(leaf: jax.Array, first: np.uint32 | int = 0) -> jax.Array:
     """Of an array, or of the rows of one whose first element has the place `first` in it."""
     if leaf.dtype == jnp.bool_:
         leaf = leaf.astype(jnp.uint8)

@@ -129,6 +129,7 @@ class LocalCheckpoints:
         """
         everywhere = len(self._holders[step]) == jax.process_count()
         replica = self._source(step)
+        assert replica is not None  # `steps` names no others
         targets, state, failure = shapes, None, ""
         if not everywhere:
             part = Mesh(
@@ -153,6 +154,7 @@ class LocalCheckpoints:
             mine = jax.tree.leaves(state) if state is not None else [None] * len(wanted)
             sent = [_to_all(*pair) for pair in zip(mine, wanted, strict=True)]
             state = jax.tree.unflatten(jax.tree.structure(shapes), sent)
+        assert state is not None  # without it there was a failure
         try:
             verify_checksums(checksums(state), self._described(step)[CHECKSUMS])
         except ValueError as error:

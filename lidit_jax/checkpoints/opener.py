@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,18 +25,22 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import PACKAGE_DATA, to_path
 
 
+@runtime_checkable
 class Weights(Protocol):
     """Parameters on disk, read when they are asked for: `Bundle` or `StoredWeights`."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every parameter by its path, such as "output/linear/kernel"."""
+        ...
 
     def read(self, path: str) -> np.ndarray:
         """One parameter."""
+        ...
 
     def load(self, shardings: Any = None) -> Any:
         """All parameters, nested."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,8 @@ def _open_checkpoint(folder: Path, name: str) -> SavedModel:
         if step not in steps:
             raise LiditError(f"{workdir} has no checkpoint of step {step}: it has {steps}")
         place = checkpoints.folder / str(step)
-        described = checkpoints.metadata(step) | {"step": step}
+        described = checkpoints.metadata(step)
+        described["step"] = step
         with explain_read_errors(place):
             config = check(Config.from_dict(described["config"]))
             provenance = Provenance.from_json(described)

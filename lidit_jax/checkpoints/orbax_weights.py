@@ -17,6 +17,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 
 from lidit_jax.checkpoints.checksums import checksums, verify_checksums
 from lidit_jax.errors import LiditError
+from lidit_jax.weights.parameter_paths import by_path
 
 
 class StoredWeights:
@@ -47,7 +48,7 @@ class StoredWeights:
         Args:
           shardings: where to put them; what it lacks goes to the host's first device.
         """
-        known = flax.traverse_util.flatten_dict(shardings or {}, sep="/")
+        known = by_path(shardings or {})
         first = SingleDeviceSharding(jax.local_devices()[0])
         places = {path: known.get(path, first) for path in self._leaves}
         return flax.traverse_util.unflatten_dict(self._restore(places), sep="/")
@@ -58,7 +59,7 @@ class StoredWeights:
             found = checkpointer.metadata(self._checkpoint / "state").item_metadata
             if found is None:
                 raise OSError("the arrays cannot be read")
-            return flax.traverse_util.flatten_dict(found.tree[self._name], sep="/")
+            return by_path(found.tree[self._name])
 
     def _restore(self, places: dict[str, Sharding | None]) -> dict[str, Any]:
         """The parameters that have a place, there; None is NumPy's memory, without a second copy.
@@ -82,7 +83,7 @@ class StoredWeights:
             if self._expected is not None:
                 read = {f".{self._name}{key}": value for key, value in checksums(nested).items()}
                 verify_checksums(read, self._expected)
-        return flax.traverse_util.flatten_dict(nested, sep="/")
+        return by_path(nested)
 
 
 @contextlib.contextmanager

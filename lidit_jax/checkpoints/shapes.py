@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import flax.traverse_util
-
 from lidit_jax.checkpoints.opener import SavedModel
 from lidit_jax.config.schema import ModelConfig
 from lidit_jax.errors import LiditError
+from lidit_jax.weights.parameter_paths import by_path
 from lidit_jax.weights.placement import first_names
 
 
@@ -30,8 +29,7 @@ def parameter_shapes(
 
     streams = [TextStream(width, tokens=1, prefix_length=0) for width in feature_widths]
     params = nn.unbox(abstract_parameters(LIDiT(config), streams, channels))
-    flat = flax.traverse_util.flatten_dict(params, sep="/")
-    return {path: leaf.shape for path, leaf in flat.items()}
+    return {path: leaf.shape for path, leaf in by_path(params).items()}
 
 
 def check_shapes(model: SavedModel) -> None:

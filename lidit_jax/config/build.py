@@ -16,6 +16,7 @@ from lidit_jax.errors import LiditError
 _Built = TypeVar("_Built")
 
 
+@dataclasses.dataclass(frozen=True)
 class Storable:
     """A dataclass of dataclasses that is stored as nested dictionaries, as in checkpoints."""
 
@@ -52,6 +53,7 @@ def build(cls: type[_Built], values: Any, place: str) -> _Built:
     """
     if not isinstance(values, Mapping):
         raise LiditError(f"{place}={values!r} must be a group of fields")
+    assert dataclasses.is_dataclass(cls)
     hints = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]
     built = {}
@@ -73,7 +75,7 @@ def unknown_field(place: str, name: str, known: Iterable[str]) -> LiditError:
 
 
 def _convert(hint: Any, value: Any, place: str) -> Any:
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return build(hint, value, place)
     if isinstance(hint, types.GenericAlias):
         item = typing.get_args(hint)[0]

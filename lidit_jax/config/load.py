@@ -12,11 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
 from lidit_jax.config.build import unknown_field
 from lidit_jax.config.checks import ENCODER_TEXTS, check
-from lidit_jax.config.recipe_choices import Choices
+from lidit_jax.config.recipe_choices import Choices, RecipeConfig
 from lidit_jax.config.renamed import new_name
 from lidit_jax.config.schema import Config
 from lidit_jax.config.text import clean_text
@@ -29,14 +27,14 @@ from lidit_jax.io.paths import PACKAGE_DATA
 _MOVED = ("lidit_jax.recipes", "lidit_jax.recipe_choices")
 
 
-def default_config() -> ml_collections.ConfigDict:
+def default_config() -> RecipeConfig:
     """All fields at their defaults, as the locked, typed dictionary that recipes override."""
-    config = ml_collections.ConfigDict(Config().to_dict())
+    config = RecipeConfig(Config().to_dict())
     config.lock()
     return config
 
 
-def freeze(config: ml_collections.ConfigDict) -> Config:
+def freeze(config: RecipeConfig) -> Config:
     """Checks every field and returns the frozen `Config`, with texts for encoders cleaned.
 
     Raises:
@@ -90,16 +88,18 @@ def recipe_choices(recipe: str) -> Choices:
 
 def _run(path: Path) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(f"lidit_recipe_{path.stem}", path)
+    assert spec is not None  # the name ends in .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def _run_recipe(path: Path, words: str) -> ml_collections.ConfigDict:
+def _run_recipe(path: Path, words: str) -> RecipeConfig:
     try:
         module = _run(path)
         config = module.get_config() if hasattr(module, "get_config") else None
-        if words and isinstance(config, ml_collections.ConfigDict):
+        if words and isinstance(config, RecipeConfig):
             config = getattr(module, "CHOICES", Choices({})).apply(config, words)
     except LiditError:
         raise
@@ -108,7 +108,7 @@ def _run_recipe(path: Path, words: str) -> ml_collections.ConfigDict:
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
         raise LiditError(f"recipe {path}, line {line}: {_reason(error)}") from error
-    if not isinstance(config, ml_collections.ConfigDict):
+    if not isinstance(config, RecipeConfig):
         raise LiditError(
             f"recipe {path} has no get_config() that returns a config: see configs/demo.py"
         )
@@ -129,24 +129,27 @@ def _reason(error: Exception) -> str:
     return ": ".join([type(error).__name__, *text.splitlines()[:1]])
 
 
-def _find(config: ml_collections.ConfigDict, path: str) -> tuple[ml_collections.ConfigDict, str]:
+def _find(config: RecipeConfig, path: str) -> tuple[RecipeConfig, str]:
     """The group that holds a field, and the field's name in it."""
     *groups, name = path.split(".")
     node = config
     for i, part in enumerate([*groups, name]):
-        fields = list(node) if isinstance(node, ml_collections.ConfigDict) else []
+        fields = list(node)
         if part not in fields:
             here = ".".join(["config", *groups[:i]])
             raise unknown_field(here, part, fields)
         if i < len(groups):
-            node = node[part]
+            value = node[part]
+            # No other value has fields.
+            group = isinstance(value, RecipeConfig)
+            node = value if group else RecipeConfig()
     return node, name
 
 
-def _set(config: ml_collections.ConfigDict, path: str, value: Any) -> None:
+def _set(config: RecipeConfig, path: str, value: Any) -> None:
     node, name = _find(config, path)
     current = node[name]
-    if isinstance(current, ml_collections.ConfigDict):
+    if isinstance(current, RecipeConfig):
         raise LiditError(f"config.{path} is a group of fields: set one of {quoted(list(current))}")
     if isinstance(current, float) and type(value) is int:
         value = float(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
@@ -17,6 +17,15 @@ from lidit_jax.hardware.topologies import parse_topology
 
 SLICES = {"2slices": 2, "4slices": 4}
 """Slices joined by the data-center network: copies of the model."""
+
+if TYPE_CHECKING:
+
+    class RecipeConfig(ml_collections.ConfigDict):
+        """What recipes change: a dictionary that has no types of its own, with fields of any."""
+
+        def __getattr__(self, attribute: str) -> Any: ...
+else:
+    RecipeConfig = ml_collections.ConfigDict
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Choices:
     placements: Mapping[str, Mapping[int, Placement]] = field(default_factory=dict)
     """By topology and image size."""
 
-    def apply(self, config: ml_collections.ConfigDict, words: str) -> ml_collections.ConfigDict:
+    def apply(self, config: RecipeConfig, words: str) -> RecipeConfig:
         """The recipe with the words of a choice, such as "1024px,v5p:8x8x16".
 
         Raises:
@@ -67,7 +76,7 @@ class Choices:
                 self._place(config, word, slices)
         return config
 
-    def _place(self, config: ml_collections.ConfigDict, topology: str, slices: int) -> None:
+    def _place(self, config: RecipeConfig, topology: str, slices: int) -> None:
         size = config.data.image_size
         placement = self.placements[topology].get(size)
         if placement is None:
@@ -85,8 +94,13 @@ class Choices:
         config.training.accumulation = max(batch // (devices * placement.at_once), 1)
 
 
-def _set(config: ml_collections.ConfigDict, path: str, value: Any) -> None:
+def _set(config: RecipeConfig, path: str, value: Any) -> None:
     *groups, name = path.split(".")
     for group in groups:
-        config = config[group]
+        inner = config[group]
+        if not isinstance(inner, RecipeConfig):
+            raise LiditError(
+                f"this recipe sets config.{path}, but {group} is not a group of fields"
+            )
+        config = inner
     config[name] = value

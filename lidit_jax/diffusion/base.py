@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ from lidit_jax.errors import LiditError, quoted
 Times = Num[Array, "B"]  # integers for DDPM, float32 in [0, 1] for flow
 PerSample = Float[Array, "B"]
 Table = Float[np.ndarray, "n"]  # float64
+AnyTimes = TypeVar("AnyTimes", Num[Array, " B"], Num[np.ndarray, " n"])
+"""Of samples, or of a table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class Process(ABC):
         """The times that a sampler visits by default: from noise down to clean data, inclusive."""
 
     @abstractmethod
-    def model_time(self, t: Times) -> PerSample:
+    def model_time(self, t: AnyTimes) -> AnyTimes:
         """The time as the network's embedder receives it, from 0 to about 1000."""
 
     @abstractmethod

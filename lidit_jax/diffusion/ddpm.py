@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from lidit_jax.diffusion import schedules
-from lidit_jax.diffusion.base import PerSample, Process, Table, Times, check_choice
+from lidit_jax.diffusion.base import AnyTimes, PerSample, Process, Table, Times, check_choice
 from lidit_jax.errors import LiditError
 
 # Stands for "no signal" where a ratio of noise to signal is needed: 2**-12 is also the square root
@@ -62,7 +62,7 @@ class DDPM(Process):
     @functools.cached_property
     def _scale_table(self) -> Float[np.ndarray, "2 T+1"]:
         signal, sigma = self._table
-        return np.float32([np.append(signal, 1.0), np.append(sigma, 0.0)])
+        return np.array([np.append(signal, 1.0), np.append(sigma, 0.0)], np.float32)
 
     @functools.cached_property
     def noise_ratios(self) -> Table:
@@ -120,9 +120,9 @@ class DDPM(Process):
         times = np.round(np.arange(steps, -1, -1) * self.timesteps / steps) - 1
         return times.astype(np.int32)
 
-    def model_time(self, t: Times) -> PerSample:
+    def model_time(self, t: AnyTimes) -> AnyTimes:
         """The integer, as float32."""
-        return t.astype(jnp.float32) if isinstance(t, jax.Array) else np.asarray(t, np.float64)
+        return t.astype(np.float64) if isinstance(t, np.ndarray) else t.astype(jnp.float32)
 
     def normalized_time(self, times: Table) -> Table:
         """From -1, clean data, to T-1, noise."""

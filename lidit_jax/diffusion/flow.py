@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from types import ModuleType
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,13 @@ from jaxtyping import Array, Float, Key
 from lidit_jax.config.schema import DiffusionConfig
 from lidit_jax.config.values import choices
 from lidit_jax.diffusion import weighting
-from lidit_jax.diffusion.base import PerSample, Process, Table, Times
+from lidit_jax.diffusion.base import AnyTimes, PerSample, Process, Table, Times
 from lidit_jax.errors import LiditError, quoted
 
 TIME_SAMPLINGS = choices(DiffusionConfig, "time_sampling")
+
+_Arrays = TypeVar("_Arrays", Float[Array, "..."], Float[np.ndarray, "..."])
+_Numbers = TypeVar("_Numbers", Float[Array, "..."], Float[np.ndarray, "..."], float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ class RectifiedFlow(Process):
         """1-t and t."""
         return 1 - times, times
 
-    def shift_times(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
+    def shift_times(self, t: _Numbers) -> _Numbers:
         """Resolution shift `s t / (1 + (s-1) t)`: s > 1 moves times towards the noise."""
         return self.shift * t / (1 + (self.shift - 1) * t)
 
@@ -97,7 +100,7 @@ class RectifiedFlow(Process):
             times = self._mode(times, jnp)
         return self.shift_times(times)
 
-    def _mode(self, uniform: Array, library: ModuleType) -> Array:
+    def _mode(self, uniform: _Arrays, library: ModuleType) -> _Arrays:
         """Times of "mode" from uniform numbers."""
         bump = library.square(library.cos(library.pi / 2 * uniform)) - 1 + uniform
         return 1 - uniform - self.mode_scale * bump
@@ -125,7 +128,7 @@ class RectifiedFlow(Process):
             raise LiditError(f"{steps} sampling steps: choose 1 or more")
         return self.shift_times(np.linspace(1, 0, steps + 1)).astype(np.float32)
 
-    def model_time(self, t: Times) -> PerSample:
+    def model_time(self, t: AnyTimes) -> AnyTimes:
         """1000 t: sinusoids of a time in [0, 1] would be nearly constant."""
         return 1000 * t
 

@@ -153,7 +153,7 @@ def in_one_batch(model_fn: ModelFn, blend: Float[Array, " B"] | None = None) -> 
     def pair_fn(x_t: Float[Array, "B ..."], time: Float[Array, " B"]) -> Pair:
         output = model_fn(jnp.concatenate([x_t] * parts), jnp.concatenate([time] * parts))
         conditional, *second, unconditional = jnp.split(output.astype(x_t.dtype), parts)
-        if second:
+        if blend is not None:
             weight = jnp.reshape(blend, (-1,) + (1,) * (x_t.ndim - 1)).astype(x_t.dtype)
             conditional = (1 - weight) * conditional + weight * second[0]
         return Pair(conditional, unconditional)

@@ -143,7 +143,7 @@ def solver_tables(process: Process, sampler: Sampler) -> tuple[Grid, SolverTable
 class _Stage(NamedTuple):
     """One evaluation of the network, as the compiled loop sees it: a row of every table."""
 
-    index: Array
+    number: Array
     step: Array
     time: Array
     normalized_time: Array
@@ -263,8 +263,16 @@ def sampler_loop(
         else:
             output = model_fn(carry.x, time)
         if guidance is None:
+            if isinstance(output, Pair):
+                raise LiditError(
+                    "a pair of predictions needs guidance: give it, or a model_fn without a pair"
+                )
             prediction, state = output.astype(dtype), ()
         else:
+            if not isinstance(output, Pair):
+                raise LiditError(
+                    "guidance compares a pair of predictions: give a model_fn that returns a Pair"
+                )
             pair = Pair(*(half.astype(dtype) for half in output))
             context = StepContext(process.prediction, carry.x, *place)
             prediction, state = guidance.combine(pair, context, carry.guidance)
@@ -273,8 +281,8 @@ def sampler_loop(
             x0 = jnp.where(known.mask, known.x0.astype(dtype), x0)
         parts = (carry.x, carry.anchor, x0, carry.previous, carry.older)
         x = _weighted_sum(table.to_x, stage.to_x, parts)
-        if table.noise.any():
-            x = x + stage.noise * step_noise(stage.index).astype(dtype)
+        if step_noise is not None and table.noise.any():
+            x = x + stage.noise * step_noise(stage.number).astype(dtype)
         anchor = _weighted_sum(table.to_anchor, stage.to_anchor, parts)
         failed = (carry.nonfinite_step < 0) & ~jnp.all(jnp.isfinite(x))
         step = jnp.where(failed, stage.step, carry.nonfinite_step)
@@ -304,10 +312,10 @@ def _stages(
         "to_anchor": table.to_anchor,
         "noise": table.noise,
     }
-    index = jnp.arange(len(at), dtype=jnp.int32)
+    number = jnp.arange(len(at), dtype=jnp.int32)
     return _Stage(
-        index=index,
-        fresh=index % cache_interval == 0,
+        number=number,
+        fresh=number % cache_interval == 0,
         step=jnp.asarray(table.step, jnp.int32),
         **{name: jnp.asarray(values, dtype) for name, values in columns.items()},
     )

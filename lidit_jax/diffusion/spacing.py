@@ -86,6 +86,7 @@ def grid(
                 f"shift {shift} moves the times of flow models, this one is DDPM: leave it out"
             )
         return _ddpm_grid(process, spacing, steps, fractional, early_stop)
+    assert isinstance(process, RectifiedFlow)  # there is no third process
     process = dataclasses.replace(process, shift=shift) if shift else process
     return _flow_grid(process, spacing, steps)
 
@@ -125,5 +126,5 @@ def _flow_grid(process: RectifiedFlow, spacing: str, steps: int) -> Grid:
 
 
 def _karras(highest: float, lowest: float, steps: int) -> Table:
-    ends = np.array([highest, lowest]) ** (1 / _KARRAS_RHO)
-    return np.linspace(*ends, steps) ** _KARRAS_RHO
+    first, last = np.array([highest, lowest]) ** (1 / _KARRAS_RHO)
+    return np.linspace(first, last, steps) ** _KARRAS_RHO

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax.errors import LiditError
@@ -35,8 +35,12 @@ def linear(
 ) -> Float[Array, "B S E"]:
     """x·weight + bias, with the tokens flattened: one large product is faster than B small ones."""
     B, S, D = x.shape
-    dot = int8.dot if isinstance(weight, int8.Int8Weight) else jnp.dot
-    y = dot(x.reshape(B * S, D), weight, precision=precision(x.dtype)).reshape(B, S, -1)
+    rows = x.reshape(B * S, D)
+    if isinstance(weight, int8.Int8Weight):
+        y = int8.dot(rows, weight, precision=precision(x.dtype))
+    else:
+        y = jnp.dot(rows, weight, precision=precision(x.dtype))
+    y = y.reshape(B, S, -1)
     return y if bias is None else y + bias
 
 
@@ -65,15 +69,15 @@ def split_by_rows(x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
 
     Outside of a mesh it says nothing.
     """
-    return nn.with_logical_constraint(x, ("batch", None, None))
+    return with_logical_constraint(x, ("batch", None, None))
 
 
 def embedding_lookup(table: Float[Array, "V D"], ids: Int32[Array, "B S"]) -> Float[Array, "B S D"]:
     """`table[ids]`. On a mesh each device reads its own channels of the table for the rows of its
     neighbors too, and the results change places: the table, which may be large, stays where it is.
     """
-    ids = nn.with_logical_constraint(ids, ("copies", None))
-    return split_by_rows(nn.with_logical_constraint(table[ids], ("copies", None, "embed")))
+    ids = with_logical_constraint(ids, ("copies", None))
+    return split_by_rows(with_logical_constraint(table[ids], ("copies", None, "embed")))
 
 
 def layer_at(layers: dict[str, Array], index: Array) -> dict[str, Array]:
@@ -102,7 +106,7 @@ def scan_blocks(
         return x, x if keep_all else None
 
     last, states = jax.lax.scan(step, x, jnp.arange(blocks))
-    return states if keep_all else last
+    return last if states is None else states
 
 
 def blocks_below(layer: int, num_layers: int) -> int:

@@ -146,8 +146,8 @@ def _amplitude(rope: dict, factor: float) -> float:
 
     if (given := rope.get("attention_factor")) is not None:
         return float(given)
-    rates = rope.get("mscale"), rope.get("mscale_all_dim")
-    return grown(rates[0]) / grown(rates[1]) if all(rates) else grown(1.0)
+    rate, of_all = rope.get("mscale"), rope.get("mscale_all_dim")
+    return grown(rate) / grown(of_all) if rate and of_all else grown(1.0)
 
 
 def rotation(
@@ -165,10 +165,11 @@ def rotation(
       length: rows of the tables.
     """
     angles = np.arange(length)[:, None, None] * rope.frequencies(width)
-    return tuple(
+    cosine, sine = (
         jnp.asarray(rope.amplitude * wave(angles), jnp.float32)[positions]
         for wave in (np.cos, np.sin)
     )
+    return cosine, sine
 
 
 def rotate(

@@ -5,7 +5,7 @@ The mesh axes come from the same table as the trained model's (`rules.LOGICAL_AX
 
 from __future__ import annotations
 
-import flax.linen as nn
+from flax.linen.spmd import logical_to_mesh_axes
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, replicate_uneven
@@ -54,5 +54,6 @@ def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     if parents:
         logical = ("layers", *logical)
     logical += (None,) * (len(shape) - len(logical))
-    axes = nn.logical_to_mesh_axes(logical, LOGICAL_AXIS_RULES)
+    axes = logical_to_mesh_axes(logical, LOGICAL_AXIS_RULES)
+    assert axes is not None  # as the names are not
     return replicate_uneven(axes, shape, mesh)

@@ -16,7 +16,7 @@ from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
 from lidit_jax.config.schema import EncoderConfig
 from lidit_jax.config.values import choices
 from lidit_jax.encoders import families
-from lidit_jax.encoders.decoder import PrefixCache
+from lidit_jax.encoders.decoder import Decoder, PrefixCache
 from lidit_jax.encoders.locations import content_digests, locate_encoder
 from lidit_jax.encoders.sharding import encoder_shardings
 from lidit_jax.encoders.tokenizer import PromptTokenizer
@@ -149,6 +149,8 @@ class TextEncoder:
         """
         if prefix is None:
             return self.model.features(params, ids, mask, layer)
+        if not isinstance(self.model, Decoder):
+            raise LiditError(f"encoder {self.name!r} is no decoder: only those read from a prefix")
         return self.model.features(params, ids, mask, layer, prefix)
 
     def encode(
@@ -169,6 +171,7 @@ class TextEncoder:
 
     @functools.cached_property
     def _compiled_prefix(self) -> Callable[..., PrefixCache]:
+        assert isinstance(self.model, Decoder)  # nothing else is causal
         return jax.jit(self.model.prefix_cache, static_argnames="layer")
 
     def prefix_cache(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from lidit_jax.hardware.jax_device import JaxDevice
 from lidit_jax.hardware.known_faults import STORED_PROGRAMS
 from lidit_jax.hardware.topologies import GENERATIONS
 
@@ -27,7 +28,7 @@ def tpu_generation(device_kind: str) -> str | None:
     return next((name for name, spellings in _SPELLINGS.items() if kind in spellings), None)
 
 
-def peak_flops(device: jax.Device) -> float | None:
+def peak_flops(device: JaxDevice) -> float | None:
     """bfloat16 operations a second of one device; None for kinds without a published figure."""
     return peak_of_kind(device.device_kind)
 
@@ -39,7 +40,7 @@ def peak_of_kind(kind: str) -> float | None:
     return next((flops for name, flops in _GPU_FLOPS.items() if kind.startswith(name)), None)
 
 
-def disable_unsafe_compilation_cache(devices: Sequence[jax.Device]) -> None:
+def disable_unsafe_compilation_cache(devices: Sequence[JaxDevice]) -> None:
     """Turns JAX's compilation cache off where programs read from it are not safe to run.
 
     See `lidit_jax.hardware.known_faults`.

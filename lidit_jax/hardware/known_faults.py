@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lidit_jax.hardware.jax_device import JaxDevice
 from lidit_jax.hardware.xla_flags import AVOID_WRONG_SUMS
 
 
@@ -27,13 +28,13 @@ class Fault:
     effect: str
     remedy: str
     source: str
-    happens: Callable[[Sequence[jax.Device]], bool]
+    happens: Callable[[Sequence[JaxDevice]], bool]
     """Whether it happens on these devices."""
     avoided: bool = False
     """Whether this program goes around it by itself, so that there is nothing to do."""
 
 
-def _sums_are_wrong(devices: Sequence[jax.Device]) -> bool:
+def _sums_are_wrong(devices: Sequence[JaxDevice]) -> bool:
     """Sums the squares of the rows (i, 0, 0) at i = 32,768: exact in float32, and in bfloat16."""
     if devices[0].platform != "cpu":
         return False
@@ -45,7 +46,7 @@ def _sums_are_wrong(devices: Sequence[jax.Device]) -> bool:
         return float(np.asarray(jax.jit(square)(rows))[-1]) != last**2
 
 
-def _half_precision_is_missing(devices: Sequence[jax.Device]) -> bool:
+def _half_precision_is_missing(devices: Sequence[JaxDevice]) -> bool:
     """Compiles the conversion of a float16 number."""
     if devices[0].platform != "cpu":
         return False
@@ -57,7 +58,7 @@ def _half_precision_is_missing(devices: Sequence[jax.Device]) -> bool:
     return False
 
 
-def _on_several_cpu_devices(devices: Sequence[jax.Device]) -> bool:
+def _on_several_cpu_devices(devices: Sequence[JaxDevice]) -> bool:
     return len(devices) > 1 and devices[0].platform == "cpu"
 
 
@@ -90,7 +91,7 @@ HALF_PRECISION = Fault(
 FAULTS = (WRONG_SUMS, STORED_PROGRAMS, HALF_PRECISION)
 
 
-def warnings(devices: Sequence[jax.Device]) -> list[str]:
+def warnings(devices: Sequence[JaxDevice]) -> list[str]:
     """One line for each fault that happens on these devices and that the user must mend."""
     return [
         f"warning: {fault.effect} ({fault.versions}; {fault.source}): {fault.remedy}"

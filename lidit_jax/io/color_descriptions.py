@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageFile
 
 _D65 = (0.3127, 0.3290)
 _SRGB = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
@@ -52,7 +52,7 @@ class _Codes(NamedTuple):
     full_range: bool
 
 
-def described_profile(picture: Image.Image) -> bytes | None:
+def described_profile(picture: ImageFile.ImageFile) -> bytes | None:
     """The ICC profile that a picture's numbers are to be read with.
 
     Args:
@@ -66,15 +66,20 @@ def described_profile(picture: Image.Image) -> bytes | None:
     """
     embedded = picture.info.get("icc_profile")
     if picture.format == "PNG":
-        if codes := _png_codes(picture.fp):
+        if codes := _png_codes(_stream_of(picture)):
             return _profile_of(codes)
         return embedded or _profile_of_gamma(picture)
-    if picture.format == "AVIF" and not embedded and (codes := _avif_codes(picture.fp)):
+    if picture.format == "AVIF" and not embedded and (codes := _avif_codes(_stream_of(picture))):
         return _profile_of(codes._replace(full_range=True))  # libavif has widened it
     return embedded
 
 
-def _png_codes(stream: BinaryIO) -> _Codes | None:
+def _stream_of(picture: ImageFile.ImageFile) -> IO[bytes]:
+    assert picture.fp is not None  # loading closes it
+    return picture.fp
+
+
+def _png_codes(stream: IO[bytes]) -> _Codes | None:
     """What cICP says, which stands before the pixels."""
     place = stream.tell()
     stream.seek(8)
@@ -91,7 +96,7 @@ def _png_codes(stream: BinaryIO) -> _Codes | None:
     return codes
 
 
-def _avif_codes(stream: BinaryIO) -> _Codes | None:
+def _avif_codes(stream: IO[bytes]) -> _Codes | None:
     place = stream.tell()
     stream.seek(0)
     _, found, after = stream.read(_START).partition(b"colrnclx")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import cast
 
 from etils import epath
 
@@ -51,7 +52,8 @@ def to_path(text: str | os.PathLike[str]) -> Path:
     if importlib.util.find_spec(package) is None:
         raise LiditError(f"{text} needs {package}: pip install 'lidit-jax[{extra}]'")
     _forget_listings(scheme)
-    return epath.Path(text)
+    # It has pathlib's methods without being one.
+    return cast(Path, epath.Path(text))
 
 
 def in_bucket(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -30,6 +29,7 @@ def to_srgb(picture: Image.Image) -> Image.Image:
     # A palette with transparency loses it without a warning only on the way over RGBA.
     colors = (clear or picture).convert(transform.input_mode)
     converted = ImageCms.applyTransform(colors, transform)
+    assert converted is not None  # it is only when it replaces the picture
     if clear is not None:
         converted.putalpha(clear.getchannel("A"))
     return converted
@@ -60,12 +60,13 @@ def _lab_transform() -> ImageCms.ImageCmsTransform:
 def _transform(profile: bytes, mode: str, gray: bool) -> ImageCms.ImageCmsTransform | None:
     """From a profile to sRGB; None where the numbers stay as they are."""
     try:
-        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = opened.profile.xcolor_space.strip()
+        read = ImageCms.core.profile_frombytes(profile)
+        space = read.xcolor_space.strip()
         if space == "GRAY" and gray:
             mode = "L"
         elif space != mode:
             return None
+        opened = ImageCms.ImageCmsProfile(read)
         transform = ImageCms.buildTransform(opened, _SRGB, mode, "RGB", _INTENT, _FLAGS)
     except (OSError, ValueError, TypeError, ImageCms.PyCMSError):
         return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -59,5 +62,5 @@ def _white(picture: Image.Image) -> float:
     return float(2 ** (bits - signed) - 1)
 
 
-def _tags(picture: Image.Image) -> dict[int, object]:
-    return getattr(picture, "tag_v2", {})
+def _tags(picture: Image.Image) -> Mapping[int, Any]:
+    return getattr(picture, "tag_v2", {})  # of any type: numbers, texts, tuples

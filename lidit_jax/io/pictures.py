@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from lidit_jax.errors import LiditError
 from lidit_jax.io.color_descriptions import described_profile
@@ -116,7 +116,7 @@ def read_square(file: Path, side: int) -> UInt8[np.ndarray, "H W 3"]:
 
 def fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The middle of a picture, cropped to the shape of `size` (height, width) and scaled to it."""
-    return ImageOps.fit(picture, size[::-1], Image.Resampling.LANCZOS)
+    return ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.LANCZOS)
 
 
 def reduction(header: Header, side: int) -> int:
@@ -128,7 +128,7 @@ def reduction(header: Header, side: int) -> int:
     return next(factor for factor in (8, 4, 2, 1) if factor <= max(most, 1))
 
 
-def open_quietly(file: Path | BinaryIO) -> Image.Image:
+def open_quietly(file: Path | BinaryIO) -> ImageFile.ImageFile:
     """As Pillow opens it, without its warning of many pixels: twice as many are an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -54,11 +54,13 @@ class _Bar(Progress):
     def stop(self) -> None:
         self._bar.stop()
 
-    def _show(self, description: str, line: str, **counts: int) -> None:
+    def _show(
+        self, description: str, line: str, completed: int | None = None, total: int | None = None
+    ) -> None:
         if self._task is None:
             self._bar.start()
             self._task = self._bar.add_task(description, total=None)
-        self._bar.update(self._task, description=description, **counts)
+        self._bar.update(self._task, description=description, completed=completed, total=total)
         if not self._console.is_terminal:
             print(f"{self._label}: {line}", file=self._console.file, flush=True)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Float
 
 from lidit_jax.models.layers import Axes
@@ -35,10 +36,11 @@ class Convolution(nn.Module):
             "kernel",
             nn.with_logical_partitioning(self.kernel_init, (None, None, *self.axes)),
             (self.size, self.size, x.shape[-1], self.features),
+            unbox=True,
         )
         out = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
-            nn.with_logical_constraint(kernel.astype(self.dtype), (None,) * 4),
+            with_logical_constraint(kernel.astype(self.dtype), (None,) * 4),
             (self.strides, self.strides),
             self.padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),

@@ -5,6 +5,7 @@ import functools
 import einops
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
@@ -62,7 +63,7 @@ class PositionResBlock(nn.Module):
         """Args: tokens and their grid (rows, columns)."""
         width = x.shape[-1]
         # Images whole, tokens and channels: see `Convolution`.
-        whole = lambda h: nn.with_logical_constraint(h, ("batch", None, None, None))  # noqa: E731
+        whole = lambda h: with_logical_constraint(h, ("batch", None, None, None))  # noqa: E731
         h = einops.rearrange(x, "b (h w) d -> b h w d", h=grid[0], w=grid[1])
         for i in range(2):
             h = whole(nn.silu(rms_norm(self.dtype, name=f"norm_{i}")(h)))
@@ -143,7 +144,7 @@ class DiTBlock(nn.Module):
         hidden = config.mlp_ratio * config.width
         h = Mlp(hidden, config.width, nn.gelu, dtype, quantization=self.quantization, name="mlp")(h)
         x = gated(x, gate_m, h)
-        return nn.with_logical_constraint(x, ("batch", "tokens", None)), None
+        return with_logical_constraint(x, ("batch", "tokens", None)), None
 
 
 class OutputLayer(nn.Module):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
@@ -41,11 +42,13 @@ class Dense(nn.Module):
             "kernel",
             nn.with_logical_partitioning(self.kernel_init, self.axes),
             (x.shape[-1], self.features),
+            unbox=True,
         )
         bias = self.param(
             "bias",
             nn.with_logical_partitioning(nn.initializers.zeros, self.axes[-1:]),
             (self.features,),
+            unbox=True,
         )
         rows, product = x.astype(self.dtype), jnp.matmul
         if self.quantization != "none":
@@ -130,7 +133,7 @@ class Attention(nn.Module):
             projected = projected.reshape(*tokens.shape[:-1], self.heads, width // self.heads)
             # Split tokens are projected where they are, and only then gathered as keys and values.
             axis = self.tokens if tokens is x else None
-            return nn.with_logical_constraint(projected, ("batch", axis, "heads", None))
+            return with_logical_constraint(projected, ("batch", axis, "heads", None))
 
         q, k, v = heads(x, "query"), heads(context, "key"), heads(context, "value")
         if self.qk_norm:
@@ -140,8 +143,8 @@ class Attention(nn.Module):
             )
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
-        q = nn.with_logical_constraint(q, ("batch", self.tokens, "heads", None))
-        k, v = (nn.with_logical_constraint(a, ("batch", None, "heads", None)) for a in (k, v))
+        q = with_logical_constraint(q, ("batch", self.tokens, "heads", None))
+        k, v = (with_logical_constraint(a, ("batch", None, "heads", None)) for a in (k, v))
         if self.is_mutable_collection("intermediates"):
             weights = attention_weights(q, k, mask, causal=self.causal)
             self.sow("intermediates", "attention_weights", weights)
@@ -155,7 +158,7 @@ class Attention(nn.Module):
             split_queries=self.tokens is not None,
         )
         out = dense(("heads", "embed"), name="out")(out.reshape(x.shape))
-        return nn.with_logical_constraint(out, ("batch", self.tokens, None))
+        return with_logical_constraint(out, ("batch", self.tokens, None))
 
 
 class Modulation(nn.Module):
@@ -176,7 +179,7 @@ class Modulation(nn.Module):
             name="linear",
         )(nn.silu(condition))
         # Whole before it is cut: parts of a split axis would lie across devices.
-        out = nn.with_logical_constraint(out, ("batch", None))
+        out = with_logical_constraint(out, ("batch", None))
         return tuple(jnp.split(out[:, None, :].astype(jnp.float32), self.vectors, axis=-1))
 
 

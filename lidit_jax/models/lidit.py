@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.config.schema import ModelConfig
@@ -79,7 +80,7 @@ class LIDiT(nn.Module):
             )([s.tokens for s in streams], masks, [s.condition for s in streams])
             cropped = [x[:, n:] for x, n in zip(refined, prefix_lengths, strict=True)]
             context = jnp.concatenate(cropped, axis=1)
-            pooled = sum(s.pooled for s in streams)
+            pooled = sum((s.pooled for s in streams[1:]), start=streams[0].pooled)
         else:
             context, pooled, _ = reuse
         context_mask = jnp.concatenate(
@@ -92,7 +93,7 @@ class LIDiT(nn.Module):
         x = Dense(width, (None, "embed"), dtype, name="patch_embedder")(patchify(x_t, patch))
         rotary = None
         # The convolutions see whole images; from there on, tokens may be split over devices.
-        x = nn.with_logical_constraint(x, ("batch", None, None))
+        x = with_logical_constraint(x, ("batch", None, None))
         if "conv" in config.position:
             x = PositionResBlock(dtype, name="position")(x, grid)
         if "sincos" in config.position:
@@ -100,7 +101,7 @@ class LIDiT(nn.Module):
         if "rope" in config.position:
             rotary = rotary_positions(grid, width // config.heads)
 
-        x = nn.with_logical_constraint(x, ("batch", "tokens", None))
+        x = with_logical_constraint(x, ("batch", "tokens", None))
 
         around = (context, context_mask, condition, rotary)
         if reuse is None and not keep:
@@ -109,12 +110,13 @@ class LIDiT(nn.Module):
                 rematerialized(DiTBlock, config.remat, scanned=looped),
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True},
-                in_axes=nn.broadcast,
+                # Flax infers a type from the default, 0.
+                in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
                 length=config.depth,
                 unroll=config.scan_unroll,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, _ = blocks(config, dtype, self.quantization, name="blocks")(x, *around)
+            x, change = blocks(config, dtype, self.quantization, name="blocks")(x, *around)
         else:
             block = DiTBlock(config, dtype, self.quantization, parent=None)
             x, change = run_blocks(
@@ -126,4 +128,6 @@ class LIDiT(nn.Module):
             )
         out = OutputLayer(patch * patch * x_t.shape[-1], dtype, name="output")(x, condition)
         prediction = unpatchify(out, patch, grid)
-        return (prediction, CachedActivations(context, pooled, change)) if keep else prediction
+        if not keep or change is None:
+            return prediction
+        return prediction, CachedActivations(context, pooled, change)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.config.schema import RefinerConfig
+from lidit_jax.errors import LiditError
 from lidit_jax.models.layers import (
     Attention,
     Dense,
@@ -118,6 +119,10 @@ class LinguisticRefiner(nn.Module):
         )
         if self.config.own_time_embedder:
             time_embedding = TimeEmbedder(self.width, self.dtype, name="time_embedder")(t)
+        if time_embedding is None:
+            raise LiditError(
+                "config.model.refiner.own_time_embedder=False: give the backbone's time_embedding"
+            )
         condition = time_embedding + pooled
 
         x = Dense(self.width, ("features", "embed"), self.dtype, name="projection")(normed)

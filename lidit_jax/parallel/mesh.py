@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from lidit_jax.config.schema import Config, MeshConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.devices import disable_unsafe_compilation_cache
+from lidit_jax.hardware.jax_device import JaxDevice
 
 AXES = ("replica", "data", "fsdp", "context", "tensor")
 """From the slowest network to the fastest: slices, copies, split weights, split images, split
@@ -19,7 +20,7 @@ heads."""
 BATCH_AXES = ("replica", "data", "fsdp")
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[JaxDevice] | None = None) -> Mesh:
     """The mesh over `devices`, or over all devices of all processes; its axes are `AXES`.
 
     They are `Auto`: under explicit axes, or under the old `with mesh:`, flax's logical constraints

@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from flax.linen.spmd import logical_to_mesh_sharding
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lidit_jax.errors import LiditError
@@ -27,7 +28,7 @@ def state_shardings(boxed_shapes: Any, mesh: Mesh) -> Any:
     Arrays without logical names (scalars, keys, counters) are replicated.
     """
     specs = nn.get_partition_spec(boxed_shapes)
-    return nn.logical_to_mesh_sharding(specs, mesh, LOGICAL_AXIS_RULES)
+    return logical_to_mesh_sharding(specs, mesh, LOGICAL_AXIS_RULES)
 
 
 def shardings_that_divide(boxed_shapes: Any, mesh: Mesh) -> Any:

@@ -142,7 +142,7 @@ def _named(file: Path, tensors: Iterable[gguf.ReaderTensor]) -> dict[str, gguf.R
             f"{file} has tensors that are not supported ({', '.join(unknown[:5])}): "
             "use the model's Hugging Face folder"
         )
-    return dict(named.values())
+    return {ours: tensor for ours, tensor in named.values() if ours is not None}
 
 
 def _shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:

@@ -62,13 +62,17 @@ def plan_placements(
     }
     for tensor in tensors:
         rule, index = _match(tensor.name, table)
-        if rule is not None and rule.target is None:
+        if rule is None:
+            problems["unexpected"].append(tensor.name)
             continue
-        wanted = None if rule is None else _wanted(rule, index, shapes)
+        target = rule.target
+        if target is None:
+            continue
+        wanted = _wanted(target, rule.transform, index, shapes)
         if wanted is None:
             problems["unexpected"].append(tensor.name)
             continue
-        if (rule.target, index) in placements:
+        if (target, index) in placements:
             problems["given twice"].append(tensor.name)
         if not tensor.is_float:
             problems["of the wrong type"].append(f"{tensor.name} is {tensor.kind}, not a float")
@@ -76,7 +80,7 @@ def plan_placements(
             problems["of the wrong shape"].append(
                 f"{tensor.name} is {list(tensor.shape)}, not {list(wanted)}"
             )
-        placements[rule.target, index] = TensorPlacement(tensor, rule.target, index, rule.transform)
+        placements[target, index] = TensorPlacement(tensor, target, index, rule.transform)
     problems["missing"] = [
         path if index is None else f"{path}[{index}]"
         for path, shape in shapes.items()
@@ -108,17 +112,17 @@ def _match(name: str, table: tuple[Rule, ...]) -> tuple[Rule | None, int | None]
 
 
 def _wanted(
-    rule: Rule, index: int | None, shapes: dict[str, tuple[int, ...]]
+    target: str, transform: str, index: int | None, shapes: dict[str, tuple[int, ...]]
 ) -> tuple[int, ...] | None:
     """Shape that the tensor must have in the checkpoint; None where it has no place."""
-    if rule.target not in shapes:
+    if target not in shapes:
         return None
-    shape = shapes[rule.target]
+    shape = shapes[target]
     if index is not None:
         if index >= shape[0]:
             return None
         shape = shape[1:]
-    if not rule.transform:
+    if not transform:
         return shape
-    axes = _AXES[rule.transform]
+    axes = _AXES[transform]
     return tuple(shape[axes.index(axis)] for axis in range(len(axes)))

@@ -60,7 +60,7 @@ def stream(
     in_flight: collections.deque[jax.Array] = collections.deque()
     done, file, mapped = 0, None, None
     for place in placements:
-        if place.tensor.file != file:
+        if mapped is None or place.tensor.file != file:
             file, mapped = place.tensor.file, map_file(place.tensor.file)
         values, sharding = place.arrange(place.tensor.view(mapped)), shardings.get(place.path)
         for start, piece in _pieces(values, sharding):
@@ -90,19 +90,19 @@ def _allocate(
         return jnp.zeros(shape, dtype, device=sharding)
     if not linear:
         return jnp.zeros(shape, jnp.bfloat16, device=sharding)
-    parts = _int8_shardings(sharding)
+    of_values, of_scale = _int8_shardings(sharding)
     return Int8Weight(
-        jnp.zeros(shape, jnp.int8, device=parts.values),
-        jnp.zeros((*shape[:-2], shape[-1]), jnp.float32, device=parts.scale),
+        jnp.zeros(shape, jnp.int8, device=of_values),
+        jnp.zeros((*shape[:-2], shape[-1]), jnp.float32, device=of_scale),
     )
 
 
-def _int8_shardings(sharding: Sharding | None) -> Int8Weight:
-    """Shardings in the place of arrays: the scales lie with the output channels they belong to."""
+def _int8_shardings(sharding: Sharding | None) -> tuple[Sharding | None, Sharding | None]:
+    """Of values and scales: the scales lie with the output channels they belong to."""
     if not isinstance(sharding, NamedSharding):
-        return Int8Weight(sharding, sharding)
+        return sharding, sharding
     *before, _, output = sharding.spec
-    return Int8Weight(sharding, NamedSharding(sharding.mesh, PartitionSpec(*before, output)))
+    return sharding, NamedSharding(sharding.mesh, PartitionSpec(*before, output))
 
 
 def _pieces(values: np.ndarray, sharding: Sharding | None) -> Iterator[tuple[int, np.ndarray]]:
@@ -123,12 +123,12 @@ def _put(piece: np.ndarray, sharding: Sharding | None) -> jax.Array:
 
     dtype = _dtype_on_devices(piece.dtype, sharding)
 
-    def read(index: tuple[slice, ...]) -> np.ndarray:
+    def read(index: tuple[slice, ...] | None) -> np.ndarray:
         # In the order of the file: a transposing read would jump from page to page of the disk.
-        return np.array(piece[index], dtype, order="K")
+        return np.array(piece if index is None else piece[index], dtype, order="K")
 
     if sharding is None:
-        return jax.device_put(read((slice(None),)))
+        return jax.device_put(read(None))
     return jax.make_array_from_callback(piece.shape, sharding, read)
 
 
@@ -148,18 +148,32 @@ def _half_precision_is_missing(platform: str) -> bool:
 @functools.cache
 def _writer(sharding: Sharding | None, *, int8: bool) -> Callable[..., Any]:
     """`_write`, compiled so that a parameter keeps its memory and its sharding."""
-    param = _int8_shardings(sharding) if int8 else sharding
-    return jax.jit(_write, donate_argnums=0, out_shardings=(param, None))
+    if not int8:
+        return jax.jit(_write, donate_argnums=0, out_shardings=(sharding, None))
+    shardings = (*_int8_shardings(sharding), None)
+    compiled = jax.jit(_write_int8, donate_argnums=0, out_shardings=shardings)
+
+    def write(param: Int8Weight, block: jax.Array, start: int) -> tuple[Int8Weight, jax.Array]:
+        values, scale, finite = compiled(param, block, start)
+        return Int8Weight(values, scale), finite
+
+    return write
 
 
-def _write(
-    param: jax.Array | Int8Weight, block: jax.Array, start: jax.Array
-) -> tuple[jax.Array | Int8Weight, jax.Array]:
+def _write_int8(
+    param: Int8Weight, block: jax.Array, start: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The parameter's values and scales with the block at `start`, and whether it is finite."""
+    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=0)
+    new = quantize(block)
+    values, scale = put(param.values, new.values), put(param.scale, new.scale)
+    return values, scale, jnp.isfinite(block).all()
+
+
+def _write(param: jax.Array, block: jax.Array, start: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The parameter with the block at `start` of its first axis, and whether all of it is
     finite."""
     put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=0)
-    if isinstance(param, Int8Weight):
-        return jax.tree.map(put, param, quantize(block)), jnp.isfinite(block).all()
     if block.dtype != param.dtype:
         new = block.astype(param.dtype)
         return put(param, new), jnp.isfinite(new).all()

@@ -24,7 +24,10 @@ class Rule:
 
 
 def _table(prefix: str, *rules: tuple[str, str | None] | tuple[str, str, str]) -> tuple[Rule, ...]:
-    return tuple(Rule(re.compile(prefix + pattern), *rest) for pattern, *rest in rules)
+    return tuple(
+        Rule(re.compile(prefix + rule[0]), rule[1], rule[2] if len(rule) == 3 else "")
+        for rule in rules
+    )
 
 
 _BLOCK = r"layers\.(\d+)\."

@@ -99,7 +99,7 @@ def write_tensors(
         for spec in specs:
             digest, written = hashlib.sha256(), 0
             while written < spec.nbytes:
-                data = memoryview(_checked(spec, next(pieces)).reshape(-1).view(np.uint8))
+                data = _checked(spec, next(pieces)).reshape(-1).view(np.uint8).data
                 digest.update(data)
                 put(data)
                 written += len(data)
@@ -110,7 +110,7 @@ def write_tensors(
 def digest_of(array: np.ndarray) -> str:
     """The sha256 of an array's bytes, as `write_tensors` returns it."""
     flat = np.ascontiguousarray(array).reshape(-1)
-    return hashlib.sha256(memoryview(flat.view(np.uint8))).hexdigest()
+    return hashlib.sha256(flat.view(np.uint8).data).hexdigest()
 
 
 def _checked(spec: TensorSpec, piece: np.ndarray) -> np.ndarray:

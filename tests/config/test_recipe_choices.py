@@ -1,9 +1,10 @@
 """Words behind a recipe's colon: stages, variants, topologies and slices."""
 
+import ml_collections
 import pytest
 
 from lidit_jax.config.load import load_recipe, recipe_choices
-from lidit_jax.config.recipe_choices import SLICES
+from lidit_jax.config.recipe_choices import SLICES, Choices
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import parse_topology
 from lidit_jax.planning.plan_mesh import check_split, recipe_mesh
@@ -53,3 +54,11 @@ def test_unknown_words_name_those_that_exist(recipe, message):
     with pytest.raises(LiditError) as refusal:
         load_recipe(recipe)
     assert message in str(refusal.value)
+
+
+def test_a_choice_inside_of_a_field_that_is_no_group_is_refused():
+    config, choices = load_recipe("demo").to_dict(), Choices({"wide": {"model.width.of": 1}})
+    with pytest.raises(
+        LiditError, match=r"sets config\.model\.width\.of, but width is not a group"
+    ):
+        choices.apply(ml_collections.ConfigDict(config), "wide")

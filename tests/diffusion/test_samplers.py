@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from lidit_jax.diffusion.guidance import Guidance, concatenate_conditions, in_one_batch
+from lidit_jax.diffusion.guidance import (
+    Guidance,
+    autoguidance,
+    concatenate_conditions,
+    in_one_batch,
+)
 from lidit_jax.diffusion.noise import checked_seeds, initial_noise, interpolate_noise, step_noise
 from lidit_jax.diffusion.process import DDPM, RectifiedFlow
 from lidit_jax.diffusion.samplers import (
@@ -238,6 +243,16 @@ def test_samplers_that_cannot_work_are_refused(process, settings, message):
     sampler = Sampler(**({"name": "euler", "steps": 10} | settings))
     with pytest.raises(LiditError, match=message):
         sample(toy_denoiser, process, NOISE, sampler)
+
+
+def test_guidance_and_a_pair_of_predictions_belong_together():
+    """A batch of two images would pass for a pair."""
+    sampler = Sampler(name="euler", steps=2)
+    pair_fn = autoguidance(toy_denoiser, toy_denoiser)
+    with pytest.raises(LiditError, match="needs guidance"):
+        sample(pair_fn, DDPM(), NOISE[:2], sampler)
+    with pytest.raises(LiditError, match="a pair of predictions"):
+        sample(toy_denoiser, DDPM(), NOISE[:2], sampler, guidance=Guidance(scale=2.0))
 
 
 # --- starts that are not noise alone -----------------------------------------------------------

@@ -105,6 +105,9 @@ def test_only_causal_encoders_with_an_instruction_have_a_cache(tiny_folder):
     llama, bert = (encoders.load(str(tiny_folder(family))) for family in ("llama", "bert"))
     assert bert.prefix_cache(bert.params, PromptFormat(), -1) is None
     assert llama.prefix_cache(llama.params, PromptFormat(""), -3) is None
+    prefix, tokens = llama.prefix_cache(llama.params, PromptFormat(), -3), bert.tokenize(PROMPTS)
+    with pytest.raises(LiditError, match="is no decoder: only those read from a prefix"):
+        bert.features(bert.params, tokens.ids, tokens.mask, -1, prefix)
 
 
 def test_an_earlier_token_sees_the_later_ones_only_in_bert(tiny_folder):

@@ -11,6 +11,7 @@ import torch
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTokenRefiner
 
 from lidit_jax.config.schema import RefinerConfig
+from lidit_jax.errors import LiditError
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
 
 from ..numerics import EPSILON, SAME, assert_close, in_float64, rounding, to_float64
@@ -56,6 +57,14 @@ def test_at_initialization_it_is_the_projection_of_the_normed_features():
     expected = (features / rms) @ params["projection"]["kernel"]
     np.testing.assert_allclose(refined.tokens[0], expected[0], atol=1e-5)
     np.testing.assert_allclose(refined.tokens[1, :4], expected[1, :4], atol=1e-5)
+
+
+def test_without_a_time_embedding_it_needs_an_embedder_of_its_own():
+    features, mask = stream()
+    times = jnp.array([3.0, 900.0])
+    with pytest.raises(LiditError, match="own_time_embedder=False: give"):
+        initialize(linguistic(RefinerConfig(own_time_embedder=False)), features, mask, times)
+    assert initialize(linguistic(RefinerConfig(own_time_embedder=True)), features, mask, times)
 
 
 def test_attention_is_bidirectional_unless_causal_is_asked_for():
