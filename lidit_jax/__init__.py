@@ -18,6 +18,8 @@ from lidit_jax.hardware.xla_flags import cpu_variables
 if TYPE_CHECKING:
     from lidit_jax.sampling.pipeline import Pipeline as Pipeline
 
+    __version__: str
+
 __all__ = ["Pipeline", "__version__"]
 
 # Here, because libtpu and XLA read their settings when JAX first looks for devices, which any

@@ -50,9 +50,13 @@ class _Parser(argparse.ArgumentParser):
 
     other_names: Mapping[str, str] = MappingProxyType({})
 
-    def parse_known_args(self, args=None, namespace=None):
+    # It takes whatever the three overloads of argparse's stub take, which pyright does not see.
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args=None, namespace=None
+    ):
+        given = sys.argv[1:] if args is None else args
         options = [name for name in self._option_string_actions if name.startswith("--")]
-        for argument in args if self._subparsers is None else ():
+        for argument in given if self._subparsers is None else ():
             name = argument.partition("=")[0]
             if name.startswith("--") and name != "--" and name not in options:
                 self.error(f"{self.prog} has no option {name}{self._hint(name, options)}")

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ _TIMED = (
 a program, in the order of their worth."""
 _ENOUGH = 5.0
 """Seconds that must be left for one more program."""
-_UNTUNED = {"xla_gpu_autotune_level": 0}
+_UNTUNED: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"}
 """For programs that are run once: trying out products would take most of the time."""
 
 
@@ -126,7 +126,7 @@ def times(note: Note, left: Callable[[], float], *, tiny: bool = False) -> None:
         note({"times": rows})
 
 
-def _implementation() -> str:
+def _implementation() -> Literal["cudnn", "xla"]:
     return "cudnn" if jax.devices()[0].platform == "gpu" else "xla"
 
 
@@ -204,7 +204,7 @@ def _timed(case: Case, call: Callable[..., Any], *, backward: bool) -> dict[str,
 
     program = jax.grad(total, argnums=(0, 1, 2)) if backward else forward
     step = jax.jit(program)
-    jax.block_until_ready(step(*inputs))
+    out = jax.block_until_ready(step(*inputs))
     rounds = []
     for _ in range(_ROUNDS):
         begun = time.perf_counter()

@@ -59,6 +59,9 @@ class Candidate:
             text=True,
             env=os.environ | own | dict(env),
         )
+        assert self._process.stdin is not None  # both are pipes
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
 
     def build(self) -> None:
         """Waits for the first piece of work; keeps the error when it fails."""
@@ -71,7 +74,7 @@ class Candidate:
     @property
     def is_ready(self) -> bool:
         """Whether `build` returns at once: there is an answer, or the process has ended."""
-        return bool(select.select([self._process.stdout], [], [], 0)[0])
+        return bool(select.select([self._answers], [], [], 0)[0])
 
     @property
     def is_late(self) -> bool:
@@ -83,8 +86,8 @@ class Candidate:
         if self.error:
             return
         with contextlib.suppress(BrokenPipeError):  # the missing answer tells more
-            self._process.stdin.write(f"{count}\n")
-            self._process.stdin.flush()
+            self._requests.write(f"{count}\n")
+            self._requests.flush()
         seconds = self._answer()
         if keep and seconds:
             self.rounds.append(seconds)
@@ -99,7 +102,7 @@ class Candidate:
         if self.error:
             return
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._requests.close()
         self.built |= self._answer() or {}
         self._process.wait()
 
@@ -123,7 +126,7 @@ class Candidate:
         }
 
     def _answer(self) -> Any:
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if line:
             return json.loads(line)
         self._fail()
@@ -142,7 +145,7 @@ class Candidate:
         if self._patience is None:
             return False
         left = self._begun + self._patience - time.monotonic()
-        return not select.select([self._process.stdout], [], [], max(left, 0.0))[0]
+        return not select.select([self._answers], [], [], max(left, 0.0))[0]
 
 
 def build_concurrently(

@@ -133,7 +133,8 @@ def _step(
         chosen = step_fit(overrides, memory, tiny=common["tiny"], alone=alone)
     except LiditError as error:
         return Part(name, title, ["sh", "-c", f"echo {shlex.quote(str(error))}; false"], 0, 1)
-    settings = common | {
+    settings = {
+        **common,
         "config": "lidit_1b",
         "overrides": [*overrides, *chosen.overrides],
         "batch": chosen.batch,

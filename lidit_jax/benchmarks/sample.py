@@ -7,6 +7,7 @@ scheduler, around the network that `lidit convert to-torch` has exported.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,9 @@ def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
     """The loop of diffusers' pipelines around the exported network."""
     import diffusers
     import torch
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+        FlowMatchEulerDiscreteScheduler,
+    )
 
     from lidit_jax.pytorch.export import MODULE
     from lidit_jax.pytorch.parity import load_module
@@ -54,7 +58,8 @@ def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
     noise = [module.noise_of_seed(seed, (side, side, config.channels)) for seed in range(count)]
     noise = torch.stack(noise).to(device)
     mean, std = (noise.new_tensor(v) for v in (config.latents.mean, config.latents.std))
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    # Any: its annotations allow for what it is not here, such as tables that are not yet set.
+    scheduler: Any = FlowMatchEulerDiscreteScheduler()
 
     @torch.inference_mode()
     def run() -> np.ndarray:

@@ -92,7 +92,7 @@ def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
     """The same step of the same network in PyTorch."""
     import torch
 
-    from lidit_jax.benchmarks.torch_training import TorchTrainer
+    from lidit_jax.benchmarks.torch_training import Batch, Text, TorchTrainer
     from lidit_jax.pytorch.model import LIDiTTransformer
 
     config, streams = recipe_of(settings)
@@ -110,14 +110,14 @@ def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
         model = LIDiTTransformer(config.model, [s.width for s in streams], config.latent_shape[-1])
         for parameter in model.parameters():
             parameter += _NOISE * torch.randn_like(parameter)
-    unconditional = {name: to_torch(value) for name, value in empty_prompt(streams).items()}
+    unconditional = Text(**{name: to_torch(value) for name, value in empty_prompt(streams).items()})
     half = settings.dtype == "bfloat16"
     prefix_lengths = [s.prefix_length for s in streams]
     trainer = TorchTrainer(
         model.to(device), config, prefix_lengths, unconditional, compiled=compiled, bfloat16=half
     )
     made = [make_batch(config, streams, settings.batch, seed) for seed in range(_BATCHES)]
-    batches = [{name: to_torch(value) for name, value in batch.items()} for batch in made]
+    batches = [Batch(**{name: to_torch(value) for name, value in batch.items()}) for batch in made]
     turn = 0
 
     def run() -> None:

@@ -1,8 +1,8 @@
 """Made-up data for the text-to-image task: the real network and loss, nothing to prepare."""
 
 from collections.abc import Sequence
-from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,16 +44,19 @@ def synthetic_data(config: Config, streams: Sequence[TextStream], records: int =
     )
 
 
-class _FirstChannel:
+class _FirstChannel(nn.Module):
     """Stands in for an autoencoder: shows the first channel of latents, as large as the image."""
 
-    def __init__(self, channels: int, downsample: int):
-        self.channels, self.downsample = channels, downsample
+    channels: int
+    downsample: int
+    dtype: jnp.dtype = jnp.float32
 
-    def apply(
-        self, variables: Any, latent: Float[Array, "B h w C"], method: str
-    ) -> Float[Array, "B H W 3"]:
-        """Gray pictures; there is nothing to encode."""
-        assert method == "decode"
+    def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+        """Red of one pixel in each block, in all channels."""
+        step = self.downsample
+        return jnp.repeat(image[:, ::step, ::step, :1], self.channels, axis=-1)
+
+    def decode(self, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
+        """Gray pictures."""
         gray = jnp.repeat(latent[..., :1], 3, axis=-1)
         return jnp.repeat(jnp.repeat(gray, self.downsample, axis=1), self.downsample, axis=2)

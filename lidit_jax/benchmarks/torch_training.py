@@ -3,15 +3,28 @@
 import contextlib
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lidit_jax.config.schema import Config
 from lidit_jax.pytorch.model import AdaLayerNormZero
 
-Batch = dict[str, Tensor | tuple[Tensor, ...]]
+
+class Text(TypedDict):
+    """Features [B, S_k, D_k] and masks [B, S_k] of each stream."""
+
+    features: tuple[Tensor, ...]
+    masks: tuple[Tensor, ...]
+
+
+class Batch(Text):
+    """Samples to train on."""
+
+    latent: Tensor
+    """[B, h, w, C]."""
 
 
 def x0_velocity_loss(
@@ -70,7 +83,7 @@ class TorchTrainer:
         model: nn.Module,
         config: Config,
         prefix_lengths: Sequence[int],
-        unconditional: Batch,
+        unconditional: Text,
         *,
         compiled: bool = False,
         bfloat16: bool = False,
@@ -88,9 +101,10 @@ class TorchTrainer:
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
-            model = model.to(memory_format=torch.channels_last)
+            # PyTorch's stubs do not know this argument.
+            model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.model = torch.compile(model) if compiled else model
-        self.parameters = list(model.parameters())
+        self.parameters: list[Tensor] = list(model.parameters())
         self.averages = [copy.deepcopy(p.detach()) for p in self.parameters]
         settings = config.optimizer
         self.optimizer = torch.optim.AdamW(
@@ -122,7 +136,7 @@ class TorchTrainer:
         self.optimizer.zero_grad()
         decay = min(self.config.training.ema_decay, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
-            torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
+            get_ema_multi_avg_fn(decay)(self.averages, self.parameters, None)
         self.steps += 1
         return loss.detach()
 

@@ -9,18 +9,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lidit_jax.encoders import locations
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware import cuda
 from lidit_jax.hardware.host_memory import host_memory
+from lidit_jax.hardware.jax_device import JaxDevice
 from lidit_jax.hardware.topologies import GIB
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import PACKAGE_DATA, cache_dir
-
-if TYPE_CHECKING:
-    import jax
 
 _SHOWN_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers")
 _ATTENTION = {
@@ -121,7 +119,7 @@ def _devices() -> Iterator[Finding]:
     yield from _compiler(devices)
 
 
-def _compiler(devices: Sequence[jax.Device]) -> Iterator[Finding]:
+def _compiler(devices: Sequence[JaxDevice]) -> Iterator[Finding]:
     """Faults of XLA that are known: those that happen here, and those that were tried in vain."""
     from lidit_jax.hardware.known_faults import FAULTS
 

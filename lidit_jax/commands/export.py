@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
             build_autoencoder,
             locate_autoencoder,
         )
+        from lidit_jax.autoencoders.kl import AutoencoderKL
         from lidit_jax.checkpoints.bundle import is_bundle, save_bundle
         from lidit_jax.checkpoints.model_card import model_card, write_model_card
         from lidit_jax.checkpoints.opener import open_model
@@ -78,7 +79,9 @@ def run(options: argparse.Namespace) -> int:
         if kl and options.max_file_size:
             raise LiditError("--max-file-size: diffusers' layout has one file: leave it out")
         if kl:
-            diffusers_layout.save(out, build_autoencoder(config.vae), params)
+            autoencoder = build_autoencoder(config.vae)
+            assert isinstance(autoencoder, AutoencoderKL)
+            diffusers_layout.save(out, autoencoder, params)
         else:
             largest = options.max_file_size
             save_bundle(out, params, config, model.provenance, largest_file=largest)

@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
             _check_same(options.again, inputs.checkpoint, pipeline, record.fingerprint)
             if guide is not None and record.guide_fingerprint:
                 checkpoint = inputs.guide_checkpoint
+                assert checkpoint is not None  # the guide is from there
                 _check_same(options.again, checkpoint, guide, record.guide_fingerprint)
         with progress_bar("sampling steps", sys.stderr) as progress:
             images = pipeline(

@@ -77,6 +77,7 @@ def read_canvas(
     if options.image is None:
         if options.mask or options.strength is not None:
             raise LiditError("--mask and --strength are for a picture: give --image=FILE")
+        assert size is not None  # that of training is taken above
         return Canvas(size=size)
     image = read_picture(options.image, "--image", size, step)
     check_memory(count, image.shape[:2])
@@ -127,6 +128,6 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     picture = decode(path, f"--mask={path}", "name another")
     if picture.mode == "RGBA":
         opacity = picture.getchannel("A")
-        if opacity.getextrema()[0] < 255:
+        if np.asarray(opacity).min() < 255:
             return np.asarray(fit(opacity, size)) > 127.5
     return np.asarray(fit(on_white(picture), size)).mean(axis=-1) > 127.5

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def fill(
     arrays: dict[str, tuple[tuple[int, ...], np.dtype]],
     total: int,
     chunk: int,
-    write: Callable[[dict[str, np.ndarray], int, int], None],
+    write: Callable[[Mapping[str, np.ndarray], int, int], None],
     progress: Callable[[int, int], None],
 ) -> Path:
     """Fills `folder` with arrays on disk, chunk by chunk; does nothing when it is complete.
@@ -131,7 +131,7 @@ def _fill_partial(
     arrays: dict[str, tuple[tuple[int, ...], np.dtype]],
     total: int,
     chunk: int,
-    write: Callable[[dict[str, np.ndarray], int, int], None],
+    write: Callable[[Mapping[str, np.ndarray], int, int], None],
     progress: Callable[[int, int], None],
 ) -> None:
     state = partial / "progress.json"

@@ -17,25 +17,31 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int:
         """Number of records."""
+        ...
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`{"image": uint8 [H, W, 3], "caption": str, "index": int}`."""
+        ...
 
     @property
     def distinct_captions(self) -> int:
         """After so many records the captions repeat: record i says the same as i + this number."""
+        ...
 
     def caption(self, index: int) -> str:
         """The caption of a record, without making its image."""
+        ...
 
     def __repr__(self) -> str:
         """Everything that decides the records on this machine: it names the prepared data."""
+        ...
 
     def digests(self) -> UInt64[np.ndarray, "n 2"] | None:
         """Of each record a digest of its name and one of its content, the same on every machine.
 
         None where `__repr__` says all there is to say.
         """
+        ...
 
 
 @dataclass(frozen=True)

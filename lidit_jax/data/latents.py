@@ -1,6 +1,6 @@
 """Latents of many images, computed once with a frozen autoencoder and kept on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ def prepare_latents(
     description = {"source": repr(source), "autoencoder": autoencoder.fingerprint}
     target = folder / content_key("latents", description)
 
-    def write(arrays: dict[str, np.ndarray], start: int, stop: int) -> None:
+    def write(arrays: Mapping[str, np.ndarray], start: int, stop: int) -> None:
         for first in range(start, stop, _BATCH):
             last = min(first + _BATCH, stop)
             images = np.stack([source[i]["image"] for i in range(first, last)])

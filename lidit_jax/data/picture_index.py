@@ -56,8 +56,9 @@ class PictureIndex:
             kept = self._kept.get(key)
             try:
                 state = file.stat()
-                same = kept and kept[:2] == (state.st_size, state.st_mtime_ns)
-                self._facts[key] = kept if same else _open(file)
+                if kept is None or kept[:2] != (state.st_size, state.st_mtime_ns):
+                    kept = _open(file)
+                self._facts[key] = kept
             except OSError as error:
                 raise LiditError(
                     f"{file} is not a readable picture: replace or remove it ({error.strerror})"

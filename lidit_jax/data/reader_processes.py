@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from multiprocessing.process import BaseProcess
 
 
 def begin_reader(number: int, count: int) -> None:
@@ -39,7 +40,7 @@ def _keep_off_accelerators() -> None:
     os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def _end_with(trainer: multiprocessing.process.BaseProcess) -> None:
+def _end_with(trainer: BaseProcess) -> None:
     """Ends this process once the other one is no more: a daemon outlives one that was killed."""
     trainer.join()
     os._exit(1)

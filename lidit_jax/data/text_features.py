@@ -4,7 +4,7 @@ Captions differ in length, so their tokens lie end to end in one bfloat16 array 
 a causal encoder the instruction's features are the same for every prompt and stored once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -108,7 +108,7 @@ def prepare_text_features(
     # A causal encoder reads the constant instruction once; each caption pays for its own tokens.
     instruction = encoder.prefix_cache(encoder.params, prompt_format, layer)
 
-    def write(arrays: dict[str, np.ndarray], start: int, stop: int) -> None:
+    def write(arrays: Mapping[str, np.ndarray], start: int, stop: int) -> None:
         for first in range(start, stop, _BATCH):
             rows = order[first : min(first + _BATCH, stop)]
             length = _round_up(int(counts[rows].max()), _LENGTH_STEP)

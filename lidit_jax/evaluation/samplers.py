@@ -161,11 +161,11 @@ class _Drawing:
     def draw(self, settings: dict[str, Any]) -> Iterator[tuple[np.ndarray, float]]:
         """Yields the images of each batch, and the seconds that one took."""
         checked = self._pipeline.settings(**settings)
-        size = (self._pipeline.config.data.image_size,) * 2
+        side = self._pipeline.config.data.image_size
         for i, (texts, seeds) in enumerate(self.batches):
             requests = image_requests(texts, seed=seeds, guidance=checked.guidance)
             draw = functools.partial(
-                self._pipeline.draw, requests, checked, size, conditions=self._conditions[i]
+                self._pipeline.draw, requests, checked, (side, side), conditions=self._conditions[i]
             )
             if i == 0:
                 draw()  # compiles, which is not timed
@@ -195,7 +195,7 @@ def _row(
     reference: np.ndarray,
     seconds: float,
 ) -> dict[str, Any]:
-    scores = summarize(prompts, score_images(images, prompts))
+    scores = summarize(prompts, score_images(list(images), prompts))
     likeness = psnr(images, reference)
     return {
         **dataclasses.asdict(run),

@@ -67,10 +67,12 @@ def detect(image: UInt8[np.ndarray, "H W 3"]) -> tuple[SceneObject, ...]:
     distance = np.sqrt(((pixels - background) ** 2).sum(-1))
     noise = _noise(raw, distance < FOREGROUND / 2)
     peak = ndimage.maximum_filter(distance, 7)
-    labels, _ = ndimage.label(distance > np.maximum(FOREGROUND, EDGE * peak))
+    labels = np.empty(distance.shape, np.int32)
+    ndimage.label(distance > np.maximum(FOREGROUND, EDGE * peak), output=labels)
     found = []
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        box = tuple(slice(max(0, s.start - 2), s.stop + 2) for s in box)
+        rows, columns = (slice(max(0, s.start - 2), s.stop + 2) for s in box)
+        box = rows, columns
         mask = labels[box] == number
         if mask.sum() >= SPECK:
             found.append(_describe(pixels[box], distance[box], mask, box, background, noise))
@@ -110,11 +112,11 @@ def _describe(
     background: np.ndarray,
     noise: float,
 ) -> SceneObject:
-    inside = ndimage.binary_erosion(mask)
+    inside: np.ndarray = ndimage.binary_erosion(mask)
     if inside.sum() < SPECK:
         inside = mask
     level = np.percentile(distance[inside], 30)
-    core = ndimage.binary_erosion(mask, np.ones((3, 3)))
+    core: np.ndarray = ndimage.binary_erosion(mask, np.ones((3, 3)))
     if core.sum() < SPECK:
         core = inside
     near = ndimage.binary_dilation(mask, iterations=2)
@@ -183,7 +185,9 @@ def _texture(
     return "striped" if striped > ROWS else "dotted"
 
 
-def _pattern(values: np.ndarray, rows: np.ndarray, noise: float) -> tuple[float, float]:
+def _pattern(
+    values: np.ndarray, rows: np.ndarray, noise: float | np.floating
+) -> tuple[float, float]:
     """Spread of the values beyond the noise, and the share of its variance between rows."""
     variance = values.var() - noise**2
     if variance <= 0:

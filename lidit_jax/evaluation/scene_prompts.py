@@ -73,6 +73,8 @@ def _draw(
             found = ScenePrompt(task, caption(claim, rng, language), claim, held_out)
             if found.prompt not in used:
                 break
+    if found is None:
+        raise LiditError(f"no prompt of the task {task} turned up: try another seed")
     return found
 
 

@@ -19,6 +19,7 @@ from lidit_jax.checkpoints.state import create_state
 from lidit_jax.config.schema import Config
 from lidit_jax.diffusion import process as processes
 from lidit_jax.errors import LiditError
+from lidit_jax.hardware.jax_device import JaxDevice
 from lidit_jax.models.abstract_inputs import abstract_inputs, initialize
 from lidit_jax.models.flops import TextStream
 from lidit_jax.models.lidit import LIDiT
@@ -29,7 +30,7 @@ from lidit_jax.training.optimizers import make_optimizer, rate_of
 from lidit_jax.training.step import make_train_step
 
 
-def topology_devices(name: str, slices: int = 1) -> list[jax.Device]:
+def topology_devices(name: str, slices: int = 1) -> list[JaxDevice]:
     """Stand-ins for the devices of a TPU slice such as "v5p:2x2x2", or of several slices.
 
     Raises:

@@ -101,6 +101,10 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
         raise CompilerRefusalError(f"the TPU compiler refuses this plan: {reason}") from error
     seconds = time.perf_counter() - start
     memory, text = compiled.memory_analysis(), compiled.as_text()
+    if memory is None or text is None:
+        raise LiditError(
+            "--compile: libtpu does not tell what its program needs: pip install -U libtpu"
+        )
     if hlo is not None:
         hlo.write_text(text)
     program = parse_program(text)
@@ -117,7 +121,7 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
     )
 
 
-def _options(generation: str) -> dict[str, str]:
+def _options(generation: str) -> dict[str, str | bool]:
     """The flags that `lidit train` sets on these chips, as the compiler's options."""
     return {
         setting.name.removeprefix("--"): setting.value

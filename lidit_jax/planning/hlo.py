@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lidit_jax.errors import LiditError
+
 COLLECTIVES = (
     *("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"),
     "ragged-all-to-all",
@@ -83,10 +85,23 @@ class Instruction:
             names += [one] if one else re.findall(r"%?([\w.\-]+)", several)
         return tuple(names)
 
-    def named(self, attribute: str) -> str | None:
+    def named(self, attribute: str) -> str:
         """The computation behind one attribute, such as `body`."""
-        found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)
-        return found and found[1]
+        return self.attribute(rf"\b{attribute}=%?([\w.\-]+)")[1]
+
+    def attribute(self, pattern: str) -> re.Match[str]:
+        """One that all instructions of this opcode have.
+
+        Raises:
+          LiditError: when this one has none that fits the pattern.
+        """
+        found = re.search(pattern, self.attributes)
+        if found is None:
+            raise LiditError(
+                f"{self.opcode} {self.name} of the compiled program has no attribute {pattern}: "
+                "install the version of jax that lidit-jax asks for"
+            )
+        return found
 
     @property
     def source(self) -> str:

@@ -130,7 +130,7 @@ def trip_count(loop: Instruction, inside: Computation, program: Program) -> int 
     def value(name: str) -> int | None:
         found = condition.instructions[name]
         if found.opcode == "get-tuple-element" and start is not None and start.opcode == "tuple":
-            place = int(re.search(r"index=(\d+)", found.attributes)[1])
+            place = int(found.attribute(r"index=(\d+)")[1])
             found = inside.instructions[start.operands[place]]
         return int(found.argument) if found.opcode == "constant" else None
 
@@ -143,7 +143,7 @@ def _product_flops(product: Instruction, inside: Computation) -> float:
     out = math.prod(product.arrays[0].sizes)
     left, right = (_array(name, inside).sizes for name in product.operands[:2])
     if product.opcode == "dot":
-        summed = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", product.attributes)[1]
+        summed = product.attribute(r"lhs_contracting_dims=\{([\d,]*)\}")[1]
         return 2.0 * out * math.prod(left[int(n)] for n in summed.split(",") if n)
     return 2.0 * _convolution_products(product, left, right)
 
@@ -152,7 +152,7 @@ def _convolution_products(
     convolution: Instruction, left: tuple[int, ...], right: tuple[int, ...]
 ) -> float:
     """Multiply-adds of a convolution whose padding and holes cost nothing."""
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", convolution.attributes)
+    labels = convolution.attribute(r"dim_labels=(\w+)_(\w+)->(\w+)")
     of_left, of_right, of_out = labels.groups()
     out = convolution.arrays[0].sizes
     count = right[of_right.index("i")] * out[of_out.index("f")] * out[of_out.index("b")]

@@ -75,7 +75,7 @@ def estimate_memory(
     """
     model, optimizer = config.model, config.optimizer
     shards = split.fsdp * split.tensor
-    held = parameter_count(config, streams) / shards
+    held = parameter_count(config, tuple(streams)) / shards
     rows = math.ceil(config.training.batch_size / (split.rows * split.parts))
     positions = rows * tokens / split.context
     stream = positions * model.width * _HALF
@@ -90,7 +90,7 @@ def estimate_memory(
     refining = _REFINER_TENSORS * _remembered(model) * (model.refiner.blocks + 1) * text
     temporaries = {
         "gradients": held * _FULL * gradients,
-        "gathered": _HALF * (held + _gathered(config, streams, split)),
+        "gathered": _HALF * (held + _gathered(config, tuple(streams), split)),
         "kept": model.depth * _kept(model, positions, rows * keys, split.tensor, attention),
         "working": working + refining,
     }
@@ -122,8 +122,9 @@ class _Attention(NamedTuple):
         whole = math.ceil(head / lanes) * lanes / head
         keys = tokens, text_tokens
         by_kernel = [tokens * k >= kernel_from for k in keys]
+        own, text = (whole if kernel else 1.0 for kernel in by_kernel)
         return cls(
-            tuple(whole if kernel else 1.0 for kernel in by_kernel),
+            (own, text),
             sum(k for k, kernel in zip(keys, by_kernel, strict=True) if not kernel),
         )
 

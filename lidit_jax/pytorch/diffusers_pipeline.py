@@ -4,11 +4,12 @@ pipe = DiffusionPipeline.from_pretrained(OUT, custom_pipeline=OUT, trust_remote_
 pipe("a red circle", generator=torch.Generator().manual_seed(0)).images[0]
 """
 
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from PIL import Image
 from torch import Generator, randn
 
-from .lidit_torch import LIDiT
+# The export puts it beside this file.
+from .lidit_torch import LIDiT  # pyright: ignore[reportMissingImports]
 
 
 class LIDiTPipeline(DiffusionPipeline):

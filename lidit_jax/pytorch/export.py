@@ -244,7 +244,7 @@ def _schedule(config: Config) -> dict[str, Any]:
 
     process = processes.from_config(config.diffusion)
     shared = {"process": process.name, "prediction": process.prediction}
-    if process.name == "flow":
+    if not isinstance(process, processes.DDPM):
         return shared | {"shift": config.sampling.shift or config.diffusion.shift}
     signal, sigma = process.scales_of(np.arange(process.timesteps, dtype=np.float64))
     levels = {"signal": signal.tolist(), "sigma": sigma.tolist()}

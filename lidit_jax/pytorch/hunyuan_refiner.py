@@ -28,6 +28,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
 from lidit_jax.models.refiner import LinguisticRefiner
 from lidit_jax.weights.huggingface import load_params, read_json, safetensors_files
+from lidit_jax.weights.parameter_paths import by_path
 from lidit_jax.weights.tables import Rule
 
 _PREFIX = r"context_embedder\."
@@ -111,7 +112,7 @@ def load_hunyuan_refiner(path: str | Path) -> ImportedRefiner:
 
 def save_refiner(refiner: ImportedRefiner, folder: Path) -> None:
     """Writes `refiner.safetensors` and `refiner.json` into an existing folder."""
-    flat = flax.traverse_util.flatten_dict(refiner.params, sep="/")
+    flat = by_path(refiner.params)
     data = safetensors.numpy.save({path: np.asarray(leaf) for path, leaf in flat.items()})
     description = {
         "format": 1,
@@ -145,9 +146,11 @@ def load_refiner(folder: Path) -> ImportedRefiner:
             raise LiditError(f"{folder / 'refiner.safetensors'} is damaged: copy the folder again")
         flat = safetensors.numpy.load(data)
         options = RefinerConfig(**description["config"])
-        sizes = (int(description[name]) for name in ("width", "heads", "feature_width"))
+        width, heads, feature_width = (
+            int(description[name]) for name in ("width", "heads", "feature_width")
+        )
         params = flax.traverse_util.unflatten_dict(flat, sep="/")
-        return ImportedRefiner(params, *sizes, options)
+        return ImportedRefiner(params, width, heads, feature_width, options)
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise LiditError(f"{folder} is damaged ({error}): copy the folder again") from error
 
@@ -187,6 +190,4 @@ def _shapes(refiner: ImportedRefiner) -> dict[str, tuple[int, ...]]:
     features, mask = jnp.zeros((1, 1, refiner.feature_width)), jnp.ones((1, 1), bool)
     variables = jax.eval_shape(refiner.module.init, jax.random.key(0), features, mask, jnp.zeros(1))
     params = nn.unbox(variables["params"])
-    return {
-        path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(params, sep="/").items()
-    }
+    return {path: leaf.shape for path, leaf in by_path(params).items()}

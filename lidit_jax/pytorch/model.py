@@ -68,6 +68,8 @@ def apply_rotary(x: Tensor, rotary: Rotary) -> Tensor:
 class FeedForward(nn.Sequential):
     """linear_1, activation, linear_2."""
 
+    linear_1: nn.Linear
+
     def __init__(self, inputs: int, hidden: int, outputs: int, activation: nn.Module):
         super().__init__()
         self.add_module("linear_1", nn.Linear(inputs, hidden))
@@ -199,6 +201,7 @@ class CollaborativeRefiner(nn.ModuleList):
         """Tokens [B, S_k, D], masks [B, S_k] and conditions [B, D] of every stream -> tokens."""
         tokens = list(tokens)
         for blocks in self:
+            assert isinstance(blocks, nn.ModuleList)
             incoming = list(tokens)
             for k, block in enumerate(blocks):
                 rest = [j for j in range(len(incoming)) if j != k]

@@ -130,6 +130,8 @@ def compare(
 def load_module(file: Path) -> ModuleType:
     """Imports an exported model's file."""
     spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None  # a name that ends in .py has a loader
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -213,7 +215,7 @@ def _blocks(torch_model: Any, params: Any, config: Config) -> list[Difference]:
             capture_intermediates=lambda module, _: isinstance(module, watched),
             mutable=["intermediates"],
         )
-    )(params, x_t, np.float32(_TIMES), *arrays)
+    )(params, x_t, np.array(_TIMES, np.float32), *arrays)
     captured = state["intermediates"]
     rows = []
     for k, mask in enumerate(arrays[1]):

@@ -150,7 +150,8 @@ def noise_of_seed(seed: int, shape: Sequence[int], step: int | None = None) -> T
     """
     key = (0, seed & _WORD)
     if step is not None:
-        key = tuple(int(half) for half in _threefry(key, torch.tensor([step + 1])))
+        high, low = _threefry(key, torch.tensor([step + 1]))
+        key = (int(high), int(low))
     high, low = _threefry(key, torch.arange(int(np.prod(shape))))
     mantissa = ((high ^ low) >> 9 | 0x3F800000).to(torch.int32).view(torch.float32) - 1
     least = torch.nextafter(torch.tensor(-1.0), torch.tensor(0.0))
@@ -265,13 +266,13 @@ class LIDiT(nn.Module):
           noise: [B, h, w, C], to start from instead of the seed's.
         """
         config, count = self.config, len(prompts)
-        steps = config.sampling.steps if steps is None else steps
-        guidance = config.sampling.guidance if guidance is None else guidance
-        size = config.sampling.size if size is None else size
-        sides = (size, size) if isinstance(size, int) else tuple(size)
+        total: int = config.sampling.steps if steps is None else steps
+        scale: float = config.sampling.guidance if guidance is None else guidance
+        area: int | tuple[int, int] = config.sampling.size if size is None else size
+        sides = (area, area) if isinstance(area, int) else tuple(area)
         unit = config.downsample * config.lidit.config.model.patch
         if any(side <= 0 or side % unit for side in sides):
-            raise ValueError(f"size {size}: each side must be a multiple of {unit}")
+            raise ValueError(f"size {area}: each side must be a multiple of {unit}")
         shape = (*(side // config.downsample for side in sides), config.channels)
         seeds = [(seed + i) % 2**32 for i in range(count)]
         if noise is None:
@@ -287,12 +288,12 @@ class LIDiT(nn.Module):
         prefix_lengths = [len(stream.prefix) for stream in config.streams]
         x = noise.to(features[0].device)
         share = config.sampling.fresh_noise
-        levels = schedule(config.schedule, steps)
+        levels = schedule(config.schedule, total)
         for step, (signal, sigma, next_signal, next_sigma, time) in enumerate(levels):
             t = torch.full((2 * count,), time, device=x.device)
             both = self.network(torch.cat([x, x]), t, features, masks, prefix_lengths)
             with_prompt, without = both.chunk(2)
-            prediction = with_prompt + (guidance - 1) * (with_prompt - without)
+            prediction = with_prompt + (scale - 1) * (with_prompt - without)
             x0 = predicted_image(config.schedule.prediction, prediction, x, signal, sigma)
             # DDIM (https://arxiv.org/abs/2010.02502, eq. 12 and 16); a share of 1 is ancestral.
             fresh = (

@@ -81,20 +81,21 @@ class GuidedModel:
                 )
             )
 
-        prompts = (self.conditions,)
+        prompts, weight = (self.conditions,), None
         if self.blend is not None:
             prompts += (self.blend.conditions,)
+            weight = jnp.asarray(self.blend.weight)
         if self.unconditional is None:
             network = bind(self.model, self.params, *prompts)
-            if self.blend is None:
+            if weight is None:
                 return network
             both = in_one_batch(network)
-            return lambda x_t, time: _mean(*both(x_t, time), self.blend.weight)
+            return lambda x_t, time: _mean(*both(x_t, time), weight)
         if self.guide is not None:
             network = bind(self.model, self.params, self.conditions)
             return autoguidance(network, bind(*self.guide, self.conditions))
         network = bind(self.model, self.params, *prompts, self.unconditional)
-        return in_one_batch(network, self.blend and self.blend.weight)
+        return in_one_batch(network, weight)
 
 
 def _mean(first: Array, second: Array, weight: Array) -> Array:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.spmd import with_logical_constraint
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
@@ -51,7 +51,7 @@ class _Inputs(NamedTuple):
     guidance: Guidance | None
     blend: Blend | None
     image: Float[Array, "B H W 3"] | None
-    mask: Bool[Array, "B H W"] | None
+    mask: Bool[Array | np.ndarray, "B H W"] | None
     guide_params: Any
 
 
@@ -72,8 +72,8 @@ class GuidedSampler:
         model: LIDiT,
         process: Process,
         autoencoder: FrozenAutoencoder,
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] | Float[np.ndarray, " C"],
+        std: Sequence[float] | Float[np.ndarray, " C"],
         prefix_lengths: tuple[int, ...],
         shift_size: int = 0,
     ):
@@ -154,13 +154,16 @@ class GuidedSampler:
         scales = settings.guidance if batch.guidance is None else batch.guidance
         scales = np.asarray(scales, np.float32)
         unguided = np.all(scales == 1) and settings.guidance_method != "cfg_zero"
+        conditions, unconditional, blend = _of_one_length(batch)
         return _Inputs(
             params=params,
             autoencoder_params=self._autoencoder.params,
-            **_of_one_length(batch),
+            conditions=conditions,
+            unconditional=unconditional,
             noise=self._noise(batch),
             seeds=checked_seeds(batch.seeds),
             guidance=None if unguided else guidance_of(settings, jnp.asarray(scales)),
+            blend=blend,
             image=init and jnp.asarray(init.images, jnp.float32) / 127.5 - 1.0,
             mask=init and init.mask,
             guide_params=guide and guide.params,
@@ -173,9 +176,8 @@ class GuidedSampler:
         noise = initial_noise(batch.seeds, shape)
         if batch.variation is None:
             return noise
-        return interpolate_noise(
-            noise, initial_noise(batch.variation.seeds, shape), batch.variation.amount
-        )
+        amount = jnp.asarray(batch.variation.amount)
+        return interpolate_noise(noise, initial_noise(batch.variation.seeds, shape), amount)
 
     def _process_at(self, size: tuple[int, int]) -> Process:
         if not self._shift_size or not isinstance(self._process, RectifiedFlow):
@@ -187,6 +189,7 @@ class GuidedSampler:
     ) -> tuple[Any, KnownRegion | None]:
         """What the loop begins with, and what of the images is given."""
         x_t, known = inputs.noise, None
+        assert x_t is not None  # only what comes after this goes without
         if inputs.image is not None:
             latents = self._autoencoder.encode(inputs.autoencoder_params, inputs.image)
             x0 = (latents - self._mean) / self._std
@@ -274,8 +277,8 @@ def _in_parts(
     return carry
 
 
-def _of_one_length(batch: ImageBatch) -> dict[str, TextConditions | Blend | None]:
-    """All prompts of a batch at the length of the longest."""
+def _of_one_length(batch: ImageBatch) -> tuple[TextConditions, TextConditions, Blend | None]:
+    """Prompts, unconditional ones and second ones of a batch, at the length of the longest."""
     conditions, unconditional, blend = batch.conditions, batch.unconditional, batch.blend
     prompts = [conditions] + ([blend.conditions] if blend else [])
     lengths = []
@@ -284,17 +287,17 @@ def _of_one_length(batch: ImageBatch) -> dict[str, TextConditions | Blend | None
         # The empty prompt may come with more padding than the others have room for.
         tokens = int(np.sum(mask, axis=1).max())
         lengths.append(length if tokens <= length else mask.shape[1])
-    return {
-        "conditions": pad_conditions(conditions, lengths),
-        "unconditional": pad_conditions(unconditional, lengths),
-        "blend": blend and Blend(pad_conditions(blend.conditions, lengths), blend.weight),
-    }
+    return (
+        pad_conditions(conditions, lengths),
+        pad_conditions(unconditional, lengths),
+        blend and Blend(pad_conditions(blend.conditions, lengths), blend.weight),
+    )
 
 
 def _split_over_images(carry: Any) -> Any:
     """Lays what parts hand on out over a mesh in one way, so that all parts are one program."""
     return jax.tree.map(
-        lambda leaf: nn.with_logical_constraint(leaf, ("batch", *[None] * leaf.ndim)[: leaf.ndim]),
+        lambda leaf: with_logical_constraint(leaf, ("batch", *[None] * leaf.ndim)[: leaf.ndim]),
         carry,
     )
 
@@ -305,7 +308,7 @@ def _shapes(inputs: _Inputs) -> tuple[Any, ...]:
     return structure, tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
 
 
-def _any_pixel(mask: Bool[Array, "B H W"], down: int) -> Bool[Array, "B h w 1"]:
+def _any_pixel(mask: Bool[Array | np.ndarray, "B H W"], down: int) -> Bool[Array, "B h w 1"]:
     """Whether any pixel of each latent pixel is to be painted."""
     b, height, width = mask.shape
     blocks = jnp.reshape(mask, (b, height // down, down, width // down, down))

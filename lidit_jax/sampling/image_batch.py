@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from lidit_jax.config.schema import SamplingConfig
 from lidit_jax.encoders.conditions import TextConditions
@@ -19,7 +19,7 @@ class Blend(NamedTuple):
     """Second prompts."""
 
     conditions: TextConditions
-    weight: Float[np.ndarray, " B"]
+    weight: Float[Array | np.ndarray, " B"]
     """0 for the first prompt, 1 for the second."""
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import flax.traverse_util
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -36,6 +35,7 @@ from lidit_jax.sampling.memory import check_memory, explain_out_of_memory
 from lidit_jax.sampling.opened_model import OpenedModel
 from lidit_jax.sampling.request import ImageRequest, image_requests
 from lidit_jax.sampling.sizes import check_size, height_and_width
+from lidit_jax.weights.parameter_paths import by_path
 
 _BATCH = 16
 
@@ -106,8 +106,9 @@ class Pipeline:
           LiditError: when there is no such checkpoint, it is damaged, its encoders are missing, or
             the mesh does not divide it.
         """
-        opened = checkpoint
-        if not isinstance(opened, OpenedModel):
+        if isinstance(checkpoint, OpenedModel):
+            opened = checkpoint
+        else:
             opened = OpenedModel(open_model(checkpoint, raw=raw))
         devices = mesh and make_mesh(mesh)
         shardings = devices and _shardings(opened, devices)
@@ -117,7 +118,7 @@ class Pipeline:
     def fingerprint(self) -> str:
         """sha256 of the network's weights: the same for the same images."""
         digest = hashlib.sha256()
-        for name, leaf in sorted(flax.traverse_util.flatten_dict(self._params, sep="/").items()):
+        for name, leaf in sorted(by_path(self._params).items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(leaf).tobytes())
         return digest.hexdigest()

@@ -76,8 +76,7 @@ def image_requests(
     Raises:
       LiditError: without prompts, for lists of another length, or a value that does not fit.
     """
-    prompts = [prompts] if is_single(prompts) else prompts
-    columns = {"prompt": as_list("prompts", prompts, text)}
+    columns = {"prompt": as_list("prompts", [prompts] if is_single(prompts) else prompts, text)}
     count = len(columns["prompt"])
     if not count:
         raise LiditError("no prompt: say what you want to see")
@@ -90,7 +89,8 @@ def image_requests(
         first = as_integer("seed", seed)
         _check_seed("seed", first)
         seed = [(first + i) % _SEEDS for i in range(count)]
-    for name, values in ({"seed": seed} | fields).items():
+    fields = {"seed": seed, **fields}
+    for name, values in fields.items():
         kind = _KINDS[name]
         if is_single(values):
             columns[name] = [kind(name, values)] * count

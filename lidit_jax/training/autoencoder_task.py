@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lidit_jax.autoencoders.frozen import build_autoencoder, to_uint8
+from lidit_jax.autoencoders.latent_model import LatentModel
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.data.contents import Contents
@@ -26,14 +27,15 @@ class AutoencoderTask:
 
     def __init__(self, config: Config):
         self._config = config
-        self._model = build_autoencoder(config.vae)
+        self._model: LatentModel = build_autoencoder(config.vae)
         source = open_image_source(config, "train")
-        self.contents = Contents.of(source)
+        contents = Contents.of(source)
+        self.contents: Contents | None = contents
         self.training_records = ImageRecords(source)
         self.validation_records = ImageRecords(open_image_source(config, "heldout"))
         self.frozen: Any = {}
-        self.provenance = Provenance(data=self.contents.description)
-        self.training_flops = None
+        self.provenance = Provenance(data=contents.description)
+        self.training_flops: float | None = None
 
     def frozen_shardings(self, mesh: Mesh) -> Any:
         """There is nothing frozen."""

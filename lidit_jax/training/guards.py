@@ -79,7 +79,7 @@ class Watchdog:
     """
 
     def __init__(self, minutes: float):
-        """Of 0 minutes, it does nothing."""
+        """Of 0 minutes, or with nowhere to write, it does nothing."""
         self._seconds, self._file = 60.0 * minutes, sys.__stderr__
 
     def __enter__(self) -> Watchdog:
@@ -89,11 +89,11 @@ class Watchdog:
 
     def step(self) -> None:
         """A step begins: the clock starts anew."""
-        if self._seconds:
+        if self._seconds and self._file is not None:
             faulthandler.dump_traceback_later(self._seconds, repeat=True, file=self._file)
 
     def __exit__(self, *_: object) -> None:
         if self._seconds:
             faulthandler.cancel_dump_traceback_later()
-        if self._file is not sys.__stderr__:
+        if self._file is not None and self._file is not sys.__stderr__:
             self._file.close()

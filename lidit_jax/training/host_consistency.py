@@ -78,8 +78,8 @@ def check_data_consistency(config: Config, task: Task, position: int) -> None:
     batches = functools.partial(
         training_batches, _Indices(records), config.training.batch_size, config.seed, position
     )
-    plan = sorted(next(batches(shard=(0, 1))).tolist())
-    shares = all_gather(sorted(next(batches()).tolist()))
+    plan = sorted(np.asarray(next(batches(shard=(0, 1)))).tolist())
+    shares = all_gather(sorted(np.asarray(next(batches())).tolist()))
     if sorted(index for share in shares for index in share) != plan:
         raise LiditError(
             f"the processes' records of batch {position} are not its {len(plan)} records, each "

@@ -22,6 +22,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import to_path
 from lidit_jax.pytorch.hunyuan_refiner import is_refiner, load_refiner
 from lidit_jax.training.refiner_start import refiner_parameters
+from lidit_jax.weights.parameter_paths import by_path
 
 
 def inherited_statistics(
@@ -86,7 +87,7 @@ def initialize_from_run(state: TrainState, config: Config) -> tuple[TrainState, 
     if config.training.init_optimizer:
         return _taken_over(state, source), []
     folder = to_path(source).expanduser()
-    fresh = flax.traverse_util.flatten_dict(state.params, sep="/")
+    fresh = by_path(state.params)
     shapes = {name: leaf.shape for name, leaf in fresh.items()}
     if is_refiner(folder):
         given = refiner_parameters(load_refiner(folder), config, shapes)
@@ -94,7 +95,7 @@ def initialize_from_run(state: TrainState, config: Config) -> tuple[TrainState, 
         model = open_model(source)
         _check_shapes(source, model.shapes, shapes)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state.params)
-        given = flax.traverse_util.flatten_dict(model.load(shardings), sep="/")
+        given = by_path(model.load(shardings))
 
     def place() -> Any:
         taken = {
@@ -136,7 +137,7 @@ def _check_shapes(
 def _taken_over(state: TrainState, source: str) -> TrainState:
     refiner = is_refiner(to_path(source).expanduser())
     model = None if refiner else open_model(source)
-    if model is None or is_bundle(model.folder):
+    if model is None or model.step is None or is_bundle(model.folder):
         raise LiditError(
             f"config.training.init_optimizer: {source!r} has weights alone; name a workdir in "
             "config.training.init_from, or set it to False"

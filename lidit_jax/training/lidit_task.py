@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +22,8 @@ from lidit_jax.sampling.guided_sampler import GuidedSampler
 from lidit_jax.sampling.image_batch import ImageBatch
 from lidit_jax.training.diffusion_loss import diffusion_loss, fixed_draws, random_draws
 from lidit_jax.training.prepared_data import FrozenModels, PreparedData
-from lidit_jax.training.step import Batch, Metrics
+from lidit_jax.training.step import Batch, Metrics, average
+from lidit_jax.weights.parameter_paths import by_path
 
 
 class LIDiTTask:
@@ -44,7 +44,7 @@ class LIDiTTask:
         self._latent_shape = self.validation_records[0]["latent"].shape
         rows, columns, channels = self._latent_shape
         tokens = rows * columns // config.model.patch**2
-        self.training_flops = forward_flops(
+        self.training_flops: float | None = forward_flops(
             config.model, tokens, channels, prepared.streams
         ).training
         self._sampler = GuidedSampler(
@@ -75,6 +75,7 @@ class LIDiTTask:
         if "ids" not in batch:
             return batch
         rest = {name: value for name, value in batch.items() if name != "ids"}
+        assert self._prepared.encode is not None  # only it is given token ids
         features = self._prepared.encode(frozen.encoders, batch["ids"], batch["masks"])
         return rest | {"features": jax.tree.map(lambda f: f.astype(jnp.bfloat16), features)}
 
@@ -105,9 +106,10 @@ class LIDiTTask:
         )
 
         def predict(*inputs: Any) -> tuple[Array, dict[str, Any]]:
-            return self._training_model.apply(
+            prediction, left = self._training_model.apply(
                 {"params": params}, *inputs, self._prefix_lengths, mutable=[GATE_MAGNITUDES]
             )
+            return prediction, dict(left)
 
         batch = batch | {"features": features, "masks": masks}
         draws = random_draws(self._process, batch, time_key, noise_key)
@@ -122,7 +124,9 @@ class LIDiTTask:
         del frozen
 
         def predict(*inputs: Any) -> tuple[Array, None]:
-            return self._model.apply({"params": params}, *inputs, self._prefix_lengths), None
+            prediction = self._model.apply({"params": params}, *inputs, self._prefix_lengths)
+            assert isinstance(prediction, jax.Array)  # nothing is mutable
+            return prediction, None
 
         draws = fixed_draws(self._process, batch)
         return diffusion_loss(predict, self._process, batch, draws)[0]
@@ -142,6 +146,7 @@ class LIDiTTask:
 
     def scores(self, params: Any, frozen: FrozenModels) -> dict[str, float]:
         """See `SceneScores`; only where the configuration asks for them."""
+        assert self._prepared.scores is not None
         return self._prepared.scores(self._sampler, params, frozen.unconditional)
 
 
@@ -151,9 +156,9 @@ def _losses_by_time(
     """The loss in each quarter of time; a mean over all of it hides which one learns."""
     quarter = jnp.clip(model_time / 250.0, 0, 3).astype(jnp.int32)
     return {
-        f"loss_by_time/{q / 4:.2f}-{(q + 1) / 4:.2f}": Average(
-            total=jnp.sum(losses, where=quarter == q),
-            count=jnp.sum(quarter == q).astype(jnp.float32),
+        f"loss_by_time/{q / 4:.2f}-{(q + 1) / 4:.2f}": average(
+            jnp.sum(losses, where=quarter == q),
+            jnp.sum(quarter == q).astype(jnp.float32),
         )
         for q in range(4)
     }
@@ -161,5 +166,5 @@ def _losses_by_time(
 
 def _gate_magnitudes(left: dict[str, Any]) -> dict[str, Array]:
     """Mean size of the gates of each refiner block and stream: 0 until it takes part."""
-    blocks = flax.traverse_util.flatten_dict(left.get(GATE_MAGNITUDES, {}))
-    return {"/".join(("gates", *path[:-1])): value for path, (value,) in blocks.items()}
+    blocks = by_path({"gates": left.get(GATE_MAGNITUDES, {})})
+    return {path.rpartition("/")[0]: value for path, (value,) in blocks.items()}

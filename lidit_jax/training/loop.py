@@ -96,6 +96,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     frozen = jax.device_put(task.frozen, task.frozen_shardings(mesh))
     rate = jax.device_put(rate_of(config), replicated(mesh))
+    fresh: list[str] = []
     metadata = {"config": config.to_dict()} | task.provenance.to_json()
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES), watch_preemption() as stop:

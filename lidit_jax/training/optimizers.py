@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,13 +64,20 @@ def learning_rate(schedule: str, rate: Rate) -> optax.Schedule:
     warmup = _line(0.0, rate.peak, warmup_steps)
     stable = optax.constant_schedule(rate.peak)
     if schedule == "cosine":
-        return optax.join_schedules([warmup, _cosine(rate.peak, after)], [warmup_steps])
+        return _joined([warmup, _cosine(rate.peak, after)], [warmup_steps])
     if schedule == "warmup_stable_decay":
         decay_steps = jnp.minimum(rate.decay_steps, after)
         decay = _line(rate.peak, 0.0, decay_steps)
         start = warmup_steps + after - decay_steps
-        return optax.join_schedules([warmup, stable, decay], [warmup_steps, start])
-    return optax.join_schedules([warmup, stable], [warmup_steps])
+        return _joined([warmup, stable, decay], [warmup_steps, start])
+    return _joined([warmup, stable], [warmup_steps])
+
+
+def _joined(
+    schedules: Sequence[optax.Schedule], boundaries: Sequence[Int[Array, ""] | np.int32]
+) -> optax.Schedule:
+    # optax's types have Python's numbers alone, its comparisons of steps take traced ones too.
+    return optax.join_schedules(schedules, boundaries)  # pyright: ignore[reportArgumentType]
 
 
 def _line(first: Any, last: Any, steps: Any) -> optax.Schedule:
@@ -151,11 +159,11 @@ def decay_matrices_only(inner: optax.GradientTransformation) -> optax.GradientTr
     that runs begun without it go on.
     """
 
-    def update(gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         def shown(path: Any, leaf: Array) -> Array:
             return leaf if is_decayed(path) else jnp.zeros_like(leaf)
 
-        return inner.update(gradients, state, jax.tree_util.tree_map_with_path(shown, params))
+        return inner.update(updates, state, jax.tree_util.tree_map_with_path(shown, params))
 
     return optax.GradientTransformation(inner.init, update)
 
@@ -182,10 +190,13 @@ def skip_spikes(inner: optax.GradientTransformation, factor: float) -> optax.Gra
     def init(params: Any) -> SpikeState:
         return SpikeState(jnp.zeros(()), jnp.zeros(()), inner.init(params))
 
-    def update(gradients: Any, state: SpikeState, params: Any) -> tuple[Any, SpikeState]:
-        norm = optax.global_norm(gradients)
+    def update(
+        updates: Any, state: optax.OptState, params: Any = None
+    ) -> tuple[Any, optax.OptState]:
+        assert isinstance(state, SpikeState)  # `init` makes no other
+        norm = optax.global_norm(updates)
         passes = (state.seen < _SPIKE_WARMUP) | (norm < factor * state.norm)
-        updates, after = inner.update(gradients, state.inner, params)
+        updates, after = inner.update(updates, state.inner, params)
         weight = jnp.maximum(1 - _SPIKE_DECAY, 1 / (state.seen + 1))
         passed = SpikeState(state.norm + weight * (norm - state.norm), state.seen + 1, after)
         updates = jax.tree.map(lambda u: jnp.where(passes, u, 0), updates)

@@ -56,7 +56,7 @@ def watch_preemption() -> Iterator[Callable[[int], bool]]:
 
     def stop(number: int, _: Any) -> None:
         event.set()
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     for number in previous:

@@ -6,11 +6,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import flax.traverse_util
-
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.pytorch.hunyuan_refiner import ImportedRefiner
+from lidit_jax.weights.parameter_paths import by_path
 
 _STREAM = "linguistic_refiner_"
 
@@ -42,7 +41,7 @@ def refiner_parameters(
     ]
     if wrong:
         raise LiditError(f"{place} holds a refiner for other settings: set {', '.join(wrong)}")
-    trained = flax.traverse_util.flatten_dict(refiner.params, sep="/")
+    trained = by_path(refiner.params)
     wanted = {path: tuple(leaf.shape) for path, leaf in trained.items()}
     streams: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in shapes.items():

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from clu.metrics import Average
+from flax.linen.spmd import with_logical_constraint
 
 from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import Config
@@ -111,7 +111,7 @@ def accumulated_gradient(loss: LossFunction, micro_batches: int) -> Callable[...
 def _split(leaf: jax.Array, parts: int) -> jax.Array:
     """Rows in turn, so that each device keeps the rows that it already holds."""
     taken = leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]).swapaxes(0, 1)
-    return nn.with_logical_constraint(taken, (None, "batch", *[None] * (leaf.ndim - 1)))
+    return with_logical_constraint(taken, (None, "batch", *[None] * (leaf.ndim - 1)))
 
 
 def _norms_by_module(name: str, tree: Any) -> dict[str, jax.Array]:
@@ -119,8 +119,14 @@ def _norms_by_module(name: str, tree: Any) -> dict[str, jax.Array]:
     return {f"{name}/{module}": optax.global_norm(part) for module, part in tree.items()}
 
 
+def average(total: jax.Array, count: jax.Array) -> Average:
+    """Of values with this sum."""
+    # clu's dataclass is made by `flax.struct`, which a checker does not find in plain `flax`.
+    return Average(total=total, count=count)  # pyright: ignore[reportCallIssue]
+
+
 def _average(value: jax.Array) -> Average:
-    return Average(total=value.astype(jnp.float32), count=jnp.ones((), jnp.float32))
+    return average(value.astype(jnp.float32), jnp.ones((), jnp.float32))
 
 
 def _averages(metrics: Metrics) -> dict[str, Average]:

@@ -34,26 +34,33 @@ class Task(Protocol):
 
     def frozen_shardings(self, mesh: Mesh) -> Any:
         """Where `frozen` belongs on the mesh: a tree like it."""
+        ...
 
     def encode(self, frozen: Any, batch: Batch) -> Batch:
         """What frozen encoders add to a batch, outside of every gradient."""
+        ...
 
     def init(self, key: jax.Array) -> Any:
         """Fresh (boxed) parameters."""
+        ...
 
     def loss(
         self, params: Any, frozen: Any, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The training loss and what to log beside it."""
+        ...
 
     def validation_losses(self, params: Any, frozen: Any, batch: Batch) -> Float[Array, " B"]:
         """A loss of each sample, without randomness, to compare steps and runs."""
+        ...
 
     def sample_images(self, params: Any, frozen: Any) -> tuple[np.ndarray, list[str]]:
         """Images to look at, uint8 [B, H, W, 3], and their captions."""
+        ...
 
     def scores(self, params: Any, frozen: Any) -> dict[str, float]:
         """How well generated images show what was asked for, for `config.training.score_every`."""
+        ...
 
 
 def make_task(config: Config, saved: SavedStatistics | None = None) -> Task:

@@ -1,8 +1,12 @@
 """What the command line says to each kind of mistake in its options."""
 
+import sys
+
 import pytest
 
+from lidit_jax import cli
 from lidit_jax.cli import main
+from lidit_jax.errors import LiditError
 
 pytestmark = pytest.mark.output
 
@@ -131,3 +135,11 @@ def test_mistakes_get_one_line_and_leave_nothing_behind(
     assert expected in shown.err
     assert shown.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_parser_reads_the_command_line_of_the_process(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lidit", "--seeed=1"])
+    parser = cli._Parser("lidit")
+    parser.add_argument("--seed")
+    with pytest.raises(LiditError, match="did you mean --seed"):
+        parser.parse_args()

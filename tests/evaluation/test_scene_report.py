@@ -11,6 +11,7 @@ from lidit_jax.data.scenes import SceneSource
 from lidit_jax.data.scenes.held_out import claim_held_out
 from lidit_jax.data.scenes.scene import SceneObject
 from lidit_jax.errors import LiditError
+from lidit_jax.evaluation import scene_prompts
 from lidit_jax.evaluation.scene_grid import hits_and_misses
 from lidit_jax.evaluation.scene_prompts import (
     AVERAGED_TASKS,
@@ -82,6 +83,12 @@ def test_chinese_prompts_make_the_same_claims():
     assert {p.task for p in chinese} == {p.task for p in english}
     with pytest.raises(LiditError, match="at least one"):
         evaluation_prompts(0)
+
+
+def test_a_task_whose_prompts_never_turn_up_is_named(monkeypatch):
+    monkeypatch.setattr(scene_prompts, "_ATTEMPTS", 0)
+    with pytest.raises(LiditError, match="no prompt of the task single_object turned up"):
+        evaluation_prompts(1)
 
 
 def test_overall_is_the_mean_of_six_tasks():

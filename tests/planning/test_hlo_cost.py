@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from lidit_jax.errors import LiditError
 from lidit_jax.planning.hlo import parse_program
 from lidit_jax.planning.hlo_cost import program_cost
 
@@ -46,6 +47,13 @@ def test_a_loop_of_unknown_length_is_counted_once_and_named():
     cost = cost_of(converging, X, X)
     assert cost.products == PRODUCT
     assert len(cost.unknown) == 1
+
+
+def test_an_instruction_that_lacks_what_is_counted_by_is_named():
+    text = jax.jit(jnp.matmul).lower(X, X).compile().as_text()
+    text = text.replace("lhs_contracting_dims", "contracted")
+    with pytest.raises(LiditError, match="has no attribute lhs_contracting_dims"):
+        program_cost(parse_program(text))
 
 
 def test_gradients_of_a_recomputed_scan_count_four_products_a_turn():

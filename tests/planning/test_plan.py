@@ -3,7 +3,9 @@
 import dataclasses
 import itertools
 import json
+from types import SimpleNamespace
 
+import jax
 import pytest
 
 from lidit_jax.cli import main
@@ -90,6 +92,9 @@ def test_stronger_recomputation_keeps_less():
         config = changed(TEN, "model", remat=remat)
         return estimate_memory(config, Split(data=4, fsdp=256), 1024, planned().text.streams).kept
 
+    streams = list(planned().text.streams)
+    listed = estimate_memory(TEN, Split(data=4, fsdp=256), 1024, streams)
+    assert listed.kept == kept(TEN.model.remat)
     sizes = [kept(r) for r in ("none", "dots", "branches", "attention", "full", "offload")]
     assert sizes == sorted(sizes, reverse=True)
     assert kept("full") == 48 * 4 * 1024 * 2816 * 2, "a block's input: 4 images of 1024 tokens"
@@ -328,6 +333,18 @@ def test_mistakes_in_a_plan_get_one_line(capsys):
     ):
         assert main(["plan", *wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_compiler_that_tells_nothing_is_named(monkeypatch):
+    silent = SimpleNamespace(memory_analysis=lambda: None, as_text=lambda: None)
+    lowered = SimpleNamespace(compile=lambda compiler_options: silent)
+    found = planned("fsdp=4", parse_topology("v5e:2x2"))
+    devices = jax.devices()[:1] * found.topology.devices
+    monkeypatch.setattr(compiled_plan, "topology_devices", lambda *_: devices)
+    monkeypatch.setattr(compiled_plan, "make_mesh", lambda *_: None)
+    monkeypatch.setattr(compiled_plan, "lower_train_step", lambda *_: lowered)
+    with pytest.raises(LiditError, match="does not tell what its program needs"):
+        compiled_plan.compile_plan(TEN, found)
 
 
 def test_what_the_compiler_refuses_is_planned_all_the_same(tmp_path, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """Updates that are not finite are left out, counted, and end the run when they go on."""
 
+import sys
 import time
 
 import jax
@@ -81,6 +82,13 @@ def test_a_late_step_shows_where_all_threads_are(capfd):
         watchdog.step()
         time.sleep(0.5)
     assert "test_a_late_step_shows_where_all_threads_are" in capfd.readouterr().err
+
+
+def test_without_a_standard_error_a_run_goes_on(monkeypatch):
+    monkeypatch.setattr(sys, "__stderr__", None)
+    monkeypatch.setattr(sys, "stderr", None)  # so it is in a process that was started with 2>&-
+    with Watchdog(minutes=1) as watchdog:
+        watchdog.step()
 
 
 def test_on_gke_the_stacks_go_to_the_sidecar(monkeypatch, tmp_path):

@@ -49,11 +49,17 @@ class LiditScenes(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS: ClassVar = [SceneConfig()]
     # Where TFDS would look for the checksums of downloads. There are none, and the search imports
     # importlib_resources, which TFDS does not install.
-    code_path: ClassVar = None
+    code_path = None
+
+    @property
+    def _config(self) -> SceneConfig:
+        # TFDS falls back on BUILDER_CONFIGS, so there always is one, and of this class.
+        assert isinstance(self.builder_config, SceneConfig)
+        return self.builder_config
 
     def _info(self) -> tfds.core.DatasetInfo:
         text, number = tfds.features.Text(), np.float32
-        side = self.builder_config.size
+        side = self._config.size
         return tfds.core.DatasetInfo(
             builder=self,
             description="Procedural captioned scenes with known truth.",
@@ -79,7 +85,7 @@ class LiditScenes(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-        config = self.builder_config
+        config = self._config
         return {
             split: self._generate_examples(
                 SceneSource(split, records, config.size, config.language, config.seed)

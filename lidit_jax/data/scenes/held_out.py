@@ -31,6 +31,9 @@ def object_held_out(thing: SceneObject) -> bool:
     """Whether this color and shape are held out in this quadrant."""
     if (thing.color, thing.shape) in HELD_OUT_PAIRS:
         return True
+    # Those of a scene are known: only objects that the scorer finds may lack one.
+    assert thing.color is not None
+    assert thing.shape is not None
     color, shape = _COLOR_INDEX[thing.color], _SHAPE_INDEX[thing.shape]
     return (color + 2 * shape) % 4 == 0 and (3 * color + shape) % 4 == thing.quadrant
 

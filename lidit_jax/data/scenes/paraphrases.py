@@ -100,7 +100,7 @@ def paraphrase(claim: Claim, rng: random.Random) -> str:
       claim: what the caption says. Its groups may be named in another order.
       rng: chooses the words.
     """
-    body = _related(claim, rng) if claim.relation else _listed(claim, rng)
+    body = _related(claim, claim.relation, rng) if claim.relation else _listed(claim, rng)
     frame = rng.choice(_FRAMES)
     if body.startswith(_STARTS_WITH_A_PLACE):  # "a photo of below a star is a moon" is no English
         frame = "{}"
@@ -120,9 +120,8 @@ def _listed(claim: Claim, rng: random.Random) -> str:
     return f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
-def _related(claim: Claim, rng: random.Random) -> str:
+def _related(claim: Claim, relation: str, rng: random.Random) -> str:
     first, second = claim.groups
-    relation = claim.relation
     if rng.random() < 0.5:
         first, second, relation = second, first, OPPOSITES[relation]
     a, b = _phrase(first, rng), _phrase(second, rng)

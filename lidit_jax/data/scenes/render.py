@@ -38,7 +38,7 @@ def render(scene: Scene, size: int = 64) -> UInt8[np.ndarray, "H W 3"]:
     canvas = Image.new("RGB", (side, side), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for thing in scene.objects:
-        draw.polygon(_corners(thing, side), fill=COLORS[thing.color])
+        draw.polygon(_corners(thing, side), fill=_color(thing))
         if thing.texture != "solid":
             _shade(canvas, thing)
     return np.asarray(canvas.reduce(SUPERSAMPLING))
@@ -63,6 +63,12 @@ def bounds(shape: str) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of a shape of radius 1, from its center of mass."""
     x, y = zip(*outline(shape), strict=True)
     return min(x), min(y), max(x), max(y)
+
+
+def _color(thing: SceneObject) -> tuple[int, int, int]:
+    # A scene names the colors of its objects; only those that the scorer finds may have none.
+    assert thing.color is not None
+    return COLORS[thing.color]
 
 
 def _corners(thing: SceneObject, side: int) -> list[tuple[float, float]]:
@@ -90,7 +96,7 @@ def _shade(canvas: Image.Image, thing: SceneObject) -> None:
                 u = x + (column + 0.5 * (row % 2)) * DOT_PERIOD * side
                 v = y + row * DOT_PERIOD * side
                 draw.ellipse((u - reach, v - reach, u + reach, v + reach), fill=255)
-    dark = tuple(round(SHADE * channel) for channel in COLORS[thing.color])
+    dark = tuple(round(SHADE * channel) for channel in _color(thing))
     canvas.paste(dark, mask=ImageChops.multiply(inside, pattern))
 
 

@@ -184,7 +184,7 @@ def _along(boxes: list[Box], relation: str, rng: random.Random) -> list[tuple[fl
     if (first[axis] < second[axis]) != (relation in ("left", "above")):
         first[axis], second[axis] = second[axis], first[axis]
     second[1 - axis] = first[1 - axis] + rng.uniform(-_ACROSS, _ACROSS)
-    return [tuple(first), tuple(second)]
+    return [(first[0], first[1]), (second[0], second[1])]
 
 
 def _in_quadrants(count: int, rng: random.Random) -> list[tuple[float, float]]:

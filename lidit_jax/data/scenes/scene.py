@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lidit_jax.data.scenes.vocabulary import OPPOSITES
@@ -116,7 +116,9 @@ def holds(relation: str, first: SceneObject, second: SceneObject) -> bool:
     return along > RELATION_MARGIN and along >= abs(across)
 
 
-def _assignments(wanted: list[Group], objects: Sequence[SceneObject]):
+def _assignments(
+    wanted: list[Group], objects: Sequence[SceneObject]
+) -> Iterator[tuple[SceneObject, ...]]:
     if not wanted:
         yield ()
         return

@@ -18,7 +18,9 @@ import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
+
+# protobuf makes the names of this module when it is imported.
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
 from lidit_jax.io.bucket_sync import Staging
 from lidit_jax.io.paths import in_bucket
@@ -106,7 +108,7 @@ def read_records(file: Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, with the metrics under today's names."""
     lines = file.read_bytes().decode().splitlines()
     return [
-        {_RENAMED.get(name, name): value for name, value in json.loads(line).items()}
+        {_RENAMED.get(name) or name: value for name, value in json.loads(line).items()}
         for line in lines
     ]
 

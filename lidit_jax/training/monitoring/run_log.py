@@ -71,7 +71,9 @@ class RunLog:
         begun = time.time() if begun is None else begun
         self._goodput = Goodput(self._files.earlier, first_step, begun)
         self._files.note(first_step, {"started": begun})
-        self._tracker = Tracker(tracker, workdir, config) if tracker != "none" else None
+        self._tracker = None
+        if config and tracker != "none":
+            self._tracker = Tracker(tracker, workdir, config)
         self.console = NoWrapConsole()
         self._progress = bar_on(self.console)
         self._bar = self._progress.add_task("training", total=total_steps, completed=first_step)
