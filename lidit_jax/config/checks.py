@@ -1,7 +1,7 @@
 """What a configuration must satisfy before anything starts: choices, ranges, and fields that fit.
 
 A mistake is found here, in the first second, rather than after an hour of preparation. What
-`data.source` may name is known to `lidit_jax.data.sources`.
+`data.source` may name is known to `lidit_jax.data.source_kinds`.
 """
 
 from __future__ import annotations

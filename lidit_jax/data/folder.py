@@ -20,7 +20,7 @@ from lidit_jax.data.picture_index import PictureIndex
 from lidit_jax.data.scenes.render import check_size
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import cache_dir, local_path, to_path
-from lidit_jax.io.pictures import read_square, reduction
+from lidit_jax.io.pictures import read_fitted, reduction
 
 _VALIDATION_STRIDE = 20
 _DECODING = "sRGB, 8 of 16 bits, reduced JPEG"
@@ -105,7 +105,7 @@ class FolderSource:
         for file, caption in self._records:
             facts = self._facts[file]
             line = [str(file.relative_to(self.path)), facts.size, facts.time, caption]
-            if facts.header.converted or reduction(facts.header, self.size) > 1:
+            if facts.header.converted or reduction(facts.header, (self.size, self.size)) > 1:
                 line.append(_DECODING)
             digest.update(json.dumps(line).encode())
         return (
@@ -120,7 +120,8 @@ class FolderSource:
           LiditError: when the picture cannot be decoded; names the file.
         """
         file, caption = self._record(index)
-        return {"image": read_square(file, self.size), "caption": caption, "index": int(index)}
+        image = read_fitted(file, (self.size, self.size)).image
+        return {"image": image, "caption": caption, "index": int(index)}
 
     @property
     def distinct_captions(self) -> int:

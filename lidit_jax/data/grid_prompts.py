@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lidit_jax.config.schema import Config
 from lidit_jax.data.image_source import ImageSource
-from lidit_jax.data.sources import source_kind
+from lidit_jax.data.source_kinds import source_kind
 
 _COUNT = 8
 """Captions that become prompts: one row of the grid."""

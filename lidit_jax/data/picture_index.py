@@ -14,7 +14,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file, writable_folder
 from lidit_jax.io.pictures import Header, read_header
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class PictureFacts(NamedTuple):

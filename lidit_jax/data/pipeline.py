@@ -3,23 +3,20 @@
 Pictures may be read by processes of their own, see `lidit_jax.data.reader_processes`.
 """
 
+import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import grain.python as grain
 import jax
 import numpy as np
-from absl import flags
 from jaxtyping import Float, Int32
 
 from lidit_jax.data.caption_tokens import CaptionTokens
 from lidit_jax.data.image_source import ImageSource
-from lidit_jax.data.reader_processes import begin_reader
+from lidit_jax.data.read_ahead import read_ahead
 from lidit_jax.data.text_features import TextFeatures
 from lidit_jax.errors import LiditError
-
-_BATCHES_AHEAD = 4
-"""Batches that each reading process keeps ready."""
 
 
 class ImageRecords:
@@ -171,31 +168,9 @@ def training_batches(
     dataset = dataset[process::processes]
     dataset = dataset.batch(batch_size // processes, drop_remainder=True)
     dataset = dataset[position:]
-    if workers:
-        if not flags.FLAGS.is_parsed():  # Grain asks absl for its own, which have their defaults
-            flags.FLAGS.mark_as_parsed()
-        # Each reads one batch after the other: threads in them would only wait for each other.
-        alone = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_BATCHES_AHEAD)
-        iterator = iter(dataset.to_iter_dataset(alone).mp_prefetch(options, begin_reader))
-    else:
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)
-        iterator = iter(dataset.to_iter_dataset(options))
-    try:
-        while True:
-            batch = next(iterator)
-            if workers:  # out of the shared memory, which the next batches take
-                batch = jax.tree.map(np.array, batch)
+    with contextlib.closing(read_ahead(dataset, workers, threads)) as batches:
+        for batch in batches:
             yield records.with_captions(batch) if streamed else batch
-    except RuntimeError as error:
-        if not workers:
-            raise
-        raise LiditError(
-            f"a process that reads the training data was ended ({error}): where memory is short, "
-            f"lower config.data.workers={workers}; the run goes on from its last checkpoint"
-        ) from error
-    finally:
-        iterator.close()
 
 
 def evaluation_batches(records: Any, batch_size: int) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.data.contents import Contents
 from lidit_jax.data.pipeline import ImageRecords
-from lidit_jax.data.sources import open_image_source
+from lidit_jax.data.source_kinds import open_image_source
 from lidit_jax.diffusion.dropout import sample_keys
 from lidit_jax.training.reconstruction import distance, gradient_distance
 from lidit_jax.training.step import Batch, Metrics

@@ -25,7 +25,7 @@ from lidit_jax.data.latent_statistics import (
 )
 from lidit_jax.data.latents import prepare_latents
 from lidit_jax.data.pipeline import LatentRecords, PictureRecords
-from lidit_jax.data.sources import open_image_source, source_kind
+from lidit_jax.data.source_kinds import open_image_source, source_kind
 from lidit_jax.encoders.conditions import PromptEncoders, pad_conditions
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import cache_dir, to_path

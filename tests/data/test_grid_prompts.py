@@ -1,7 +1,7 @@
 """What the image grid of a run shows where nobody has chosen prompts."""
 
 from lidit_jax.data.grid_prompts import grid_prompts
-from lidit_jax.data.sources import open_image_source
+from lidit_jax.data.source_kinds import open_image_source
 
 
 class Captions:

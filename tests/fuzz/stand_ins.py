@@ -13,7 +13,7 @@ import pytest
 
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import Config
-from lidit_jax.data.sources import open_image_source
+from lidit_jax.data.source_kinds import open_image_source
 from lidit_jax.sampling.guided_sampler import GuidedSampler
 from lidit_jax.sampling.pipeline import Pipeline
 from tests.pytorch.exported import make_bundle

@@ -120,7 +120,7 @@ def test_numbers_of_cicp_count_more_than_a_profile_and_a_profile_more_than_gamma
 )
 def test_what_cannot_be_followed_is_refused(chunk, expected, tmp_path):
     file = png(tmp_path / "x.png", chunk)
-    for read in (pictures.decode, lambda file: pictures.read_square(file, 8)):
+    for read in (pictures.decode, lambda file: pictures.read_fitted(file, (8, 8))):
         with pytest.raises(LiditError, match=rf"x\.png is not a readable picture: .*{expected}"):
             read(file)
     with file.open("rb") as stream, pytest.raises(LiditError, match=expected):

@@ -1,6 +1,7 @@
 """Pictures from files: the same decoder for training, `--image` and `--mask`."""
 
 import io
+import pickle
 import struct
 import warnings
 import zlib
@@ -56,7 +57,7 @@ def test_ordinary_pictures_are_read_as_in_version_0_1_to_the_bit(tmp_path):
                 white = Image.new("RGBA", upright.size, "white")
                 upright = Image.alpha_composite(white, upright)
             before = ImageOps.fit(upright.convert("RGB"), (32, 32), Image.Resampling.LANCZOS)
-        np.testing.assert_array_equal(pictures.read_square(file, 32), before)
+        np.testing.assert_array_equal(pictures.read_fitted(file, (32, 32)).image, before)
 
 
 def test_sixteen_bits_of_gray_fill_the_range_of_eight():
@@ -89,7 +90,7 @@ def test_pictures_stand_upright_reduced_or_not(orientation, tmp_path):
     stored = upright.transpose(STORED[orientation]) if orientation in STORED else upright
     stored.save(tmp_path / "x.jpg", exif=exif, quality=95)
     for side in (16, 128):
-        image = pictures.read_square(tmp_path / "x.jpg", side)
+        image = pictures.read_fitted(tmp_path / "x.jpg", (side, side)).image
         # Blocks of one color: JPEG rounds brightness and two color differences, 1.8 steps a part.
         np.testing.assert_allclose(image[side // 4, side // 4], BLUE, atol=4)
         for row, column in ((3, 1), (1, 3), (3, 3)):
@@ -105,12 +106,11 @@ def test_of_an_animation_the_first_frame_counts(tmp_path):
 
 def test_a_large_jpeg_is_reduced_and_stays_twice_as_large_as_the_result():
     header = pictures.Header(6000, 4000, scalable=True, converted=False)
-    assert pictures.reduction(header, 250) == 8
-    assert pictures.reduction(header, 256) == 4
-    assert pictures.reduction(header, 1000) == 2
-    assert pictures.reduction(header, 1001) == 1
-    assert pictures.reduction(header, 8000) == 1
-    assert pictures.reduction(header._replace(scalable=False), 8) == 1
+    expected = {250: 8, 256: 4, 1000: 2, 1001: 1, 8000: 1}
+    assert {side: pictures.reduction(header, (side, side)) for side in expected} == expected
+    assert pictures.reduction(header, (250, 375)) == 8
+    assert pictures.reduction(header, (250, 376)) == 4
+    assert pictures.reduction(header._replace(scalable=False), (8, 8)) == 1
 
 
 @pytest.mark.parametrize("size", [(2048, 1024), (1037, 1571)])
@@ -128,8 +128,96 @@ def test_a_reduced_jpeg_differs_from_the_whole_one_by_rounding(size, tmp_path):
     Image.fromarray(waves.astype(np.uint8)).save(file, quality=95, subsampling=0)
     with Image.open(file) as picture:
         whole = ImageOps.fit(picture, (128, 128), Image.Resampling.LANCZOS)
-    reduced = pictures.read_square(file, 128).astype(int)
+    reduced = pictures.read_fitted(file, (128, 128)).image.astype(int)
     assert np.abs(reduced - np.asarray(whole)).max() <= 4
+
+
+def as_before(file, side):
+    """The middle square of a JPEG as versions before aspect ratios read it, reduced."""
+    with Image.open(file) as picture:
+        whole = picture.size
+        factor = min(whole) // (2 * side)
+        picture.draft(None, (whole[0] // factor, whole[1] // factor))
+        width, height = whole[0] / factor, whole[1] / factor
+        edge = min(width, height)
+        left, top = (width - edge) / 2, (height - edge) / 2
+        box = (left, top, left + edge, top + edge)
+        small = picture.resize((side, side), Image.Resampling.LANCZOS, box=box)
+        small.info = picture.info
+        return np.asarray(ImageOps.exif_transpose(small))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_squares_of_reduced_jpegs_are_those_of_version_0_1_to_the_bit(orientation, tmp_path):
+    """What was prepared from them stays valid."""
+    noise = np.random.default_rng(0).integers(0, 256, (275, 389, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / "x.jpg"
+    Image.fromarray(noise).save(file, exif=exif)
+    for side in (17, 32, 64):  # 8, 4 and 2 times smaller
+        image = pictures.read_fitted(file, (side, side)).image
+        np.testing.assert_array_equal(image, as_before(file, side))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("place", [(0.5, 0.5), (0.0, 1.0), (0.8, 0.3)])
+def test_any_part_of_any_shape_reduced_or_not(orientation, place, tmp_path):
+    """Sides that 8 does not divide, so that a part of a pixel may lie at either end.
+
+    The tolerance is that of `test_a_reduced_jpeg_differs_from_the_whole_one_by_rounding`.
+    """
+    y, x = np.mgrid[:523, :373] / 64
+    waves = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=-1) * 100 + 128
+    upright = Image.fromarray(waves.astype(np.uint8))
+    stored = upright.transpose(STORED[orientation]) if orientation in STORED else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "x.jpg", exif=exif, quality=95, subsampling=0)
+    with Image.open(tmp_path / "x.jpg") as picture:
+        whole = ImageOps.exif_transpose(picture)
+    for size in ((40, 60), (64, 32), (200, 300)):
+        image, box = pictures.read_fitted(tmp_path / "x.jpg", size, place)
+        expected = ImageOps.fit(whole, size[::-1], Image.Resampling.LANCZOS, centering=place[::-1])
+        assert np.abs(image.astype(int) - np.asarray(expected)).max() <= 4
+        cut = (523 - (box.bottom - box.top), 373 - (box.right - box.left))
+        np.testing.assert_allclose((box.top, box.left), np.multiply(cut, place), atol=1e-9)
+
+
+def test_a_picture_is_read_from_memory_as_from_its_file(tmp_path):
+    file = tmp_path / "x.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)).save(file)
+    ours = pictures.read_fitted(io.BytesIO(file.read_bytes()), (16, 24), named="shard 1, cat")
+    np.testing.assert_array_equal(ours.image, pictures.read_fitted(file, (16, 24)).image)
+    with pytest.raises(
+        pictures.UnreadablePictureError, match=r"^shard 1, cat is not a readable"
+    ) as e:
+        pictures.read_fitted(io.BytesIO(b"text"), (16, 24), named="shard 1, cat")
+    assert not e.value.too_large
+
+
+def test_a_limit_of_megapixels(tmp_path):
+    file = empty_png(tmp_path / "x.png", 3000, 1000)
+    with pytest.raises(pictures.UnreadablePictureError) as error:
+        pictures.read_fitted(file, (8, 8), most_megapixels=2.5)
+    assert str(error.value) == (
+        f"{file} has 3 megapixels, and no more than 2.5 are read: scale it down"
+    )
+    again = pickle.loads(pickle.dumps(error.value))
+    assert again.too_large
+    assert str(again) == str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_a_header_has_the_sides_of_the_upright_picture(suffix, tmp_path):
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        file = tmp_path / f"{orientation}.{suffix}"
+        Image.new("RGB", (40, 30)).save(file, exif=exif)
+        with file.open("rb") as stream:
+            header = pictures.read_header(stream, file)
+        assert (header.width, header.height) == pictures.decode(file).size
 
 
 def test_a_header_tells_what_decoding_will_do(tmp_path):
@@ -153,7 +241,7 @@ def test_a_truncated_a_false_and_a_missing_file_are_refused_by_name(tmp_path):
         Image.fromarray(noise).save(file)
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
         with pytest.raises(LiditError, match=rf"x\.{suffix} is not a readable picture: replace"):
-            pictures.read_square(file, 16)
+            pictures.read_fitted(file, (16, 16))
     file.write_bytes(b"text")
     with pytest.raises(LiditError, match=r"--image=x is not a readable picture: name another \("):
         pictures.decode(file, "--image=x", "name another")
@@ -180,7 +268,7 @@ def test_a_large_picture_that_is_read_warns_of_nothing(tmp_path):
         with pytest.raises(LiditError, match="not a readable picture"):  # it has no pixels
             pictures.decode(file)
         with pytest.raises(LiditError, match="not a readable picture"):
-            pictures.read_square(file, 16)
+            pictures.read_fitted(file, (16, 16))
 
 
 def test_every_suffix_that_pillow_decodes_and_none_that_it_only_recognizes():

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.data.sources import SOURCES
+from lidit_jax.data.source_kinds import SOURCES
 from lidit_jax.io.output import atomic_file
 from lidit_jax.training.monitoring.metric_files import RECORDS, read_records
 from lidit_jax.training.resume import flat_fields

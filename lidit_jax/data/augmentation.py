@@ -1,0 +1,47 @@
+"""Random crops and flips of pictures, keyed by record and pass."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from lidit_jax.config.data_settings import AugmentationSettings
+from lidit_jax.data.keyed_random import keyed_share, subkey
+from lidit_jax.io.picture_crops import CENTER
+
+
+class Augmentation(NamedTuple):
+    """What is done to the pictures of a batch."""
+
+    places: Float64[np.ndarray, "b 2"]
+    """Where each is cropped, down and to the right, from 0 to 1, see
+    `lidit_jax.io.picture_crops`."""
+    flipped: Bool[np.ndarray, " b"]
+    """Which are mirrored, once they are cropped."""
+
+
+def draw_augmentation(
+    seed: int,
+    records: Int64[np.ndarray, " b"],
+    passes: Int64[np.ndarray, " b"],
+    settings: AugmentationSettings,
+) -> Augmentation:
+    """Draws crops and flips; by default pictures are cut at both ends and never mirrored.
+
+    Args:
+      seed: of the run.
+      records: their numbers.
+      passes: which pass over the records this is, for each.
+      settings: what is drawn.
+    """
+
+    def share(use: str) -> Float64[np.ndarray, " b"]:
+        return keyed_share(subkey(seed, use), records, passes)
+
+    if settings.random_crop:
+        places = np.stack([share("prefix_lengths down"), share("prefix_lengths right")], axis=1)
+    else:
+        places = np.tile(np.array(CENTER), (len(records), 1))
+    return Augmentation(places, share("flip") < settings.flip)

@@ -1,0 +1,102 @@
+"""Which record is the r-th of its bucket, found without a list of the records of each bucket."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+_BLOCK = 512
+"""Records whose buckets are counted together, and looked through when one is asked for."""
+_PIECE = 2**11
+"""Blocks that are counted at a time."""
+_ROWS = 256
+"""Records that are looked up at a time: 128 KiB of buckets."""
+
+
+class _Mapped(NamedTuple):
+    """Where bytes of a file are that are mapped into memory."""
+
+    file: str
+    offset: int
+    size: int
+
+
+class BucketMembers:
+    """The records of each bucket of one source, in their order: a byte a record, and few more.
+
+    Beside the bucket of each record, which may lie in a file that is mapped into memory, it keeps
+    how many records of each bucket come before each block of 512: 1.6% for one bucket, 16% for ten.
+    """
+
+    def __init__(self, buckets: UInt8[np.ndarray, " n"], count: int):
+        """Counts the records, in one pass.
+
+        Args:
+          buckets: of each record; those of `count` and more are not used.
+          count: number of buckets.
+        """
+        self._buckets = buckets
+        blocks = -(-len(buckets) // _BLOCK)
+        self._before = np.zeros((count, blocks + 1), np.int64)
+        for start in range(0, blocks, _PIECE):
+            rows = self._rows(np.arange(start, min(start + _PIECE, blocks)))
+            for bucket in range(count):
+                found = np.count_nonzero(rows == bucket, axis=1)
+                self._before[bucket, start + 1 : start + 1 + len(rows)] = found
+        np.cumsum(self._before, axis=1, out=self._before)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process that reads: buckets in a file are mapped there anew, not sent along."""
+        state, buckets = dict(vars(self)), self._buckets
+        if isinstance(buckets, np.memmap) and isinstance(buckets.base, mmap.mmap):
+            state["_buckets"] = _Mapped(str(buckets.filename), buckets.offset, len(buckets))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        buckets = state["_buckets"]
+        if isinstance(buckets, _Mapped):
+            file, offset, size = buckets
+            buckets = np.memmap(file, np.uint8, "r", offset, size)
+        vars(self).update(state | {"_buckets": buckets})
+
+    def __len__(self) -> int:
+        """Records in all, used or not."""
+        return len(self._buckets)
+
+    @property
+    def counts(self) -> Int64[np.ndarray, " k"]:
+        """Records of each bucket."""
+        return self._before[:, -1]
+
+    def bucket(self, record: int) -> int:
+        """The bucket of a record."""
+        return int(self._buckets[record])
+
+    def records(self, bucket: int, ranks: Int64[np.ndarray, " r"]) -> Int64[np.ndarray, " r"]:
+        """The records with these ranks in a bucket, counted from 0."""
+        found = np.empty(len(ranks), np.int64)
+        for start in range(0, len(ranks), _ROWS):
+            part = slice(start, start + _ROWS)
+            found[part] = self._some_records(bucket, ranks[part])
+        return found
+
+    def _some_records(self, bucket: int, ranks: Int64[np.ndarray, " r"]) -> Int64[np.ndarray, " r"]:
+        before = self._before[bucket]
+        blocks = np.searchsorted(before, ranks, side="right") - 1
+        inside = np.cumsum(self._rows(blocks) == bucket, axis=1, dtype=np.int16)
+        wanted = (ranks - before[blocks] + 1).astype(np.int16)
+        return blocks * _BLOCK + np.argmax(inside == wanted[:, None], axis=1)
+
+    def _rows(self, blocks: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b 512"]:
+        """The buckets of blocks of records; behind the last record stands a bucket of none."""
+        last = len(self._buckets) // _BLOCK
+        rows = np.full((len(blocks), _BLOCK), 255, np.uint8)
+        whole = blocks < last
+        grid = self._buckets[: last * _BLOCK].reshape(last, _BLOCK)
+        rows[whole] = grid[blocks[whole]]
+        rows[~whole, : len(self._buckets) - last * _BLOCK] = self._buckets[last * _BLOCK :]
+        return rows

@@ -1,0 +1,162 @@
+"""Which records make a batch: a function of the seed and of the batch's number, and nothing else.
+
+Every batch has one bucket. The buckets take turns in proportion to their records, so that all of
+them come to the end of a pass together, to a few batches. Within a bucket each pass is a random
+order of its records; what is left of a pass begins the next batch of the bucket, so that a pass
+uses every record once. Several sources are mixed within each batch, and each repeats on its own.
+
+The whole state is the number of batches. Batches are the same for any number of processes: of P
+processes the p-th reads the p-th part of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+
+from lidit_jax.data.bucket_members import BucketMembers
+from lidit_jax.data.keyed_random import keyed_bits, shuffled, subkey
+from lidit_jax.data.proportions import Proportions
+from lidit_jax.errors import LiditError
+
+_FINEST = 10**6
+"""Weights of sources count to one part in so many."""
+
+
+class BatchOrder(NamedTuple):
+    """What one process reads for a batch."""
+
+    number: int
+    """Of the batch, from 0."""
+    bucket: int
+    records: Int64[np.ndarray, " b"]
+    """Record numbers, counted through all sources."""
+    passes: Int64[np.ndarray, " b"]
+    """How often each record has come before, but for small sources that fill batches twice."""
+
+
+class Order:
+    """The batches of a run: `order.batch(7)`."""
+
+    def __init__(
+        self,
+        sources: Sequence[BucketMembers],
+        batch_size: int,
+        seed: int,
+        weights: Sequence[float] = (),
+        used: Int64[np.ndarray, "sources buckets"] | None = None,
+    ):
+        """Prepares the turns; nothing here grows with the number of records.
+
+        Args:
+          sources: the records of each source by bucket; all have the same number of buckets.
+          batch_size: of all processes together.
+          seed: decides the order.
+          weights: how much of each batch comes from each source, as proportions; empty: as many as
+            it has records.
+          used: records of each source and bucket that earlier batches of another size have used,
+            as `counts` told; None for none.
+
+        Raises:
+          LiditError: when a source has no record, or no positive weight.
+        """
+        sizes = [int(members.counts.sum()) for members in sources]
+        if not sources or not all(sizes):
+            raise LiditError("a source has no records that are used: loosen the filters")
+        if weights and (len(weights) != len(sources) or min(weights) <= 0):
+            raise LiditError(
+                f"weights={tuple(weights)}: give each of the {len(sources)} sources one that is "
+                "greater than 0"
+            )
+        self._sources, self._size, self._seed = sources, batch_size, seed
+        self._offsets = np.cumsum([0, *(len(members) for members in sources)])
+        exact = [Fraction(weight).limit_denominator(_FINEST) for weight in weights or sizes]
+        cells = [
+            [weight * int(count) / size for count in members.counts]
+            for members, weight, size in zip(sources, exact, sizes, strict=True)
+        ]
+        by_bucket = list(zip(*cells, strict=True))
+        self._buckets = Proportions([sum(column) for column in by_bucket])
+        self._mixtures = [Proportions(column) if any(column) else None for column in by_bucket]
+        self._used = np.zeros((len(sources), len(by_bucket)), np.int64) if used is None else used
+
+    def __len__(self) -> int:
+        """Records of all sources, used or not: one more than the largest record number."""
+        return int(self._offsets[-1])
+
+    def batch(self, number: int, process: int = 0, processes: int = 1) -> BatchOrder:
+        """The part of a batch that one process reads.
+
+        Args:
+          number: of the batch, from 0.
+          process: number of the process.
+          processes: how many there are.
+
+        Raises:
+          LiditError: when they do not divide the batch.
+        """
+        if self._size % processes:
+            raise LiditError(
+                f"a batch of {self._size} cannot be divided among {processes} processes: change "
+                "config.training.batch_size"
+            )
+        buckets, turns = self._buckets.turns(np.array([number]))
+        bucket, share = int(buckets[0]), self._size // processes
+        first = int(turns[0]) * self._size + process * share
+        mixture = self._mixtures[bucket]
+        assert mixture is not None  # a bucket without records never has a turn
+        origins, places = mixture.turns(np.arange(first, first + share))
+        records, passes = np.empty((2, share), np.int64)
+        for source in np.unique(origins):
+            here = origins == source
+            found = self._drawn(int(source), bucket, places[here])
+            records[here], passes[here] = found
+        return BatchOrder(number, bucket, records, passes)
+
+    def source(self, record: int) -> tuple[int, int]:
+        """The source of a record number, and the record's number there."""
+        source = int(np.searchsorted(self._offsets, record, side="right")) - 1
+        return source, record - int(self._offsets[source])
+
+    def substitute(self, record: int, attempt: int) -> int:
+        """Another record of the same source and bucket, for one that cannot be read.
+
+        Args:
+          record: that cannot be read.
+          attempt: counted from 0; each gives another record, as far as there are any.
+        """
+        source, own = self.source(record)
+        members = self._sources[source]
+        bucket = members.bucket(own)
+        key = subkey(self._seed, "substitute")
+        bits = keyed_bits(key, np.array([record]), np.array([attempt]))
+        rank = (bits % np.uint64(members.counts[bucket])).astype(np.int64)
+        return int(self._offsets[source] + members.records(bucket, rank)[0])
+
+    def counts(self, batches: int) -> Int64[np.ndarray, "sources buckets"]:
+        """Records of each source and bucket that have been used once so many batches are over.
+
+        Args:
+          batches: number of batches.
+        """
+        turns = self._buckets.counts(np.array([batches]))[:, 0]
+        result = self._used.copy()
+        for bucket, mixture in enumerate(self._mixtures):
+            if mixture is not None:
+                result[:, bucket] += mixture.counts(turns[bucket : bucket + 1] * self._size)[:, 0]
+        return result
+
+    def _drawn(
+        self, source: int, bucket: int, places: Int64[np.ndarray, " r"]
+    ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
+        """Records at places of the endless passes of a source's bucket, and which passes."""
+        members = self._sources[source]
+        count = int(members.counts[bucket])
+        passes, inside = np.divmod(places + self._used[source, bucket], count)
+        keys = keyed_bits(subkey(self._seed, "order", source, bucket), passes)
+        ranks = shuffled(inside, count, keys)
+        return members.records(bucket, ranks) + self._offsets[source], passes
