@@ -63,6 +63,7 @@ def variables(address: str) -> dict[str, str]:
         "STORAGE_EMULATOR_HOST": address,
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
         "GOOGLE_CLOUD_PROJECT": "test",
+        "CLOUD_STORAGE_EMULATOR_ENDPOINT": address,
         "FSSPEC_GCS_TOKEN": "anon",
         "GCE_METADATA_ROOT": "localhost:1",
         "GCE_METADATA_HOST": "localhost:1",

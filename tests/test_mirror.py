@@ -45,6 +45,15 @@ ELSEWHERE = {
     "config/prompt_format.py": "encoders/test_conditions.py encoders/test_tokenizer.py",
     "data/caption_tokens.py": "training/test_online_text.py",
     "data/captions.py": "training/test_online_text.py training/test_preparation.py",
+    "data/sources/class_captions.py": "data/sources/test_class_folders.py "
+    "data/sources/test_parquet.py",
+    "data/sources/columns.py": "data/sources/test_caption_listings.py "
+    "data/sources/test_webdataset.py",
+    "data/sources/parquet_columns.py": "data/sources/test_parquet.py",
+    "data/sources/picture_chunks.py": "data/sources/test_folder.py",
+    "data/sources/protocol.py": "data/sources/test_folder.py data/sources/test_webdataset.py",
+    "data/sources/record_files.py": "data/sources/test_array_record.py",
+    "data/sources/tar_members.py": "data/sources/test_webdataset.py",
     "data/scenes/builder.py": "data/test_scenes_builder.py",
     "data/scenes/captions.py": "data/test_scenes_captions.py",
     "data/scenes/held_out.py": "data/test_scenes.py",

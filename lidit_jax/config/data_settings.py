@@ -99,7 +99,7 @@ class ReadingSettings:
     """Captions that hold halves of characters, or nothing."""
     most_megapixels: Megapixels = 178.95
     """Decoding takes 3 to 8 bytes a pixel, JPEGs that are reduced less."""
-    skipped_share: Fraction = 0.01
+    skipped_fraction: Fraction = 0.01
     """Share of the records that may be skipped before the run stops."""
     workers: NotNegative[int] = 0
     """Processes of each host that read whole batches; 0 for threads."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import posixpath
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.config.text import split_lines
 from lidit_jax.data.file_errors import FileErrors
+from lidit_jax.data.sources.columns import CAPTION_KEYS, json_object
 from lidit_jax.errors import LiditError
 
 LISTINGS = ("captions.jsonl", "metadata.jsonl")
 """Names of a listing; the first that a folder holds is read."""
-_FILE_KEYS = ("file", "file_name")
-_CAPTION_KEYS = ("caption", "text")
+FILE_KEYS = ("file", "file_name")
+"""Fields of a listing that name the picture."""
+EXAMPLE = '{"file": "NAME.png", "caption": "TEXT"}'
+"""What messages advise to write into a listing."""
 
 
 def find_listing(folder: Path) -> Path | None:
@@ -55,16 +59,40 @@ def read_listing(listing: Path, errors: FileErrors) -> list[tuple[Path, str]]:
     return records
 
 
+def picture_name(record: Mapping[str, Any], folder: str, where: str) -> str:
+    """The name of the picture that a record of a listing is about, relative to its folder.
+
+    Args:
+      record: a line of the listing.
+      folder: what messages call the folder.
+      where: what messages call the line.
+
+    Raises:
+      LiditError: when it has none, or names one outside of the folder.
+    """
+    name = _text(record, FILE_KEYS)
+    if not name:
+        raise LiditError(f"{where}: write {EXAMPLE}")
+    if name.startswith("/") or ".." in name.split("/"):
+        raise LiditError(
+            f"{where}: {name!r} is not inside of {folder}: put the picture, or a link to it, there"
+        )
+    return posixpath.normpath(name)
+
+
 def _record(line: str, folder: Path, where: str) -> tuple[Path, str]:
+    record = json_object(line.encode(), where, EXAMPLE)
+    caption = prompt_text(where, _text(record, CAPTION_KEYS) or "")
+    if not caption:
+        raise LiditError(f"{where}: write {EXAMPLE}")
+    picture = folder / picture_name(record, str(folder), where)
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise LiditError(f"{where}: not JSON ({error})") from error
-    name, caption = (_value(record, keys) for keys in (_FILE_KEYS, _CAPTION_KEYS))
-    caption = prompt_text(where, caption or "")
-    if not (name and caption):
-        raise LiditError(f'{where}: write {{"file": "NAME.png", "caption": "TEXT"}}')
-    return _picture(folder, name, where), caption
+        exists = picture.is_file()
+    except OSError:  # a name longer than the disk takes
+        exists = False
+    if not exists:
+        raise LiditError(f"{where}: {picture} does not exist")
+    return picture, caption
 
 
 def _lines(file: Path) -> list[str]:
@@ -76,22 +104,7 @@ def _lines(file: Path) -> list[str]:
         raise LiditError(f"{file} cannot be read ({error.strerror}): replace it") from error
 
 
-def _value(record: Any, keys: tuple[str, ...]) -> str | None:
+def _text(record: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
     """The text under the first of the keys that a record has."""
-    found = [record[key] for key in keys if key in record] if isinstance(record, dict) else []
+    found = [record[key] for key in keys if key in record]
     return found[0] if found and isinstance(found[0], str) else None
-
-
-def _picture(folder: Path, name: str, where: str) -> Path:
-    """A picture by its name in the folder; links inside of it may lead anywhere."""
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise LiditError(
-            f"{where}: {name!r} is not inside of {folder}: put the picture, or a link to it, there"
-        )
-    try:
-        exists = (folder / name).is_file()
-    except OSError:  # a name longer than the disk takes
-        exists = False
-    if not exists:
-        raise LiditError(f"{where}: {folder / name} does not exist")
-    return folder / name

@@ -15,13 +15,13 @@ _TOLD = 10
 class FileErrors:
     """Collects what is wrong with the files of a folder."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path | str):
         self._folder = folder
         self._lines: list[str] = []
 
-    def add(self, line: str) -> None:
-        """One more; the line names the file and the remedy."""
-        self._lines.append(line)
+    def add(self, *lines: str) -> None:
+        """Some more; each line names the file and the remedy."""
+        self._lines += lines
 
     @contextmanager
     def collect(self) -> Iterator[None]:

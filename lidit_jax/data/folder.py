@@ -14,11 +14,12 @@ from lidit_jax.config.schema import Config
 from lidit_jax.data.caption_files import LISTINGS, find_listing, read_caption, read_listing
 from lidit_jax.data.digests import short_digest
 from lidit_jax.data.file_errors import FileErrors
-from lidit_jax.data.folder_listing import list_folder
+from lidit_jax.data.folder_listing import list_folder, summary
 from lidit_jax.data.image_source import ImageSource, SourceKind, Subset
 from lidit_jax.data.picture_index import PictureIndex
 from lidit_jax.data.scenes.render import check_size
 from lidit_jax.errors import LiditError
+from lidit_jax.io.files import Files
 from lidit_jax.io.paths import cache_dir, local_path, to_path
 from lidit_jax.io.pictures import read_fitted, reduction
 
@@ -46,7 +47,7 @@ class FolderSource:
     """
 
     left_out: str
-    """Files without a part in the source, counted by their kind: "3 .heic, 1 .psd"; else empty."""
+    """Files without a part in the source, counted by their kind: "1 .heic (a.heic)"; else empty."""
 
     def __init__(self, path: str | Path, size: int = 64, prepared: Path | None = None):
         """Opens a folder.
@@ -88,11 +89,14 @@ class FolderSource:
         index.keep(self._facts)
 
     def _find_captioned(self, errors: FileErrors) -> None:
-        found = list_folder(self.path)
-        self.left_out = found.left_out_line
-        for line in found.errors:
-            errors.add(line)
-        for file, text in found.captioned:
+        found = list_folder(Files(str(self.path)))
+        self.left_out = summary(found.left_out)
+        errors.add(*found.errors)
+        pairs = [
+            (self.path / name, None if text is None else self.path / text)
+            for name, text in found.captioned
+        ]
+        for file, text in sorted(pairs):
             with errors.collect():
                 self._records.append((file, _caption_beside(file, text)))
 

@@ -2,100 +2,106 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
+import functools
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 
+from lidit_jax.io.files import Files
 from lidit_jax.io.pictures import suffixes
 
-_LITTER = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")
-"""What file managers and disks leave in folders, beside hidden files such as `._cat.jpg`."""
+_NAMED = 3
+_suffixes = functools.cache(suffixes)
 
 
 @dataclass
 class FolderListing:
-    """The files of a folder and its subfolders, without hidden ones and litter."""
+    """The files of a folder and its subfolders, without hidden ones and litter.
 
-    captioned: list[tuple[Path, Path | None]] = field(default_factory=list)
-    """Each picture with its text file, or None; in the order of their paths."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    """How many files are neither, by the end of their names: ".heic", ".json"."""
+    All names are relative to the folder, with "/".
+    """
+
+    captioned: list[tuple[str, str | None]] = field(default_factory=list)
+    """Each picture with its text file, or None; in the order of their names. A link that leads
+    nowhere is one by its name."""
+    left_out: list[str] = field(default_factory=list)
+    """Files that are neither, in order."""
     errors: list[str] = field(default_factory=list)
-    """Folders that cannot be read, and links that lead nowhere; each a message."""
-
-    @property
-    def left_out_line(self) -> str:
-        """What to tell of the files that are left out; empty where there are none."""
-        kinds = sorted(self.left_out.items(), key=lambda kind: (-kind[1], kind[0]))
-        return ", ".join(f"{count} {suffix}" for suffix, count in kinds)
+    """Folders that cannot be read, and names that cannot be kept; each a message."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of each file a text that changes when it may have changed."""
 
 
-def list_folder(folder: Path) -> FolderListing:
+def list_folder(files: Files) -> FolderListing:
     """Looks through a folder and its subfolders for pictures and their text files.
 
     Links to folders are followed, and no folder is read twice. The text file of `IMG_1.JPG` is
     `IMG_1.txt`, or else one whose name differs in upper and lower case only.
+
+    Raises:
+      LiditError: when there is no such folder.
     """
-    listing, pictures = FolderListing(), suffixes()
-    seen: set[tuple[int, int]] = set()
-    # Links come last, so that pictures have the names that they have without them.
-    folders, links = [folder], []
-    while folders or links:
-        current = folders.pop() if folders else links.pop()
-        try:
-            state = current.stat()
-            if (state.st_dev, state.st_ino) in seen:
-                continue
-            seen.add((state.st_dev, state.st_ino))
-            with os.scandir(current) as scan:
-                entries = [entry for entry in scan if not _is_litter(entry.name)]
-        except OSError as error:
-            listing.errors.append(f"{current} cannot be read: allow it ({error.strerror})")
-            continue
-        files = []
-        for entry in entries:
-            if not entry.is_dir():
-                files.append(entry.name)
-            else:
-                (links if entry.is_symlink() else folders).append(Path(entry.path))
-        _add_files(listing, current, sorted(files), pictures)
+    found = files.listing()
+    listing = FolderListing(errors=found.errors, versions=found.files)
+    folders: dict[str, list[str]] = defaultdict(list)
+    for name in sorted([*found.files, *found.broken]):
+        folder, _, last = name.rpartition("/")
+        folders[folder].append(last)
+    for folder, names in folders.items():
+        _add_files(listing, f"{folder}/" if folder else "", names)
     listing.captioned.sort()
+    listing.left_out.sort()
     return listing
 
 
-def _add_files(
-    listing: FolderListing, folder: Path, names: list[str], pictures: frozenset[str]
-) -> None:
-    texts: dict[str, list[Path]] = {}
+def summary(names: Iterable[str]) -> str:
+    """Files by the ends of their names, the most first: "2 .heic (a.heic, b.heic), 1 .psd (c.psd)".
+
+    Of each kind three are named.
+    """
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        kinds[PurePosixPath(name).suffix.lower() or "without a suffix"].append(name)
+    return ", ".join(
+        f"{len(kind)} {suffix} ({', '.join(kind[:_NAMED])}{', …' if len(kind) > _NAMED else ''})"
+        for suffix, kind in sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
+    )
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is decoded, by the end of its name."""
+    return PurePosixPath(name).suffix.lower() in _suffixes()
+
+
+def find_caption(picture: str, names: Iterable[str]) -> str | None:
+    """The text file of a picture: of those that differ from its name in case only, the most alike.
+
+    Args:
+      picture: the picture's name in its folder.
+      names: what lies in the same folder.
+    """
+    stem = PurePosixPath(picture).stem
+    texts = [
+        name
+        for name in names
+        if name.lower().endswith(".txt") and name[:-4].casefold() == stem.casefold()
+    ]
+    return min(
+        texts, key=lambda name: (name[:-4] != stem, not name.endswith(".txt"), name), default=None
+    )
+
+
+def _add_files(listing: FolderListing, folder: str, names: list[str]) -> None:
+    texts: dict[str, list[str]] = defaultdict(list)
     for name in names:
         if name.lower().endswith(".txt"):
-            texts.setdefault(name[:-4].casefold(), []).append(folder / name)
+            texts[name[:-4].casefold()].append(name)
     captions = set()
-    for name in names:
-        file = folder / name
-        suffix = file.suffix.lower()
-        if suffix in pictures:
-            if not file.is_file():
-                listing.errors.append(f"{file} leads to no file: remove or mend the link")
-                continue
-            text = _caption_file(file, texts.get(file.stem.casefold(), []))
-            captions.add(text)
-            listing.captioned.append((file, text))
-        elif suffix != ".txt":
-            listing.left_out[suffix or "without a suffix"] += 1
-    listing.left_out[".txt"] += sum(
-        file not in captions for files in texts.values() for file in files
-    )
-    listing.left_out += Counter()  # takes away what was counted zero times
-
-
-def _caption_file(picture: Path, texts: list[Path]) -> Path | None:
-    """The text file most like a picture's name, of those that differ in case only."""
-    if not texts:
-        return None
-    return min(texts, key=lambda text: (text.stem != picture.stem, text.suffix != ".txt", text))
-
-
-def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _LITTER
+    for name in filter(is_picture, names):
+        text = find_caption(name, texts.get(PurePosixPath(name).stem.casefold(), ()))
+        captions.add(text)
+        listing.captioned.append((folder + name, text and folder + text))
+    listing.left_out += [
+        folder + name for name in names if name not in captions and not is_picture(name)
+    ]

@@ -67,7 +67,7 @@ class SkippedRecords:
             self.write()
             raise LiditError(
                 f"{len(self)} of {base} records cannot be read, more than "
-                f"skipped_share={self._most:g}: mend them, or allow more; {self._file} lists "
+                f"skipped_fraction={self._most:g}: mend them, or allow more; {self._file} lists "
                 f"them, at last: {skipped[-1].message}"
             )
 

@@ -36,4 +36,4 @@ def test_what_means_nothing_is_out_of_range():
     assert not allowed(data_settings.BucketSettings, "aspect", 1.0)
     assert not allowed(data_settings.FilterSettings, "duplicate_distance", 9)
     assert not allowed(data_settings.ReadingSettings, "most_megapixels", 200.0)
-    assert not allowed(data_settings.ReadingSettings, "skipped_share", 1.5)
+    assert not allowed(data_settings.ReadingSettings, "skipped_fraction", 1.5)

@@ -206,7 +206,7 @@ def test_caption_columns_are_checked_before_the_first_batch():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_read_ahead_from_any_position_and_skipped_ones_are_listed(workers, tmp_path):
     first, second = streamed({7: b"text", 20: b"text"}), streamed(count=30)
-    ours = reader(first, second, reading={"skipped_share": 0.1})
+    ours = reader(first, second, reading={"skipped_fraction": 0.1})
     expected = [ours.read(number) for number in range(20)]
     for position in (0, 13):
         file = tmp_path / f"{position}.jsonl"
@@ -223,7 +223,9 @@ def test_batches_are_read_ahead_from_any_position_and_skipped_ones_are_listed(wo
 def test_too_many_skipped_records_end_the_run(tmp_path):
     ours = reader(streamed(dict.fromkeys(range(40), b"text")))
     found = batches(ours, 0, SkippedRecords(tmp_path / "x.jsonl", COUNT, 0.1))
-    with pytest.raises(LiditError, match=r"of 90 records cannot be read, more than skipped_share"):
+    with pytest.raises(
+        LiditError, match=r"of 90 records cannot be read, more than skipped_fraction"
+    ):
         list(itertools.islice(found, 20))
     assert (tmp_path / "x.jsonl").exists()
 

@@ -207,7 +207,7 @@ def test_pictures_of_all_kinds_train_and_others_are_counted(pictures):
     (pictures / "x.heic").touch()
     source = FolderSource(pictures, 16)
     assert len(source) == 6
-    assert source.left_out == "1 .heic"
+    assert source.left_out == "1 .heic (x.heic)"
     for i in range(len(source)):
         if source.caption(i) == "red":
             # Of AVIF's brightness and two colors each is a rounded number, as in a JPEG.

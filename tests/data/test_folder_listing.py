@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from lidit_jax.data.folder_listing import list_folder
+from lidit_jax.data.folder_listing import list_folder, summary
+from lidit_jax.io.files import Files
 
 
 @pytest.fixture
@@ -18,12 +19,13 @@ def folder(tmp_path):
     return make
 
 
+def listed(folder):
+    return list_folder(Files(str(folder)))
+
+
 def names(folder):
     """Pictures and text files as they are listed."""
-    return [
-        (file.relative_to(folder).as_posix(), text and text.name)
-        for file, text in list_folder(folder).captioned
-    ]
+    return [(name, text and text.rpartition("/")[2]) for name, text in listed(folder).captioned]
 
 
 def test_every_picture_has_its_text_file_or_none(folder):
@@ -35,7 +37,7 @@ def test_every_picture_has_its_text_file_or_none(folder):
 def test_pictures_of_every_kind(suffix, folder):
     root = folder(f"a.{suffix}", "a.txt")
     assert names(root) == [(f"a.{suffix}", "a.txt")]
-    assert list_folder(root).left_out_line == ""
+    assert listed(root).left_out == []
 
 
 def test_upper_and_lower_case_do_not_count_in_names_of_text_files(folder):
@@ -55,12 +57,15 @@ def test_litter_is_no_part_of_the_folder(folder):
     litter += [".ipynb_checkpoints/a-checkpoint.jpg", "__MACOSX/a.jpg", "more/.hidden.png"]
     root = folder("a.jpg", "a.txt", *litter)
     assert names(root) == [("a.jpg", "a.txt")]
-    assert list_folder(root).left_out_line == ""
+    assert listed(root).left_out == []
 
 
 def test_what_is_left_out_is_counted_by_its_kind(folder):
     root = folder("a.png", "a.txt", "b.HEIC", "b.txt", "c.heic", "more/d.psd", "README")
-    assert list_folder(root).left_out_line == "2 .heic, 1 .psd, 1 .txt, 1 without a suffix"
+    assert summary(listed(root).left_out) == (
+        "2 .heic (b.HEIC, c.heic), 1 .psd (more/d.psd), 1 .txt (b.txt), 1 without a suffix (README)"
+    )
+    assert summary(f"{i}.heic" for i in range(5)) == "5 .heic (0.heic, 1.heic, 2.heic, …)"
 
 
 def test_linked_folders_are_followed_once_each(folder, tmp_path_factory):
@@ -74,9 +79,9 @@ def test_linked_folders_are_followed_once_each(folder, tmp_path_factory):
     assert names(root) == [("linked/b.png", None), ("z/a.png", None)]
 
 
-def test_a_link_to_nothing_is_a_mistake(folder):
+def test_a_link_to_nothing_is_a_picture_by_its_name(folder):
     root = folder("a.png")
     (root / "b.png").symlink_to(root / "gone.png")
-    assert list_folder(root).errors == [
-        f"{root / 'b.png'} leads to no file: remove or mend the link"
-    ]
+    (root / "notes.md").symlink_to(root / "gone.md")
+    assert names(root) == [("a.png", None), ("b.png", None)]
+    assert listed(root).left_out == ["notes.md"]

@@ -49,7 +49,7 @@ def test_too_many_end_the_run_by_the_share_of_what_was_read(tmp_path):
     with pytest.raises(LiditError) as error:
         rows.add([skipped(10, "the last")], 64)
     assert str(error.value) == (
-        "11 of 1000 records cannot be read, more than skipped_share=0.01: mend them, or allow "
+        "11 of 1000 records cannot be read, more than skipped_fraction=0.01: mend them, or allow "
         f"more; {tmp_path / 'a.jsonl'} lists them, at last: the last is damaged"
     )
     assert len(listed(tmp_path / "a.jsonl")) == 11

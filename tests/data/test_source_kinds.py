@@ -74,7 +74,7 @@ def test_a_start_opens_no_picture_twice_and_a_later_one_none(
 
     first = start()
     assert sorted(opened) == [f"{i}.png" for i in range(8)]
-    assert capsys.readouterr().out == f"{pictures}: left out: 1 .heic\n"
+    assert capsys.readouterr().out == f"{pictures}: left out: 1 .heic (x.heic)\n"
     assert start() == first
     assert opened == []
 

@@ -6,12 +6,9 @@ Orbax with TensorStore's drivers, and gcsfs and s3fs behind etils' paths.
 
 import json
 
-import botocore.session
 import jax
 import numpy as np
 import pytest
-from etils.epath.backend import fsspec_backend
-from fsspec.config import conf
 
 from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.checkpoints.orbax import Checkpoints
@@ -22,21 +19,15 @@ from lidit_jax.io.bucket_sync import Staging
 from lidit_jax.io.output import atomic_file, writable_folder
 from lidit_jax.io.paths import to_path
 from lidit_jax.training.loop import train
-from tests import fake_gcs
 from tests.checkpoints.test_orbax import KEEP, SHAPES, state
+from tests.stores import gcs_store, s3_store
 
 
 @pytest.fixture(scope="module")
 def store():
     """An empty bucket named "bucket"."""
-    store = fake_gcs.Store("bucket")
-    with fake_gcs.serve(store) as address, pytest.MonkeyPatch.context() as patch:
-        for name, value in fake_gcs.variables(address).items():
-            patch.setenv(name, value)
-        patch.setitem(conf, "gcs", {"token": "anon"})
-        fsspec_backend._get_filesystem.cache_clear()
+    with gcs_store() as store:
         yield store
-    fsspec_backend._get_filesystem.cache_clear()
 
 
 def test_an_object_appears_whole_or_not_at_all(store):
@@ -148,26 +139,10 @@ def test_a_run_is_trained_resumed_and_exported_there(store, tiny_config, capsys)
 
 
 @pytest.fixture
-def s3(monkeypatch):
+def s3():
     """An empty bucket named "bucket" in moto's stand-in for S3."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "anything",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    fsspec_backend._get_filesystem.cache_clear()
-    client = botocore.session.get_session().create_client("s3")
-    client.create_bucket(Bucket="bucket")
-    yield client
-    server.stop()
-    fsspec_backend._get_filesystem.cache_clear()
+    with s3_store() as client:
+        yield client
 
 
 def test_checkpoints_and_outputs_in_s3(s3, capsys):

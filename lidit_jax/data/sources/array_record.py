@@ -1,0 +1,205 @@
+"""ArrayRecord files of `tf.train.Example`: those of `lidit data convert`, and others'."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from lidit_jax.config.text import broken_characters
+from lidit_jax.data.folder_listing import summary
+from lidit_jax.data.sources.columns import Columns, columns
+from lidit_jax.data.sources.examples import IMAGE, KEY, parse_example, write_example
+from lidit_jax.data.sources.protocol import Place, Record, ScannedRecord, Shard
+from lidit_jax.data.sources.record_files import RecordFiles
+from lidit_jax.data.sources.shard_names import NamedFiles
+from lidit_jax.errors import LiditError
+
+SUFFIXES = (".array_record", ".arrayrecord")
+IMAGES = (IMAGE, "image/encoded")
+"""Features that hold the encoded file of an image; the first that a record has counts."""
+
+
+class ArrayRecords:
+    """Records of ArrayRecord files; each file is a shard.
+
+    A record is a serialized `tf.train.Example`. Its feature `image` or `image/encoded` is the
+    encoded file of the image, features of bytes are captions (with several values they are called
+    `name_0`, `name_1`, …), those of one number are numbers, and `__key__` is its name.
+    """
+
+    def __init__(self, path: str):
+        """Reads nothing yet.
+
+        Args:
+          path: a file, a folder, or a pattern such as `photos/train*.array_record*`, of this
+            machine or of a bucket. From s3:// each file is copied into the user's cache.
+
+        Raises:
+          LiditError: when `array_record` is not installed, or the path can be none.
+        """
+        self._path = path
+        self._named = NamedFiles(path, *SUFFIXES)
+        self._records = RecordFiles(self._named.files)
+
+    def __reduce__(self) -> tuple[type[ArrayRecords], tuple[str]]:
+        return ArrayRecords, (self._path,)
+
+    def __repr__(self) -> str:
+        return f"array_record:{self._path}"
+
+    def shards(self) -> Sequence[Shard]:
+        """One for each file. Raises `LiditError` when there is none."""
+        return [Shard(name, version) for name, version in self._named.find().items()]
+
+    def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
+        """The records of a file, in their order."""
+        for number, content in enumerate(self._records.scan(shard.name)):
+            where = self._where(shard.name, number)
+            found = decoded(parse_example(content, where), where)
+            yield scanned(found, f"{shard.name}/{number}", number)
+
+    def read(self, place: Place) -> Record:
+        """One record. Raises `LiditError` when it is no longer there or cannot be used."""
+        content = self._records.read(place.shard, place.offset)
+        where = self._where(place.shard, place.offset)
+        return read(decoded(parse_example(content, where), where), place)
+
+    def left_out(self) -> str:
+        """Files of the folder of another kind, counted, with examples; else empty."""
+        return summary(self._named.others())
+
+    def _where(self, name: str, number: int) -> str:
+        return f"{self._named.files.named(name)}, record {number}"
+
+
+class Decoded(NamedTuple):
+    """What an example holds."""
+
+    key: str
+    image: bytes
+    values: Columns
+    problem: str
+
+
+def decoded(features: Mapping[str, Sequence[Any]], where: str) -> Decoded:
+    """The image, captions and numbers of an example.
+
+    Args:
+      features: lists of bytes or of numbers, by name.
+      where: what messages call the example.
+
+    Raises:
+      LiditError: when no feature is an image.
+    """
+    name = next((name for name in IMAGES if name in features), None)
+    if name is None or not isinstance(features[name][0], bytes):
+        raise LiditError(
+            f"{where} has no feature 'image' or 'image/encoded' with an image's encoded file, only "
+            f"{', '.join(map(repr, sorted(features)[:10]))}: write it so, or by `lidit data "
+            "convert`"
+        )
+    found, key, problem = dict[str, Any](), "", ""
+    for feature, values in features.items():
+        if feature == name:
+            continue
+        if feature == KEY and isinstance(values[0], bytes):
+            key = values[0].decode("utf-8", "backslashreplace")
+        elif not isinstance(values[0], bytes):
+            if len(values) == 1:
+                found[feature] = values[0]
+        elif texts := _texts(values):
+            numbered = {f"{feature}_{i}": text for i, text in enumerate(texts)}
+            found |= numbered if len(texts) > 1 else {feature: texts[0]}
+    try:
+        known = columns(found, where)
+    except LiditError as error:
+        known, problem = Columns({}, {}), str(error)
+    image = features[name][0]
+    if not image:
+        problem = f"{where} has an empty image: remove it"
+    return Decoded(key, image, known, problem)
+
+
+def scanned(found: Decoded, key: str, number: int) -> ScannedRecord:
+    """What a scan tells of a decoded record; `key` is its name where it has none of its own."""
+    return ScannedRecord(
+        found.key or key,
+        number,
+        0,
+        partial(_opened, found),
+        found.values.captions,
+        found.values.numbers,
+        found.problem,
+    )
+
+
+def read(found: Decoded, place: Place) -> Record:
+    """A decoded record. Raises `LiditError` when it has a problem, or another name than `place`."""
+    if found.problem:
+        raise LiditError(found.problem)
+    if found.key and found.key != place.key:
+        raise LiditError(
+            f"{place.shard} no longer holds {place.key} as it was indexed: index it again"
+        )
+    return Record(found.image, found.values.captions)
+
+
+def write_records(
+    path: Path, records: Iterable[tuple[str, bytes, Mapping[str, str], Mapping[str, float]]]
+) -> int:
+    """Writes an ArrayRecord file that appears once it is complete; gives the count of records.
+
+    The same records give the same bytes.
+
+    Args:
+      path: of this machine.
+      records: key, encoded image, captions and numbers (kept in 32 bits) of each.
+
+    Raises:
+      LiditError: for a column called as an image or a key is.
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    count = 0
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Images are compressed already; with one record in a group, any is read by itself.
+    writer = ArrayRecordWriter(os.fspath(unfinished), "group_size:1,uncompressed")
+    try:
+        for key, image, captions, numbers in records:
+            if taken := ({*captions, *numbers} & {*IMAGES, KEY}) or captions.keys() & numbers:
+                raise LiditError(f"{key}: the column {min(taken)!r} must be called otherwise")
+            texts = {name: [text.encode()] for name, text in captions.items()}
+            scores = {name: [float(number)] for name, number in numbers.items()}
+            writer.write(write_example({KEY: [key.encode()], IMAGE: [image], **texts, **scores}))
+            count += 1
+        writer.close()
+        unfinished.replace(path)
+    finally:
+        if writer.is_open():
+            writer.close()
+        unfinished.unlink(missing_ok=True)
+    return count
+
+
+def _opened(found: Decoded) -> BinaryIO:
+    if not found.image:
+        raise LiditError(found.problem)
+    return io.BytesIO(found.image)
+
+
+def _texts(values: Sequence[bytes]) -> list[str]:
+    """The texts among values; other bytes, such as a mask's file, are left out."""
+    texts = []
+    for value in values:
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            return []
+        if "\0" in text or broken_characters(text):
+            return []
+        texts.append(text)
+    return texts

@@ -1,0 +1,182 @@
+"""Pictures of a folder that one file lists with their captions: lines of JSON, or CSV."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from typing import Any, BinaryIO, NamedTuple
+
+from lidit_jax.config.text import broken_characters
+from lidit_jax.data import caption_files
+from lidit_jax.data.caption_files import EXAMPLE, FILE_KEYS, picture_name
+from lidit_jax.data.digests import short_digest
+from lidit_jax.data.folder_listing import summary
+from lidit_jax.data.sources.columns import Columns, columns
+from lidit_jax.data.sources.listed_lines import Line, fields, is_csv, row, split_lines
+from lidit_jax.data.sources.picture_chunks import CHUNK, digest_of
+from lidit_jax.data.sources.protocol import Place, Record, ScannedRecord, Shard
+from lidit_jax.errors import LiditError
+from lidit_jax.io.files import Files
+
+LISTINGS = (*caption_files.LISTINGS, "captions.csv", "metadata.csv")
+"""Names of a listing; the first that a folder holds is read."""
+
+
+class _Part(NamedTuple):
+    """What the name of a shard says: a part of the listing."""
+
+    start: int
+    """In bytes."""
+    stop: int
+    line: int
+    """Number of its first line."""
+
+
+class CaptionListing:
+    """Pictures in the order of a listing's lines; a picture may have several."""
+
+    def __init__(self, files: Files, listing: str):
+        """Reads nothing yet.
+
+        Args:
+          files: the folder.
+          listing: name of the file in it.
+        """
+        self._files, self._listing = files, listing
+
+    def __reduce__(self) -> tuple[type[CaptionListing], tuple[Files, str]]:
+        return CaptionListing, (self._files, self._listing)
+
+    def shards(self) -> Sequence[Shard]:
+        """At most 10,000 lines each, with the versions of the pictures that they name."""
+        versions = self._files.listing().files
+        whole = self._files.version(self._listing)
+        shards, chunk = [], list[tuple[Line, str | None]]()
+        for entry in self._lines():
+            chunk.append(entry)
+            if len(chunk) == CHUNK:
+                shards.append(self._shard(chunk, versions, whole))
+                chunk.clear()
+        if chunk:
+            shards.append(self._shard(chunk, versions, whole))
+        if not shards:
+            raise LiditError(f"{self._files.named(self._listing)} is empty: write {EXAMPLE}")
+        return shards
+
+    def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
+        """The lines of a shard, in their order."""
+        part, listing = _part(shard.name), self._files.named(self._listing)
+        content = self._files.read_range(self._listing, part.start, part.stop - part.start)
+        header = self._header
+        for line in split_lines(io.BytesIO(content), listing, part.start, part.line):
+            yield self._scanned(line, header)
+
+    def read(self, place: Place) -> Record:
+        """One picture, with the captions of one line."""
+        content = self._files.read_range(self._listing, place.offset, place.length)
+        # Its number is not known; messages name the record.
+        line = Line(place.offset, 0, content)
+        try:
+            name, found = self._parsed(line, self._header)
+        except LiditError as error:
+            raise LiditError(
+                f"{self._files.named(self._listing)} has changed since it was indexed, {place.key} "
+                "is no longer there: index it again"
+            ) from error
+        return Record(self._files.read(name), found.captions)
+
+    def left_out(self) -> str:
+        """Files that no line names, counted by kind, with examples; else empty."""
+        named = {name for _, name in self._lines()}
+        return summary(set(self._files.listing().files) - named - {self._listing})
+
+    def _scanned(self, line: Line, header: Sequence[str]) -> ScannedRecord:
+        key, found, problem = f"{self._listing}:{line.number}", Columns({}, {}), ""
+        try:
+            name, found = self._parsed(line, header)
+            repeated = short_digest(name.encode()) in self._repeated
+            key = f"{name}:{line.number}" if repeated else name
+            opened = partial(self._files.open, name)
+        except LiditError as error:
+            problem = str(error)
+            opened = partial(_refuse, problem)
+        return ScannedRecord(
+            key, line.offset, len(line.content), opened, found.captions, found.numbers, problem
+        )
+
+    def _parsed(self, line: Line, header: Sequence[str]) -> tuple[str, Columns]:
+        """The picture of a line, and what the line says of it."""
+        record, name = self._named(line, header)
+        where = f"{self._files.named(self._listing)}, line {line.number}"
+        found = columns({k: v for k, v in record.items() if k not in FILE_KEYS}, where)
+        if not found.captions:
+            raise LiditError(f"{where}: {name} has no caption: write {EXAMPLE}")
+        return name, found
+
+    def _named(self, line: Line, header: Sequence[str]) -> tuple[dict[str, Any], str]:
+        """The fields of a line, and the picture."""
+        listing = self._files.named(self._listing)
+        where = f"{listing}, line {line.number}"
+        record = fields(line, header, listing)
+        name = picture_name(record, self._files.root, where)
+        if broken_characters(name):
+            raise LiditError(f"{where}: the name {name!r} is damaged: write it anew, in UTF-8")
+        return record, name
+
+    def _lines(self) -> Iterator[tuple[Line, str | None]]:
+        """Each line of the listing, and the picture that it names."""
+        header = self._header
+        with self._files.stream(self._listing) as stream:
+            lines = split_lines(stream, self._files.named(self._listing))
+            if is_csv(self._listing):
+                next(lines, None)
+            for line in lines:
+                try:
+                    yield line, self._named(line, header)[1]
+                except LiditError:
+                    yield line, None
+
+    @cached_property
+    def _header(self) -> list[str]:
+        """Names of the columns of CSV."""
+        if not is_csv(self._listing):
+            return []
+        named = self._files.named(self._listing)
+        with self._files.stream(self._listing) as stream:
+            line = next(split_lines(stream, named), Line(0, 1, b""))
+        names = [name.strip() for name in row(line, named)] if line.content else []
+        if not set(FILE_KEYS) & set(names) or len(set(names)) < len(names):
+            raise LiditError(
+                f"{named}: its first line names no column {FILE_KEYS[1]!r}, or one twice: begin "
+                "it with file_name,text"
+            )
+        return names
+
+    @cached_property
+    def _repeated(self) -> frozenset[bytes]:
+        """Digests of the pictures that several lines name."""
+        seen, repeated = set[bytes](), set[bytes]()
+        for _, name in self._lines():
+            if name is not None:
+                digest = short_digest(name.encode())
+                (repeated if digest in seen else seen).add(digest)
+        return frozenset(repeated)
+
+    def _shard(
+        self, chunk: list[tuple[Line, str | None]], versions: dict[str, str], whole: str
+    ) -> Shard:
+        first, last = chunk[0][0], chunk[-1][0]
+        part = _Part(first.offset, last.offset + len(last.content), first.number)
+        digest = digest_of([name or "" for _, name in chunk], versions)
+        return Shard(f"{self._listing}:{part.start}-{part.stop}:{part.line}", f"{whole}-{digest}")
+
+
+def _part(name: str) -> _Part:
+    _, span, line = name.rsplit(":", 2)
+    start, _, stop = span.partition("-")
+    return _Part(int(start), int(stop), int(line))
+
+
+def _refuse(problem: str) -> BinaryIO:
+    raise LiditError(problem)

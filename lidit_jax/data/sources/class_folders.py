@@ -1,0 +1,133 @@
+"""Pictures in a folder for each class, as those of ImageNet: "a photo of {class}"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+
+from lidit_jax.config.text import clean_text, split_lines
+from lidit_jax.data.file_errors import FileErrors
+from lidit_jax.data.folder_listing import is_picture, summary
+from lidit_jax.data.sources.class_captions import class_caption
+from lidit_jax.data.sources.picture_chunks import chunk_of, chunk_shards
+from lidit_jax.data.sources.protocol import CAPTION, Place, Record, ScannedRecord, Shard
+from lidit_jax.errors import LiditError
+from lidit_jax.io.files import Files, Listing
+
+NAMES = ("classes.txt", "LOC_synset_mapping.txt")
+"""Files with a line `FOLDER NAME, OTHER NAME, …` for each class; the first that there is counts."""
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+_WORDNET_ID = re.compile(r"n\d{8}")
+
+
+class ClassFolders:
+    """Pictures whose folder says what they show: `tabby_cat/1.jpg` is "a photo of tabby cat".
+
+    The class is the first folder of a picture's path. It is called as `classes.txt` or ImageNet's
+    `LOC_synset_mapping.txt` beside the folders says: the first name of its line.
+    """
+
+    def __init__(self, path: str):
+        """Reads nothing yet.
+
+        Args:
+          path: the folder with the classes' folders, of this machine or of a bucket.
+        """
+        self._files = Files(path)
+
+    def __reduce__(self) -> tuple[type[ClassFolders], tuple[str]]:
+        return ClassFolders, (self._files.root,)
+
+    def __repr__(self) -> str:
+        return f"classes:{self._files.root}"
+
+    def shards(self) -> Sequence[Shard]:
+        """At most 10,000 pictures each.
+
+        Raises:
+          LiditError: when there is no class with a picture, or a folder cannot be read.
+        """
+        if not self._pictures:
+            raise LiditError(
+                f"{self._files.root} holds no CLASS/PICTURE.jpg: put the pictures of each class "
+                "into a folder that has its name"
+            )
+        folders = {name.partition("/")[0] for name in self._pictures}
+        if folders <= _SPLITS:
+            one = min(folders)
+            raise LiditError(
+                f"{self._files.root} holds splits, no classes: name one of them: "
+                f"classes:{self._files.named(one)}"
+            )
+        versions = self._listing.files
+        # Its names are in the captions.
+        table = "".join(versions.get(name, "") for name in NAMES)
+        shards = chunk_shards(self._pictures, versions)
+        return [Shard(shard.name, f"{shard.version}{table}") for shard in shards]
+
+    def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
+        """The pictures of a shard, in the order of their names."""
+        for name in chunk_of(self._pictures, shard):
+            try:
+                captions, problem = self._captions(name), ""
+            except LiditError as error:
+                captions, problem = {}, str(error)
+            yield ScannedRecord(
+                name, 0, 0, partial(self._files.open, name), captions, problem=problem
+            )
+
+    def read(self, place: Place) -> Record:
+        """One picture. Raises `LiditError` when it cannot be read."""
+        return Record(self._files.read(place.key), self._captions(place.key))
+
+    def left_out(self) -> str:
+        """Files that are no picture of a class, counted by kind, with examples; else empty."""
+        return summary(set(self._listing.files) - set(self._pictures) - set(NAMES))
+
+    @cached_property
+    def _listing(self) -> Listing:
+        listing, mistakes = self._files.listing(), FileErrors(self._files.root)
+        mistakes.add(*listing.mistakes)
+        mistakes.tell()
+        return listing
+
+    @cached_property
+    def _pictures(self) -> list[str]:
+        names = sorted([*self._listing.files, *self._listing.broken])
+        return [name for name in names if "/" in name and is_picture(name)]
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """What the classes are called, by their folders."""
+        table = next((name for name in NAMES if self._files.has(name)), None)
+        if table is None:
+            return {}
+        try:
+            lines = split_lines(self._files.read(table))
+        except UnicodeDecodeError as error:
+            raise LiditError(
+                f"{self._files.named(table)} is not UTF-8 text: save it as UTF-8"
+            ) from error
+        names = {}
+        for number, line in enumerate(lines, start=1):
+            folder, _, called = clean_text(line).partition(" ")
+            name = called.partition(",")[0].strip()
+            if folder and not name:
+                raise LiditError(
+                    f"{self._files.named(table)}, line {number}: write the folder of a class and "
+                    'its name: "n01440764 tench"'
+                )
+            if folder:
+                names[folder] = name
+        return names
+
+    def _captions(self, picture: str) -> dict[str, str]:
+        folder = picture.partition("/")[0]
+        name = self._names.get(folder, folder)
+        if folder not in self._names and _WORDNET_ID.fullmatch(folder):
+            raise LiditError(
+                f"{self._files.named(folder)} is named by a number of WordNet: add "
+                f'{NAMES[0]} beside it, with a line "{folder} NAME" for each class'
+            )
+        return {CAPTION: class_caption(name)}

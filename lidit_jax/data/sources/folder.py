@@ -1,0 +1,140 @@
+"""A folder of pictures, each with a text file beside it, or all of them in one listing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache, partial
+from pathlib import PurePosixPath
+
+from lidit_jax.data.file_errors import FileErrors
+from lidit_jax.data.folder_listing import FolderListing, find_caption, list_folder, summary
+from lidit_jax.data.sources.caption_listings import LISTINGS, CaptionListing
+from lidit_jax.data.sources.columns import caption_text
+from lidit_jax.data.sources.picture_chunks import chunk_of, chunk_shards
+from lidit_jax.data.sources.protocol import CAPTION, Place, Record, ScannedRecord, Shard
+from lidit_jax.errors import LiditError
+from lidit_jax.io.files import Files
+
+
+class Folder:
+    """Pictures of a folder of this machine or of a bucket, subfolders included.
+
+    Two layouts:
+
+    - `captions.jsonl`, `metadata.jsonl`, `captions.csv` or `metadata.csv` in the folder, with
+      `file` or `file_name` and any columns of captions and numbers;
+    - else a text file beside each picture: `cat.jpg` and `cat.txt`.
+    """
+
+    def __init__(self, path: str):
+        """Looks for a listing, and reads nothing else yet.
+
+        Args:
+          path: the folder.
+        """
+        self._files = Files(path)
+        listing = next((name for name in LISTINGS if self._files.has(name)), None)
+        self._layout = CaptionListing(self._files, listing) if listing else _TextBeside(self._files)
+
+    def __repr__(self) -> str:
+        return f"folder:{self._files.root}"
+
+    def shards(self) -> Sequence[Shard]:
+        """At most 10,000 pictures each.
+
+        Raises:
+          LiditError: when there is no picture, or a folder cannot be read.
+        """
+        return self._layout.shards()
+
+    def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
+        """The pictures of a shard, in the order of their names, or of the lines."""
+        return self._layout.scan(shard)
+
+    def read(self, place: Place) -> Record:
+        """One picture, and its captions. Raises `LiditError` when they cannot be read."""
+        return self._layout.read(place)
+
+    def left_out(self) -> str:
+        """Files without a part in the source, counted by kind, with examples; else empty."""
+        return self._layout.left_out()
+
+
+class _TextBeside:
+    """Pictures, each with a text file beside it."""
+
+    def __init__(self, files: Files):
+        self._files = files
+
+    def __reduce__(self) -> tuple[type[_TextBeside], tuple[Files]]:
+        return _TextBeside, (self._files,)
+
+    def shards(self) -> Sequence[Shard]:
+        if not self._found.captioned:
+            left_out = self.left_out()
+            raise LiditError(
+                f"{self._files.root} holds no picture: add pictures, each with a .txt beside it, "
+                f"or a {LISTINGS[0]}" + (f" (left out: {left_out})" if left_out else "")
+            )
+        versions = dict(self._found.versions)
+        for picture, text in self._found.captioned:
+            # A new text changes the record, too.
+            versions[picture] = f"{versions.get(picture, '')} {text and versions.get(text)}"
+        return chunk_shards(self._names, versions)
+
+    def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
+        for name in chunk_of(self._names, shard):
+            try:
+                captions, problem = self._captions(name, self._texts[name]), ""
+            except LiditError as error:
+                captions, problem = {}, str(error)
+            yield ScannedRecord(
+                name, 0, 0, partial(self._files.open, name), captions, problem=problem
+            )
+
+    def read(self, place: Place) -> Record:
+        text = f"{place.key.removesuffix(PurePosixPath(place.key).suffix)}.txt"
+        try:
+            captions = self._captions(place.key, text)
+        except LiditError:
+            folder, _, name = place.key.rpartition("/")
+            found = find_caption(name, _names_inside(self._files.root, folder))
+            text = found and (f"{folder}/{found}" if folder else found)
+            captions = self._captions(place.key, text)
+        return Record(self._files.read(place.key), captions)
+
+    def left_out(self) -> str:
+        return summary(self._found.left_out)
+
+    @cached_property
+    def _found(self) -> FolderListing:
+        found, mistakes = list_folder(self._files), FileErrors(self._files.root)
+        mistakes.add(*found.mistakes)
+        mistakes.tell()
+        return found
+
+    @cached_property
+    def _texts(self) -> dict[str, str | None]:
+        return dict(self._found.captioned)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [*self._texts]
+
+    def _captions(self, picture: str, text: str | None) -> dict[str, str]:
+        if text is None:
+            beside = PurePosixPath(picture).with_suffix(".txt").name
+            raise LiditError(
+                f"{self._files.named(picture)} has no caption: write it to {beside} beside it"
+            )
+        where = self._files.named(text)
+        caption = caption_text(self._files.read(text), where)
+        if not caption:
+            raise LiditError(f"{where} is empty: write the caption of {picture} into it")
+        return {CAPTION: caption}
+
+
+@lru_cache(64)
+def _names_inside(root: str, folder: str) -> list[str]:
+    """What lies in a subfolder, for captions whose names differ in case."""
+    return Files(root).inside(folder)

@@ -1,0 +1,294 @@
+"""The files below a folder of this machine or of a bucket: their names, and any bytes of them."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from lidit_jax.errors import LiditError
+from lidit_jax.io.paths import to_path
+
+_LITTER = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")
+"""What file managers and disks leave in folders, beside hidden files such as `._cat.jpg`."""
+_BLOCK = 2**23
+"""Bytes that are asked of a store at a time where a file is read from its beginning to its end."""
+_OPEN_FILES = 64
+"""Local files that are kept open for reads of a part."""
+
+
+@dataclass
+class Listing:
+    """The files below a folder, without hidden ones and litter."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    """Names, in order, each with a text that changes when the file may have changed."""
+    broken: list[str] = field(default_factory=list)
+    """Names that lead to no file: broken links, and devices."""
+    mistakes: list[str] = field(default_factory=list)
+    """Folders that cannot be read and names that cannot be kept; each a message."""
+
+
+class Files:
+    """The files below a folder, named relative to it with "/": alike on a disk and in a bucket.
+
+    It can be pickled, and holds nothing that a process could not share with another.
+    """
+
+    def __init__(self, root: str):
+        """Reads nothing yet.
+
+        Args:
+          root: a folder of this machine, with `gs://BUCKET/…` or `s3://BUCKET/…` of a bucket, or
+            with `hf://datasets/USER/NAME` of the Hugging Face hub.
+
+        Raises:
+          LiditError: for a path that names none.
+        """
+        if not root:
+            raise LiditError("the path is empty: name a folder")
+        self.root = root.rstrip("/") or root
+        _refuse_unknown(self.root)
+        self._local = "://" not in root
+
+    def named(self, name: str) -> str:
+        """What messages call a file."""
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def listing(self) -> Listing:
+        """All files of the folder and its subfolders, whatever the order that the disk has.
+
+        Links to folders are followed, and no folder is read twice.
+
+        Raises:
+          LiditError: when it is no folder, or holds nothing where it is a part of a bucket.
+        """
+        found = self._list_local() if self._local else self._list_bucket()
+        found.files = dict(sorted(found.files.items()))
+        return found
+
+    def inside(self, folder: str) -> list[str]:
+        """The names, without the folder's, of what lies in a subfolder itself; [] for none."""
+        if self._local:
+            try:
+                return sorted(os.listdir(self._path(folder)))
+            except OSError:
+                return []
+        store, path = self._store(folder)
+        try:
+            return sorted(name.rpartition("/")[2] for name in store.ls(path, detail=False))
+        except FileNotFoundError:
+            return []
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        if self._local:
+            return os.path.isfile(self._path(name))
+        store, path = self._store(name)
+        return bool(store.isfile(path))
+
+    def version(self, name: str) -> str:
+        """A text that changes when the file may have changed.
+
+        Raises:
+          LiditError: when there is no such file.
+        """
+        with self._told(name):
+            if self._local:
+                return _local_version(os.stat(self._path(name)))
+            store, path = self._store(name)
+            return _store_version(store.info(path))
+
+    def read(self, name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+          LiditError: when it cannot be read.
+        """
+        with self._told(name):
+            if self._local:
+                with self._open_local(name) as file:
+                    return file.read()
+            store, path = self._store(name)
+            return store.cat_file(path)
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Some bytes of a file in one request; fewer where it ends before them.
+
+        Raises:
+          LiditError: when it cannot be read.
+        """
+        with self._told(name):
+            if self._local:
+                path = self._path(name)
+                state = os.stat(path)
+                return os.pread(
+                    _kept_open(path, state.st_dev, state.st_ino).fileno(), length, offset
+                )
+            store, path = self._store(name)
+            return store.cat_file(path, start=offset, end=offset + length)
+
+    def open(self, name: str) -> BinaryIO:
+        """A file from which a part may be read; of a bucket all of it is fetched in one request.
+
+        Raises:
+          LiditError: when it cannot be read.
+        """
+        if not self._local:
+            return io.BytesIO(self.read(name))
+        with self._told(name):
+            return self._open_local(name)
+
+    def stream(self, name: str) -> BinaryIO:
+        """A large file that is read from its beginning to its end, in some memory.
+
+        Raises:
+          LiditError: when it cannot be opened.
+        """
+        with self._told(name):
+            if self._local:
+                return self._open_local(name)
+            store, path = self._store(name)
+            opened = store.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
+            return io.BufferedReader(cast(io.RawIOBase, opened), 2**20)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.root, name) if name else self.root
+
+    def _open_local(self, name: str) -> BinaryIO:
+        path = self._path(name)
+        # A pipe would wait for somebody to write into it.
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return open(path, "rb")
+        raise LiditError(f"{path} is no file: replace or remove it")
+
+    def _store(self, name: str) -> tuple[Any, str]:
+        """The client of the bucket, which fsspec keeps for each process, and the path there."""
+        from fsspec.core import url_to_fs
+
+        _refuse_unknown(self.root)
+        store, path = url_to_fs(self.root)
+        return store, f"{path}/{name}" if name else path
+
+    @contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        """Makes one line of what disks and the clients of stores raise."""
+        try:
+            yield
+        except LiditError:
+            raise
+        except FileNotFoundError as error:
+            raise LiditError(f"{self.named(name)} does not exist") from error
+        # The clients have errors of their own, and a name may be one that no disk takes.
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
+            raise LiditError(
+                f"{self.named(name)!r} cannot be read: replace it, or allow it "
+                f"({reason or type(error).__name__})"
+            ) from error
+
+    def _list_local(self) -> Listing:
+        if not os.path.isdir(self.root):
+            raise LiditError(f"{self.root} is not a folder: name one that exists")
+        found = Listing()
+        seen: set[tuple[int, int]] = set()
+        # Links come last, so that files have the names that they have without them.
+        folders, links = [""], list[str]()
+        while folders or links:
+            folder = folders.pop() if folders else links.pop()
+            path = self._path(folder)
+            try:
+                state = os.stat(path)
+                if (state.st_dev, state.st_ino) in seen:
+                    continue
+                seen.add((state.st_dev, state.st_ino))
+                with os.scandir(path) as scan:
+                    entries = [_entry(entry) for entry in scan if not is_litter(entry.name)]
+            except OSError as error:
+                found.mistakes.append(f"{path} cannot be read: allow it ({error.strerror})")
+                continue
+            for entry in sorted(entries):
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if stat.S_ISDIR(entry.mode):
+                    (links if entry.link else folders).append(name)
+                elif not _encodable(name):
+                    found.mistakes.append(f"{name!r} in {self.root} is not UTF-8: rename it")
+                elif stat.S_ISREG(entry.mode):
+                    found.files[name] = entry.version
+                else:
+                    found.broken.append(name)
+            links.sort(reverse=True)
+        return found
+
+    def _list_bucket(self) -> Listing:
+        found = Listing()
+        with self._told(""):
+            store, root = self._store("")
+            for path, info in store.find(root, detail=True).items():
+                parts = path[len(root) + 1 :].split("/")
+                if info["type"] == "file" and all(parts) and not any(map(is_litter, parts)):
+                    found.files["/".join(parts)] = _store_version(info)
+        if not found.files:
+            raise LiditError(f"{self.root} holds no file: name a folder that does")
+        return found
+
+
+class _Entry(NamedTuple):
+    name: str
+    mode: int
+    version: str
+    link: bool
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden, or what file managers leave behind."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def _entry(entry: os.DirEntry[str]) -> _Entry:
+    try:
+        state = entry.stat()
+    except OSError:  # a link that leads nowhere, or to itself
+        return _Entry(entry.name, 0, "", True)
+    return _Entry(entry.name, state.st_mode, _local_version(state), entry.is_symlink())
+
+
+def _local_version(state: os.stat_result) -> str:
+    return f"{state.st_size}-{state.st_mtime_ns}"
+
+
+def _refuse_unknown(root: str) -> None:
+    """Raises `LiditError` for a path of neither this machine, a bucket nor the hub."""
+    if not root.startswith("hf://"):
+        to_path(root)
+
+
+def _store_version(info: dict[str, Any]) -> str:
+    keys = ("generation", "ETag", "etag", "md5Hash", "blob_id")
+    tag = next((info[key] for key in keys if key in info), "")
+    return f"{info['size']}-{tag}"
+
+
+def _encodable(name: str) -> bool:
+    try:
+        return name.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+@functools.lru_cache(_OPEN_FILES)
+def _kept_open(path: str, device: int, number: int) -> io.FileIO:
+    """A file whose place nobody moves, so that threads and forked processes can share it.
+
+    Args:
+      path: the file.
+      device: with `number`, tells it from one that has taken its name since.
+      number: of the file on the device.
+    """
+    return Path(path).open("rb", buffering=0)
