@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lidit_jax.config.values import NotNegative, Positive, Range
+from lidit_jax.config.values import Fraction, NotNegative, Positive, Range
 
 Distance = Annotated[int, Range(lambda v: 0 <= v <= 8, "must be from 0 to 8 bits")]
 Shapes = Annotated[int, Range(lambda v: 1 <= v <= 10, "must be from 1 to 10")]

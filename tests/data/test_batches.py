@@ -223,9 +223,7 @@ def test_batches_are_read_ahead_from_any_position_and_skipped_ones_are_listed(wo
 def test_too_many_skipped_records_end_the_run(tmp_path):
     ours = reader(streamed(dict.fromkeys(range(40), b"text")))
     found = batches(ours, 0, SkippedRecords(tmp_path / "x.jsonl", COUNT, 0.1))
-    with pytest.raises(
-        LiditError, match=r"of 90 records cannot be read, more than skipped_fraction"
-    ):
+    with pytest.raises(LiditError, match="more than skipped_fraction"):
         list(itertools.islice(found, 20))
     assert (tmp_path / "x.jsonl").exists()
 
