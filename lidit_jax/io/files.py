@@ -31,7 +31,7 @@ class Listing:
     """Names, in order, each with a text that changes when the file may have changed."""
     broken: list[str] = field(default_factory=list)
     """Names that lead to no file: broken links, and devices."""
-    mistakes: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     """Folders that cannot be read and names that cannot be kept; each a message."""
 
 
@@ -211,14 +211,14 @@ class Files:
                 with os.scandir(path) as scan:
                     entries = [_entry(entry) for entry in scan if not is_litter(entry.name)]
             except OSError as error:
-                found.mistakes.append(f"{path} cannot be read: allow it ({error.strerror})")
+                found.errors.append(f"{path} cannot be read: allow it ({error.strerror})")
                 continue
             for entry in sorted(entries):
                 name = f"{folder}/{entry.name}" if folder else entry.name
                 if stat.S_ISDIR(entry.mode):
                     (links if entry.link else folders).append(name)
                 elif not _encodable(name):
-                    found.mistakes.append(f"{name!r} in {self.root} is not UTF-8: rename it")
+                    found.errors.append(f"{name!r} in {self.root} is not UTF-8: rename it")
                 elif stat.S_ISREG(entry.mode):
                     found.files[name] = entry.version
                 else:

@@ -34,7 +34,7 @@ def test_names_and_any_bytes(files):
     files = pickle.loads(pickle.dumps(files))
     listing = files.listing()
     assert list(listing.files) == list(CONTENT)
-    assert listing.broken == listing.mistakes == []
+    assert listing.broken == listing.errors == []
     for name, content in CONTENT.items():
         assert files.read(name) == content
         assert files.has(name)

@@ -87,9 +87,9 @@ class ClassFolders:
 
     @cached_property
     def _listing(self) -> Listing:
-        listing, mistakes = self._files.listing(), FileErrors(self._files.root)
-        mistakes.add(*listing.mistakes)
-        mistakes.tell()
+        listing, errors = self._files.listing(), FileErrors(self._files.root)
+        errors.add(*listing.errors)
+        errors.raise_all()
         return listing
 
     @cached_property

@@ -108,9 +108,9 @@ class _TextBeside:
 
     @cached_property
     def _found(self) -> FolderListing:
-        found, mistakes = list_folder(self._files), FileErrors(self._files.root)
-        mistakes.add(*found.mistakes)
-        mistakes.tell()
+        found, errors = list_folder(self._files), FileErrors(self._files.root)
+        errors.add(*found.errors)
+        errors.raise_all()
         return found
 
     @cached_property

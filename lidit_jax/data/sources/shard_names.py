@@ -52,9 +52,9 @@ class NamedFiles:
         if self._one:
             return {self._pattern: self.files.version(self._pattern)}
         listing = self.files.listing()
-        mistakes = FileErrors(self.files.root)
-        mistakes.add(*listing.mistakes)
-        mistakes.tell()
+        errors = FileErrors(self.files.root)
+        errors.add(*listing.errors)
+        errors.raise_all()
         if not self._pattern:
             found = {n: v for n, v in listing.files.items() if self._ends(n)}
         else:
