@@ -17,11 +17,22 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from lidit_jax.commands import bench, convert, doctor, evaluate, export, plan, sample, train, tune
+from lidit_jax.commands import (
+    bench,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    export,
+    plan,
+    sample,
+    train,
+    tune,
+)
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import cache_dir
 
-_COMMANDS = (train, sample, evaluate, export, convert, plan, bench, tune, doctor)
+_COMMANDS = (train, sample, data, evaluate, export, convert, plan, bench, tune, doctor)
 
 _SHOWN = 60
 
@@ -32,6 +43,7 @@ start here:
   lidit train --config=configs/demo.py --workdir=runs/demo    train; run it again to resume
   lidit sample --checkpoint=runs/demo --prompt="three green stars" --out=stars.png
   lidit eval scenes --checkpoint=runs/demo --out=runs/demo-scores
+  lidit data index webdataset:photos --out=photos-index       what a large set holds, once
   lidit export --checkpoint=runs/demo --out=my-model          a small folder to share
   lidit convert to-torch runs/demo torch-model                a folder that needs no JAX
   lidit plan --config=lidit_10b --topology=v5p:8x8x16         what a run on a pod would take
@@ -46,6 +58,8 @@ class _Parser(argparse.ArgumentParser):
 
     Attributes:
       other_names: what people may write for an option, to the option that they mean.
+
+    What follows "--" becomes `rest` where that has a default: the options of another program.
     """
 
     other_names: Mapping[str, str] = MappingProxyType({})
@@ -54,13 +68,17 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args=None, namespace=None
     ):
-        given = sys.argv[1:] if args is None else args
+        given = sys.argv[1:] if args is None else list(args)
+        if "--" in given and self.get_default("rest") is not None:
+            end = given.index("--")
+            self.set_defaults(rest=given[end + 1 :])
+            given = given[:end]
         options = [name for name in self._option_string_actions if name.startswith("--")]
         for argument in given if self._subparsers is None else ():
             name = argument.partition("=")[0]
             if name.startswith("--") and name != "--" and name not in options:
                 self.error(f"{self.prog} has no option {name}{self._hint(name, options)}")
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(given, namespace)
 
     def _hint(self, name: str, options: Sequence[str]) -> str:
         name = name.replace("_", "-")

@@ -172,7 +172,7 @@ def test_every_link_leads_to_a_file(page):
 @every_page
 def test_extras_are_those_of_the_project(page):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for names in re.findall(r"lidit-jax\[([a-z0-9,]+)\]", page.read_text("utf-8")):
+    for names in re.findall(r"lidit-jax\[([a-z0-9_,]+)\]", page.read_text("utf-8")):
         assert set(names.split(",")) <= extras["optional-dependencies"].keys(), _name(page)
 
 

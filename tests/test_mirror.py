@@ -31,6 +31,7 @@ ELSEWHERE = {
     "cli.py": "commands/test_cli.py commands/test_cli_mistakes.py",
     "commands/bench.py": "commands/test_cli_mistakes.py benchmarks/test_runner.py",
     "commands/convert.py": "pytorch/test_export.py pytorch/test_import_weights.py",
+    "commands/data_inspect.py": "commands/test_data.py",
     "commands/doctor_findings.py": "commands/test_doctor.py",
     "commands/evaluate.py": "commands/test_cli_mistakes.py evaluation/test_samplers.py",
     "commands/plan.py": "planning/test_plan.py",

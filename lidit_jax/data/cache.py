@@ -74,7 +74,7 @@ def fill(
         progress(total, total)
         return folder
     partial = folder.with_name(f"{folder.name}.partial")
-    with writable_cache_folder(folder.parent), _alone(folder):
+    with writable_cache_folder(folder.parent), alone(folder):
         if not folder.is_dir():
             partial.mkdir(exist_ok=True)
             (partial / "description.json").write_text(json.dumps(description, indent=2))
@@ -103,7 +103,7 @@ def writable_cache_folder(folder: Path) -> Iterator[None]:
 def _download(folder: Path, local: Path) -> None:
     """Brings complete data here; it appears once all of it has come."""
     local.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(local):
+    with alone(local):
         if local.is_dir():
             return
         partial = local.with_name(f"{local.name}.download")
@@ -155,7 +155,7 @@ def _fill_partial(
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Waits until no other process fills the folder; a killed one holds nothing up."""
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
         try:

@@ -25,11 +25,20 @@ def begin_reader(number: int, count: int) -> None:
       count: how many there are.
     """
     del number, count
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)
+    follow_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _keep_off_accelerators()
-    trainer = multiprocessing.parent_process()
-    threading.Thread(target=_end_with, args=(trainer,), daemon=True).start()
+
+
+def follow_parent() -> None:
+    """Lets this process end when the one that has started it ends, and not before.
+
+    Ctrl-C, which every process of a terminal gets, is left to that one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent, "only a process that another one has started calls this"
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _keep_off_accelerators() -> None:
@@ -40,7 +49,7 @@ def _keep_off_accelerators() -> None:
     os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def _end_with(trainer: BaseProcess) -> None:
+def _end_with(parent: BaseProcess) -> None:
     """Ends this process once the other one is no more: a daemon outlives one that was killed."""
-    trainer.join()
+    parent.join()
     os._exit(1)

@@ -23,6 +23,7 @@ from lidit_jax.io.color_descriptions import described_profile
 from lidit_jax.io.picture_colors import has_other_colors, to_srgb
 from lidit_jax.io.picture_crops import CENTER, Box, crop_box, orientation, stored_box, turned
 from lidit_jax.io.picture_depths import is_deep, to_eight_bits
+from lidit_jax.io.picture_orientation import add_late_metadata
 
 _DAMAGE = (EOFError, IndexError, KeyError, SyntaxError, TypeError, struct.error, zlib.error)
 _ERRORS = (OSError, ValueError, NotImplementedError, Image.DecompressionBombError, *_DAMAGE)
@@ -80,6 +81,7 @@ def read_header(stream: BinaryIO, named: str | Path) -> Header:
     """
     try:
         with _opened(stream) as picture:
+            add_late_metadata(picture, stream)
             return _header(picture)
     except _ERRORS as error:
         raise _unreadable(str(named), _REMEDY, error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -9,6 +10,8 @@ from typing import TextIO
 import rich.progress
 
 from lidit_jax.io.console import NoWrapConsole
+
+_SECONDS = 2.0
 
 
 class Progress:
@@ -34,6 +37,27 @@ class SubtaskProgress(Progress):
 
     def note(self, text: str) -> None:
         """Takes what goes on in the piece."""
+        self._whole.note(text)
+
+
+class SlowProgress(Progress):
+    """Passes on little: nothing of quick work, then news every two seconds, and the last report."""
+
+    def __init__(self, whole: Progress):
+        """Begins to count the time."""
+        self._whole, self._when = whole, time.monotonic()
+        self._told: tuple[int, int] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Takes how much is done, and of how much."""
+        now = time.monotonic()
+        due = now - self._when >= _SECONDS or (self._told and done == total)
+        if due and (done, total) != self._told:
+            self._when, self._told = now, (done, total)
+            self._whole(done, total)
+
+    def note(self, text: str) -> None:
+        """Takes what goes on until the next report."""
         self._whole.note(text)
 
 
@@ -93,3 +117,14 @@ def progress_bar(label: str, file: TextIO | None = None) -> Iterator[Progress]:
         yield bar
     finally:
         bar.stop()
+
+
+@contextmanager
+def slow_progress_bar(label: str) -> Iterator[Progress]:
+    """As `progress_bar`, for work that reports often and may be over at once: see `SlowProgress`.
+
+    Args:
+      label: what the work is.
+    """
+    with progress_bar(label) as bar:
+        yield SlowProgress(bar)

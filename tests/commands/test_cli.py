@@ -281,7 +281,19 @@ def test_bugs_keep_their_traceback(pipeline, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["train"], ["sample"], ["eval"], ["eval", "scenes"], ["eval", "samplers"], ["export"]],
+    [
+        [],
+        ["train"],
+        ["sample"],
+        ["eval"],
+        ["eval", "scenes"],
+        ["eval", "samplers"],
+        ["export"],
+        ["data"],
+        ["data", "index"],
+        ["data", "inspect"],
+        ["data", "convert"],
+    ],
 )
 def test_help_shows_examples(command, capsys):
     assert main([*command, "--help"]) == 0

@@ -4,7 +4,7 @@ import io
 
 import lidit_jax.io.progress
 from lidit_jax.io.console import NoWrapConsole
-from lidit_jax.io.progress import SubtaskProgress, progress_bar
+from lidit_jax.io.progress import Progress, SlowProgress, SubtaskProgress, progress_bar
 
 
 def shown(work):
@@ -50,3 +50,26 @@ def test_on_a_terminal_a_note_stands_until_the_next_report(monkeypatch):
     text = shown(work)
     assert "drawing: compiling" in text
     assert "1/2" in text.rpartition("drawing")[2]
+
+
+def test_quick_work_shows_nothing_and_slow_work_little(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    reports = []
+
+    class Heard(Progress):
+        def __call__(self, done, total):
+            reports.append((done, total))
+
+    quick = SlowProgress(Heard())
+    for done in range(11):
+        quick(done, 10)
+    assert reports == []
+    slow = SlowProgress(Heard())
+    for done in range(11):
+        slow(done, 10)
+        clock[0] += 0.75
+    assert reports == [(3, 10), (6, 10), (9, 10), (10, 10)]
+    clock[0] += 10
+    slow(10, 10)
+    assert len(reports) == 4, "which is no news"

@@ -1,0 +1,134 @@
+"""From any source to shards of ArrayRecord, in the order of its index, by any number of processes.
+
+Records that cannot be used are left out. Killed and started again it writes what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from lidit_jax.data.index.build import Work, build_index
+from lidit_jax.data.index.open import Index, open_index
+from lidit_jax.data.sources.array_record import ArrayRecords, write_records
+from lidit_jax.data.sources.protocol import RecordSource
+from lidit_jax.data.sources.registry import open_records
+from lidit_jax.errors import LiditError
+from lidit_jax.io.output import atomic_file
+from lidit_jax.io.paths import in_bucket, to_path
+from lidit_jax.io.progress import Progress
+
+RECORDS = 10_000
+"""Of a shard, where nothing else is said."""
+_INDEX, _STATE = "index", "conversion.json"
+
+
+def convert(
+    index_folder: Path,
+    out: Path,
+    work: Work,
+    *,
+    records_per_shard: int = RECORDS,
+    progress: Progress | None = None,
+) -> Index:
+    """Writes `photos-00000-of-00012.array_record` and so on, and their index to `index/` in it.
+
+    Args:
+      index_folder: where the index of the source is.
+      out: folder for the shards, which may lie in a bucket; it exists and can be written.
+      work: what gets the shards written, and then scanned.
+      records_per_shard: at most.
+      progress: told shards written, then scanned, of how many.
+
+    Returns:
+      The index of the shards.
+
+    Raises:
+      LiditError: when records can no longer be read (all shards without one are written first),
+        when there is no record to convert, or when the folder holds another conversion.
+    """
+    tell = progress or Progress()
+    index = open_index(index_folder)
+    usable = int(np.count_nonzero(index.problem[:] == 0))
+    if not usable:
+        raise LiditError(f"{index_folder} has no record that can be used: nothing to convert")
+    count = math.ceil(usable / records_per_shard)
+    _take_folder(out, {"fingerprint": index.fingerprint, "records_per_shard": records_per_shard})
+    tasks = {f"{out.name}-{n:05d}-of-{count:05d}.array_record": n for n in range(count)}
+    write = _WriteShard(os.fspath(index_folder), records_per_shard)
+    work(out, tasks, write, out / _INDEX / "claims", progress=tell)
+    return build_index(
+        ArrayRecords(os.fspath(out)),
+        out / _INDEX,
+        near_duplicates=index.perceptual_hash is not None,
+        progress=tell,
+        work=work,
+    )
+
+
+class _WriteShard:
+    """Writes one shard; opens the index in each process, on first use."""
+
+    def __init__(self, index_folder: str, records: int):
+        self._folder, self._records = index_folder, records
+
+    def __reduce__(self) -> tuple[type[_WriteShard], tuple[str, int]]:
+        return _WriteShard, (self._folder, self._records)
+
+    @cached_property
+    def _index(self) -> Index:
+        return open_index(to_path(self._folder))
+
+    @cached_property
+    def _source(self) -> RecordSource:
+        return open_records(self._index.source)
+
+    @cached_property
+    def _usable(self) -> Int64[np.ndarray, " n"]:
+        return np.flatnonzero(self._index.problem[:] == 0)
+
+    def __call__(self, shard: int, file: Path) -> None:
+        first = shard * self._records
+        chosen = self._usable[first : first + self._records].tolist()
+        records = (self._record(number) for number in chosen)
+        if not in_bucket(file):
+            write_records(file, records)
+            return
+        with tempfile.TemporaryDirectory(prefix="lidit-") as folder:
+            local = Path(folder) / file.name
+            write_records(local, records)
+            with local.open("rb") as source, file.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+
+    def _record(self, number: int) -> tuple[str, bytes, Mapping[str, str], dict[str, float]]:
+        """As it is written. Raises `LiditError` when it cannot be read."""
+        place = self._index.place(number)
+        record = self._source.read(place)
+        values = {name: float(column[number]) for name, column in self._index.numbers.items()}
+        numbers = {name: value for name, value in values.items() if not math.isnan(value)}
+        # Names of files may hold bytes that are no text.
+        key = place.key.encode("utf-8", "backslashreplace").decode()
+        return key, record.image, record.captions, numbers
+
+
+def _take_folder(out: Path, state: dict[str, object]) -> None:
+    """Notes what a folder is made of, and refuses it where that is something else."""
+    file = out / _INDEX / _STATE
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(file) as stream:
+            stream.write((json.dumps(state) + "\n").encode())
+    if json.loads(file.read_bytes()) != state:
+        raise LiditError(
+            f"{out} holds another conversion, of other records or with shards of another size: "
+            "name another folder, or delete it"
+        )

@@ -1,0 +1,220 @@
+"""Opens an index: its columns are mapped into memory, so that nothing is read before it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8, UInt32, UInt64
+
+from lidit_jax.data.cache import alone
+from lidit_jax.data.index.columns import COLUMNS, FORMAT, NEAR, TABLES, decode_key
+from lidit_jax.data.index.merge import INDEX, KEYS, PROBLEMS, SHARD
+from lidit_jax.data.sources.protocol import Place
+from lidit_jax.errors import LiditError
+from lidit_jax.io.paths import cache_dir, in_bucket
+from lidit_jax.io.progress import Progress
+
+_BLOCK = 2**24
+
+
+class RecordProblem(NamedTuple):
+    """Why a record cannot be used."""
+
+    record: int
+    shard: str
+    key: str
+    kind: str
+    """Name of a `Problem`, in lower case."""
+    message: str
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """What is known of every record of a source, by its number.
+
+    Columns are arrays that lie on the disk; their pages count as memory only while they are used.
+    """
+
+    source: str
+    """The source, as `lidit_jax.data.sources.registry.open_records` takes it."""
+    fingerprint: str
+    """The same for the same keys, pictures and captions, whatever their order and place."""
+    shards: tuple[str, ...]
+    """Names of the source's shards."""
+    shard: UInt32[np.ndarray, " n"]
+    """Number of each record's shard."""
+    offset: Int64[np.ndarray, " n"]
+    length: Int64[np.ndarray, " n"]
+    """As in `Place`."""
+    width: UInt32[np.ndarray, " n"]
+    height: UInt32[np.ndarray, " n"]
+    """Of the upright picture, in pixels; 0 where it cannot be opened."""
+    problem: UInt8[np.ndarray, " n"]
+    """A `lidit_jax.data.index.columns.Problem`; 0 for a record that can be used."""
+    name: UInt64[np.ndarray, " n"]
+    """Digest of the key."""
+    content: UInt64[np.ndarray, " n"]
+    """Digest of picture and captions; 0 where the picture cannot be opened."""
+    caption_chars: Mapping[str, UInt32[np.ndarray, " n"]]
+    """Characters of each cleaned caption, by column; 0 for none."""
+    caption_flags: Mapping[str, UInt8[np.ndarray, " n"]]
+    """Bits of `lidit_jax.data.caption_flags.CaptionFlag`, by column."""
+    numbers: Mapping[str, Float64[np.ndarray, " n"]]
+    """Scores and the like, by column; NaN for none."""
+    perceptual_hash: UInt64[np.ndarray, " n"] | None
+    """Of each picture's looks, see `lidit_jax.data.index.perceptual_hash`; None where not asked
+    for."""
+    counts: Mapping[str, int]
+    """Records with a problem, by kind."""
+    folder: Path
+    """Where the columns lie on this machine."""
+    key_end: Int64[np.ndarray, " n"]
+    """Where each key ends in `keys`."""
+    keys: UInt8[np.ndarray, " bytes"]
+    about: Mapping[str, Any]
+    """What `index.json` says."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A process that it is sent to maps the columns anew, in the place of getting copies."""
+        return _open, (self.folder, self.about)
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def key(self, record: int) -> str:
+        """The name of a record."""
+        begin = int(self.key_end[record - 1]) if record else 0
+        return decode_key(self.keys[begin : int(self.key_end[record])].tobytes())
+
+    def place(self, record: int) -> Place:
+        """Where a record is; its source reads it there."""
+        return Place(
+            self.shards[self.shard[record]],
+            self.key(record),
+            int(self.offset[record]),
+            int(self.length[record]),
+        )
+
+    def problems(self) -> Iterator[RecordProblem]:
+        """Every record with a problem, in their order."""
+        with (self.folder / PROBLEMS).open(encoding="utf-8") as lines:
+            for line in lines:
+                yield RecordProblem(**json.loads(line))
+
+
+def open_index(path: Path, progress: Progress | None = None) -> Index:
+    """Opens an index that `lidit data index` has made.
+
+    One in a bucket is copied into the user's cache first, once.
+
+    Args:
+      path: its folder.
+      progress: told bytes copied, of how many.
+
+    Raises:
+      LiditError: when there is none, or it is damaged or of another version.
+    """
+    about = _about(path)
+    try:
+        folder = path / about["columns"]
+        if in_bucket(path):
+            folder = _fetch(folder, about["bytes"], progress or Progress())
+        return _open(folder, about)
+    except (KeyError, OSError, ValueError, TypeError) as error:
+        raise LiditError(
+            f"{path} is a damaged index ({error}): delete it and make it again"
+        ) from error
+
+
+def is_index(path: Path) -> bool:
+    """Whether a folder holds an index."""
+    return (path / INDEX).is_file()
+
+
+def _about(path: Path) -> dict[str, Any]:
+    file = path / INDEX
+    try:
+        about = json.loads(file.read_bytes())
+        version = about["format"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise LiditError(
+            f"{path} holds no index: make it with lidit data index SOURCE --out={path}"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LiditError(f"{file} is damaged ({error}): make the index again") from error
+    if version != FORMAT:
+        raise LiditError(
+            f"{path} is an index of format {version}, and this version of lidit reads format "
+            f"{FORMAT}: make it again"
+        )
+    return about
+
+
+def _open(folder: Path, about: Mapping[str, Any]) -> Index:
+    records = about["records"]
+    for name, size in about["bytes"].items():
+        if (folder / name).stat().st_size != size:
+            raise ValueError(f"{name} is not {size} bytes long")
+
+    def column(name: str) -> np.ndarray:
+        return np.load(folder / f"{name}.npy", mmap_mode="r")
+
+    def table(name: str, rows: list[str]) -> dict[str, np.ndarray]:
+        return dict(zip(rows, column(name), strict=True)) if rows else {}
+
+    columns = {name: column(name) for name in (SHARD, *COLUMNS)}
+    tables = {
+        name: table(name, about["number_names" if name == "numbers" else "caption_names"])
+        for name in TABLES
+    }
+    arrays = [*columns.values(), *(row for rows in tables.values() for row in rows.values())]
+    if any(len(array) != records for array in arrays):
+        raise ValueError("its columns differ in length")
+    return Index(
+        source=about["source"],
+        fingerprint=about["fingerprint"],
+        shards=tuple(about["shards"]),
+        perceptual_hash=column(NEAR) if about["perceptual_hashes"] else None,
+        counts=about["problems"],
+        folder=folder,
+        keys=np.memmap(folder / KEYS, np.uint8, "r") if about["bytes"][KEYS] else _no_keys(),
+        about=about,
+        caption_chars=tables["caption_chars"],
+        caption_flags=tables["caption_flags"],
+        numbers=tables["numbers"],
+        **columns,
+    )
+
+
+def _no_keys() -> UInt8[np.ndarray, " bytes"]:
+    """An empty file cannot be mapped."""
+    return np.zeros(0, np.uint8)
+
+
+def _fetch(folder: Path, sizes: Mapping[str, int], progress: Progress) -> Path:
+    """The columns on this machine; they appear there once all have come."""
+    # The name changes with the source, its shards and their versions.
+    local = cache_dir() / "indexes" / folder.name
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with alone(local):
+        if local.is_dir():
+            return local
+        partial = local.with_name(f"{local.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        done, total = 0, sum(sizes.values())
+        for name in sizes:
+            with (folder / name).open("rb") as source, (partial / name).open("wb") as sink:
+                while block := source.read(_BLOCK):
+                    sink.write(block)
+                    done += len(block)
+                    progress(done, total)
+        os.replace(partial, local)
+    return local

@@ -1,0 +1,103 @@
+"""What an index says of a whole set: counts by shape and size, and lengths of captions.
+
+Columns are read block by block, so that memory does not grow with the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from lidit_jax.data.index.open import Index
+
+ASPECTS = ("1:2", "9:16", "2:3", "3:4", "1:1", "4:3", "3:2", "16:9", "2:1")
+"""Shapes, width to height; a picture counts for the one that is nearest by ratio."""
+SIDES = (64, 128, 256, 512, 768, 1024, 2048)
+"""Limits between sizes of the shorter side, in pixels."""
+_LONGEST = 2**16
+_BLOCK = 2**20
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the captions of a column are."""
+
+    captions: int
+    """How many there are."""
+    mean: float
+    median: int
+    most: int
+    """Of 95 of 100."""
+    longest: int
+    """Up to 65535."""
+
+    @classmethod
+    def of(cls, counts: Int64[np.ndarray, " lengths"]) -> Lengths:
+        """From the number of captions of each length; those of length 0 are none."""
+        counts = counts.copy()
+        counts[:1] = 0
+        total = int(counts.sum())
+        if not total:
+            return cls(0, 0.0, 0, 0, 0)
+        up_to = np.cumsum(counts)
+        median, most, longest = (
+            int(np.searchsorted(up_to, np.ceil(share * total))) for share in (0.5, 0.95, 1)
+        )
+        return cls(total, float(counts @ np.arange(len(counts)) / total), median, most, longest)
+
+
+def statistics(index: Index) -> dict[str, Any]:
+    """Counts over an index; shapes, sizes and captions of the records that can be used."""
+    bounds = np.log([_ratio(aspect) for aspect in ASPECTS])
+    between = (bounds[1:] + bounds[:-1]) / 2
+    aspects = np.zeros(len(ASPECTS), np.int64)
+    sizes = np.zeros(len(SIDES) + 1, np.int64)
+    lengths = {name: np.zeros(_LONGEST, np.int64) for name in index.caption_chars}
+    for block in _blocks(len(index)):
+        usable = index.problem[block] == 0
+        width = index.width[block][usable].astype(np.float64)
+        height = index.height[block][usable].astype(np.float64)
+        near = np.searchsorted(between, np.log(width / height))
+        aspects += np.bincount(near, minlength=len(aspects))
+        side = np.searchsorted(SIDES, np.minimum(width, height), side="right")
+        sizes += np.bincount(side, minlength=len(sizes))
+        for name, chars in index.caption_chars.items():
+            cut = np.minimum(chars[block][usable], _LONGEST - 1)
+            lengths[name] += np.bincount(cut, minlength=_LONGEST)
+    return {
+        "source": index.source,
+        "fingerprint": index.fingerprint,
+        "records": len(index),
+        "usable": int(aspects.sum()),
+        "problems": dict(index.counts),
+        "aspects": dict(zip(ASPECTS, aspects.tolist(), strict=True)),
+        "sizes": dict(zip(_size_names(), sizes.tolist(), strict=True)),
+        "characters": {name: asdict(Lengths.of(counts)) for name, counts in lengths.items()},
+    }
+
+
+def usable_sample(index: Index, count: int, seed: int) -> list[int]:
+    """Some records that can be used, drawn by a seed, in their order; all where there are fewer."""
+    usable = np.flatnonzero(index.problem[:] == 0)
+    if len(usable) > count:
+        usable = np.random.default_rng(seed).choice(usable, count, replace=False, shuffle=False)
+    return sorted(usable.tolist())
+
+
+def _blocks(records: int) -> Iterator[slice]:
+    return (slice(begin, begin + _BLOCK) for begin in range(0, records, _BLOCK))
+
+
+def _ratio(aspect: str) -> float:
+    width, _, height = aspect.partition(":")
+    return int(width) / int(height)
+
+
+def _size_names() -> list[str]:
+    between = [f"{low}-{high - 1}" for low, high in pairwise(SIDES)]
+    return [f"below {SIDES[0]}", *between, f"{SIDES[-1]} and more"]

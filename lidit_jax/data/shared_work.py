@@ -1,0 +1,267 @@
+"""Files that any number of processes, started by hand on any number of hosts, write together.
+
+Each file is the work of one process and appears whole or not at all. Whoever wants to write one
+leaves a claim beside the launch's sign of life. A claim whose launch has ended, or has shown no
+sign of life for a while, is void. Nothing breaks where two write the same file at once: both write
+the same.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.data.file_errors import FileErrors
+from lidit_jax.data.reader_processes import follow_parent
+from lidit_jax.errors import LiditError
+from lidit_jax.io.paths import in_bucket, to_path
+from lidit_jax.io.progress import Progress
+
+Write = Callable[[Any, Path], None]
+"""Writes the file that a task is about; gets the task and the path. It can be pickled."""
+
+PATIENCE = 10.0
+"""Seconds without a sign of life after which a launch counts as dead."""
+_BEATS = 6
+"""Signs of life in that time."""
+_LOOK = 2.0
+"""Seconds between two looks at what others have written, and between two reports."""
+
+
+def share_work(
+    folder: Path,
+    tasks: Mapping[str, Any],
+    write: Write,
+    claims: Path,
+    *,
+    processes: int = 1,
+    progress: Progress | None = None,
+    patience: float = PATIENCE,
+) -> None:
+    """Returns when every file is there, whoever has written it.
+
+    Args:
+      folder: where the files belong, which may lie in a bucket; it exists.
+      tasks: name of each file that there must be, and what `write` makes it of.
+      write: makes one file; it must appear at once (`lidit_jax.io.output.atomic_file`).
+      claims: a folder for claims, the same for all launches; made here, and left without any.
+      processes: on this host; 1 does the work in this process.
+      progress: told files written, of how many.
+      patience: seconds without a sign of life after which another launch counts as dead.
+
+    Raises:
+      LiditError: when files cannot be written, with the reasons of the first ten; all others are
+        written first. Or when a process was killed.
+    """
+    tell = progress or Progress()
+    present = _names(folder) & tasks.keys()
+    tell(len(present), len(tasks))
+    if len(present) == len(tasks):
+        return
+    here = processes == 1
+    processes = min(processes, len(tasks) - len(present))
+    mistakes = FileErrors(folder)
+    failed: set[str] = set()
+    running: dict[Future[None], str] = {}
+    looked, waited = time.monotonic(), False
+    with _Claims(claims, patience) as claimed, _workers(0 if here else processes, write) as workers:
+        while len(present) + len(failed) < len(tasks):
+            busy = {*running.values()}
+            for name in tasks:
+                if len(running) > processes:
+                    break
+                if name in present or name in failed or name in busy or not claimed.take(name):
+                    continue
+                if (folder / name).exists():  # written since the last look
+                    present.add(name)
+                    claimed.drop(name)
+                    continue
+                running[workers.submit(_work, tasks[name], os.fspath(folder / name))] = name
+            ended, _ = wait(running, timeout=_LOOK, return_when=FIRST_COMPLETED)
+            if not running and len(present) + len(failed) < len(tasks):
+                if not waited:
+                    tell.note("waiting for another launch, which is at the rest")
+                waited = True
+                time.sleep(min(_LOOK, patience / _BEATS))
+            for future in ended:
+                name = running.pop(future)
+                try:
+                    with mistakes.gather():
+                        future.result()
+                        present.add(name)
+                except BrokenProcessPool as error:
+                    raise LiditError(
+                        "a process was killed, perhaps for want of memory: start again with fewer "
+                        "--processes; what is done stays done"
+                    ) from error
+                if name not in present:
+                    failed.add(name)
+                claimed.drop(name)
+            if time.monotonic() - looked > _LOOK:
+                present |= _names(folder) & tasks.keys()
+                failed -= present
+                looked = time.monotonic()
+                tell(len(present), len(tasks))
+    tell(len(present), len(tasks))
+    mistakes.tell()
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except FileNotFoundError:  # a bucket has no empty folders
+        return set()
+
+
+class _Claims:
+    """The claims of this launch, and what is known of other launches."""
+
+    def __init__(self, folder: Path, patience: float):
+        self._folder, self._patience = folder, patience
+        self._launch = uuid.uuid4().hex
+        self._sign = folder / f"{self._launch}.launch"
+        self._mine: set[str] = set()
+        self._seen: dict[str, tuple[bytes, float]] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._live, daemon=True)
+
+    def __enter__(self) -> _Claims:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._sign.write_bytes(b"0")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        for name in [*self._mine]:
+            self.drop(name)
+        self._sign.unlink(missing_ok=True)
+
+    def take(self, name: str) -> bool:
+        """Whether the work on a file is this launch's from now on."""
+        claim = self._folder / f"{name}.claim"
+        mine = self._launch.encode()
+        if not _create(claim, mine):
+            owner = _content(claim)
+            if owner is None or self._is_alive(owner.decode()):
+                return False
+            claim.write_bytes(mine)
+        self._mine.add(name)
+        return True
+
+    def drop(self, name: str) -> None:
+        """Takes a claim of this launch back."""
+        self._mine.discard(name)
+        (self._folder / f"{name}.claim").unlink(missing_ok=True)
+
+    def _is_alive(self, launch: str) -> bool:
+        sign = _content(self._folder / f"{launch}.launch")
+        if sign is None:
+            return False
+        before, when = self._seen.get(launch, (None, 0.0))
+        now = time.monotonic()
+        if sign != before:
+            self._seen[launch] = (sign, now)
+            return True
+        return now - when < self._patience
+
+    def _live(self) -> None:
+        """Shows that this launch lives, by a number that changes: clocks of hosts may differ."""
+        beat = 0
+        while not self._ended.wait(self._patience / _BEATS):
+            beat += 1
+            self._sign.write_bytes(str(beat).encode())
+
+
+def _create(claim: Path, content: bytes) -> bool:
+    """Writes a file where there is none."""
+    if in_bucket(claim):
+        if claim.exists():
+            return False
+        claim.write_bytes(content)
+        return _content(claim) == content
+    try:
+        with claim.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+class _Here(Executor):
+    """Does the work where it is handed in."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def _workers(processes: int, write: Write) -> Iterator[Executor]:
+    """Processes that do the work, or this one where there is to be none beside it.
+
+    When the body fails they end at once, whatever they are at.
+    """
+    if not processes:
+        _begin(write)
+        yield _Here()
+        return
+    before = {*multiprocessing.active_children()}
+    # Processes that are forked off a program with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, _begin_worker, (write,))
+    try:
+        yield pool
+    except BaseException:
+        for child in {*multiprocessing.active_children()} - before:
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_write: Write
+
+
+def _begin(write: Write) -> None:
+    global _write
+    _write = write
+
+
+def _begin_worker(write: Write) -> None:
+    follow_parent()
+    _begin(write)
+
+
+def _work(task: Any, file: str) -> None:
+    try:
+        _write(task, to_path(file))
+    except OSError as error:
+        raise LiditError(f"cannot write {file} ({error.strerror or error})") from error

@@ -1,0 +1,42 @@
+"""Where a PNG says how it is to be turned: before its pixels, or behind them."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import BinaryIO
+
+from PIL import Image
+
+_SIGNATURE, _HEAD = 8, 8
+"""Bytes of a PNG before its first chunk, and of a chunk's length and name."""
+_CHECKSUM = 4
+_XMP = b"XML:com.adobe.xmp\0"
+
+
+def add_late_metadata(picture: Image.Image, stream: BinaryIO) -> None:
+    """Gives a PNG the EXIF and XMP data that may stand behind its pixels, without decoding them.
+
+    Args:
+      picture: as opened, not yet decoded; other formats are left as they are.
+      stream: what it was opened from; left where it was.
+    """
+    if picture.format == "PNG" and "exif" not in picture.info:
+        picture.info |= _metadata_anywhere(stream)
+
+
+def _metadata_anywhere(stream: BinaryIO) -> dict[str, bytes]:
+    """The EXIF and XMP data of a PNG, wherever they stand; a damaged file has what comes before."""
+    found: dict[str, bytes] = {}
+    position = stream.tell()
+    stream.seek(_SIGNATURE)
+    while len(head := stream.read(_HEAD)) == _HEAD:
+        length, name = struct.unpack(">I4s", head)
+        content = stream.read(length) if name in (b"eXIf", b"iTXt") else b""
+        if name == b"eXIf":
+            found["exif"] = b"Exif\0\0" + content
+        elif content.startswith(_XMP):
+            found["xmp"] = content
+        stream.seek(length - len(content) + _CHECKSUM, os.SEEK_CUR)
+    stream.seek(position)
+    return found
