@@ -78,10 +78,10 @@ class BeamWork:
                 f"the Beam pipeline failed ({type(error).__name__}: {reason}): start again, what "
                 "is done stays done"
             ) from error
-        mistakes = FileErrors(folder)
+        errors = FileErrors(folder)
         for line in _take_mistakes(claims):
-            mistakes.add(line)
-        mistakes.tell()
+            errors.add(line)
+        errors.raise_all()
         tell(len(tasks), len(tasks))
 
 

@@ -75,7 +75,7 @@ def share_work(
         return
     here = processes == 1
     processes = min(processes, len(tasks) - len(present))
-    mistakes = FileErrors(folder)
+    errors = FileErrors(folder)
     failed: set[str] = set()
     running: dict[Future[None], str] = {}
     looked, waited = time.monotonic(), False
@@ -101,7 +101,7 @@ def share_work(
             for future in ended:
                 name = running.pop(future)
                 try:
-                    with mistakes.gather():
+                    with errors.collect():
                         future.result()
                         present.add(name)
                 except BrokenProcessPool as error:
@@ -118,7 +118,7 @@ def share_work(
                 looked = time.monotonic()
                 tell(len(present), len(tasks))
     tell(len(present), len(tasks))
-    mistakes.tell()
+    errors.raise_all()
 
 
 def _names(folder: Path) -> set[str]:
