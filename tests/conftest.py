@@ -2,8 +2,6 @@
 
 import os
 
-from lidit_jax.hardware.xla_flags import cpu_variables
-
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most time goes into compiling programs that run once: unoptimized ones are ready twice as fast.
 os.environ["XLA_FLAGS"] = " ".join(
@@ -17,21 +15,28 @@ os.environ["XLA_FLAGS"] = " ".join(
     )
 ).strip()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# The tests run the programs that users run.
-os.environ.update(cpu_variables())
 
 from collections import OrderedDict
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
 from absl import flags
 from jax._src import compilation_cache
 
+from tests import type_checks
+
+# Every call in the package is checked, so the package is imported after this line.
+jaxtyping.install_import_hook("lidit_jax", f"{type_checks.__name__}.check")
+
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import Config
+from lidit_jax.hardware.xla_flags import cpu_variables
 from tests.tiny_encoders import save_encoder
 
+# The tests run the programs that users run.
+os.environ.update(cpu_variables())
 jax.config.update("jax_default_matmul_precision", "highest")
 # Grain's loader reads absl flags, which only `absl.app.run` would parse.
 flags.FLAGS.mark_as_parsed()
@@ -68,6 +73,14 @@ def memory_maps():
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_text().count("\n") > 25_000:
         jax.clear_caches()
+
+
+@pytest.fixture
+def unchecked_types():
+    """For tests that give wrong types, to see that the package itself refuses them by name."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.attention.names import ATTENTION_OUTPUT
@@ -76,7 +77,7 @@ def cudnn_difference() -> float:
     return max(float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))) for a, b in pairs)
 
 
-def cudnn_supports(dtype: jnp.dtype, head_width: int) -> bool:
+def cudnn_supports(dtype: DTypeLike, head_width: int) -> bool:
     """Whether cuDNN's kernel exists for these inputs."""
     half = dtype in (jnp.bfloat16, jnp.float16)
     return half and head_width % 8 == 0 and head_width <= _WIDEST_HEAD

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.attention.names import ATTENTION_OUTPUT
@@ -95,7 +96,7 @@ def _and(a: Array | None, b: Array) -> Array:
     return b if a is None else a & b
 
 
-def _precision(dtype: jnp.dtype) -> jax.lax.Precision:
+def _precision(dtype: DTypeLike) -> jax.lax.Precision:
     """Without it TPUs round float32 operands to bfloat16 and GPUs to TF32."""
     wide = jnp.promote_types(dtype, jnp.float32) == dtype
     return jax.lax.Precision.HIGHEST if wide else jax.lax.Precision.DEFAULT

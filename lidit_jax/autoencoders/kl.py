@@ -11,6 +11,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from lidit_jax.autoencoders.posterior import Posterior
@@ -47,7 +48,7 @@ class AutoencoderKL(nn.Module):
     shift: tuple[float, ...] = (0.0,)
     """One for all latent channels, or one each."""
     scale: tuple[float, ...] = (1.0,)
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     """Compute type; parameters, norms' statistics and results are float32."""
 
     @property
@@ -98,10 +99,10 @@ class Encoder(nn.Module):
     norm_groups: int
     attention: bool
     moments: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w 2C"]:
+    def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w moments"]:
         """Args: image in [-1, 1]."""
         x = Convolution(self.stages[0], self.dtype, name="conv_in")(image)
         for i, width in enumerate(self.stages):
@@ -121,7 +122,7 @@ class Decoder(nn.Module):
     blocks: int
     norm_groups: int
     attention: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, z: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
@@ -149,7 +150,7 @@ class DownBlock(nn.Module):
     blocks: int
     norm_groups: int
     halve: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w I"]) -> Float[Array, "B h2 w2 O"]:
@@ -168,7 +169,7 @@ class UpBlock(nn.Module):
     blocks: int
     norm_groups: int
     double: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w I"]) -> Float[Array, "B h2 w2 O"]:
@@ -185,7 +186,7 @@ class MidBlock(nn.Module):
 
     norm_groups: int
     attention: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
@@ -202,7 +203,7 @@ class ResnetBlock(nn.Module):
 
     width: int
     norm_groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w I"]) -> Float[Array, "B h w O"]:
@@ -220,7 +221,7 @@ class PixelAttention(nn.Module):
     """Self-attention among all pixels, with one head of the whole width."""
 
     norm_groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
@@ -237,10 +238,10 @@ class PixelAttention(nn.Module):
 class Downsample(nn.Module):
     """A strided convolution, padded below and on the right."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h/2 w/2 D"]:
+    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h//2 w//2 D"]:
         """Half the sides."""
         padding = ((0, 1), (0, 1))
         return Convolution(x.shape[-1], self.dtype, strides=2, padding=padding, name="conv")(x)
@@ -249,20 +250,20 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Each pixel four times, then a convolution."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B 2h 2w D"]:
+    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B 2*h 2*w D"]:
         """Twice the sides."""
         x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
         return Convolution(x.shape[-1], self.dtype, name="conv")(x)
 
 
-def _latent_conv(features: int, dtype: jnp.dtype) -> Convolution:
+def _latent_conv(features: int, dtype: DTypeLike) -> Convolution:
     return Convolution(features, dtype, (None, None), size=1)
 
 
-def _norm(groups: int, dtype: jnp.dtype, *, name: str) -> nn.GroupNorm:
+def _norm(groups: int, dtype: DTypeLike, *, name: str) -> nn.GroupNorm:
     # The fast variance, E[x^2] - E[x]^2, loses digits where the mean is large.
     return nn.GroupNorm(
         groups, epsilon=_NORM_EPSILON, use_fast_variance=False, dtype=dtype, name=name

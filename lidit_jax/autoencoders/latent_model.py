@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -23,6 +24,11 @@ class LatentModel(Protocol):
     @property
     def downsample(self) -> int:
         """Image pixels per latent pixel, along each side."""
+        ...
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Type of the computation."""
         ...
 
     @property

@@ -9,6 +9,7 @@ import math
 import einops
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from lidit_jax.autoencoders.posterior import Posterior
@@ -20,7 +21,7 @@ from lidit_jax.models.layers import rms_norm
 class ResBlock(nn.Module):
     """Two 3x3 convolutions around a residual, the norms per pixel."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
@@ -36,10 +37,10 @@ class Encoder(nn.Module):
     """Image to the mean and log-variance of its latent."""
 
     config: VAEConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w 2C"]:
+    def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w moments"]:
         """Args: image in [-1, 1]."""
         config, dtype = self.config, self.dtype
         x = einops.rearrange(
@@ -61,7 +62,7 @@ class Decoder(nn.Module):
     """Latent to image."""
 
     config: VAEConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
@@ -85,7 +86,7 @@ class Autoencoder(nn.Module):
     """Image <-> latent [B, H/8, W/8, C]; the deterministic latent is the posterior's mean."""
 
     config: VAEConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     """Compute type of the convolutions; norms, parameters and results are float32."""
 
     @property

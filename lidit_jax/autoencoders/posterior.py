@@ -20,7 +20,7 @@ class Posterior(NamedTuple):
     log_variance: Float[Array, "B h w C"]
 
     @classmethod
-    def from_moments(cls, moments: Float[Array, "B h w 2C"]) -> Posterior:
+    def from_moments(cls, moments: Float[Array, "B h w moments"]) -> Posterior:
         """From means and log-variances behind each other, as encoders return them."""
         mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
         return cls(mean, jnp.clip(log_variance, *_LOG_VARIANCE_RANGE))

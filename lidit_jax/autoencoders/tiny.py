@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lidit_jax.models.convolution import Convolution
@@ -28,7 +29,7 @@ class TinyAutoencoder(nn.Module):
     shift: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)
     """Latents are `(z - shift) * scale` of the encoder's z: of no effect in the published ones."""
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     """Compute type; parameters and results are float32."""
 
     @property
@@ -62,7 +63,7 @@ class Encoder(nn.Module):
     channels: int
     width: int
     blocks: tuple[int, ...]
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
@@ -81,7 +82,7 @@ class Decoder(nn.Module):
 
     width: int
     blocks: tuple[int, ...]
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, z: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
@@ -105,7 +106,7 @@ class Block(nn.Module):
     """Three 3x3 convolutions around a residual."""
 
     width: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
@@ -119,7 +120,7 @@ class Block(nn.Module):
 
 
 def _conv(
-    features: int, dtype: jnp.dtype, layer: int, *, stride: int = 1, bias: bool = True
+    features: int, dtype: DTypeLike, layer: int, *, stride: int = 1, bias: bool = True
 ) -> Convolution:
     # Padded on all sides, as PyTorch does; "SAME" would pad strided ones on one side only.
     padding = ((1, 1), (1, 1))

@@ -17,7 +17,7 @@ FORMAT = 3
 Description = dict[str, Any]
 
 
-def migrate(description: Description, place: Any) -> Description:
+def migrate(description: Any, place: Any) -> Description:
     """A stored description in today's format.
 
     Args:
@@ -27,6 +27,7 @@ def migrate(description: Description, place: Any) -> Description:
     Raises:
       LiditError: when it comes from a newer version.
       KeyError: when it has no format number.
+      TypeError: when it is no mapping.
     """
     number = description["format"]
     if number > FORMAT:

@@ -218,7 +218,7 @@ class Checkpoints:
         print(self._failure, flush=True)
 
 
-def _preservation(keep: TrainingConfig) -> managers.PreservationPolicy:
+def _preservation(keep: TrainingConfig) -> managers.AnyPreservationPolicy:
     """The newest, and where the configuration asks for them every n-th and the best."""
     policies: list[managers.PreservationPolicy] = [managers.LatestN(keep.keep_checkpoints)]
     if keep.keep_every:

@@ -40,12 +40,13 @@ class Provenance:
     """Entries that this version has no field for: kept as they are, and nothing depends on them."""
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Provenance:
+    def from_json(cls, stored: Any) -> Provenance:
         """Reads the stored form, alone or as a part of a checkpoint's description.
 
         Raises:
           KeyError: when a part is missing.
           ValueError: when parts do not fit each other.
+          AttributeError: when it is no mapping.
         """
         step, data = stored.get("step"), stored.get("data")
         if data is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt64
@@ -12,6 +12,7 @@ from jaxtyping import UInt64
 from lidit_jax.config.schema import Config
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """Random access to captioned images: a pure function of the index."""
 

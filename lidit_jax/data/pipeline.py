@@ -57,7 +57,8 @@ class LatentRecords:
         Tokenized captions have "ids" in the place of "features": K of int32 [S_k].
         """
         latent = (self._latents[index].astype(np.float32) - self._mean) / self._std
-        pairs = [stream[self._caption_ids[index]] for stream in self._streams]
+        caption = int(self._caption_ids[index])
+        pairs = [stream[caption] for stream in self._streams]
         return {
             "latent": latent.astype(np.float32),
             self._streams[0].name: tuple(values for values, _ in pairs),

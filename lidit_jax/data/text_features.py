@@ -35,7 +35,7 @@ class TextFeatures:
 
     tokens: Float[np.ndarray, "T D"]
     """Tokens of all captions end to end; a causal stream leaves out the instruction."""
-    offsets: Int[np.ndarray, " n+1"]
+    offsets: Int[np.ndarray, " ends"]
     """Where each caption's tokens start in `tokens`."""
     prefix: Float[np.ndarray, "P D"]
     """The instruction's features, shared by all captions; empty for a bidirectional encoder."""
@@ -64,7 +64,7 @@ class TextFeatures:
         self, captions: Int32[np.ndarray, " B"]
     ) -> tuple[Float[np.ndarray, "B S D"], Bool[np.ndarray, "B S"]]:
         """The features and masks of several captions."""
-        features, masks = zip(*map(self.__getitem__, captions), strict=True)
+        features, masks = zip(*map(self.__getitem__, captions.tolist()), strict=True)
         return np.stack(features), np.stack(masks)
 
 

@@ -83,7 +83,7 @@ class Process(ABC):
         """
 
     @abstractmethod
-    def sampling_times(self, steps: int) -> Num[np.ndarray, " steps+1"]:
+    def sampling_times(self, steps: int) -> Num[np.ndarray, " {steps}+1"]:
         """The times that a sampler visits by default: from noise down to clean data, inclusive."""
 
     @abstractmethod

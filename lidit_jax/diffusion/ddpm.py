@@ -60,7 +60,7 @@ class DDPM(Process):
         return schedules.scales(betas, zero_terminal_snr=self.zero_terminal_snr)
 
     @functools.cached_property
-    def _scale_table(self) -> Float[np.ndarray, "2 T+1"]:
+    def _scale_table(self) -> Float[np.ndarray, "2 {self.timesteps}+1"]:
         signal, sigma = self._table
         return np.array([np.append(signal, 1.0), np.append(sigma, 0.0)], np.float32)
 
@@ -103,7 +103,7 @@ class DDPM(Process):
         """Integers; times repeat when n exceeds T."""
         return np.floor((np.arange(n) + 0.5) * self.timesteps / n).astype(np.int32)
 
-    def sampling_times(self, steps: int) -> Int[np.ndarray, " steps+1"]:
+    def sampling_times(self, steps: int) -> Int[np.ndarray, " {steps}+1"]:
         """From T-1 down in even strides, then -1, the clean image.
 
         The "trailing" spacing of https://arxiv.org/abs/2305.08891, table 2: sampling starts at the

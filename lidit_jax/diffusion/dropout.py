@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 
 def sample_keys(key: Key[Array, ""], global_indices: Int[Array, " B"]) -> Key[Array, " B"]:
@@ -21,12 +19,12 @@ def sample_keys(key: Key[Array, ""], global_indices: Int[Array, " B"]) -> Key[Ar
 
 def drop_captions(
     keys: Key[Array, " B"],
-    features: Sequence[Float[Array, "B S_k D_k"]],
-    masks: Sequence[Bool[Array, "B S_k"]],
-    unconditional_features: Sequence[Float[Array, "1 N_k D_k"]],
-    unconditional_masks: Sequence[Bool[Array, "1 N_k"]],
+    features: PyTree[Float[Array, "B ?S ?D"], " K"],
+    masks: PyTree[Bool[Array, "B ?S"], " K"],
+    unconditional_features: PyTree[Float[Array, "1 ?N ?D"], " K"],
+    unconditional_masks: PyTree[Bool[Array, "1 ?N"], " K"],
     probability: float,
-) -> tuple[tuple[Float[Array, "B S_k D_k"], ...], tuple[Bool[Array, "B S_k"], ...]]:
+) -> tuple[PyTree[Float[Array, "B ?S ?D"], " K"], PyTree[Bool[Array, "B ?S"], " K"]]:
     """Swaps in the empty prompt for a random share of the samples, in all streams at once.
 
     Args:
@@ -34,7 +32,7 @@ def drop_captions(
       features: LLM hidden states, one array a stream k.
       masks: their masks.
       unconditional_features: those of the empty prompt, *with* the instruction, as encoding `[""]`
-        gives them; N_k <= S_k, shorter ones are padded on the right.
+        gives them; N <= S, shorter ones are padded on the right.
       unconditional_masks: their masks.
       probability: share of samples to drop, 0 to 1.
 

@@ -118,7 +118,7 @@ class RectifiedFlow(Process):
                 times = share
         return self.shift_times(times).astype(np.float32)
 
-    def sampling_times(self, steps: int) -> Float[np.ndarray, " steps+1"]:
+    def sampling_times(self, steps: int) -> Float[np.ndarray, " {steps}+1"]:
         """From 1 to 0 in equal strides, then shifted.
 
         Raises:

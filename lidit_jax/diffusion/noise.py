@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer, UInt32
 
 from lidit_jax.errors import LiditError
 
@@ -16,7 +16,7 @@ StepNoise = Callable[[Int[Array, ""]], Float[Array, "B ..."]]
 
 
 def initial_noise(
-    seeds: Sequence[int] | Int[Array, " B"], shape: tuple[int, ...]
+    seeds: Sequence[int] | Integer[Array, " B"], shape: tuple[int, ...]
 ) -> Float[Array, "B ..."]:
     """Standard normal noise, float32, of one seed an image.
 
@@ -33,7 +33,7 @@ def initial_noise(
     return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape, jnp.float32))(seeds)
 
 
-def step_noise(seeds: Int[Array, " B"], shape: tuple[int, ...]) -> StepNoise:
+def step_noise(seeds: UInt32[Array, " B"], shape: tuple[int, ...]) -> StepNoise:
     """Fresh noise for stochastic samplers, of the same seeds and independent of the initial one.
 
     Args:
@@ -42,7 +42,7 @@ def step_noise(seeds: Int[Array, " B"], shape: tuple[int, ...]) -> StepNoise:
     """
 
     def draw(index: Int[Array, ""]) -> Float[Array, "B ..."]:
-        def of_seed(seed: Int[Array, ""]) -> Array:
+        def of_seed(seed: UInt32[Array, ""]) -> Array:
             key = jax.random.fold_in(jax.random.key(seed), index + 1)
             return jax.random.normal(key, shape, jnp.float32)
 
@@ -63,7 +63,7 @@ def interpolate_noise(
     return jnp.cos(angle) * noise + jnp.sin(angle) * other
 
 
-def checked_seeds(seeds: Sequence[int] | Int[Array, " B"]) -> Int[Array, " B"]:
+def checked_seeds(seeds: Sequence[int] | Integer[Array, " B"]) -> UInt32[Array, " B"]:
     """The seeds as uint32. Raises `LiditError` when one is out of range."""
     if isinstance(seeds, np.ndarray):
         seeds = seeds.tolist()  # NumPy would wrap a seed that is out of range

@@ -29,6 +29,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from lidit_jax.diffusion import solvers
@@ -299,7 +300,7 @@ def sampler_loop(
 
 
 def _stages(
-    process: Process, times: Grid, table: SolverTable, cache_interval: int, dtype: jnp.dtype
+    process: Process, times: Grid, table: SolverTable, cache_interval: int, dtype: DTypeLike
 ) -> _Stage:
     """The rows of all tables, as arrays for the loop."""
     at = times.times[table.at]

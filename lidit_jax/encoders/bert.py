@@ -74,7 +74,7 @@ class Bert:
 
     def hidden_states(
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
-    ) -> Float[Array, "L+1 B S D"]:
+    ) -> Float[Array, "states B S D"]:
         """The normed embeddings and the output of every block."""
         embedded = self._embed(params, ids, mask)
         states = self._run(params, embedded, mask, self.num_layers, keep_all=True)

@@ -7,18 +7,19 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax.errors import LiditError
 from lidit_jax.weights import int8
 
 
-def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
     """The type of norms, rotations and softmax: float32, or wider where the model is."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def precision(dtype: jnp.dtype) -> jax.lax.Precision:
+def precision(dtype: DTypeLike) -> jax.lax.Precision:
     """Exact products from float32 up, on every backend; the hardware's own for narrower types.
 
     Without it TPUs round float32 operands to bfloat16 and GPUs to TF32.

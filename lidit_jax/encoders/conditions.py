@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from lidit_jax import encoders
 from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
@@ -27,8 +27,8 @@ _LENGTH_STEP = 16
 class TextConditions(NamedTuple):
     """What the network knows of B prompts; one array a stream k."""
 
-    features: tuple[Float[Array, "B S_k D_k"], ...]
-    masks: tuple[Bool[Array, "B S_k"], ...]
+    features: tuple[Float[Array, "B _S _D"], ...]
+    masks: tuple[Bool[Array, "B _S"], ...]
 
 
 class FrozenStream(NamedTuple):
@@ -97,9 +97,9 @@ class PromptEncoders:
     def features(
         self,
         frozen: Sequence[FrozenStream],
-        ids: Sequence[Int32[Array, "B S_k"]],
-        masks: Sequence[Bool[Array, "B S_k"]],
-    ) -> tuple[Float[Array, "B S_k D_k"], ...]:
+        ids: PyTree[Int32[Array, "B ?S"], " K"],
+        masks: PyTree[Bool[Array, "B ?S"], " K"],
+    ) -> tuple[Float[Array, "B _S _D"], ...]:
         """Features of tokenized prompts; pure, to be a part of a compiled program.
 
         Args:

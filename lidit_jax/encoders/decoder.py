@@ -119,7 +119,7 @@ class Decoder:
 
     def hidden_states(
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
-    ) -> Float[Array, "L+1 B S D"]:
+    ) -> Float[Array, "states B S D"]:
         """The embeddings and the output of every block; the last one is normed, as in Hugging Face
         transformers."""
         embedded = self._embed(params, ids)
@@ -164,7 +164,7 @@ class Decoder:
         blocks: int,
         prefix: PrefixCache | None = None,
         collect: Callable[[Array, KeyValue], Any] = lambda x, kv: None,
-    ) -> tuple[Float[Array, "B S D"], Any]:
+    ) -> tuple[Float[Array, "B T D"], Any]:
         """Runs the first `blocks` blocks and stacks what `collect` takes from each of them."""
         start = 0 if prefix is None else prefix.features.shape[0]
         view_of = self._views(mask, start)

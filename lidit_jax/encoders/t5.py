@@ -66,7 +66,7 @@ class T5:
 
     def hidden_states(
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
-    ) -> Float[Array, "L+1 B S D"]:
+    ) -> Float[Array, "states B S D"]:
         """The embeddings and the output of every block; the last one is normed, as in Hugging Face
         transformers."""
         states = self._run(params, ids, mask, self.num_layers, keep_all=True)

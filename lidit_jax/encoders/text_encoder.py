@@ -126,7 +126,7 @@ class TextEncoder:
 
     def hidden_states(
         self, params: dict[str, Any], ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
-    ) -> Float[Array, "L+1 B S D"]:
+    ) -> Float[Array, "states B S D"]:
         """All layers, as Hugging Face transformers counts them: the embeddings first, then the
         output of every block, the last one with the final norm."""
         return self.model.hidden_states(params, ids, mask)

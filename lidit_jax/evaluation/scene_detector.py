@@ -121,9 +121,9 @@ def _describe(
         core = inside
     near = ndimage.binary_dilation(mask, iterations=2)
     cover = np.where(near, np.clip(distance / level, 0, 1), 0)
-    area = cover.sum()
+    area = float(cover.sum())
     rows, columns = np.indices(cover.shape)
-    y, x = (rows * cover).sum() / area, (columns * cover).sum() / area
+    y, x = float((rows * cover).sum()) / area, float((columns * cover).sum()) / area
     shape, radius = _shape(cover, area, y, x)
     color = _color(pixels[inside])
     return SceneObject(
@@ -177,9 +177,9 @@ def _texture(
     solve = np.linalg.pinv(np.stack([base - background, (SHADE - 1) * base], axis=1))
     cover, dark = solve @ (pixels - background).T
     dark = np.clip(dark / np.maximum(cover, 0.5), -1, 2)
-    spread, striped = _pattern(dark, rows, noise * np.linalg.norm(solve[1]))
+    spread, striped = _pattern(dark, rows, noise * float(np.linalg.norm(solve[1])))
     bright = pixels @ base / (base @ base)
-    change, _ = _pattern(bright, rows, noise / np.linalg.norm(base))
+    change, _ = _pattern(bright, rows, noise / float(np.linalg.norm(base)))
     if spread < DARK_SPREAD or change < BRIGHT_SPREAD:
         return "solid"
     return "striped" if striped > ROWS else "dotted"

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lidit_jax.models.layers import Axes
@@ -19,7 +19,7 @@ class Convolution(nn.Module):
     """
 
     features: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
     axes: Axes = (None, "embed")
     """Logical names of the kernel's input and output channels."""
     size: int = 3

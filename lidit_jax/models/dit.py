@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.config.schema import ModelConfig
@@ -56,7 +57,7 @@ class PositionResBlock(nn.Module):
     on. The norm is per token, so the block works at any resolution.
     """
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N D"], grid: tuple[int, int]) -> Float[Array, "B N D"]:
@@ -105,7 +106,7 @@ class DiTBlock(nn.Module):
     """Self-attention, cross-attention and FFN, under nine adaLN-zero vectors (figure 5)."""
 
     config: ModelConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
     quantization: str = "none"
     """See `Dense`."""
 
@@ -151,7 +152,7 @@ class OutputLayer(nn.Module):
     """adaLN and a linear layer that starts at zero, in float32: the prediction of each patch."""
 
     features: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from lidit_jax.attention import attention, attention_weights, device_in_use
@@ -30,7 +31,7 @@ class Dense(nn.Module):
     features: int
     axes: Axes
     """Logical names of the kernel's two axes."""
-    dtype: jnp.dtype
+    dtype: DTypeLike
     kernel_init: Callable = nn.initializers.xavier_uniform()
     quantization: str = "none"
     """"int8" or "fp8": operands and gradients of the product have that type; "none" for `dtype`."""
@@ -68,7 +69,7 @@ class Mlp(nn.Module):
     hidden: int
     features: int
     activation: Callable
-    dtype: jnp.dtype
+    dtype: DTypeLike
     quantization: str = "none"
     """See `Dense`."""
 
@@ -80,7 +81,7 @@ class Mlp(nn.Module):
         return dense(self.features, ("mlp", "embed"), name="down")(h)
 
 
-def layer_norm(dtype: jnp.dtype, *, affine: bool, name: str) -> nn.LayerNorm:
+def layer_norm(dtype: DTypeLike, *, affine: bool, name: str | None) -> nn.LayerNorm:
     """LayerNorm over D; without its own scale and shift where adaLN supplies them."""
     return nn.LayerNorm(
         epsilon=NORM_EPSILON,
@@ -93,7 +94,7 @@ def layer_norm(dtype: jnp.dtype, *, affine: bool, name: str) -> nn.LayerNorm:
     )
 
 
-def rms_norm(dtype: jnp.dtype, *, name: str) -> nn.RMSNorm:
+def rms_norm(dtype: DTypeLike, *, name: str | None) -> nn.RMSNorm:
     """RMSNorm over the last axis, with a learned scale."""
     return nn.RMSNorm(epsilon=NORM_EPSILON, dtype=dtype, name=name)
 
@@ -103,7 +104,7 @@ class Attention(nn.Module):
 
     heads: int
     qk_norm: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
     causal: bool = False
     tokens: str | None = None
     """Logical name of the axis N of `x`, where its tokens may be split over devices; the keys are
@@ -165,7 +166,7 @@ class Modulation(nn.Module):
     """adaLN vectors: SiLU, then a linear layer that starts at zero (DiT, arXiv 2212.09748)."""
 
     vectors: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, condition: Float[Array, "B D"]) -> tuple[Float[Array, "B 1 D"], ...]:
@@ -191,7 +192,9 @@ def modulate(
 
 
 def gated(
-    x: Float[Array, "B N D"], gate: Float[Array, "B 1 D"], h: Float[Array, "B N D"]
+    x: Float[Array, "B N D"],
+    gate: Float[Array, "B 1 D"] | Float[Array, ""],
+    h: Float[Array, "B N D"],
 ) -> Float[Array, "B N D"]:
     """`x + gate * h`: a branch behind its adaLN gate, summed in float32.
 
@@ -220,7 +223,7 @@ class TimeEmbedder(nn.Module):
     """Sinusoids of the time, then a two-layer MLP."""
 
     width: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
     frequencies: int = 256
 
     @nn.compact

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from lidit_jax.config.schema import ModelConfig
 from lidit_jax.models.dit import (
@@ -39,8 +39,8 @@ class LIDiT(nn.Module):
         self,
         x_t: Float[Array, "B h w C"],
         t: Float[Array, " B"],
-        features: Sequence[Float[Array, "B S_k D_k"]],
-        masks: Sequence[Bool[Array, "B S_k"]],
+        features: PyTree[Float[Array, "B ?S ?D"], " K"],
+        masks: PyTree[Bool[Array, "B ?S"], " K"],
         prefix_lengths: Sequence[int],
         *,
         reuse: CachedActivations | None = None,
@@ -77,7 +77,7 @@ class LIDiT(nn.Module):
             ]
             refined = CollaborativeRefiner(
                 config.heads, config.refiner, dtype, config.remat, name="collaborative_refiner"
-            )([s.tokens for s in streams], masks, [s.condition for s in streams])
+            )(tuple(s.tokens for s in streams), tuple(masks), [s.condition for s in streams])
             cropped = [x[:, n:] for x, n in zip(refined, prefix_lengths, strict=True)]
             context = jnp.concatenate(cropped, axis=1)
             pooled = sum((s.pooled for s in streams[1:]), start=streams[0].pooled)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, PyTree
 
 from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.errors import LiditError
@@ -49,7 +50,7 @@ class LinguisticBlock(nn.Module):
 
     heads: int
     config: RefinerConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -83,7 +84,7 @@ class LinguisticRefiner(nn.Module):
     width: int
     heads: int
     config: RefinerConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
     remat: str = "none"
     """See `ModelConfig.remat`."""
 
@@ -137,7 +138,7 @@ class CollaborativeBlock(nn.Module):
 
     heads: int
     mlp_ratio: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -172,19 +173,18 @@ class CollaborativeRefiner(nn.Module):
 
     heads: int
     config: RefinerConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
     remat: str = "none"
     """See `ModelConfig.remat`."""
 
     @nn.compact
     def __call__(
         self,
-        streams: Sequence[Float[Array, "B S_k D"]],
-        masks: Sequence[Bool[Array, "B S_k"]],
+        streams: PyTree[Float[Array, "B ?S D"], " K"],
+        masks: PyTree[Bool[Array, "B ?S"], " K"],
         conditions: Sequence[Float[Array, "B D"]],
-    ) -> list[Float[Array, "B S_k D"]]:
+    ) -> PyTree[Float[Array, "B ?S D"], " K"]:
         """Returns the streams, refined, in the same order."""
-        streams = list(streams)
         if len(streams) == 1:
             return streams
         rematerialized_block = rematerialized(CollaborativeBlock, self.remat)
@@ -203,7 +203,7 @@ class CollaborativeRefiner(nn.Module):
                         conditions[k],
                     )
                 )
-            streams = updated
+            streams = tuple(updated)
         return streams
 
 

@@ -18,6 +18,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lidit_jax.planning.published_runs import PublishedRun, published_runs
 from lidit_jax.planning.roofline import Constants, terms
 
@@ -39,7 +41,7 @@ def fit(runs: Sequence[PublishedRun]) -> Constants:
 
     parts = [(terms(run.work, run.topology, run.split), run.seconds) for run in runs]
 
-    def errors(values: Sequence[float]) -> list[float]:
+    def errors(values: np.ndarray) -> list[float]:
         constants = Constants(*values)
         return [math.log(part.at(constants).step / seconds) for part, seconds in parts]
 

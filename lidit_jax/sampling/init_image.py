@@ -36,7 +36,7 @@ def default_strength(masked: bool) -> float:
 def init_image(
     image: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "B H W 3"] | None,
     mask: Bool[np.ndarray, "H W"] | Bool[np.ndarray, "B H W"] | None,
-    strength: float | None,
+    strength: float | np.floating | None,
     count: int,
 ) -> InitImage | None:
     """What a batch of images begins from; None for noise.

@@ -159,7 +159,7 @@ class Pipeline:
         variation: float | Sequence[float] = 0.0,
         variation_seed: int | Sequence[int] = 0,
         image: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "B H W 3"] | None = None,
-        mask: Bool[np.ndarray, "H W"] | None = None,
+        mask: Bool[np.ndarray, "H W"] | Bool[np.ndarray, "B H W"] | None = None,
         strength: float | None = None,
         guide: Pipeline | None = None,
         progress: Progress | None = None,

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.settings import check_scale
@@ -64,7 +66,10 @@ _KINDS = {
 
 
 def image_requests(
-    prompts: str | Iterable[str], *, seed: int | Sequence[int], **fields: Any
+    prompts: str | Iterable[str],
+    *,
+    seed: int | np.integer | Sequence[int] | np.ndarray,
+    **fields: Any,
 ) -> list[ImageRequest]:
     """One request a prompt.
 

@@ -1,4 +1,4 @@
-"""What watches over a run: updates that were left out, and steps that never end."""
+"""Guards of a run: updates that were left out, silent transfers, and steps that never end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import collections
 import faulthandler
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,25 @@ import numpy as np
 from lidit_jax.errors import LiditError
 
 _STEPS_LATE = 8
+
+
+@contextmanager
+def guarded_step(step: int) -> Iterator[None]:
+    """Names a step in profiles, and forbids silent transfers between host and devices in it.
+
+    A NumPy array among the arguments of the compiled step would be copied at every call, and a
+    value that is read would make the host wait; JAX raises instead. What is asked for in so many
+    words, as `jax.device_put` and `jax.device_get`, goes on.
+
+    Args:
+      step: number of the update.
+    """
+    with (
+        jax.profiler.StepTraceAnnotation("train", step_num=step),
+        jax.transfer_guard_host_to_device("disallow"),
+        jax.transfer_guard_device_to_host("disallow"),
+    ):
+        yield
 
 
 class SkippedUpdates:

@@ -32,7 +32,7 @@ from lidit_jax.parallel.mesh import (
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, sharded_shapes
 from lidit_jax.training.data_changes import describe_data_changes, save_data_digests
 from lidit_jax.training.device_prefetch import DevicePrefetch
-from lidit_jax.training.guards import SkippedUpdates, Watchdog
+from lidit_jax.training.guards import SkippedUpdates, Watchdog, guarded_step
 from lidit_jax.training.host_consistency import check_data_consistency, check_program_consistency
 from lidit_jax.training.image_steps import is_image_step
 from lidit_jax.training.initialization import (
@@ -134,7 +134,8 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
             profiler.step(step, state)
             with log.waiting_for_data():
                 records, batch = next(batches)
-            state, metrics = train_step(state, frozen, batch, rate)
+            with guarded_step(step):
+                state, metrics = train_step(state, frozen, batch, rate)
             if step == first_step + 1:
                 log.start_clock(step, metrics)
             log.accumulate(metrics)

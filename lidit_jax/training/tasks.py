@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from lidit_jax.data.latent_statistics import SavedStatistics
 from lidit_jax.training.step import Batch, Metrics
 
 
+@runtime_checkable
 class Task(Protocol):
     """A model, its loss and its data. The numeric methods are pure."""
 

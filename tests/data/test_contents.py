@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lidit_jax.data.contents import Contents, difference
+from lidit_jax.data.image_source import ImageSource
 from lidit_jax.data.scenes.source import SceneSource
 
 
@@ -13,7 +14,7 @@ def digests(**records):
     return np.array(rows, np.uint64).reshape(-1, 2)
 
 
-class Source:
+class Source(ImageSource):
     """Records with names."""
 
     def __init__(self, **records):

@@ -1,10 +1,11 @@
 """What the image grid of a run shows where nobody has chosen prompts."""
 
 from lidit_jax.data.grid_prompts import grid_prompts
+from lidit_jax.data.image_source import ImageSource
 from lidit_jax.data.source_kinds import open_image_source
 
 
-class Captions:
+class Captions(ImageSource):
     """A source that has nothing but captions."""
 
     def __init__(self, captions):

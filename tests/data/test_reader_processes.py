@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 from jax._src import xla_bridge
 
+from lidit_jax.data.image_source import ImageSource
 from lidit_jax.data.pipeline import PictureRecords, training_batches
 from lidit_jax.data.scenes.source import SceneSource
 from lidit_jax.errors import LiditError
-from tests.data.stand_ins import Numbered
+from tests.data.stand_ins import numbered
 
 SOURCE = SceneSource(records=20, size=8)
 
 
 def records(source=SOURCE):
     ids = np.arange(len(source), dtype=np.int32)
-    return PictureRecords(source, ids, [Numbered()])
+    return PictureRecords(source, ids, [numbered(len(source))])
 
 
 def batches(workers, position=0, source=SOURCE):
@@ -41,7 +42,7 @@ def same(ours, theirs):
         np.testing.assert_array_equal(one["ids"][0], other["ids"][0])
 
 
-class Witness:
+class Witness(ImageSource):
     """A source that paints what it sees of its process."""
 
     def __len__(self):

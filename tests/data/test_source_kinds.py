@@ -9,6 +9,7 @@ from PIL import Image
 
 from lidit_jax.cli import main
 from lidit_jax.data.image_source import SourceKind
+from lidit_jax.data.scenes.source import SceneSource
 from lidit_jax.data.source_kinds import SOURCES, open_image_source, source_kind
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.pipeline import Pipeline
@@ -83,10 +84,11 @@ def test_a_source_that_is_not_registered_is_refused_with_all_that_are(tiny_confi
     config = tiny_config("data.source=disk")
     with pytest.raises(LiditError, match=r"data\.source='disk': choose one of 'scenes', 'folder'$"):
         source_kind(config)
-    monkeypatch.setitem(SOURCES, "tape", SourceKind(lambda config, split: [split]))
+    tape = SourceKind(lambda config, split: SceneSource(split, 4, 8))
+    monkeypatch.setitem(SOURCES, "tape", tape)
     with pytest.raises(LiditError, match=r"choose one of 'scenes', 'folder', 'tape'$"):
         source_kind(config)
-    assert open_image_source(tiny_config("data.source=tape"), "train") == ["train"]
+    assert open_image_source(tiny_config("data.source=tape"), "train").split == "train"
 
 
 def test_a_folder_must_be_named(tiny_config):

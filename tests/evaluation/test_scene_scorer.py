@@ -155,6 +155,7 @@ def test_an_empty_picture_shows_nothing():
     assert "nothing" in verdict.reason
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_images_of_the_wrong_type_and_number_are_refused(prompts):
     with pytest.raises(LiditError, match="uint8"):
         detect(np.zeros((64, 64, 3), np.float32))

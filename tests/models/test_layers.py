@@ -145,7 +145,9 @@ def test_modulation_starts_at_zero_and_modulate_is_then_the_identity():
     assert [v.shape for v in vectors] == [(2, 1, 8)] * 9
     x = normal(2, 5, 8)
     np.testing.assert_array_equal(modulate(x, vectors[0], vectors[1]), x)
-    np.testing.assert_array_equal(modulate(x, 1.0, 3.0), 2 * x + 3)
+    np.testing.assert_array_equal(
+        modulate(x, jnp.ones((2, 1, 8)), jnp.full((2, 1, 8), 3.0)), 2 * x + 3
+    )
 
 
 def test_masked_mean_counts_valid_tokens_and_is_zero_without_any():

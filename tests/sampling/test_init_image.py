@@ -25,6 +25,7 @@ def test_a_mask_is_painted_wholly_anew_unless_told_otherwise():
     assert init_image(IMAGE, MASK, np.float32(0.5), 1).strength == 0.5
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

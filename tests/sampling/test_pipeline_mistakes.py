@@ -53,6 +53,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     ("prompts", "settings", "expected"), MISTAKES.values(), ids=MISTAKES.keys()
 )

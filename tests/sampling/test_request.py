@@ -22,6 +22,7 @@ def test_prompts_are_anything_with_an_order(prompts):
     assert {type(request.prompt) for request in requests} == {str}
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("prompt", ["a star", np.str_("a star"), np.array("a star")], ids=type)
 def test_one_text_is_one_prompt(prompt):
     (request,) = asked(prompt)
@@ -63,6 +64,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(("fields", "expected"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_mistakes_are_named(fields, expected):
     with pytest.raises(LiditError, match=expected) as error:

@@ -12,7 +12,9 @@ from lidit_jax.checkpoints.state import create_state
 from lidit_jax.config.load import load_recipe
 from lidit_jax.errors import LiditError
 from lidit_jax.training import guards
-from lidit_jax.training.guards import SkippedUpdates, Watchdog
+from lidit_jax.training.device_prefetch import Feed
+from lidit_jax.training.guards import SkippedUpdates, Watchdog, guarded_step
+from lidit_jax.training.loop import train
 from lidit_jax.training.optimizers import make_optimizer, rate_of
 from lidit_jax.training.step import make_train_step
 
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.output
 
 def linear(params, frozen, batch, key):
     """A loss whose gradient is the batch."""
-    return jnp.sum(params["w"] * batch), {}
+    return jnp.sum(params["w"] * batch["gradient"]), {}
 
 
 def steps(gradients, *overrides):
@@ -32,7 +34,9 @@ def steps(gradients, *overrides):
     step = jax.jit(make_train_step(linear, config))
     history = [(state, None)]
     for gradient in gradients:
-        history.append(step(history[-1][0], {}, jnp.full(2, gradient), rate_of(config)))
+        history.append(
+            step(history[-1][0], {}, {"gradient": jnp.full(2, gradient)}, rate_of(config))
+        )
     return history
 
 
@@ -98,3 +102,21 @@ def test_on_gke_the_stacks_go_to_the_sidecar(monkeypatch, tmp_path):
         time.sleep(0.5)
     (stacks,) = tmp_path.iterdir()
     assert "test_on_gke_the_stacks_go_to_the_sidecar" in stacks.read_text()
+
+
+def test_a_step_refuses_transfers_that_nobody_asked_for():
+    """On a CPU values are read in place, so that only the way to the device can be seen here."""
+    double = jax.jit(lambda x: 2 * x)
+    on_device = double(jnp.ones(2))
+    with guarded_step(1):
+        assert jax.device_get(double(on_device)).tolist() == [4, 4]
+        assert jax.device_get(double(jax.device_put(np.ones(2, np.float32)))).tolist() == [2, 2]
+        with pytest.raises(jax.errors.JaxRuntimeError, match="host-to-device"):
+            double(np.ones(2, np.float32))
+    assert double(np.ones(2, np.float32)).tolist() == [2, 2], "outside of a step they are allowed"
+
+
+def test_a_run_ends_at_a_batch_that_was_left_on_the_host(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(Feed, "put", lambda self, batch: batch)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="host-to-device"):
+        train(tiny_config(), tmp_path)

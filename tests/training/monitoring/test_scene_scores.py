@@ -8,7 +8,7 @@ import pytest
 from lidit_jax.data.scenes import render
 from lidit_jax.data.scenes.sampling import realize
 from lidit_jax.data.source_kinds import source_kind
-from lidit_jax.encoders.conditions import PromptEncoders
+from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.scene_prompts import TASKS, evaluation_prompts
 from lidit_jax.training.monitoring.scene_scores import SceneScores
@@ -35,7 +35,7 @@ def test_the_score_is_the_share_of_right_images_and_each_task_has_its_own(tiny_c
     config = tiny_config("training.score_every=4", "training.score_prompts=2")
     scores = SceneScores(config, PromptEncoders(config.encoders))
     painter = Painter(evaluation_prompts(2, seed=1))
-    found = scores(painter, params=None, unconditional=None)
+    found = scores(painter, params=None, unconditional=TextConditions((), ()))
     assert found == {"scene_score": 0.5} | {f"scene_score/{task}": 0.5 for task in TASKS}
     assert painter.rows == [9, 9] * 2, "two streams, two batches"
 
