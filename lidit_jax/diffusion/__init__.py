@@ -1,1 +1,1 @@
-"""Diffusion without networks: noise schedules, objectives, samplers, guidance, caption dropout."""
+"""Diffusion apart from the network: schedules, losses, samplers, guidance, caption dropout."""

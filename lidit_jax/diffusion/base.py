@@ -1,4 +1,4 @@
-"""What every diffusion process has: a schedule, a prediction, a loss.
+"""The interface of diffusion processes: noise schedule, prediction target and loss.
 
 Processes are frozen and hashable: pass them to `jax.jit` as static arguments or close over them.
 """
@@ -23,32 +23,31 @@ Times = Num[Array, "B"]  # integers for DDPM, float32 in [0, 1] for flow
 PerSample = Float[Array, "B"]
 Table = Float[np.ndarray, "n"]  # float64
 AnyTimes = TypeVar("AnyTimes", Num[Array, " B"], Num[np.ndarray, " n"])
-"""Of samples, or of a table."""
+"""Times of B samples (JAX) or of a table (NumPy)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Process(ABC):
-    """What both processes share; most of it follows from `scales`.
+    """Base class of the diffusion processes; most methods follow from `scales`.
 
-    Making one raises `LiditError` when a field is out of range, or a space is not the process's.
+    Construction raises `LiditError` for a field out of range or an unsupported prediction space.
     """
 
     name: ClassVar[str]
     """Value of `config.diffusion.process`."""
     spaces: ClassVar[tuple[str, ...]]
-    """What a network may predict under this process (`lidit_jax.diffusion.parameterization`)."""
+    """Supported prediction spaces (`lidit_jax.diffusion.parameterization`)."""
     weightings: ClassVar[tuple[str, ...]] = ("none", "min_snr")
-    """Values of `config.diffusion.weighting` that fit."""
+    """Supported values of `config.diffusion.weighting`."""
 
     prediction: str
-    """The space that the network predicts."""
+    """Prediction space of the network."""
     loss_space: str = "prediction"
-    """The space in which `loss` measures the error; "prediction": the one that the network
-    predicts."""
+    """Space in which `loss` measures the error; "prediction" for the network's own."""
     weighting: str = "none"
-    """A weight of the error by its time instead (`lidit_jax.diffusion.weighting`)."""
+    """Time-dependent loss weighting (`lidit_jax.diffusion.weighting`)."""
     snr_gamma: float = 5.0
-    """The largest weight of an error in x0 under "min_snr"."""
+    """Gamma of "min_snr": the largest weight of an error in x0."""
 
     def __post_init__(self):
         check_choice("prediction", self.prediction, self.spaces, self.name)
@@ -65,56 +64,56 @@ class Process(ABC):
 
     @abstractmethod
     def scales(self, t: Times) -> tuple[PerSample, PerSample]:
-        """The scales of x0 and of the noise in x_t, float32."""
+        """Return the scales of x0 and of the noise in x_t, float32."""
 
     @abstractmethod
     def scales_of(self, times: Table) -> tuple[Table, Table]:
-        """The same in float64 and outside of JAX, for the tables of the samplers."""
+        """Return `scales` in float64 NumPy, for the coefficient tables of the samplers."""
 
     @abstractmethod
     def sample_times(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Num[Array, "..."]:
-        """Random training times."""
+        """Draw random training times."""
 
     @abstractmethod
     def validation_times(self, n: int) -> Num[np.ndarray, " n"]:
-        """`n` fixed times, each the middle of one of `n` parts that training draws equally often.
+        """Return `n` fixed times: the midpoints of `n` equally likely intervals of training times.
 
-        So the mean of the losses there is comparable with the training loss.
+        The mean loss at these times is therefore comparable with the training loss.
         """
 
     @abstractmethod
     def sampling_times(self, steps: int) -> Num[np.ndarray, " {steps}+1"]:
-        """The times that a sampler visits by default: from noise down to clean data, inclusive."""
+        """Return the default sampling times, from pure noise down to clean data inclusive."""
 
     @abstractmethod
     def model_time(self, t: AnyTimes) -> AnyTimes:
-        """The time as the network's embedder receives it, from 0 to about 1000."""
+        """Return the time as the network's time embedder receives it, from 0 to about 1000."""
 
     @abstractmethod
     def normalized_time(self, times: Table) -> Table:
-        """Where times lie on the axis from the image (0) to pure noise (1)."""
+        """Map times to the range from clean image (0) to pure noise (1)."""
 
     def add_noise(self, x0: Images, noise: Images, t: Times) -> Images:
-        """x_t, float32."""
+        """Return the noisy sample x_t, float32."""
         signal, sigma = self._scales_like(x0, t)
         return signal * x0 + sigma * noise
 
     def target(self, x0: Images, noise: Images, t: Times) -> Images:
-        """What a perfect network returns for `add_noise(x0, noise, t)`."""
+        """Return the regression target of the network at `add_noise(x0, noise, t)`."""
         return parameterization.from_x0_epsilon(
             self.prediction, x0, noise, *self._scales_like(x0, t)
         )
 
     def convert(self, prediction: Images, x_t: Images, t: Times, space: str) -> Images:
-        """The prediction expressed in another of the process's spaces."""
+        """Convert a prediction to another prediction space."""
         scales = self._scales_like(x_t, t)
         return parameterization.convert(self.prediction, space, prediction, x_t, *scales)
 
     def loss(self, prediction: Images, x0: Images, noise: Images, t: Times) -> PerSample:
-        """Mean squared error of each sample, weighted by its time; float32.
+        """Return the weighted mean squared error of each sample, float32.
 
-        The error is measured where the network predicts and weighted, without converting prediction
-        and target.
+        The error is measured in the network's own prediction space and weighted by time, without
+        converting prediction and target.
         """
         error = prediction.astype(jnp.float32) - self.target(x0, noise, t)
         squared = jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))
@@ -134,7 +133,7 @@ class Process(ABC):
 
 
 def check_choice(field: str, value: Any, choices: Iterable[Any], process: str) -> None:
-    """Raises `LiditError` when a field of `config.diffusion` has a value that does not fit."""
+    """Raise `LiditError` unless a field of `config.diffusion` has one of `choices`."""
     if value not in choices:
         raise LiditError(
             f"config.diffusion.{field}={value!r} does not fit process {process!r}: "

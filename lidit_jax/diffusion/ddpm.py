@@ -15,16 +15,16 @@ from lidit_jax.diffusion import schedules
 from lidit_jax.diffusion.base import AnyTimes, PerSample, Process, Table, Times, check_choice
 from lidit_jax.errors import LiditError
 
-# Stands for "no signal" where a ratio of noise to signal is needed: 2**-12 is also the square root
-# of the smallest float16, which is what diffusers takes.
+# Replaces a signal of 0 in ratios of noise to signal. 2**-12 is the square root of the smallest
+# float16, as in diffusers.
 _LEAST_SIGNAL = 2.0**-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class DDPM(Process):
-    """Times are the integers 0 .. T-1; T-1 is (almost) pure noise.
+    """DDPM with integer times 0 .. T-1; T-1 is (almost) pure noise.
 
-    -1 stands for clean data and is only where a sampler arrives.
+    The time -1 is clean data, which only samplers reach.
     """
 
     name: ClassVar[str] = "ddpm"
@@ -37,7 +37,7 @@ class DDPM(Process):
     beta_start: float = 1e-4
     beta_end: float = 0.02
     zero_terminal_snr: bool = False
-    """Let the last timestep be noise alone."""
+    """Make the last timestep pure noise (https://arxiv.org/abs/2305.08891)."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -55,7 +55,7 @@ class DDPM(Process):
 
     @functools.cached_property
     def _table(self) -> tuple[Table, Table]:
-        """Scales of the times 0 .. T-1, float64."""
+        """Signal and noise scales at the times 0 .. T-1, float64."""
         betas = schedules.betas(self.schedule, self.timesteps, self.beta_start, self.beta_end)
         return schedules.scales(betas, zero_terminal_snr=self.zero_terminal_snr)
 
@@ -66,48 +66,48 @@ class DDPM(Process):
 
     @functools.cached_property
     def noise_ratios(self) -> Table:
-        """Noise over signal at the times 0 .. T-1, rising and finite; float64.
+        """Ratios of noise to signal at the times 0 .. T-1, increasing and finite; float64.
 
-        The sigma of "variance exploding" samplers (Karras et al. 2022).
+        These are the sigmas of "variance exploding" samplers (Karras et al. 2022).
         """
         signal, sigma = self._table
         return sigma / np.maximum(signal, _LEAST_SIGNAL)
 
     def scales(self, t: Times) -> tuple[PerSample, PerSample]:
-        """The scales of x0 and of the noise at integer times -1 .. T-1."""
-        # The entry for clean data comes last, where Python and JAX look for the index -1.
+        """Return the scales of x0 and of the noise at integer times -1 .. T-1."""
+        # The entry for clean data is last, so that index -1 selects it.
         signal, sigma = jnp.asarray(self._scale_table)[:, t]
         return signal, sigma
 
     def scales_of(self, times: Table) -> tuple[Table, Table]:
-        """Between two integers the ratio of noise to signal is interpolated."""
+        """Return the scales in float64; noise-to-signal is interpolated between integer times."""
         whole = np.round(times)
         if np.all(whole == times):
             signal, sigma = self._table
-            index = whole.astype(int)  # -1 finds the last entry: clean data
+            index = whole.astype(int)  # -1 selects the last entry: clean data
             return np.append(signal, 1.0)[index], np.append(sigma, 0.0)[index]
         ratios = np.interp(times, np.arange(-1, self.timesteps), np.append(0.0, self.noise_ratios))
         return self.scales_of_ratios(ratios)
 
     @staticmethod
     def scales_of_ratios(ratios: Table) -> tuple[Table, Table]:
-        """The scales whose squares add to 1, from noise over signal."""
+        """Return the scales, squares summing to 1, for ratios of noise to signal."""
         signal = 1 / np.sqrt(1 + ratios**2)
         return signal, ratios * signal
 
     def sample_times(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Int[Array, "..."]:
-        """Uniform over 0 .. T-1."""
+        """Draw times uniformly from 0 .. T-1."""
         return jax.random.randint(key, shape, 0, self.timesteps)
 
     def validation_times(self, n: int) -> Int[np.ndarray, " n"]:
-        """Integers; times repeat when n exceeds T."""
+        """Return `n` evenly spaced integer times; they repeat when n exceeds T."""
         return np.floor((np.arange(n) + 0.5) * self.timesteps / n).astype(np.int32)
 
     def sampling_times(self, steps: int) -> Int[np.ndarray, " {steps}+1"]:
-        """From T-1 down in even strides, then -1, the clean image.
+        """Return times from T-1 down in even strides, then -1, the clean image.
 
-        The "trailing" spacing of https://arxiv.org/abs/2305.08891, table 2: sampling starts at the
-        noisiest time that was trained.
+        This is the "trailing" spacing of https://arxiv.org/abs/2305.08891, table 2: sampling starts
+        at the noisiest training time.
 
         Raises:
           LiditError: when `steps` exceeds T.
@@ -121,9 +121,9 @@ class DDPM(Process):
         return times.astype(np.int32)
 
     def model_time(self, t: AnyTimes) -> AnyTimes:
-        """The integer, as float32."""
+        """Return the integer time as a floating-point number."""
         return t.astype(np.float64) if isinstance(t, np.ndarray) else t.astype(jnp.float32)
 
     def normalized_time(self, times: Table) -> Table:
-        """From -1, clean data, to T-1, noise."""
+        """Map -1 (clean data) to 0 and T-1 (noise) to 1."""
         return (times + 1) / self.timesteps

@@ -1,4 +1,4 @@
-"""Caption dropout: some samples train with the empty prompt, so that guidance can subtract it."""
+"""Caption dropout: some samples train with the empty prompt, for classifier-free guidance."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 
 def sample_keys(key: Key[Array, ""], global_indices: Int[Array, " B"]) -> Key[Array, " B"]:
-    """One key a sample, whatever host or batch the sample is in.
+    """Return one random key per sample, independent of the host and batch it is in.
 
     Args:
-      key: of the run's seed and the training step.
-      global_indices: the samples' places in the global batch or data set.
+      key: key made of the run's seed and the training step.
+      global_indices: indices of the samples in the global batch or data set.
     """
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, global_indices)
 
@@ -25,19 +25,19 @@ def drop_captions(
     unconditional_masks: PyTree[Bool[Array, "1 ?N"], " K"],
     probability: float,
 ) -> tuple[PyTree[Float[Array, "B ?S ?D"], " K"], PyTree[Bool[Array, "B ?S"], " K"]]:
-    """Swaps in the empty prompt for a random share of the samples, in all streams at once.
+    """Replace the prompt by the empty prompt for a random share of samples, in all streams.
 
     Args:
-      keys: of `sample_keys`, used for nothing else; one draw a sample decides for all streams.
-      features: LLM hidden states, one array a stream k.
+      keys: from `sample_keys`, used for nothing else; one draw per sample decides for all streams.
+      features: LLM hidden states, one array per stream k.
       masks: their masks.
-      unconditional_features: those of the empty prompt, *with* the instruction, as encoding `[""]`
-        gives them; N <= S, shorter ones are padded on the right.
+      unconditional_features: hidden states of the empty prompt, *with* the instruction, as
+        returned by encoding `[""]`; N <= S, shorter ones are padded on the right.
       unconditional_masks: their masks.
       probability: share of samples to drop, 0 to 1.
 
     Returns:
-      The features and the masks, of the shapes and types that came in.
+      The features and the masks, with unchanged shapes and types.
     """
     dropped = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
 

@@ -28,7 +28,7 @@ _Numbers = TypeVar("_Numbers", Float[Array, "..."], Float[np.ndarray, "..."], fl
 
 @dataclass(frozen=True, kw_only=True)
 class RectifiedFlow(Process):
-    """A straight path from the image (t=0) to the noise (t=1): `x_t = (1-t) x0 + t epsilon`.
+    """Rectified flow from the image (t=0) to the noise (t=1): `x_t = (1-t) x0 + t epsilon`.
 
     Times are drawn as in Stable Diffusion 3 (https://arxiv.org/abs/2403.03206, sections 3.1 and
     5.3.2), then shifted for the resolution.
@@ -43,9 +43,9 @@ class RectifiedFlow(Process):
     logit_mean: float = 0.0
     """Mean of the logit of the times under "logit_normal"."""
     logit_std: float = 1.0
-    """Its standard deviation."""
+    """Standard deviation of the logit of the times under "logit_normal"."""
     mode_scale: float = 1.29
-    """How strongly "mode" prefers middle times, -1 to 2 / (pi - 2) = 1.75."""
+    """Concentration of "mode" on middle times, -1 to 2 / (pi - 2) = 1.75."""
     shift: float = 1.0
 
     def __post_init__(self):
@@ -68,29 +68,29 @@ class RectifiedFlow(Process):
             )
 
     def scales(self, t: Times) -> tuple[PerSample, PerSample]:
-        """1-t and t."""
+        """Return the scales 1-t and t."""
         return 1 - t, t
 
     def scales_of(self, times: Table) -> tuple[Table, Table]:
-        """1-t and t."""
+        """Return the scales 1-t and t."""
         return 1 - times, times
 
     def shift_times(self, t: _Numbers) -> _Numbers:
-        """Resolution shift `s t / (1 + (s-1) t)`: s > 1 moves times towards the noise."""
+        """Apply the shift `s t / (1 + (s-1) t)`: s > 1 moves times toward the noise."""
         return self.shift * t / (1 + (self.shift - 1) * t)
 
     def at_resolution(self, ratio: float) -> RectifiedFlow:
-        """The process for images of another size (https://arxiv.org/abs/2403.03206, eq. 23).
+        """Return the process shifted for another image size (arXiv 2403.03206, eq. 23).
 
-        Noise hides an image with more pixels less, so its times move towards the noise.
+        The same noise destroys less of an image with more pixels, so times move toward the noise.
 
         Args:
-          ratio: square root of the number of pixels, over that of the images that `shift` is for.
+          ratio: square root of the ratio of its pixel count to that of the images `shift` is for.
         """
         return dataclasses.replace(self, shift=self.shift * ratio)
 
     def sample_times(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        """Shifted times in [0, 1], float32."""
+        """Draw shifted times in [0, 1], float32."""
         if self.time_sampling == "logit_normal":
             logit = jax.random.normal(key, shape, jnp.float32)
             times = jax.nn.sigmoid(logit * self.logit_std + self.logit_mean)
@@ -101,25 +101,25 @@ class RectifiedFlow(Process):
         return self.shift_times(times)
 
     def _mode(self, uniform: _Arrays, library: ModuleType) -> _Arrays:
-        """Times of "mode" from uniform numbers."""
+        """Map uniform numbers to times of "mode" sampling."""
         bump = library.square(library.cos(library.pi / 2 * uniform)) - 1 + uniform
         return 1 - uniform - self.mode_scale * bump
 
     def validation_times(self, n: int) -> Float[np.ndarray, " n"]:
-        """Quantiles of the distribution that `sample_times` draws from, the shift included."""
+        """Return quantiles of the distribution of `sample_times`, including the shift."""
         share = (np.arange(n) + 0.5) / n
         match self.time_sampling:
             case "logit_normal":
                 logits = [NormalDist(self.logit_mean, self.logit_std).inv_cdf(s) for s in share]
                 times = 1 / (1 + np.exp(-np.array(logits)))
             case "mode":
-                times = self._mode(1 - share, np)  # falls while its argument rises
+                times = self._mode(1 - share, np)  # decreasing in its argument
             case _:
                 times = share
         return self.shift_times(times).astype(np.float32)
 
     def sampling_times(self, steps: int) -> Float[np.ndarray, " {steps}+1"]:
-        """From 1 to 0 in equal strides, then shifted.
+        """Return times from 1 to 0 in equal strides, shifted.
 
         Raises:
           LiditError: when `steps` is not positive.
@@ -129,11 +129,11 @@ class RectifiedFlow(Process):
         return self.shift_times(np.linspace(1, 0, steps + 1)).astype(np.float32)
 
     def model_time(self, t: AnyTimes) -> AnyTimes:
-        """1000 t: sinusoids of a time in [0, 1] would be nearly constant."""
+        """Return 1000 t, since sinusoids of a time in [0, 1] would be nearly constant."""
         return 1000 * t
 
     def normalized_time(self, times: Table) -> Table:
-        """The time itself."""
+        """Return the time unchanged."""
         return times
 
     def _loss_weight(self, t: Times) -> PerSample | float:

@@ -1,21 +1,20 @@
-"""Guidance: a conditional and an unconditional prediction become the one that is used.
+"""Guidance: combine a conditional and an unconditional prediction into one.
 
 | method     | the guided prediction                                                            |
 |------------|----------------------------------------------------------------------------------|
 | `cfg`      | away from the unconditional prediction (https://arxiv.org/abs/2207.12598)        |
-| `cfg_zero` | the unconditional one optimally scaled first, no motion in the first steps; flow |
-|            | only (CFG-Zero*, https://arxiv.org/abs/2503.18886)                               |
-| `apg`      | only the part of the change that is orthogonal to the image, limited in length   |
-|            | and with momentum (https://arxiv.org/abs/2410.02416)                             |
+| `cfg_zero` | CFG with an optimally scaled unconditional prediction and zero velocity in the   |
+|            | first steps; flow only (CFG-Zero*, https://arxiv.org/abs/2503.18886)             |
+| `apg`      | CFG with only the part of the update that is orthogonal to the image, clipped in |
+|            | norm, with momentum (https://arxiv.org/abs/2410.02416)                           |
 
-Any of them may be limited to an interval of noise levels (https://arxiv.org/abs/2404.07724) and
+Each method can be limited to an interval of noise levels (https://arxiv.org/abs/2404.07724) and
 followed by a rescaling to the contrast of the conditional prediction
 (https://arxiv.org/abs/2305.08891, section 3.4).
 
-In the place of the unconditional prediction stands that of the empty prompt, of a negative prompt,
-or, in autoguidance (https://arxiv.org/abs/2406.02507), of a weaker network on the same prompt, the
-guide. The former two share one batch of 2B with the prompts; the order is `[conditional,
-unconditional]` everywhere:
+The unconditional prediction is that of the empty prompt, of a negative prompt, or, in autoguidance
+(https://arxiv.org/abs/2406.02507), of a weaker network on the same prompt, the guide. The former
+two share one batch of 2B with the prompts; the order is `[conditional, unconditional]` everywhere:
 
 ```
 conditions = concatenate_conditions(of_the_prompts, of_the_empty_prompt)
@@ -39,70 +38,71 @@ from lidit_jax.diffusion.parameterization import Images, convert
 METHODS = {"ddpm": ("cfg", "apg"), "flow": ("cfg", "cfg_zero", "apg")}
 
 ModelFn = Callable[[Float[Array, "B ..."], Float[Array, " B"]], Float[Array, "B ..."]]
-"""From x_t and `Process.model_time(t)` to the prediction."""
+"""Function from x_t and `Process.model_time(t)` to the prediction."""
 
 State = Any
-"""What a method remembers from evaluation to evaluation: a pytree."""
+"""State that a method carries from one evaluation to the next: a pytree."""
 
 Conditions = TypeVar("Conditions")
 
 
 class Pair(NamedTuple):
-    """The predictions that guidance compares."""
+    """Conditional and unconditional prediction."""
 
     conditional: Images
-    """Of the prompts: guidance moves towards it."""
+    """Prediction for the prompts; guidance moves toward it."""
     unconditional: Images
-    """Of the empty prompt, a negative one or a guide model: guidance moves away from it."""
+    """Prediction for the empty or negative prompt, or of a guide model; guidance moves away from
+    it."""
 
 
 PairFn = Callable[[Float[Array, "B ..."], Float[Array, " B"]], Pair]
 
 
 class StepContext(NamedTuple):
-    """Where on its path a sampler asks for guidance."""
+    """Position of one guidance evaluation within sampling."""
 
     space: str
-    """What the predictions are (`lidit_jax.diffusion.parameterization`)."""
+    """Prediction space (`lidit_jax.diffusion.parameterization`)."""
     x_t: Images
     signal: Float[Array, ""]
     sigma: Float[Array, ""]
     normalized_time: Float[Array, ""]
-    """Place on the time axis: 0 the image, 1 pure noise."""
+    """Normalized time: 0 is the clean image, 1 pure noise."""
     step: Array
-    """Number of the step, from 0."""
+    """Index of the step, from 0."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """How strongly, when and by which method; its numbers are data to the compiled program."""
+    """Guidance method, scale and interval; the numbers are inputs of the compiled program."""
 
     scale: Float[Array, ""] | Float[Array, " B"] | float
-    """One for all samples or one each. 1 is exactly the conditional prediction, 0 the
+    """Guidance scale, shared or one per sample; 1 is exactly the conditional prediction, 0 the
     unconditional one."""
     method: str = field(default="cfg", metadata={"static": True})
     low: Float[Array, ""] | float = 0.0
-    """Guide at places on the time axis from here ..."""
+    """Lower end of the interval of normalized times with guidance."""
     high: Float[Array, ""] | float = 1.0
-    """... to here; elsewhere the scale is 1."""
+    """Upper end of that interval; outside it the scale is 1."""
     rescale: Float[Array, ""] | float = 0.0
-    """Share of the rescaling to the conditional prediction's standard deviation."""
+    """Fraction of the rescaling to the conditional prediction's standard deviation, 0 to 1."""
     zero_steps: int = field(default=1, metadata={"static": True})
-    """Of "cfg_zero": first steps without motion."""
+    """"cfg_zero": number of first steps with zero velocity."""
     apg_parallel: Float[Array, ""] | float = 0.0
-    """Of "apg": share of the change that is parallel to the image; 1 keeps all of it."""
+    """"apg": weight of the part of the update that is parallel to the image; 1 keeps all of it."""
     apg_norm: Float[Array, ""] | float = 0.0
-    """Of "apg": largest norm of the change of a sample; 0 for no limit."""
+    """"apg": largest norm of the update per sample; 0 for no limit."""
     apg_momentum: Float[Array, ""] | float = -0.5
-    """Of "apg": share of the changes before; negative, away from them."""
+    """"apg": momentum; negative values move away from earlier updates."""
 
     def start(self, x: Images) -> State:
-        """What to remember before the first evaluation."""
+        """Return the state before the first evaluation."""
         return jnp.zeros_like(x) if self.method == "apg" else ()
 
     def combine(self, pair: Pair, context: StepContext, state: State) -> tuple[Images, State]:
-        """The guided prediction, in the space of the pair.
+        """Return the guided prediction, in the prediction space of the pair.
 
         Plain CFG is the same in every space, as all are affine in each other at fixed x_t.
         """
@@ -140,11 +140,11 @@ class Guidance:
 
 
 def in_one_batch(model_fn: ModelFn, blend: Float[Array, " B"] | None = None) -> PairFn:
-    """The pair from one call of the network on 2B samples.
+    """Return a function that computes the pair in one call of the network on 2B samples.
 
     Args:
       model_fn: returns predictions [2B, ...] in the order `[conditional, unconditional]`.
-      blend: with it there are two prompts a sample, `model_fn` returns [3B, ...] in the order
+      blend: if given, there are two prompts per sample, `model_fn` returns [3B, ...] in the order
         `[first, second, unconditional]`, and the conditional prediction is the mean of the first
         two with weights 1 - blend and blend.
     """
@@ -162,12 +162,12 @@ def in_one_batch(model_fn: ModelFn, blend: Float[Array, " B"] | None = None) -> 
 
 
 def autoguidance(model_fn: ModelFn, guide_fn: ModelFn) -> PairFn:
-    """The pair of two networks on the same prompts, of which the guide is the weaker one."""
+    """Return a function that pairs a network with a weaker guide network on the same prompts."""
     return lambda x_t, time: Pair(model_fn(x_t, time), guide_fn(x_t, time))
 
 
 def concatenate_conditions(*parts: Conditions) -> Conditions:
-    """Several conditions as one batch, in the order in which they are given.
+    """Concatenate several conditions along the batch axis, in the given order.
 
     Args:
       parts: pytrees of arrays, the first of [B, ...], the others of [B, ...] or [1, ...].
@@ -185,12 +185,12 @@ def concatenate_conditions(*parts: Conditions) -> Conditions:
 def rescale_guidance(
     guided: Images, conditional: Images, fraction: Float[Array, ""] | float
 ) -> Images:
-    """Guided predictions, moved by a fraction toward the standard deviation of conditional ones.
+    """Rescale guided predictions toward the standard deviation of the conditional ones.
 
     Args:
       guided: predictions.
       conditional: predictions before guidance.
-      fraction: 0 for none, 1 for exactly that deviation; the paper takes 0.7.
+      fraction: 0 for none, 1 for exactly that standard deviation; the paper uses 0.7.
     """
     axes = tuple(range(1, guided.ndim))
     ours = jnp.std(guided, axis=axes, keepdims=True)
@@ -213,5 +213,5 @@ def _from(space: str, prediction: Images, context: StepContext) -> Images:
 
 
 def _dot(a: Images, b: Images) -> Images:
-    """Scalar product of each sample, [B, 1, ...]."""
+    """Return the dot product per sample, [B, 1, ...]."""
     return jnp.sum(a * b, axis=tuple(range(1, a.ndim)), keepdims=True)

@@ -1,4 +1,4 @@
-"""Noise from seeds: bit-equal for an image, whatever batch or mesh it is drawn in."""
+"""Noise from seeds, bitwise identical per image for every batch and mesh."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from jaxtyping import Array, Float, Int, Integer, UInt32
 from lidit_jax.errors import LiditError
 
 StepNoise = Callable[[Int[Array, ""]], Float[Array, "B ..."]]
-"""From the number of an evaluation to the fresh noise after it."""
+"""Function from the index of an evaluation to the fresh noise added after it."""
 
 
 def initial_noise(
     seeds: Sequence[int] | Integer[Array, " B"], shape: tuple[int, ...]
 ) -> Float[Array, "B ..."]:
-    """Standard normal noise, float32, of one seed an image.
+    """Draw standard normal noise, float32, from one seed per image.
 
-    An image's noise depends on its seed alone: it is bit-equal in any batch and on any mesh.
+    The noise of an image depends on its seed alone: it is bitwise identical in any batch and on
+    any mesh.
 
     Args:
-      seeds: integers from 0 to 2**32 - 1, one an image.
-      shape: of one image (or latent).
+      seeds: integers from 0 to 2**32 - 1, one per image.
+      shape: shape of one image (or latent).
 
     Raises:
       LiditError: when a seed is out of range.
@@ -34,11 +35,11 @@ def initial_noise(
 
 
 def step_noise(seeds: UInt32[Array, " B"], shape: tuple[int, ...]) -> StepNoise:
-    """Fresh noise for stochastic samplers, of the same seeds and independent of the initial one.
+    """Return fresh noise for stochastic samplers, independent of the initial noise of the seeds.
 
     Args:
-      seeds: of `checked_seeds`.
-      shape: of one image (or latent).
+      seeds: from `checked_seeds`.
+      shape: shape of one image (or latent).
     """
 
     def draw(index: Int[Array, ""]) -> Float[Array, "B ..."]:
@@ -54,9 +55,9 @@ def step_noise(seeds: UInt32[Array, " B"], shape: tuple[int, ...]) -> StepNoise:
 def interpolate_noise(
     noise: Float[Array, "B ..."], other: Float[Array, "B ..."], amount: Float[Array, " B"] | float
 ) -> Float[Array, "B ..."]:
-    """Noise between two noises: 0 gives the first, 1 the second, and all are standard normal.
+    """Interpolate between two noises by rotation, which keeps them standard normal.
 
-    A rotation rather than a mean, which would have less variance than noise must have.
+    0 gives the first and 1 the second. A weighted mean would have less than unit variance.
     """
     amount = jnp.reshape(jnp.asarray(amount, noise.dtype), (-1,) + (1,) * (noise.ndim - 1))
     angle = jnp.pi / 2 * amount
@@ -64,9 +65,9 @@ def interpolate_noise(
 
 
 def checked_seeds(seeds: Sequence[int] | Integer[Array, " B"]) -> UInt32[Array, " B"]:
-    """The seeds as uint32. Raises `LiditError` when one is out of range."""
+    """Return the seeds as uint32. Raises `LiditError` when one is out of range."""
     if isinstance(seeds, np.ndarray):
-        seeds = seeds.tolist()  # NumPy would wrap a seed that is out of range
+        seeds = seeds.tolist()  # NumPy would wrap a seed out of range
     try:
         return jnp.asarray(seeds, jnp.uint32)
     except OverflowError as error:

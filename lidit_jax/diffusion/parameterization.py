@@ -1,4 +1,4 @@
-"""What a network may predict, and how one prediction is turned into another.
+"""Prediction spaces of the network, and conversions between them.
 
 Both processes mix an image with Gaussian noise, `x_t = signal * x0 + sigma * epsilon`. Given x_t
 and the two scales, each of these quantities determines every other one:
@@ -22,9 +22,9 @@ Scale = Float[Array, "..."] | float
 
 
 def to_x0(space: str, prediction: Images, x_t: Images, signal: Scale, sigma: Scale) -> Images:
-    """The image that a prediction stands for.
+    """Convert a prediction to the image x0.
 
-    Not finite for an epsilon-prediction where there is no signal at all.
+    The result is not finite for an epsilon-prediction where the signal is 0.
     """
     match space:
         case "epsilon":
@@ -38,9 +38,9 @@ def to_x0(space: str, prediction: Images, x_t: Images, signal: Scale, sigma: Sca
 
 
 def to_epsilon(space: str, prediction: Images, x_t: Images, signal: Scale, sigma: Scale) -> Images:
-    """The noise that a prediction stands for.
+    """Convert a prediction to the noise epsilon.
 
-    Not finite for an x0-prediction where there is no noise at all.
+    The result is not finite for an x0-prediction where the noise scale is 0.
     """
     match space:
         case "epsilon":
@@ -54,7 +54,7 @@ def to_epsilon(space: str, prediction: Images, x_t: Images, signal: Scale, sigma
 
 
 def from_x0_epsilon(space: str, x0: Images, epsilon: Images, signal: Scale, sigma: Scale) -> Images:
-    """The quantity that a network of this space should predict for a given image and noise."""
+    """Return the prediction target in `space` for a given image and noise."""
     match space:
         case "epsilon":
             return epsilon
@@ -69,7 +69,7 @@ def from_x0_epsilon(space: str, x0: Images, epsilon: Images, signal: Scale, sigm
 def convert(
     source: str, target: str, prediction: Images, x_t: Images, signal: Scale, sigma: Scale
 ) -> Images:
-    """A prediction of one space expressed in another."""
+    """Convert a prediction from one space to another."""
     if source == target:
         return prediction
     scales = (signal, sigma)

@@ -1,7 +1,7 @@
-"""The diffusion process: the one object that training, sampling and export share.
+"""Construction of the diffusion process that training, sampling and export share.
 
-A process owns the schedule, what the network predicts, and the loss. There are two: `DDPM` (the
-paper's) and `RectifiedFlow`; `from_config` makes the one that a configuration names.
+A process holds the noise schedule, the prediction space and the loss. There are two: `DDPM` (the
+paper's) and `RectifiedFlow`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["DDPM", "Images", "Process", "RectifiedFlow", "Times", "from_config"]
 
 
 def from_config(config: DiffusionConfig) -> Process:
-    """The process that `config` describes.
+    """Build the process that `config` describes.
 
     Raises:
-      LiditError: for a prediction, loss space or weighting that the process does not have, or for a
-        value that is out of range; names the field.
+      LiditError: for a prediction, loss space or weighting that the process does not support, or
+        for a value out of range; names the field.
     """
     objective = {
         "prediction": config.prediction,

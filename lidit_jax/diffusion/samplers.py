@@ -1,23 +1,24 @@
-"""Samplers: from noise to an image, in one compiled loop over a table of coefficients.
+"""Samplers from noise to images, as one compiled loop over a table of coefficients.
 
 | name              | order | evaluations | fresh noise | a step                                |
 |-------------------|-------|-------------|-------------|---------------------------------------|
-| `ddpm`            | 1     | n           | yes         | ancestral, of the posterior variance  |
+| `ddpm`            | 1     | n           | yes         | ancestral, posterior variance         |
 | `ddim`            | 1     | n           | with eta    | DDIM                                  |
 | `euler`           | 1     | n           | no          | Euler                                 |
-| `euler_ancestral` | 1     | n           | yes         | Euler down, noise up                  |
-| `heun`            | 2     | 2n-1 (*)    | no          | Euler, corrected by the slope after   |
-| `dpm++2m`         | 2     | n           | no          | DPM-Solver++ of two predictions       |
-| `dpm++2m_sde`     | 2     | n           | yes         | the same for the stochastic equation  |
-| `unipc`           | 3     | n           | no          | DPM-Solver++, then corrected          |
+| `euler_ancestral` | 1     | n           | yes         | Euler, then fresh noise               |
+| `heun`            | 2     | 2n-1 (*)    | no          | Heun: Euler step, then corrected      |
+| `dpm++2m`         | 2     | n           | no          | DPM-Solver++, two-step                |
+| `dpm++2m_sde`     | 2     | n           | yes         | SDE-DPM-Solver++, two-step            |
+| `unipc`           | 3     | n           | no          | DPM-Solver++ with UniPC's corrector   |
 
-(*) Fewer from pure noise under DDPM, where first steps are Euler's (`lidit_jax.diffusion.solvers`).
+(*) Fewer from pure noise under DDPM, where the first steps are Euler steps
+(`lidit_jax.diffusion.solvers`).
 
 The number of steps and the table are part of the compiled program (`lidit_jax.diffusion.solvers`
 computes it); noise, seeds, conditions and guidance scales are data.
 
-With a `cache_interval` above 1 only every so many-th evaluation is computed in full; those between
-take from it what changes little (`lidit_jax.diffusion.step_cache`).
+With a `cache_interval` of k > 1 only every k-th evaluation is computed in full; the others reuse
+its slowly changing activations (`lidit_jax.diffusion.step_cache`).
 """
 
 from __future__ import annotations
@@ -45,24 +46,24 @@ from lidit_jax.errors import LiditError, quoted
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Which sampler, over which times; hashable, as it is part of the compiled program."""
+    """Sampler, number of steps and spacing; hashable, because it is a static argument."""
 
     name: str
     steps: int
     spacing: str = "trailing"
     """See `lidit_jax.diffusion.spacing`."""
     shift: float = 0.0
-    """Shift of flow times; 0 for the process's own."""
+    """Time shift of rectified flow; 0 for the process's own."""
     eta: float = 0.0
-    """Share of fresh noise of "ddim", 0 (none) to 1 (as "ddpm")."""
+    """"ddim": share of fresh noise, 0 (none) to 1 (equal to "ddpm")."""
     strength: float = 1.0
-    """Share of the steps to take, the last ones: for a start that is not noise alone."""
+    """Share of the steps to run, counted from the end, for image-to-image sampling."""
     cache_interval: int = 1
-    """Evaluations from one that is computed in full to the next; 1 computes all of them."""
+    """Every `cache_interval`-th evaluation is computed in full; 1 computes all of them."""
 
 
 class KnownRegion(NamedTuple):
-    """Parts of the images that are given and stay as they are."""
+    """Parts of the images that are given and kept, for inpainting."""
 
     x0: Float[Array, "B ..."]
     mask: Bool[Array, "B ..."]
@@ -70,18 +71,18 @@ class KnownRegion(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """What `sample` returns."""
+    """Result of `sample`."""
 
     x0: Float[Array, "B ..."]
     """The images (or latents), float32."""
     nonfinite_step: Int[Array, ""]
-    """The first step, counted from 0, that made any value NaN or infinite; -1 when none did."""
+    """First step, counted from 0, with a NaN or infinite value; -1 for none."""
     trajectory: Float[Array, "n B ..."] | None = None
     """With `trace`, the sample after each evaluation of the network."""
 
 
 class _Kind(NamedTuple):
-    """How a sampler makes its table, and which grid it wants."""
+    """Coefficient table and time grid of one sampler."""
 
     table: Callable[[Process, Grid, float], SolverTable]
     fractional: bool = False
@@ -102,16 +103,16 @@ _KINDS = {
 
 
 def compatible_samplers(process: Process) -> tuple[str, ...]:
-    """The names of the samplers that solve a process."""
+    """Return the names of the samplers that support a process."""
     return tuple(name for name, kind in _KINDS.items() if process.name in kind.processes)
 
 
 def solver_tables(process: Process, sampler: Sampler) -> tuple[Grid, SolverTable]:
-    """The times that a sampler visits, and its coefficients there.
+    """Return the times and the coefficient table of a sampler.
 
     Raises:
-      LiditError: for an unknown sampler or spacing, one that does not fit the process, or a number
-        that is out of range.
+      LiditError: for an unknown sampler or spacing, one that the process does not support, or a
+        number out of range.
     """
     if sampler.name not in compatible_samplers(process):
         raise LiditError(
@@ -142,7 +143,7 @@ def solver_tables(process: Process, sampler: Sampler) -> tuple[Grid, SolverTable
 
 
 class _Stage(NamedTuple):
-    """One evaluation of the network, as the compiled loop sees it: a row of every table."""
+    """Inputs of one loop iteration: one row of every table."""
 
     number: Array
     step: Array
@@ -157,7 +158,7 @@ class _Stage(NamedTuple):
 
 
 class _Carry(NamedTuple):
-    """What one evaluation hands to the next."""
+    """Carry of the sampling loop."""
 
     x: Array
     anchor: Array
@@ -169,15 +170,15 @@ class _Carry(NamedTuple):
 
 
 class SamplerLoop(NamedTuple):
-    """The loop over all evaluations, to be run whole or in parts."""
+    """Sampling loop over all evaluations, run as a whole or in parts."""
 
     advance: Callable[[_Carry, _Stage], tuple[_Carry, Array | None]]
     first: _Carry
-    """Before the first evaluation."""
+    """Carry before the first evaluation."""
     stages: _Stage
 
     def run(self, carry: _Carry, start: Int[Array, ""], stop: Int[Array, ""]) -> _Carry:
-        """Runs the evaluations from one number up to another, which are data to the program."""
+        """Run the evaluations from `start` up to `stop`, which may be traced values."""
 
         def evaluate(i: Int[Array, ""], carry: _Carry) -> _Carry:
             return self.advance(carry, jax.tree.map(lambda column: column[i], self.stages))[0]
@@ -196,23 +197,23 @@ def sample(
     known: KnownRegion | None = None,
     trace: bool = False,
 ) -> Samples:
-    """Turns noise into images.
+    """Sample images from noise.
 
-    Call it inside `jax.jit`, with `process` and `sampler` static: the program is then traced once,
-    whatever the seeds and the guidance.
+    Call it inside `jax.jit`, with `process` and `sampler` static: the program is then compiled once
+    for all seeds and guidance scales.
 
     Args:
-      model_fn: from x_t [B, ...] and the model's time [B] to the prediction [B, ...]; with guidance
-        to the pair of predictions that it compares (see `lidit_jax.diffusion.guidance`). With a
+      model_fn: from x_t [B, ...] and the model's time [B] to the prediction [B, ...], or, with
+        guidance, to a pair of predictions (see `lidit_jax.diffusion.guidance`). With a
         `cache_interval` above 1, a `CachedModel`.
       process: the process that the model was trained under.
       start: the sample at the first time: standard normal noise, as of `initial_noise`, or an image
         noised to the first time of `plan`.
-      sampler: which one, and its settings.
-      guidance: how the two predictions become one; None for a model of one prediction.
+      sampler: the sampler and its settings.
+      guidance: how the pair is combined; None for a model of one prediction.
       step_noise: draws fresh noise; needed by stochastic samplers.
-      known: parts of the images that are given. They replace the network's prediction of the image
-        there, so that the samples follow the path that ends in them; noise the start likewise.
+      known: parts of the images that are given. They replace the network's x0-prediction there, so
+        that the samples converge to them; `start` must contain them with noise added.
       trace: also return the sample after each evaluation.
 
     Raises:
@@ -243,7 +244,7 @@ def sampler_loop(
     known: KnownRegion | None = None,
     trace: bool = False,
 ) -> SamplerLoop:
-    """The loop of `sample`, with the same arguments, for those who run it in parts.
+    """Return the loop of `sample`, with the same arguments, to run it in parts.
 
     Raises:
       LiditError: see `plan`.
@@ -302,7 +303,7 @@ def sampler_loop(
 def _stages(
     process: Process, times: Grid, table: SolverTable, cache_interval: int, dtype: DTypeLike
 ) -> _Stage:
-    """The rows of all tables, as arrays for the loop."""
+    """Return the rows of all tables as arrays for the loop."""
     at = times.times[table.at]
     columns = {
         "time": process.model_time(at),
@@ -325,6 +326,6 @@ def _stages(
 def _weighted_sum(
     table: Float[np.ndarray, "n 5"], row: Float[Array, "5"], parts: tuple[Array, ...]
 ) -> Array:
-    """The sum of the parts, without those that have no weight at any time."""
+    """Return the weighted sum of the parts, skipping parts whose weights are all zero."""
     used = [i for i in range(solvers.COLUMNS) if table[:, i].any()]
     return sum((row[i] * parts[i] for i in used), start=jnp.zeros_like(parts[0]))

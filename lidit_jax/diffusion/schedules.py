@@ -1,4 +1,4 @@
-"""The noise schedules of DDPM, as tables of float64: T betas, or T scales of signal and noise."""
+"""Noise schedules of DDPM: float64 tables of T betas, or of T signal and noise scales."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COSINE_MAX_BETA = 0.999
 def betas(
     schedule: str, timesteps: int, beta_start: float, beta_end: float
 ) -> Float[np.ndarray, " T"]:
-    """The share of variance that each step replaces by noise.
+    """Return the betas: the share of variance that each step replaces by noise.
 
     Args:
       schedule: "linear" (Ho et al. 2020, https://arxiv.org/abs/2006.11239), "scaled_linear" (linear
@@ -42,12 +42,12 @@ def betas(
 def scales(
     betas: Float[np.ndarray, " T"], *, zero_terminal_snr: bool = False
 ) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, " T"]]:
-    """The scales of image and noise at each timestep, their squares adding to 1.
+    """Return the scales of image and noise at each timestep; their squares sum to 1.
 
     Args:
-      betas: of `betas`.
-      zero_terminal_snr: shift and stretch the signal so that the last timestep is noise alone
-        (https://arxiv.org/abs/2305.08891, algorithm 1); the first one stays as it is.
+      betas: as returned by `betas`.
+      zero_terminal_snr: shift and scale the signal so that the last timestep is pure noise
+        (https://arxiv.org/abs/2305.08891, algorithm 1); the first one is unchanged.
     """
     signal = np.sqrt(np.cumprod(1 - betas))
     if zero_terminal_snr:

@@ -1,21 +1,21 @@
-"""The samplers as tables of coefficients: NumPy, float64, computed once before anything compiles.
+"""Samplers as tables of coefficients: NumPy, float64, computed before compilation.
 
 Every sampler here is a linear recurrence. Between two evaluations of the network the new sample is
-a weighted sum of five things, plus fresh noise, with weights that depend on the times alone:
+a weighted sum of five arrays, plus fresh noise, with weights that depend on the times alone:
 
-| column     | what                                                                       |
+| column     | array                                                                      |
 |------------|----------------------------------------------------------------------------|
-| `x`        | the sample that the network has just seen                                  |
+| `x`        | the current input of the network                                           |
 | `anchor`   | another sample that is kept, e.g. the one before a trial step              |
-| `x0`       | the image that the network has just predicted                              |
-| `previous` | the one that it predicted before                                           |
-| `older`    | and the one before that                                                    |
+| `x0`       | the current x0-prediction of the network                                   |
+| `previous` | the x0-prediction of the evaluation before                                 |
+| `older`    | the x0-prediction of two evaluations before                                |
 
-One row gives the next sample, a second row the next anchor. So one compiled loop runs them all
-(`lidit_jax.diffusion.samplers`), and a sampler is a function from a grid of times to a table.
+One row gives the next sample, a second row the next anchor. One compiled loop therefore runs all
+samplers (`lidit_jax.diffusion.samplers`), and a sampler is a function from a time grid to a table.
 
 In the formulas a step goes from (signal, sigma) to (signal', sigma'), and lambda = log(signal /
-sigma) rises from -inf (noise) to +inf (image).
+sigma) increases from -inf (noise) to +inf (image).
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _LARGEST_HEUN_FALL = 8.0
 
 
 class SolverTable(NamedTuple):
-    """What a sampler does after each of its n evaluations of the network."""
+    """Coefficients of a sampler after each of its n network evaluations."""
 
     at: Int[np.ndarray, " n"]
-    """The grid time at which the network is evaluated."""
+    """Index of the grid time at which the network is evaluated."""
     step: Int[np.ndarray, " n"]
-    """The step to which the evaluation belongs; Heun evaluates twice a step."""
+    """Index of the step to which the evaluation belongs; Heun evaluates twice per step."""
     to_x: Float[np.ndarray, "n 5"]
     """Weights of the next sample."""
     to_anchor: Float[np.ndarray, "n 5"]
@@ -53,11 +53,11 @@ class SolverTable(NamedTuple):
 
 
 def first_order(grid: Grid, eta: float = 0.0) -> SolverTable:
-    """Noise the predicted image to the next time, with the predicted noise and a share of new one.
+    """Return the table of DDIM, which also covers Euler and ancestral sampling.
 
-    DDIM (https://arxiv.org/abs/2010.02502, eq. 12 and 16). eta=0 is also Euler's method, for DDPM
-    in the coordinates of Karras et al. and for flow alike, as x_t is linear in x0 and noise; eta=1
-    is also DDPM's ancestral sampling with the posterior variance, and the ancestral Euler method.
+    See https://arxiv.org/abs/2010.02502, eq. 12 and 16. eta=0 equals Euler's method, both for DDPM
+    in the coordinates of Karras et al. and for flow, because x_t is linear in x0 and noise; eta=1
+    equals DDPM's ancestral sampling with the posterior variance, and the ancestral Euler method.
     """
     signal, sigma, signal_next, sigma_next = _ends(grid)
     shrink = sigma_next * signal / (signal_next * sigma)
@@ -71,15 +71,15 @@ def first_order(grid: Grid, eta: float = 0.0) -> SolverTable:
 
 
 def heun(grid: Grid, straight: bool) -> SolverTable:
-    """Euler's step, then once more with the mean of the slopes at both ends: order 2.
+    """Return the table of Heun's method: an Euler step, repeated with the mean slope; order 2.
 
-    The last step, into clean data, has no slope at its end and stays first order; n steps cost 2n-1
-    evaluations. https://arxiv.org/abs/2206.00364, algorithm 1 without churn.
+    The last step, to clean data, has no slope at its end and is first order; n steps take 2n-1
+    evaluations. See https://arxiv.org/abs/2206.00364, algorithm 1 without churn.
 
-    Under DDPM the first steps stay first order as well, at one evaluation each, while noise over
-    signal falls more than eightfold in one of them: from pure noise (zero terminal SNR, the cosine
-    schedule) or in very few steps. There the slope at the end is no mean's half: it would count an
-    error of the predicted image hundreds of times. diffusers corrects these steps too.
+    Under DDPM the first steps are first order as well, with one evaluation each, while the ratio of
+    noise to signal falls more than eightfold in one step: from pure noise (zero terminal SNR, the
+    cosine schedule) or with very few steps. The slope at the end of such a step would amplify the
+    error of the predicted image hundreds of times. Unlike here, diffusers corrects these steps too.
 
     Args:
       grid: the times.
@@ -91,7 +91,7 @@ def heun(grid: Grid, straight: bool) -> SolverTable:
     falls = ratio[:-1] > _LARGEST_HEUN_FALL * ratio[1:]
     plain = 0 if straight else int(np.argmin(np.append(falls[:-1], False)))
     pairs = np.arange(plain, steps)
-    # Evaluated at 0, 1, ... in plain steps, then at start, start + 1, start + 1, start + 2, ...
+    # Evaluated at 0, 1, ... in Euler steps, then at start, start + 1, start + 1, start + 2, ...
     at = np.append(np.arange(plain), np.repeat(pairs, 2)[1:])
     step = np.append(np.arange(plain), np.repeat(pairs, 2)[:-1])
     euler = first_order(grid)
@@ -112,12 +112,12 @@ def heun(grid: Grid, straight: bool) -> SolverTable:
 
 
 def dpm_solver(grid: Grid, stochastic: bool = False) -> SolverTable:
-    """DPM-Solver++ 2M (https://arxiv.org/abs/2211.01095, algorithm 2): order 2, one evaluation.
+    """Return the table of DPM-Solver++ 2M: order 2, one evaluation per step.
 
     Args:
       grid: the times.
-      stochastic: the SDE variant, which replaces noise on the way (the "SDE-DPM-Solver++(2M)" of
-        its section 5.2).
+      stochastic: the SDE variant, which adds fresh noise ("SDE-DPM-Solver++(2M)", section 5.2 of
+        https://arxiv.org/abs/2211.01095; otherwise its algorithm 2).
     """
     signal, sigma, signal_next, sigma_next = _ends(grid)
     decay = sigma_next * signal / (signal_next * sigma)  # exp(-h)
@@ -125,7 +125,7 @@ def dpm_solver(grid: Grid, stochastic: bool = False) -> SolverTable:
     gain = 1 - decay**2 if stochastic else 1 - decay
     table = _empty(np.arange(len(signal)))
     table.to_x[:, X] = sigma_next / sigma * (decay if stochastic else 1)
-    # The slope of x0 in lambda, from the last two predictions; none at first, none at the end.
+    # The slope of x0 in lambda, from the last two predictions; zero in the first and last step.
     slope = np.zeros_like(h)
     np.divide(h[1:], h[:-1], out=slope[1:], where=np.isfinite(h[1:]))
     table.to_x[:, X0] = signal_next * gain * (1 + slope / 2)
@@ -136,10 +136,10 @@ def dpm_solver(grid: Grid, stochastic: bool = False) -> SolverTable:
 
 
 def unipc(grid: Grid) -> SolverTable:
-    """UniPC of order 2 with B2(h) (https://arxiv.org/abs/2302.04867): DPM-Solver++ 2M, corrected.
+    """Return the table of UniPC of order 2 with B2(h) (https://arxiv.org/abs/2302.04867).
 
-    Each evaluation first corrects the step that led to it, then predicts the next. The sample
-    before the step is the anchor.
+    The predictor is DPM-Solver++ 2M. Each evaluation first corrects the step before it, then
+    predicts the next one. The sample before the step is the anchor.
     """
     lambdas = _log(np.maximum(grid.signal, _LEAST_SIGNAL)) - _log(grid.sigma)
     predict = dpm_solver(grid._replace(signal=np.maximum(grid.signal, _LEAST_SIGNAL)))
@@ -175,7 +175,7 @@ def _empty(at: Int[np.ndarray, " n"], step: Int[np.ndarray, " n"] | None = None)
 
 
 def _ends(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """signal, sigma, signal' and sigma' of each step."""
+    """Return signal, sigma, signal' and sigma' of each step."""
     return grid.signal[:-1], grid.sigma[:-1], grid.signal[1:], grid.sigma[1:]
 
 

@@ -1,14 +1,14 @@
-"""The times that a sampler visits, with the scales of image and noise at each; NumPy, float64.
+"""Time grids of samplers, with the scales of image and noise; NumPy, float64.
 
-| spacing    | times, of n steps                                                             |
-|------------|-------------------------------------------------------------------------------|
-| `trailing` | even strides down from the noisiest time; the default                         |
-| `linspace` | evenly from the noisiest trained time to the cleanest one, then the image      |
-| `leading`  | even strides up from the cleanest time (DDPM only): never sees the noisiest one |
-| `karras`   | even in (noise over signal)^(1/7), https://arxiv.org/abs/2206.00364, eq. 5    |
+| spacing    | times of n steps                                                               |
+|------------|--------------------------------------------------------------------------------|
+| `trailing` | even strides down from the noisiest time; the default                          |
+| `linspace` | evenly from the noisiest training time to the cleanest one, then the image     |
+| `leading`  | even strides up from the cleanest time (DDPM only); omits the noisiest one     |
+| `karras`   | even in (noise / signal)^(1/7), https://arxiv.org/abs/2206.00364, eq. 5        |
 
-The first three are those of https://arxiv.org/abs/2305.08891, table 2. Times of a flow are shifted
-as well (`RectifiedFlow.shift_times`), by the process's shift or by the sampler's own.
+The first three are those of https://arxiv.org/abs/2305.08891, table 2. Times of rectified flow are
+also shifted (`RectifiedFlow.shift_times`), by the shift of the process or of the sampler.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _CLEANEST_FLOW_TIME = 1e-3
 
 
 class Grid(NamedTuple):
-    """The n times at which the network is evaluated, and clean data after them."""
+    """Time grid: the n times of network evaluations, followed by clean data."""
 
     times: Float[np.ndarray, " n+1"]
-    """In the process's own unit, falling."""
+    """Decreasing times, in the unit of the process."""
     signal: Float[np.ndarray, " n+1"]
     """Scale of x0; 1 at the end."""
     sigma: Float[np.ndarray, " n+1"]
@@ -45,7 +45,7 @@ class Grid(NamedTuple):
 
 
 def compatible_spacings(process: Process) -> tuple[str, ...]:
-    """The spacings that the process has."""
+    """Return the names of the spacings that support a process."""
     return _SPACINGS[process.name]
 
 
@@ -58,15 +58,15 @@ def grid(
     fractional: bool = False,
     early_stop: bool = False,
 ) -> Grid:
-    """The times of a sampler.
+    """Return the time grid of a sampler.
 
     Args:
       process: the process.
       spacing: a name from the table above.
       steps: n.
-      shift: of flow times instead of the process's own; 0 for the process's own.
-      fractional: DDPM times between the trained ones may be visited; otherwise they are rounded.
-      early_stop: "linspace" and "leading" spread n+1 times and leave out the cleanest one, which
+      shift: time shift of rectified flow; 0 for the process's own.
+      fractional: allow DDPM times between the training times; otherwise they are rounded.
+      early_stop: with "linspace" and "leading", spread n+1 times and omit the cleanest one, which
         multistep samplers do not need.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Step cache: an evaluation of the network reuses activations of the last one computed in full."""
+"""Step cache: network evaluations that reuse activations of the last full evaluation."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from lidit_jax.diffusion.guidance import Pair
 from lidit_jax.diffusion.parameterization import Images
 
 Activations = Any
-"""What an evaluation computed in full leaves for the next ones: a pytree."""
+"""Activations of a full evaluation that later evaluations reuse: a pytree."""
 
 
 class CachedModel(NamedTuple):
-    """A network, or a pair of predictions, in full and from cached activations."""
+    """Network, or guidance pair, computed in full or from cached activations."""
 
     compute: Callable[
         [Float[Array, "B ..."], Float[Array, " B"]], tuple[Images | Pair, Activations]
     ]
-    """From x_t and the model's time to the output and the activations to cache."""
+    """Full evaluation: x_t and model time to the output and the activations to cache."""
     reuse: Callable[[Float[Array, "B ..."], Float[Array, " B"], Activations], Images | Pair]
-    """The same output, nearly, from cached activations."""
+    """Cached evaluation: approximately the same output, from cached activations."""
 
     def empty_cache(self, x_t: Float[Array, "B ..."], time: Float[Array, " B"]) -> Activations:
-        """Zeros in the shapes of the activations, to begin a loop with; computes nothing."""
+        """Return zeros in the shapes of the activations, without running the network."""
         _, cached = jax.eval_shape(self.compute, x_t, time)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), cached)
 
@@ -38,16 +38,16 @@ class CachedModel(NamedTuple):
         fresh: Bool[Array, ""],
         cached: Activations,
     ) -> tuple[Images | Pair, Activations]:
-        """One evaluation in a compiled loop, which runs only the form that is asked for.
+        """Evaluate in full or from the cache, chosen at run time inside a compiled loop.
 
         Args:
           x_t: samples.
-          time: as the network receives it.
+          time: the model time.
           fresh: whether to compute in full.
           cached: activations of the last full evaluation.
 
         Returns:
-          The output, and the activations of what is now the last full evaluation.
+          The output, and the activations of the most recent full evaluation.
         """
 
         def reuse(x_t: Array, time: Array) -> tuple[Images | Pair, Activations]:

@@ -1,7 +1,7 @@
-"""Which times count how much in the loss, as a factor on the error where the network predicts.
+"""Time-dependent loss weights, as factors on the error in the network's prediction space.
 
-At fixed x_t an error in one space is a multiple of the error in another, so a loss measured in
-another space is a weight too.
+At fixed x_t an error in one space is a multiple of the error in another, so measuring the loss in
+another space is a weighting too.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from lidit_jax.diffusion.parameterization import Scale
 
 PerSample = Float[Array, "B"]
 
-# The least value by which a loss in another space divides: an error in x0 counts at most 1/0.05 =
-# 20 times in velocity, however small t. As in JiT, https://arxiv.org/abs/2511.13720.
+# Lower bound of divisors when the loss is measured in another space: an error in x0 is scaled by at
+# most 1/0.05 = 20 in velocity, for any t. As in JiT, https://arxiv.org/abs/2511.13720.
 LOSS_DIVISOR_FLOOR = 0.05
 
 # An error in x0 of 1 is, at fixed x_t, an error in the space of signal**p * sigma**q (sign aside).
@@ -23,9 +23,9 @@ _ERROR_POWERS = {"x0": (0, 0), "epsilon": (1, -1), "v": (0, -1), "velocity": (0,
 
 
 def space_weight(predicted: str, measured: str, signal: Scale, sigma: Scale) -> PerSample | float:
-    """Factor on the squared error of the space `predicted` to measure it in `measured`.
+    """Return the factor that converts the squared error from space `predicted` to `measured`.
 
-    Divisors are kept at `LOSS_DIVISOR_FLOOR` or more.
+    Divisors are at least `LOSS_DIVISOR_FLOOR`.
     """
     factor = 1.0
     powers = np.subtract(_ERROR_POWERS[measured], _ERROR_POWERS[predicted]).tolist()
@@ -35,9 +35,9 @@ def space_weight(predicted: str, measured: str, signal: Scale, sigma: Scale) -> 
 
 
 def min_snr(predicted: str, gamma: float, signal: Scale, sigma: Scale) -> PerSample:
-    """Factor on the squared error that counts an error in x0 `min(SNR, gamma)` times.
+    """Return the factor that weights the squared error in x0 by `min(SNR, gamma)`.
 
-    Min-SNR-gamma (https://arxiv.org/abs/2303.09556, eq. 5 and its forms for the other spaces).
+    This is Min-SNR-gamma (https://arxiv.org/abs/2303.09556, eq. 5 and its forms for other spaces).
     """
     snr = jnp.square(signal / sigma)
     match predicted:
@@ -52,10 +52,10 @@ def min_snr(predicted: str, gamma: float, signal: Scale, sigma: Scale) -> PerSam
 
 
 def sigma_sqrt(t: PerSample) -> PerSample:
-    """`1 / t**2` of flow, with a floor (https://arxiv.org/abs/2403.03206, section 3.1, "EDM")."""
+    """Return `1 / t**2` for flow, with a floor (arXiv 2403.03206, section 3.1, "EDM")."""
     return 1 / jnp.square(jnp.maximum(t, LOSS_DIVISOR_FLOOR))
 
 
 def cosmap(t: PerSample) -> PerSample:
-    """`2 / (pi (1 - 2t + 2t^2))` of flow (https://arxiv.org/abs/2403.03206, eq. 21)."""
+    """Return `2 / (pi (1 - 2t + 2t^2))` for flow (https://arxiv.org/abs/2403.03206, eq. 21)."""
     return 2 / (jnp.pi * (1 - 2 * t + 2 * jnp.square(t)))

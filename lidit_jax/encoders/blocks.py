@@ -1,4 +1,4 @@
-"""The operations that all encoders share: linear maps, norms, places, the layer scan."""
+"""Operations shared by all encoders: linear layers, norms, positions and the layer scan."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lidit_jax.weights import int8
 
 
 def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
-    """The type of norms, rotations and softmax: float32, or wider where the model is."""
+    """Return the type for norms, RoPE and softmax: float32, or the model's type if wider."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def precision(dtype: DTypeLike) -> jax.lax.Precision:
-    """Exact products from float32 up, on every backend; the hardware's own for narrower types.
+    """Return the matmul precision: exact for float32 and wider, the default for narrower types.
 
-    Without it TPUs round float32 operands to bfloat16 and GPUs to TF32.
+    By default TPUs round float32 operands to bfloat16 and GPUs to TF32.
     """
     return (
         jax.lax.Precision.HIGHEST if at_least_float32(dtype) == dtype else jax.lax.Precision.DEFAULT
@@ -34,7 +34,7 @@ def linear(
     weight: Float[Array, "D E"] | int8.Int8Weight,
     bias: Float[Array, " E"] | None = None,
 ) -> Float[Array, "B S E"]:
-    """x·weight + bias, with the tokens flattened: one large product is faster than B small ones."""
+    """Return x·weight + bias as one product over all tokens, which is faster than B small ones."""
     B, S, D = x.shape
     rows = x.reshape(B * S, D)
     if isinstance(weight, int8.Int8Weight):
@@ -48,7 +48,7 @@ def linear(
 def rms_norm(
     x: Float[Array, "*N D"], scale: Float[Array, " D"], epsilon: float, *, offset: bool = False
 ) -> Float[Array, "*N D"]:
-    """x over its root mean square (https://arxiv.org/abs/1910.07467), times `scale`.
+    """Apply RMSNorm (https://arxiv.org/abs/1910.07467) with a scale.
 
     With `offset` the weights are stored as scale - 1, as Gemma does; the sum and the product stay
     in `at_least_float32` precision, because bfloat16 would round the sum.
@@ -61,31 +61,33 @@ def rms_norm(
 
 
 def positions_of(mask: Bool[Array, "B S"]) -> Int32[Array, "B S"]:
-    """Position of each valid token among the valid ones, so that padding on the left is free."""
+    """Return the position of each token, counting valid tokens only, so left padding is allowed."""
     return jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
 
 
 def split_by_rows(x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
-    """Tells XLA that devices share the rows: it then gathers a block's weights, never activations.
+    """Shard activations over the batch, so that XLA gathers weights instead of activations.
 
-    Outside of a mesh it says nothing.
+    Without a mesh this does nothing.
     """
     return with_logical_constraint(x, ("batch", None, None))
 
 
 def embedding_lookup(table: Float[Array, "V D"], ids: Int32[Array, "B S"]) -> Float[Array, "B S D"]:
-    """`table[ids]`. On a mesh each device reads its own channels of the table for the rows of its
-    neighbors too, and the results change places: the table, which may be large, stays where it is.
+    """Return `table[ids]` without gathering the table.
+
+    On a mesh each device reads its shard of the channels for the rows of its neighbors too, and
+    the results are exchanged: the table, which may be large, stays sharded.
     """
     ids = with_logical_constraint(ids, ("copies", None))
     return split_by_rows(with_logical_constraint(table[ids], ("copies", None, "embed")))
 
 
 def layer_at(layers: dict[str, Array], index: Array) -> dict[str, Array]:
-    """The parameters of one block out of the stacked ones.
+    """Return the parameters of one block from the stacked parameters.
 
-    Scanning over indices instead of over the stack lets a caller run the first n blocks without
-    copying n blocks of weights.
+    Scanning over indices instead of over the stack runs the first n blocks without copying their
+    weights.
     """
     return jax.tree.map(
         lambda stack: jax.lax.dynamic_index_in_dim(stack, index, keepdims=False), layers
@@ -100,7 +102,7 @@ def scan_blocks(
     *,
     keep_all: bool,
 ) -> Array:
-    """Runs the first `blocks` blocks; returns the last output, or [blocks, B, S, D] of all."""
+    """Run the first `blocks` blocks; return the last output, or all as [blocks, B, S, D]."""
 
     def step(x: Array, index: Array) -> tuple[Array, Array | None]:
         x = split_by_rows(block(layer_at(layers, index), x))
@@ -111,10 +113,10 @@ def scan_blocks(
 
 
 def blocks_below(layer: int, num_layers: int) -> int:
-    """How many blocks lead to `hidden_states[layer]`, of which there are `num_layers` + 1.
+    """Return the number of blocks below `hidden_states[layer]` (`num_layers` + 1 states).
 
     Raises:
-      LiditError: when there is no such layer.
+      LiditError: when the layer does not exist.
     """
     blocks = layer if layer >= 0 else num_layers + 1 + layer
     if not 0 <= blocks <= num_layers:

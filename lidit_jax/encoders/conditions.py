@@ -1,4 +1,4 @@
-"""Prompts to the conditions that LI-DiT reads: features and masks of every stream."""
+"""Text conditions of LI-DiT: features and masks of prompts from every encoder stream."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ _LENGTH_STEP = 16
 
 
 class TextConditions(NamedTuple):
-    """What the network knows of B prompts; one array a stream k."""
+    """Text features and masks of B prompts; one array per stream k."""
 
     features: tuple[Float[Array, "B _S _D"], ...]
     masks: tuple[Bool[Array, "B _S"], ...]
 
 
 class FrozenStream(NamedTuple):
-    """The arrays of one stream's encoder: an argument of every program that encodes captions."""
+    """Arrays of one stream's encoder, passed as an argument to compiled programs."""
 
     params: Any
-    """Its weights."""
+    """Encoder weights."""
     instruction: PrefixCache | None
-    """What a causal encoder has read of the constant instruction."""
+    """Prefix cache of the constant instruction; causal encoders only."""
 
 
 class PromptEncoders:
-    """The frozen encoders of a configuration, one stream each."""
+    """Frozen text encoders of a configuration, one per stream."""
 
     def __init__(self, config: EncoderConfig, mesh: Mesh | None = None):
-        """Loads them, shared over the mesh if there is one.
+        """Load the encoders, sharded over the mesh if given.
 
         Raises:
-          LiditError: when one cannot be found or read.
+          LiditError: when an encoder cannot be found or read.
         """
         self.streams: list[TextEncoder] = [
             encoders.load(source, dtype=config.dtype, mesh=mesh) for source in config.sources
@@ -55,7 +55,7 @@ class PromptEncoders:
         self.layers = list(config.layers) or [s.default_layer for s in self.streams]
         self.prompt_format = PromptFormat(config.instruction, config.system_prompt)
         self.max_prompt_tokens = config.max_prompt_tokens
-        # A causal encoder reads the constant instruction once, not with every prompt.
+        # Causal encoders process the constant instruction once, not for every prompt.
         self._instructions = [
             stream.prefix_cache(stream.params, self.prompt_format, layer)
             for stream, layer in zip(self.streams, self.layers, strict=True)
@@ -69,16 +69,16 @@ class PromptEncoders:
         mesh: Mesh | None = None,
         places: Mapping[str, str] | None = None,
     ) -> PromptEncoders:
-        """Loads the encoders that a checkpoint was trained with, wherever they are now.
+        """Load the encoders of a checkpoint, searching for those that have moved.
 
         Args:
-          config: the checkpoint's.
-          trained_with: what it remembers of each stream.
-          mesh: shares the weights over its axes; None for one device.
-          places: where encoders have moved to: see `lidit_jax.encoders.relocated`.
+          config: configuration of the checkpoint.
+          trained_with: the checkpoint's description of each stream.
+          mesh: shards the weights over its axes; None for one device.
+          places: new locations of moved encoders, see `lidit_jax.encoders.relocated`.
 
         Raises:
-          LiditError: when one cannot be found, or is not the one of the checkpoint.
+          LiditError: when an encoder cannot be found, or differs from that of the checkpoint.
         """
         _same_number(config.sources, trained_with)
         sources = resolve_sources(config.sources, trained_with, places)
@@ -88,7 +88,7 @@ class PromptEncoders:
 
     @property
     def frozen(self) -> tuple[FrozenStream, ...]:
-        """The arrays behind `features`, split over the mesh as they were loaded."""
+        """Arrays that `features` takes as its first argument, sharded as loaded."""
         return tuple(
             FrozenStream(stream.params, instruction)
             for stream, instruction in zip(self.streams, self._instructions, strict=True)
@@ -100,12 +100,12 @@ class PromptEncoders:
         ids: PyTree[Int32[Array, "B ?S"], " K"],
         masks: PyTree[Bool[Array, "B ?S"], " K"],
     ) -> tuple[Float[Array, "B _S _D"], ...]:
-        """Features of tokenized prompts; pure, to be a part of a compiled program.
+        """Compute features of tokenized prompts; pure, for use inside `jax.jit`.
 
         Args:
-          frozen: see the property of that name.
-          ids: tokens of each stream, instruction first, padded on the right.
-          masks: valid tokens of each.
+          frozen: the property of that name.
+          ids: token ids of each stream, instruction first, padded on the right.
+          masks: valid tokens of each stream.
         """
         return tuple(
             stream.features(arrays.params, tokens, mask, layer, arrays.instruction)
@@ -116,7 +116,7 @@ class PromptEncoders:
 
     @property
     def description(self) -> list[dict[str, Any]]:
-        """What a checkpoint remembers of each stream, to refuse other encoders later."""
+        """Return the description of each stream that checkpoints store, for `check`."""
         return [
             {
                 "source": stream.name,
@@ -128,7 +128,7 @@ class PromptEncoders:
         ]
 
     def check(self, trained_with: Sequence[dict[str, Any]]) -> None:
-        """Refuses to serve a model that was trained with other encoders.
+        """Check that the encoders are those that a model was trained with.
 
         Raises:
           LiditError: names the first difference.
@@ -143,7 +143,7 @@ class PromptEncoders:
                     )
 
     def check_lengths(self, prompts: Sequence[str]) -> None:
-        """Raises what `encode` would raise of the prompts, without the work of the encoders."""
+        """Check prompts as `encode` does, without running the encoders."""
         cleaned = _cleaned(prompts)
         for stream in self.streams:
             self._tokenize(stream, cleaned, overflow="error")
@@ -151,18 +151,18 @@ class PromptEncoders:
     def encode(
         self, prompts: Sequence[str], overflow: str = "error"
     ) -> tuple[TextConditions, tuple[int, ...]]:
-        """Features of all tokens of cleaned prompts, padded to a few compiled lengths.
+        """Encode cleaned prompts, padded to one of a few lengths to limit compilation.
 
         Args:
           prompts: B texts.
-          overflow: for those longer than `max_prompt_tokens`, "error" refuses, "truncate" cuts.
+          overflow: for prompts longer than `max_prompt_tokens`: "error" refuses, "truncate" cuts.
 
         Returns:
           The conditions, and the number of instruction tokens of each stream.
 
         Raises:
           PromptTooLongError: when a prompt is longer than `max_prompt_tokens`, under "error".
-          LiditError: when a prompt holds half of a character.
+          LiditError: when a prompt contains an unpaired surrogate.
         """
         prompts = _cleaned(prompts)
         features, masks, prefix_lengths = [], [], []
@@ -203,14 +203,14 @@ def _same_number(ours: Sequence[Any], theirs: Sequence[Any]) -> None:
 
 
 def _portable(array: Array) -> Array | np.ndarray:
-    """An array for the programs of all processes: one that encoders of this process alone have
-    made is bound to its devices."""
+    """Return an array that programs of all processes accept: arrays that are bound to devices of
+    this process alone become NumPy arrays."""
     bound = jax.process_count() > 1 and array.is_fully_addressable
     return np.asarray(array) if bound else array
 
 
 def pad_conditions(conditions: TextConditions, lengths: Sequence[int]) -> TextConditions:
-    """Pads (or cuts, where only padding stands) every stream to the given number of tokens."""
+    """Pad every stream to the given number of tokens, or cut excess padding."""
 
     def fit(array: Array, length: int) -> Array:
         padding = [(0, 0)] * array.ndim

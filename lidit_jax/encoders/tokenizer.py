@@ -1,4 +1,4 @@
-"""From prompts to token ids with the tokenizer of a model, without importing transformers."""
+"""Tokenization of prompts with a model's tokenizer, without importing transformers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SHOWN = 40
 
 
 class PromptTooLongError(LiditError):
-    """A prompt has more tokens than are allowed.
+    """Error for a prompt with more tokens than allowed.
 
     Attributes:
       shown: the prompt, or its beginning.
-      tokens: how many it has.
-      limit: how many it may have.
+      tokens: number of tokens of the prompt.
+      limit: largest number allowed.
     """
 
     def __init__(self, number: int, prompt: str, tokens: int, limit: int):
@@ -35,18 +35,18 @@ class PromptTooLongError(LiditError):
 
 
 class PromptTokenizer:
-    """Lays out begin token, instruction, prompt and end token.
+    """Tokenizer that joins begin token, instruction, prompt and end token.
 
     Instruction and prompt are tokenized separately and joined, so the instruction's tokens are
     the same in every row and its length is the prefix length.
 
     Attributes:
-      backend: what cuts texts into tokens.
-      begin: tokens before the instruction.
-      end: token after the prompt.
-      pad: token of the padding.
-      max_positions: most tokens of a row, if the model has a limit.
-      folder: where it was read from.
+      backend: tokenizer of the `tokenizers` library.
+      begin: token ids before the instruction.
+      end: token id after the prompt.
+      pad: padding token id.
+      max_positions: largest number of tokens per row, if the model has a limit.
+      folder: folder that the tokenizer was read from.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PromptTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path, max_positions: int | None = None) -> PromptTokenizer:
-        """Reads `tokenizer.json` and `tokenizer_config.json`.
+        """Read `tokenizer.json` and `tokenizer_config.json`.
 
         Raises:
           LiditError: when a file is missing or damaged, or no end token is defined.
@@ -82,10 +82,10 @@ class PromptTokenizer:
             )
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the binding raises nothing narrower
+        except Exception as error:  # the binding raises plain Exception
             raise LiditError(f"{path} is damaged ({error}): download it again") from error
         config = read_json(folder / "tokenizer_config.json")
-        # The tokenizer's own template says what it puts around a text.
+        # The tokenizer's own template defines the tokens around a text.
         around = tokenizer.encode("a")
         special = around.special_tokens_mask
         text = special.index(0)
@@ -94,7 +94,7 @@ class PromptTokenizer:
         if config.get("add_bos_token") is False:
             begin = []
         elif config.get("add_bos_token") and not begin:
-            # As transformers: without a name, or a token of that name, there is none to add.
+            # As in transformers, none is added if the name or its token is missing.
             bos = _id(tokenizer, config, "bos_token")
             begin = [] if bos is None else [bos]
         end = end[0] if end else _id(tokenizer, config, "eos_token")
@@ -104,11 +104,11 @@ class PromptTokenizer:
         return cls(tokenizer, begin, end, end if pad is None else pad, max_positions, folder)
 
     def prefix(self, prompt_format: PromptFormat) -> list[int]:
-        """The tokens before every prompt; their number is the prefix length."""
+        """Return the token ids before every prompt; their number is the prefix length."""
         return [*self.begin, *self.encode([prompt_format.prefix])[0]]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of texts alone, with nothing around them."""
+        """Return the token ids of texts without special tokens."""
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
@@ -122,14 +122,14 @@ class PromptTokenizer:
         overflow: str = "truncate",
         padding: str = "right",
     ) -> TokenBatch:
-        """Tokenizes prompts of any length, the empty one included.
+        """Tokenize prompts of any length, including the empty prompt.
 
         Args:
           prompts: B texts.
-          prompt_format: what comes before each of them.
-          max_prompt_tokens: longest prompt, without instruction and end token.
-          length: S, the instruction included; None takes the longest row.
-          overflow: for longer prompts, "truncate" cuts and counts, "error" refuses.
+          prompt_format: instruction before each prompt.
+          max_prompt_tokens: largest number of prompt tokens, without instruction and end token.
+          length: row length S, including the instruction; None for the longest row.
+          overflow: for longer prompts: "truncate" cuts and counts them, "error" refuses.
           padding: side of the padding, "right" or "left".
 
         Raises:
@@ -154,7 +154,7 @@ class PromptTokenizer:
         return TokenBatch(ids, mask, prefix_length, truncated=len(too_long))
 
     def _limit(self, prefix_length: int, max_prompt_tokens: int, length: int | None) -> int:
-        """Prompt tokens that fit between the instruction and the end token."""
+        """Return the number of prompt tokens that fit between instruction and end token."""
         lengths = [s for s in (length, self.max_positions) if s is not None]
         if lengths and min(lengths) <= prefix_length:
             raise LiditError(

@@ -1,9 +1,9 @@
-"""Whether a tokenizer is read as transformers reads it: found out once, and remembered.
+"""Check, once per tokenizer, that tokens match those of transformers' `AutoTokenizer`.
 
-Importing transformers takes longer than sampling an image, so prompts are tokenized without it. Its
-`AutoTokenizer` knows what no file says: normalizers and added tokens of a family. So it reads each
-tokenizer once, when this machine first meets it, and odd prompts show whether both agree. Where
-they do not, the tokenizer that transformers saves is kept, and read from then on.
+Importing transformers takes longer than sampling an image, so prompts are tokenized without it. But
+`AutoTokenizer` adds normalizers and tokens of a model family that no file contains. The first time
+that a tokenizer is used on a machine, both therefore tokenize a set of unusual prompts. If they
+differ, the tokenizer as saved by transformers is cached and used from then on.
 """
 
 from __future__ import annotations
@@ -38,36 +38,35 @@ _DECIDING = (
     "added_tokens.json",
     "config.json",
 )
-"""What `AutoTokenizer` makes a tokenizer from; the model's configuration names its family."""
+"""Files that `AutoTokenizer` reads; the model's configuration names the family."""
 _ADDED_TOKENS = 50
-"""Added tokens of a tokenizer that the comparison puts into prompts of their own."""
+"""Number of added tokens that the comparison tests, each in a prompt of its own."""
 _REASON = 300
-"""Characters of an error that are told."""
+"""Largest number of characters of an error that are shown."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison found; kept beside the tokenizer that it may have brought."""
+    """Result of a comparison, cached with the replacement tokenizer if there is one."""
 
     kind: Literal["same", "replaced", "unread"]
     transformers: str
-    """The version that was compared with."""
+    """Version of transformers in the comparison."""
     reason: str = ""
-    """Why transformers' reading cannot be used, where it cannot."""
+    """Why transformers' tokenizer cannot be used; empty if it can."""
 
 
 def load_tokenizer(folder: Path, max_positions: int | None = None) -> PromptTokenizer:
-    """The tokenizer of a model, as transformers reads it.
+    """Load the tokenizer of a model, with the same tokens as in transformers.
 
-    Of a tokenizer that is new to this machine, and that transformers cannot read, it says so in a
-    line of stderr.
+    A new tokenizer that transformers cannot read is reported in one line on stderr.
 
     Args:
-      folder: of a model, with `tokenizer.json`.
-      max_positions: of the model, where they are limited.
+      folder: model folder with `tokenizer.json`.
+      max_positions: largest number of positions of the model, if limited.
 
     Raises:
-      LiditError: when the tokenizer is missing or damaged, or cannot be kept.
+      LiditError: when the tokenizer is missing or damaged, or cannot be cached.
     """
     ours = PromptTokenizer.from_folder(folder, max_positions)
     kept = cache_dir() / "tokenizers" / _content_key(folder)
@@ -82,7 +81,7 @@ def _judge(folder: Path, ours: PromptTokenizer, kept: Path) -> Verdict:
         try:
             _keep(Path(temporary), kept)
         except OSError as error:
-            # Without a place to keep it in, the comparison is made again the next time.
+            # Without a writable cache, the comparison is repeated the next time.
             if verdict.kind == "replaced":
                 raise LiditError(
                     f"the tokenizer of {folder} cannot be kept in {kept} ({error.strerror}): "
@@ -107,7 +106,7 @@ def _content_key(folder: Path) -> str:
 
 
 def _remembered(kept: Path) -> Verdict | None:
-    """The verdict of an earlier comparison; None also where another transformers may read more."""
+    """Return the cached verdict; None also if another version of transformers may read more."""
     try:
         verdict = Verdict(**json.loads((kept / _VERDICT_FILE).read_text()))
     except (OSError, ValueError, TypeError):
@@ -125,7 +124,7 @@ def _version() -> str:
 
 
 def _keep(made: Path, kept: Path) -> None:
-    """Puts a folder into its place at once; what another process put there meanwhile is as good."""
+    """Move a folder into the cache atomically, or use that of a concurrent process."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{kept.name}.", dir=kept.parent))
     try:
@@ -142,7 +141,7 @@ def _keep(made: Path, kept: Path) -> None:
 
 
 def _compare(folder: Path, ours: PromptTokenizer, out: Path) -> Verdict:
-    """Lets transformers read the tokenizer, and leaves it under `out` where it reads another."""
+    """Compare with transformers' tokenizer, which is saved to `out` if it differs."""
     version = _version()
     try:
         with _quiet_transformers() as transformers:
@@ -156,7 +155,7 @@ def _compare(folder: Path, ours: PromptTokenizer, out: Path) -> Verdict:
             expected = [
                 list(theirs(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts
             ]
-    except Exception as error:  # a tokenizer's class may raise anything
+    except Exception as error:  # a tokenizer class may raise any error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return Verdict("unread", version, reason[:_REASON])
     if ours.encode(prompts) == expected:
@@ -174,20 +173,20 @@ def _compare(folder: Path, ours: PromptTokenizer, out: Path) -> Verdict:
 
 
 def _cut_by(ours: PromptTokenizer, folder: Path) -> PromptTokenizer:
-    """Texts cut into tokens by another folder's tokenizer, and laid out as before."""
+    """Return the tokenizer of another folder with the same begin, end and padding tokens."""
     backend = tokenizers.Tokenizer.from_file(str(folder / _TOKENIZER_FILE))
     return PromptTokenizer(backend, ours.begin, ours.end, ours.pad, ours.max_positions, folder)
 
 
 def _layout(tokenizer: PromptTokenizer) -> list[str | None]:
-    """What stands around a prompt, as texts."""
+    """Return the tokens around a prompt, as text."""
     around = (*tokenizer.begin, tokenizer.end, tokenizer.pad)
     return [tokenizer.backend.id_to_token(token) for token in around]
 
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[Any]:
-    """The module, without its advice on classes, lengths and the lack of PyTorch."""
+    """Yield the transformers module with its warnings silenced."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers
 
@@ -200,7 +199,7 @@ def _quiet_transformers() -> Iterator[Any]:
 
 
 def _added_tokens(ours: PromptTokenizer, theirs: Any) -> list[str]:
-    """Prompts with the added tokens of either reading, the most recent ones of many."""
+    """Return prompts with added tokens of either tokenizer, limited to the last ones."""
     found = [token.content for token in ours.backend.get_added_tokens_decoder().values()]
     found += [token.content for token in theirs.added_tokens_decoder.values()]
     return [f"a{token} b" for token in list(dict.fromkeys(found))[-_ADDED_TOKENS:]]

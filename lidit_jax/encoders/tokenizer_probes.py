@@ -1,4 +1,4 @@
-"""Prompts on which two readings of a tokenizer differ, if they do: what people seldom type."""
+"""Unusual prompts that reveal differences between two implementations of a tokenizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROBE_PROMPTS = (
     "   three  leading,   and trailing spaces   ",
     "a\nline, another\r\nline\n\n\nand\ta tab",
     "\u00a0no-break\u2003wide\u3000spaces",
-    # Accents, composed and decomposed, and what normalizers fold.
+    # Accents, composed and decomposed, and characters that normalizers fold.
     "café naïve Ångström",
     "cafe\u0301 nai\u0308ve A\u030angstro\u0308m",
     "e\u0301",
@@ -29,10 +29,10 @@ PROBE_PROMPTS = (
     "красный круг",
     "लाल घेरा",
     "วงกลมสีแดง",
-    # Emoji, joined, colored and as flags.
+    # Emoji, including joined, colored and flags.
     "🦜 a parrot",
     "👩‍👩‍👧‍👦 👍🏽 🇫🇷 ❤️",
-    # Nothing to see.
+    # Invisible characters.
     "zero\u200bwidth\u200djoiner\u200c and \ufeffmark \u00ad soft",
     "\u202eright to left\u202c",
     "a\x00b\x07c\x7f",
@@ -41,7 +41,7 @@ PROBE_PROMPTS = (
     "2x3=6; 50% off! (really?) {a: [b, 'c']} a_b a-b a/b\\c #d @e",
     "it's we'll I'VE don’t ‘quoted’ “text” … — –",
     "https://example.org/a/b?c=d&e=%20f#g and mail@example.org",
-    # Words that some tokenizers keep whole, and look-alikes.
+    # Special tokens of some tokenizers, and look-alikes.
     "<|im_start|>user\nhello<|im_end|>",
     "<|endoftext|><|begin_of_text|><|eot_id|>",
     "<tool_call>{}</tool_call> <think> </think>",

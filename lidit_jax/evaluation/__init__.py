@@ -1,1 +1,1 @@
-"""Benchmarks: what a trained model gets right, scored on the images that it draws."""
+"""Benchmarks: automatic scores of the images that a trained model generates."""

@@ -1,4 +1,4 @@
-"""Pictures of pictures: captioned grids."""
+"""Captioned image grids."""
 
 import math
 import textwrap
@@ -19,13 +19,13 @@ def captioned_grid(
     frames: Sequence[str] | None = None,
     columns: int | None = None,
 ) -> Image.Image:
-    """All images in a near-square grid, each with its caption below.
+    """Arrange images in a near-square grid, each with its caption below.
 
     Args:
       images: the images, shown in tiles of equal size.
-      captions: one an image, wrapped to three lines.
-      frames: a color name an image for a frame around it; None for no frames.
-      columns: images a row.
+      captions: one per image, wrapped to three lines.
+      frames: color name of the frame per image; None for no frames.
+      columns: images per row.
     """
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)

@@ -1,4 +1,4 @@
-"""The picture of a comparison of samplers."""
+"""Plot of a sampler comparison."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _COLORS = ("#1b6ca8", "#7fb2d8", "#c8553d", "#3a7d44", "#9bc53d", "#5f3dc4", "#b
 
 
 def plot(rows: Sequence[Row], usual: Row, file: BinaryIO) -> None:
-    """Writes a PNG: scores by evaluations, then caching beside fewer steps, by seconds an image.
+    """Write a PNG: score by evaluations, and step caching versus fewer steps by time per image.
 
     Args:
       rows: of `samplers.json`, complete or not.
-      usual: sampler and steps of the checkpoint.
+      usual: default sampler and steps of the checkpoint.
       file: open for writing.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -67,7 +67,7 @@ def _samplers(axis: Any, rows: Sequence[Row]) -> None:
 
 
 def _curve(axis: Any, rows: Sequence[Row], field: str, label: str, legend: str, color: str) -> None:
-    """A line through the rows that have the field, each point named by another field."""
+    """Plot a line through the rows that have `field`, each point labeled by `label`."""
     points = [row for row in rows if row[field] is not None]
     x, y = [row["seconds_an_image"] for row in points], [row[field] for row in points]
     axis.plot(x, y, color=color, marker="o", markersize=4, label=legend)

@@ -1,4 +1,4 @@
-"""What a comparison of samplers says: its tables, and the default that follows from it."""
+"""Report of a sampler comparison: tables and the recommended default."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ Row = dict[str, Any]
 
 
 def threshold(rows: Sequence[Row]) -> float:
-    """The lowest score that is as good as the best one: within one standard error of it."""
+    """Return the lowest score within one standard error of the best score."""
     best = max(rows, key=lambda row: row["score"])
     score, n = best["score"], best["images_scored"]
     return score - math.sqrt(score * (1 - score) / n)
 
 
 def recommended(rows: Sequence[Row]) -> Row:
-    """The row without caching with the fewest evaluations that is as good as the best.
+    """Return the row without caching that reaches `threshold` in the fewest evaluations.
 
-    Evaluations, not seconds: they do not depend on what else the machine does. Of equal ones the
-    higher score.
+    Evaluations are compared rather than seconds, which depend on the load of the machine. Ties are
+    broken by the higher score.
     """
     computed = [row for row in rows if row["cache_interval"] == 1]
     least = threshold(computed)
@@ -29,7 +29,7 @@ def recommended(rows: Sequence[Row]) -> Row:
 
 
 def caching(rows: Sequence[Row], usual: Row) -> list[Row]:
-    """The rows of the usual sampler and steps, by interval."""
+    """Return the rows of the default sampler and steps, by cache interval."""
     return sorted(
         (row for row in rows if all(row[name] == usual[name] for name in ("sampler", "steps"))),
         key=lambda row: row["cache_interval"],
@@ -37,7 +37,7 @@ def caching(rows: Sequence[Row], usual: Row) -> list[Row]:
 
 
 def fewer_steps(rows: Sequence[Row], usual: Row) -> list[Row]:
-    """The rows of the usual sampler without caching, by steps."""
+    """Return the rows of the default sampler without caching, by steps."""
     return sorted(
         (row for row in rows if row["sampler"] == usual["sampler"] and row["cache_interval"] == 1),
         key=lambda row: row["steps"],
@@ -45,11 +45,11 @@ def fewer_steps(rows: Sequence[Row], usual: Row) -> list[Row]:
 
 
 def markdown(rows: Sequence[Row], usual: Row) -> str:
-    """Samplers down and steps across, the recommended default, then step caching.
+    """Return a Markdown table of samplers by steps, the recommended default, and step caching.
 
     Args:
       rows: of `samplers.json`, complete or not.
-      usual: sampler and steps of the checkpoint.
+      usual: default sampler and steps of the checkpoint.
     """
     computed = [row for row in rows if row["cache_interval"] == 1]
     counts = sorted({row["steps"] for row in computed})

@@ -1,4 +1,4 @@
-"""Which sampler, how many steps, how much caching: rows of scores on scenes and of times."""
+"""Comparison of samplers, step counts and step caching by scenes score and run time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from lidit_jax.sampling.settings import sampler_of
 
 @dataclass(frozen=True)
 class Run:
-    """One row to measure."""
+    """Sampler settings of one row of the comparison."""
 
     sampler: str
     steps: int
@@ -51,29 +51,29 @@ def compare_samplers(
     settings: dict[str, Any],
     encoders: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Draws the same prompts from the same seeds in every way, scores and times the images.
+    """Generate, score and time images of the same prompts and seeds with every sampler setting.
 
-    Writes `samplers.json` and `samplers.md` after every row, `samplers.png` at the end. Rows that
-    are there already, of the same comparison, are kept: run it again to go on.
+    Writes `samplers.json` and `samplers.md` after every row, `samplers.png` at the end. Existing
+    rows of the same comparison are kept: run it again to resume.
 
     Args:
-      checkpoint: as `Pipeline.from_checkpoint` takes it.
+      checkpoint: as for `Pipeline.from_checkpoint`.
       out: folder of the three files.
-      samplers: names, which must fit the checkpoint; empty for all that do.
-      steps: numbers of steps of each sampler.
-      cache_intervals: of step caching, with the sampler and the steps of the checkpoint.
-      per_task: prompts of each task.
-      seed: decides prompts and noise: image i is drawn from seed + i.
-      batch_size: images at a time.
+      samplers: names that the checkpoint supports; empty for all supported ones.
+      steps: step counts for each sampler.
+      cache_intervals: step cache intervals, with the checkpoint's sampler and steps.
+      per_task: prompts per task.
+      seed: seed of prompts and noise; image i uses seed + i.
+      batch_size: images per batch.
       settings: other sampling settings, for all rows.
-      encoders: where text encoders have moved to since training.
+      encoders: new locations of text encoders that have moved since training.
 
     Returns:
       What is in `samplers.json`.
 
     Raises:
-      LiditError: when a setting does not fit, before anything is drawn, or when `out` holds another
-        comparison.
+      LiditError: when a setting is invalid, before any image is generated, or when `out` contains
+        another comparison.
     """
     prompts = evaluation_prompts(per_task, seed)
     pipeline = Pipeline.from_checkpoint(checkpoint, encoders=encoders)
@@ -96,7 +96,7 @@ def compare_samplers(
     rows = _rows_so_far(out / "samplers.json", report)
     left = [run for run in runs if run not in rows]
     if left and left[0] != runs[0]:
-        left.insert(0, runs[0])  # drawn once more, to compare the others with
+        left.insert(0, runs[0])  # generated again, as the reference for the others
     if left:
         _draw_rows(pipeline, prompts, left, settings, report, rows, out)
     report["rows"] = [*rows.values()]
@@ -114,7 +114,7 @@ def _draw_rows(
     rows: dict[Run, dict[str, Any]],
     out: Path,
 ) -> None:
-    """Adds the rows that are left, writing them as they come; the first is the usual run."""
+    """Measure the remaining rows and write each one; the first has the default settings."""
     drawing = _Drawing(pipeline, prompts, report["seed"], report["batch_size"])
     total = sum(_evaluations(pipeline, settings, run) for run in left) * len(drawing.batches)
     reference, done = None, 0
@@ -138,7 +138,7 @@ def _draw_rows(
 
 
 class _Drawing:
-    """Prompts that are encoded once and drawn in batches of one size and one text length."""
+    """Prompts encoded once, in batches of one size and one text length."""
 
     def __init__(
         self, pipeline: Pipeline, prompts: Sequence[ScenePrompt], seed: int, batch_size: int
@@ -159,7 +159,7 @@ class _Drawing:
         self._conditions = _of_one_length(encoded)
 
     def draw(self, settings: dict[str, Any]) -> Iterator[tuple[np.ndarray, float]]:
-        """Yields the images of each batch, and the seconds that one took."""
+        """Yield the images of each batch, and the seconds per image."""
         checked = self._pipeline.settings(**settings)
         side = self._pipeline.config.data.image_size
         for i, (texts, seeds) in enumerate(self.batches):
@@ -175,7 +175,7 @@ class _Drawing:
 
 
 def _of_one_length(encoded: Sequence[TextConditions]) -> list[TextConditions]:
-    """Padded to the longest, so that every batch runs the same program."""
+    """Pad to the longest, so that every batch runs the same compiled program."""
     streams = range(len(encoded[0].masks))
     lengths = [max(part.masks[k].shape[1] for part in encoded) for k in streams]
     return [pad_conditions(part, lengths) for part in encoded]
@@ -210,7 +210,7 @@ def _row(
 
 
 def _rows_so_far(file: Path, report: dict[str, Any]) -> dict[Run, dict[str, Any]]:
-    """The rows of an interrupted comparison."""
+    """Return the rows of an interrupted comparison."""
     if not file.is_file():
         return {}
     try:

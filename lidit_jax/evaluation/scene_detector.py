@@ -1,4 +1,4 @@
-"""From pixels to objects: what a scene shows, seen without any metadata.
+"""Detection of the objects in scene images, from pixels alone.
 
 The palette and the shapes are known, so no learned detector is needed: objects are connected
 regions that differ from the background, color is the median hue, shape the best overlap with a
@@ -20,27 +20,27 @@ from lidit_jax.data.scenes.vocabulary import COLORS, RADII, SHADE, SHAPES
 from lidit_jax.errors import LiditError
 
 WORKING_SIZE = 64
-"""Side in pixels to which every image is resampled, so that the thresholds below mean one thing."""
+"""Side in pixels to which every image is resampled, because the thresholds below depend on it."""
 SMOOTHING = 0.7
-"""Sigma in pixels of the Gaussian that takes the edge off noise before anything is measured."""
+"""Sigma in pixels of the Gaussian filter against noise."""
 FOREGROUND = 55.0
-"""Least distance in RGB from the background of a pixel that belongs to an object."""
+"""Smallest RGB distance from the background of an object's pixels."""
 EDGE = 0.45
 """Share of its neighborhood's largest distance at which an object ends."""
 SPECK = 22
-"""Regions with fewer pixels are dirt; the smallest object has about 45."""
+"""Regions with fewer pixels are ignored; the smallest object has about 45."""
 COLORLESS = 40.0
 """Chroma, on a scale of 255, below which an object has no color."""
 OVERLAP = 0.72
-"""Least overlap (intersection over union) with a template of what may be called a shape."""
+"""Smallest overlap (intersection over union) with a shape's template."""
 BLUR = 1.0
-"""Sigma in pixels of the templates: the smoothing above and what a render loses by itself."""
+"""Sigma in pixels of the templates' blur: the smoothing above plus that of rendering."""
 DARK_SPREAD = 0.095
-"""Spread of the darker tone's share (0 to 1) above which a surface may have a pattern."""
+"""Standard deviation of the darker tone's share (0 to 1) above which there may be a pattern."""
 BRIGHT_SPREAD = 0.045
-"""Spread of the brightness (1 for the plain color) above which it has one."""
+"""Standard deviation of the brightness (1 for the plain color) above which there is one."""
 ROWS = 0.78
-"""Share of the first spread's variance between rows above which it is stripes, not dots."""
+"""Share of the darker tone's variance between rows above which a pattern is stripes, not dots."""
 
 _SIZE_LIMITS = (
     (RADII["small"][1] + RADII["medium"][0]) / 2,
@@ -51,7 +51,7 @@ _SPAN = 22.0
 
 
 def detect(image: UInt8[np.ndarray, "H W 3"]) -> tuple[SceneObject, ...]:
-    """The objects of an image of a scene, largest first.
+    """Return the objects in an image of a scene, largest first.
 
     Args:
       image: sRGB pixels of any size.
@@ -95,7 +95,7 @@ def _resample(image: np.ndarray) -> np.ndarray:
 
 
 def _noise(raw: np.ndarray, calm: np.ndarray) -> float:
-    """Standard deviation, after the smoothing, of what differs from pixel to pixel."""
+    """Return the standard deviation of pixel noise after smoothing."""
     steps = np.abs(raw[:, 1:] - raw[:, :-1])[calm[:, 1:] & calm[:, :-1]]
     if not steps.size:
         return 0.0
@@ -147,7 +147,7 @@ def _color(pixels: Float[np.ndarray, "P 3"]) -> str | None:
 
 
 def _opponent(pixels: np.ndarray) -> np.ndarray:
-    """The two axes of chroma; their angle is the hue."""
+    """Return the two chroma coordinates; their angle is the hue."""
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     return np.stack([red - (green + blue) / 2, np.sqrt(3) / 2 * (green - blue)], axis=-1)
 
@@ -165,10 +165,10 @@ def _texture(
     background: np.ndarray,
     noise: float,
 ) -> str:
-    """Reads the pattern of the darker tone among the pixels inside an object.
+    """Classify an object's texture by the pattern of its darker tone.
 
     Each pixel is a mixture of background, color and darker tone. Solving for the shares keeps the
-    blurred edge of the object out of the pattern; a change of brightness must confirm it, since
+    blurred edge of the object out of the pattern; a change of brightness must confirm it, because
     compression and autoencoders smear hues.
     """
     if color is None:
@@ -188,7 +188,7 @@ def _texture(
 def _pattern(
     values: np.ndarray, rows: np.ndarray, noise: float | np.floating
 ) -> tuple[float, float]:
-    """Spread of the values beyond the noise, and the share of its variance between rows."""
+    """Return the standard deviation beyond noise, and the share of variance between rows."""
     variance = values.var() - noise**2
     if variance <= 0:
         return 0.0, 0.0
@@ -198,7 +198,7 @@ def _pattern(
 
 
 def _shape(cover: np.ndarray, area: float, y: float, x: float) -> tuple[str | None, float]:
-    """The best template of equal area, and its radius in units of the side."""
+    """Return the best shape template of equal area, and its radius in units of the side."""
     best = (OVERLAP, None, float(np.sqrt(area / np.pi)))
     rows, columns = np.indices(cover.shape)
     for shape in SHAPES:
@@ -222,7 +222,7 @@ def _unit_area(shape: str) -> float:
 
 @functools.cache
 def _template(shape: str, radius: float) -> np.ndarray:
-    """Blurred picture of a shape, `_GRID` samples a pixel, `2 * _SPAN` pixels wide."""
+    """Return a blurred mask of a shape: `_GRID` samples per pixel, `2 * _SPAN` pixels wide."""
     side = int(2 * _SPAN * _GRID) + 1
     picture = Image.new("L", (side, side), 0)
     middle = (side - 1) / 2

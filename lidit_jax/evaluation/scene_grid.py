@@ -1,4 +1,4 @@
-"""A picture of the scores: every image with its prompt, framed green for a hit, red for a miss."""
+"""Grid of scored images with their prompts, framed green for a hit and red for a miss."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def hits_and_misses(
     verdicts: Sequence[Verdict],
     columns: int | None = None,
 ) -> Image.Image:
-    """Draws the grid; `hits_and_misses(...).save("grid.png")` writes it.
+    """Draw the grid; `hits_and_misses(...).save("grid.png")` writes it.
 
     Args:
       images: images of one size.
-      prompts: the prompt of each, written below it.
-      verdicts: the verdict on each.
-      columns: images in a row; None for a near-square grid.
+      prompts: one per image, written below it.
+      verdicts: one per image.
+      columns: images per row; None for a near-square grid.
     """
     frames = [HIT if verdict.correct else MISS for verdict in verdicts]
     captions = [prompt.prompt for prompt in prompts]

@@ -1,4 +1,4 @@
-"""The prompts of the scenes benchmark, each with the claim that an image must fulfil."""
+"""Prompts of the scenes benchmark, each with the claim that an image must satisfy."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ class ScenePrompt:
     prompt: str
     claim: Claim
     held_out: bool
-    """Whether the words hold a combination that no training caption has
+    """Whether the prompt contains a combination that no training caption has
     (`lidit_jax.data.scenes.held_out`)."""
 
 
 def evaluation_prompts(
     per_task: int = 50, seed: int = 0, language: str = "en"
 ) -> list[ScenePrompt]:
-    """Prompts for six tasks named as in GenEval (arXiv 2310.11513), two bindings, and sizes.
+    """Return prompts for six tasks named as in GenEval (arXiv 2310.11513), two bindings, and sizes.
 
-    Half of the prompts of `HELD_OUT_TASKS` hold a combination that training never shows; the words
-    of the other tasks are too few to hold any out. Prompts repeat only where a task has fewer
-    than `per_task`.
+    Half of the prompts of `HELD_OUT_TASKS` contain a combination held out from training; the other
+    tasks have too few combinations to hold any out. Prompts repeat only if a task has fewer than
+    `per_task`.
 
     Args:
-      per_task: prompts of each task.
-      seed: another seed gives other prompts.
+      per_task: prompts per task.
+      seed: seed of the prompts.
       language: "en" or "zh".
 
     Returns:
       `len(TASKS) * per_task` prompts, task after task.
 
     Raises:
-      LiditError: when `per_task` is not positive or far too large, or the language unknown.
+      LiditError: when `per_task` is not positive or far too large, or the language is unknown.
     """
     if per_task <= 0:
-        raise LiditError(f"{per_task} prompts a task: ask for at least one")
+        raise LiditError(f"{per_task} prompts per task: ask for at least one")
     check_count(len(TASKS) * per_task)
     prompts = []
     for task in TASKS:
@@ -65,7 +65,7 @@ def evaluation_prompts(
 def _draw(
     task: str, held_out: bool, used: set[str], rng: random.Random, language: str
 ) -> ScenePrompt:
-    """A prompt not in `used` if one turns up soon."""
+    """Draw a prompt, if possible one that is not in `used`."""
     found = None
     for _ in range(_ATTEMPTS):
         claim = TASKS[task](rng)
@@ -103,17 +103,17 @@ def _color_attribution(rng: random.Random) -> Claim:
 
 
 def _texture(rng: random.Random) -> Claim:
-    """Which of two shapes has which texture."""
+    """Claim which of two shapes has which texture."""
     return _bound(rng, "texture", TEXTURES)
 
 
 def _size_binding(rng: random.Random) -> Claim:
-    """Which of two shapes is the small one and which the large one."""
+    """Claim which of two shapes is small and which is large."""
     return _bound(rng, "size", SIZES)
 
 
 def _size(rng: random.Random) -> Claim:
-    """One object, small or large."""
+    """Claim one object, small or large."""
     return Claim((Group(rng.choice(SHAPES), size=rng.choice(SIZES)),))
 
 
@@ -136,12 +136,12 @@ TASKS: dict[str, Callable[[random.Random], Claim]] = {
     "size_binding": _size_binding,
     "size": _size,
 }
-"""What each task's prompts claim. New tasks come last: an image's seed follows its place."""
+"""Claim generator of each task. New tasks come last, because an image's seed is its index."""
 AVERAGED_TASKS: tuple[str, ...] = tuple(TASKS)[:6]
-"""The tasks whose mean is the overall score: those that GenEval has too, with other scenes and
-another scorer, so that the numbers do not compare."""
+"""Tasks whose mean is the overall score. GenEval has the same ones, with other scenes and
+another scorer, so that the numbers are not comparable."""
 MEAN_LABEL = "mean of six scene tasks (GenEval's task names, our own scorer)"
-"""What tables call the overall score."""
+"""Label of the overall score in tables."""
 _SEED_NAMES = {"size_binding": "shape_binding"}
-"""Tasks whose prompts are still drawn by an earlier name, so that scores stay comparable."""
+"""Earlier task names that seed the prompts, so that scores stay comparable."""
 HELD_OUT_TASKS: tuple[str, ...] = ("colors", "position", "color_attribution")

@@ -1,4 +1,4 @@
-"""Scores images of scenes against what their prompts claim, on pixels alone."""
+"""Scoring of scene images against the claims of their prompts, from pixels alone."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lidit_jax.evaluation.scene_prompts import AVERAGED_TASKS, TASKS, ScenePromp
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an image shows what its prompt claims, and if not, why."""
+    """Whether an image satisfies its prompt's claim, and why not."""
 
     correct: bool
     reason: str
-    """What is wrong, in one line; empty when nothing is."""
+    """Reason for a miss, in one line; empty for a hit."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A share of correct images with its 95% Wilson interval."""
+    """Share of correct images with its 95% Wilson interval."""
 
     accuracy: float
     correct: int
@@ -39,7 +39,7 @@ class Accuracy:
 
     @classmethod
     def of(cls, verdicts: Sequence[Verdict]) -> Accuracy:
-        """The share of `verdicts` that are correct."""
+        """Compute the accuracy of `verdicts`."""
         correct = sum(verdict.correct for verdict in verdicts)
         n = len(verdicts)
         low, high = wilson_interval(correct, n)
@@ -48,27 +48,27 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class SceneReport:
-    """The scores of a set of images."""
+    """Scores of a set of images."""
 
     overall: float
-    """Mean accuracy of the six `AVERAGED_TASKS`, or of those that occur."""
+    """Mean accuracy over those of the six `AVERAGED_TASKS` that occur."""
     tasks: dict[str, Accuracy]
     seen: Accuracy | None
-    """Prompts of the tasks that hold combinations out, those known from training; None if none."""
+    """Accuracy on combinations seen in training, in tasks with held-out ones; None if none."""
     held_out: Accuracy | None
-    """Prompts with a combination that training never shows; None if there are none."""
+    """Accuracy on combinations held out from training; None if there are none."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain dictionaries and numbers."""
+        """Return the report as plain dictionaries and numbers."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
-        """The report as JSON."""
+        """Return the report as JSON."""
         return json.dumps(self.to_dict(), indent=2)
 
 
 def score(image: UInt8[np.ndarray, "H W 3"], claim: Claim) -> Verdict:
-    """Checks one image: exactly the claimed objects, with the claimed attributes and relation.
+    """Score one image: exactly the claimed objects, with the claimed attributes and relation.
 
     Raises:
       LiditError: when `image` is not an array of uint8 [H, W, 3].
@@ -80,18 +80,18 @@ def score(image: UInt8[np.ndarray, "H W 3"], claim: Claim) -> Verdict:
 def score_images(
     images: Sequence[UInt8[np.ndarray, "H W 3"]], prompts: Sequence[ScenePrompt]
 ) -> list[Verdict]:
-    """Checks image `i` against prompt `i`.
+    """Score image `i` against prompt `i`.
 
     Raises:
-      LiditError: when there are not as many images as prompts, or an image has the wrong type.
+      LiditError: when the numbers of images and prompts differ, or an image has the wrong type.
     """
     if len(images) != len(prompts):
-        raise LiditError(f"{len(images)} images for {len(prompts)} prompts: give one a prompt")
+        raise LiditError(f"{len(images)} images for {len(prompts)} prompts: give one per prompt")
     return [score(image, p.claim) for image, p in zip(images, prompts, strict=True)]
 
 
 def summarize(prompts: Sequence[ScenePrompt], verdicts: Sequence[Verdict]) -> SceneReport:
-    """Accuracy a task, with 95% intervals, and their mean over the six averaged ones."""
+    """Compute the accuracy per task, with 95% intervals, and the mean of the six averaged tasks."""
     from_task: dict[str, list[Verdict]] = {}
     for prompt, verdict in zip(prompts, verdicts, strict=True):
         from_task.setdefault(prompt.task, []).append(verdict)
@@ -115,7 +115,7 @@ def summarize(prompts: Sequence[ScenePrompt], verdicts: Sequence[Verdict]) -> Sc
 
 
 def wilson_interval(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (E. B. Wilson, 1927), 95% by default."""
+    """Return Wilson's score interval of a proportion (E. B. Wilson, 1927), 95% by default."""
     if n == 0:
         return 0.0, 1.0
     share = correct / n

@@ -1,4 +1,4 @@
-"""The scenes benchmark: draw images for prompts with known truth and score them on pixels."""
+"""Scenes benchmark: generate images for prompts with known ground truth and score the pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lidit_jax.io.progress import progress_bar
 from lidit_jax.sampling.pipeline import Pipeline
 
 RESULTS = Path("runs/scenes")
-"""Where results go unless a folder is named."""
+"""Default folder of the results."""
 _GRID_LIMIT = 128
 
 
@@ -32,17 +32,17 @@ def evaluate(
     batch_size: int,
     encoders: Mapping[str, str] | None = None,
 ) -> SceneReport:
-    """Draws one image a prompt, prints the table, writes `scores.json` and a picture of the images.
+    """Generate one image per prompt, print the scores, write `scores.json` and an image grid.
 
     Args:
-      checkpoint: as `Pipeline.from_checkpoint` takes it.
+      checkpoint: as for `Pipeline.from_checkpoint`.
       out: folder for `scores.json` and `hits_and_misses.png`; None for one below `RESULTS` that is
-        called after the checkpoint and its weights, so that no other model's scores are there.
-      per_task: prompts of each task.
-      seed: decides the prompts and the noise: image i is drawn from seed + i.
-      settings: of sampling, as `Pipeline` takes them; None stands for the checkpoint's own.
-      batch_size: images at a time.
-      encoders: where text encoders have moved to since training.
+        named after the checkpoint and its weights, so that models do not share a folder.
+      per_task: prompts per task.
+      seed: seed of prompts and noise; image i uses seed + i.
+      settings: sampling settings as for `Pipeline`; None for the checkpoint's own.
+      batch_size: images per batch.
+      encoders: new locations of text encoders that have moved since training.
     """
     prompts = evaluation_prompts(per_task, seed)
     pipeline = Pipeline.from_checkpoint(checkpoint, encoders=encoders)
@@ -73,7 +73,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     with atomic_file(out / "scores.json") as file:
         file.write(json.dumps(record, indent=2).encode())
-    # Of a long evaluation, every task shows its share: never the best.
+    # In a long evaluation the grid shows evenly spaced images of every task, never a selection.
     shown = range(0, len(prompts), -(-len(prompts) // _GRID_LIMIT))
     grid = hits_and_misses(
         [images[i] for i in shown], [prompts[i] for i in shown], [verdicts[i] for i in shown]
@@ -85,7 +85,7 @@ def evaluate(
 
 
 def _name_of(checkpoint: str) -> str:
-    """Its last folder; of a step of a run, the run's and the step."""
+    """Return the checkpoint's folder name; for a step of a run, the run's name and the step."""
     parts = [part for part in checkpoint.split("/") if part not in ("", ".", "..", "checkpoints")]
     return "-".join(parts[-2:] if parts[-1:] and parts[-1].isdigit() else parts[-1:]) or "model"
 

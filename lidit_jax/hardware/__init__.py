@@ -1,1 +1,1 @@
-"""Facts about accelerators: what this machine has, what chips can do, XLA flags they need."""
+"""Accelerators: detection, peak performance, topologies and XLA flags."""

@@ -1,7 +1,7 @@
-"""Slices and nodes by the names that clouds and people give them: v5p-256, v5litepod-64, 8xh100.
+"""Cloud names of TPU slices and GPU nodes, such as v5p-256, v5litepod-64 and 8xh100.
 
-Counts and shapes: https://cloud.google.com/tpu/docs/v5p and its neighbors; tpu7x as XPK names it
-(https://github.com/AI-Hypercomputer/xpk).
+Counts and shapes: https://cloud.google.com/tpu/docs/v5p and the pages of the other generations;
+tpu7x as in XPK (https://github.com/AI-Hypercomputer/xpk).
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from lidit_jax.hardware.topologies import (
 
 _OTHER_NAMES = {"v5litepod": "v5e", "v5lite": "v5e", "v7x": "tpu7x"}
 _CORES_A_CHIP = {"v4": 2, "v5p": 2, "tpu7x": 2}
-"""Of the generations whose cloud names count TensorCores; those of the others count chips."""
+"""Cores per chip of generations whose cloud names count TensorCores; the others count chips."""
 _NAME_THEN_COUNT = re.compile(r"(?P<chip>[a-z]+\d*[a-z]*)(?P<mark>[-:x])(?P<count>\d+)")
 _COUNT_THEN_NAME = re.compile(r"(?P<count>\d+)(?P<mark>x)(?P<chip>[a-z]+\d*[a-z]*)")
 
 
 def standard_name(text: str) -> str:
-    """The name that `parse_topology` reads, of one that counts chips, cores or GPUs.
+    """Convert a cloud name that counts chips, cores or GPUs to a name for `parse_topology`.
 
     Args:
       text: "v5p-256" (256 TensorCores, so "v5p:4x4x8"), "v5e-64" or "v5litepod-64" (64 chips,
         "v5e:8x8"), "h100:8", "h100x8" or "8xh100" (one node, "h100:8x1"). A name that gives sides,
-        such as "v5p:4x4x8", stays as it is.
+        such as "v5p:4x4x8", is returned unchanged.
 
     Raises:
-      LiditError: for a number that no slice or set of nodes has, or that can mean two of them;
-        names the nearest that exist.
+      LiditError: for a number that no slice or set of nodes has, or that is ambiguous; names the
+        nearest that exist.
     """
     written = "".join(text.lower().split())
     found = _NAME_THEN_COUNT.fullmatch(written) or _COUNT_THEN_NAME.fullmatch(written)
@@ -69,21 +69,21 @@ def standard_name(text: str) -> str:
 
 
 def describe_topology_name(text: str, name: str) -> str:
-    """What a name was taken for, in a line: "v5p-256: 128 chips, v5p:4x4x8"."""
+    """Describe a parsed name in one line: "v5p-256: 128 chips, v5p:4x4x8"."""
     topology = parse_topology(name)
     unit = "GPU" if topology.generation.is_gpu else "chip"
     return f"{text}: {_counted(topology.chips, unit)}, {name}"
 
 
 def _with_known_chip(text: str, written: str) -> str:
-    """The name of a slice by its sides, with the chip as `GENERATIONS` spells it."""
+    """Return a name with sides unchanged except for the chip, spelled as in `GENERATIONS`."""
     chip, colon, sides = written.partition(":")
     chip = _OTHER_NAMES.get(chip, chip)
     return f"{chip}{colon}{sides}" if chip in GENERATIONS else text
 
 
 def _nodes_of(text: str, chip: str, gpus: int) -> str:
-    """One node, or as many full nodes as the GPUs fill."""
+    """Return the name of one node, or of as many full nodes as the GPUs fill."""
     full = max(GPUS_A_NODE)
     if gpus in GPUS_A_NODE:
         return f"{chip}:{gpus}x1"
@@ -97,12 +97,12 @@ def _nodes_of(text: str, chip: str, gpus: int) -> str:
         near = [f"{chip}:{full}x{nodes}" for nodes in (gpus // full, gpus // full + 1)]
     raise LiditError(
         f"--topology={text}: {gpus} GPUs fill no nodes of {', '.join(map(str, GPUS_A_NODE))}, "
-        f"nearest: {' and '.join(near)} (GPUs a node, and nodes)"
+        f"nearest: {' and '.join(near)} (GPUs per node, and nodes)"
     )
 
 
 def _nearest(generation: Generation, chips: float) -> list[tuple[int, ...]]:
-    """The standard slice with so many chips; else the largest below and the smallest above."""
+    """Return the standard slice of `chips` chips, else the nearest one below and above."""
     standard: dict[int, tuple[int, ...]] = {}
     for shape in sorted(slice_shapes(generation), key=lambda sides: (max(sides), sum(sides))):
         standard.setdefault(math.prod(shape), shape)
@@ -126,7 +126,7 @@ def _counted(number: int, unit: str) -> str:
 
 
 def _unknown(chip: str, count: int) -> str:
-    """What to write in place of a chip that nobody knows."""
+    """Return the error message for an unknown chip, with suggestions."""
     close = difflib.get_close_matches(chip, GENERATIONS, n=3, cutoff=0.5)
     examples = " or ".join(f"{name}-{count}" for name in close)
     hint = f": did you mean {examples}?" if close else ""

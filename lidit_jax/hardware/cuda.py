@@ -1,4 +1,4 @@
-"""What this machine has for CUDA: the driver, JAX's plugin for it, and cuDNN. Nothing is loaded."""
+"""Detection of the NVIDIA driver, JAX's CUDA plugin and cuDNN, without loading them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class Plugin:
     name: str
     version: str
     cudnn: str | None
-    """Version of the cuDNN package of the same CUDA, by which JAX offers fused attention."""
+    """Version of the cuDNN package for the same CUDA version; JAX's fused attention uses it."""
 
     def needs_newer_than(self, driver: str) -> bool:
-        """Whether the driver is too old for it."""
+        """Return whether the driver is too old for the plugin."""
         return "cuda13" in self.name and _major(driver) < _CUDA_13_DRIVER
 
 
 def driver_version() -> str | None:
-    """Version of the NVIDIA driver, or None where no GPU answers."""
+    """Return the version of the NVIDIA driver, or None if no GPU responds."""
     return _ask_driver("driver_version")
 
 
 def compute_capability() -> tuple[int, int] | None:
-    """Of the first GPU: (9, 0) for Hopper, (10, 0) for a B200; None where no GPU answers."""
+    """Return the first GPU's compute capability, such as (9, 0) for Hopper; None if no GPU."""
     major, _, minor = (_ask_driver("compute_cap") or "").partition(".")
     return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
 
@@ -48,12 +48,12 @@ def _ask_driver(field: str) -> str | None:
 
 
 def extra_for(driver: str) -> str:
-    """The extra of lidit-jax for a driver: CUDA 13 needs 580 or later."""
+    """Return the pip extra of lidit-jax for a driver version; CUDA 13 needs 580 or later."""
     return "cuda" if _major(driver) >= _CUDA_13_DRIVER else "cuda12"
 
 
 def plugin() -> Plugin | None:
-    """The plugin that JAX would load, the newest CUDA first; None when there is none."""
+    """Return the plugin that JAX would load, newest CUDA first; None if none is installed."""
     for cuda in ("13", "12"):
         name = f"jax-cuda{cuda}-plugin"
         if version := _version(name):

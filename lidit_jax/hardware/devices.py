@@ -1,4 +1,4 @@
-"""Which generation a device is, and what it can do at best."""
+"""Generation and peak performance of devices."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _SPELLINGS = {
     "v6e": ("v6 lite", "v6e"),
     "tpu7x": ("7x", "v7x", "v7"),
 }
-# Dense bfloat16 products a second without sparsity; NVIDIA's data sheets of the SXM modules.
+# Dense bfloat16 FLOPs per second without sparsity, from NVIDIA's data sheets of the SXM modules.
 _GPU_FLOPS = {"NVIDIA A100": 312e12, "NVIDIA H100": 989e12, "NVIDIA H200": 989e12}
 
 
 def tpu_generation(device_kind: str) -> str | None:
-    """ "v5e", "v5p", ... of a device kind as JAX spells it ("TPU v5 lite"); None if unknown."""
+    """Return "v5e", "v5p", ... for JAX's device kind ("TPU v5 lite"); None if unknown."""
     kind = device_kind.lower().removeprefix("tpu").strip()
     return next((name for name, spellings in _SPELLINGS.items() if kind in spellings), None)
 
 
 def peak_flops(device: JaxDevice) -> float | None:
-    """bfloat16 operations a second of one device; None for kinds without a published figure."""
+    """Return peak bfloat16 FLOPs per second of a device; None without a published figure."""
     return peak_of_kind(device.device_kind)
 
 
 def peak_of_kind(kind: str) -> float | None:
-    """The same of a device by its kind, as JAX or PyTorch spell it."""
+    """Return `peak_flops` for a device kind as spelled by JAX or PyTorch."""
     if generation := tpu_generation(kind):
         return GENERATIONS[generation].flops
     return next((flops for name, flops in _GPU_FLOPS.items() if kind.startswith(name)), None)
 
 
 def disable_unsafe_compilation_cache(devices: Sequence[JaxDevice]) -> None:
-    """Turns JAX's compilation cache off where programs read from it are not safe to run.
+    """Disable JAX's compilation cache on devices where cached programs are not safe to run.
 
     See `lidit_jax.hardware.known_faults`.
     """

@@ -1,4 +1,4 @@
-"""How much memory the host has."""
+"""Memory size of the host."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def host_memory() -> int:
-    """Bytes of memory of the machine, or of the container where that is less."""
+    """Return the memory in bytes of the machine, or of the container if that is less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():

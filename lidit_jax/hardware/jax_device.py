@@ -1,4 +1,4 @@
-"""What is read of a device, which has no type that a checker could see."""
+"""Static type for the attributes of a JAX device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class JaxDevice(Protocol):
-    """A `jax.Device`, or the description of one that a program is compiled for.
+    """`jax.Device`, or the description of a device for ahead-of-time compilation.
 
     jaxlib is a library in C++ without type stubs.
     """
@@ -19,10 +19,10 @@ class JaxDevice(Protocol):
 
     @property
     def device_kind(self) -> str:
-        """As JAX spells it, such as "TPU v5 lite"."""
+        """Device kind as spelled by JAX, such as "TPU v5 lite"."""
         ...
 
     @property
     def process_index(self) -> int:
-        """Process that the device belongs to."""
+        """Index of the process that owns the device."""
         ...

@@ -1,9 +1,9 @@
-"""Faults of the packages below us that are known here: what happens, and what helps.
+"""Known bugs of dependencies: effect, remedy and detection.
 
     versions → effect → remedy → source → whether it happens here
 
-Whether a fault happens is found out by a result wherever a few milliseconds can show it, not by a
-version number: a mended version raises no alarm.
+Where a test of a few milliseconds can show a bug, it is detected by that test and not by version
+number, so that fixed versions raise no warning.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from lidit_jax.hardware.xla_flags import AVOID_WRONG_SUMS
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong with some versions of a package."""
+    """Known bug of some versions of a package."""
 
     versions: str
-    """Those that are known to have it."""
+    """Versions known to have the bug."""
     effect: str
     remedy: str
     source: str
     happens: Callable[[Sequence[JaxDevice]], bool]
-    """Whether it happens on these devices."""
+    """Whether the bug occurs on these devices."""
     avoided: bool = False
-    """Whether this program goes around it by itself, so that there is nothing to do."""
+    """Whether this package works around the bug, so that the user need not act."""
 
 
 def _sums_are_wrong(devices: Sequence[JaxDevice]) -> bool:
-    """Sums the squares of the rows (i, 0, 0) at i = 32,768: exact in float32, and in bfloat16."""
+    """Test a sum of squares after row 32,768 whose result is exact in float32 and bfloat16."""
     if devices[0].platform != "cpu":
         return False
     last = 2**15
@@ -47,7 +47,7 @@ def _sums_are_wrong(devices: Sequence[JaxDevice]) -> bool:
 
 
 def _half_precision_is_missing(devices: Sequence[JaxDevice]) -> bool:
-    """Compiles the conversion of a float16 number."""
+    """Test compilation of a float16 conversion."""
     if devices[0].platform != "cpu":
         return False
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
@@ -92,7 +92,7 @@ FAULTS = (WRONG_SUMS, STORED_PROGRAMS, HALF_PRECISION)
 
 
 def warnings(devices: Sequence[JaxDevice]) -> list[str]:
-    """One line for each fault that happens on these devices and that the user must mend."""
+    """Return one line per bug that occurs on these devices and that the user must fix."""
     return [
         f"warning: {fault.effect} ({fault.versions}; {fault.source}): {fault.remedy}"
         for fault in FAULTS

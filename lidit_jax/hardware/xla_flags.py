@@ -1,11 +1,11 @@
-"""XLA's flags by accelerator, as data: which, why, and who uses them.
+"""XLA flags by accelerator, each with its reason and source.
 
     generation → flag → reason → source
 
-Those of TPUs and GPUs come from projects that train on the hardware; none was measured by this
-project. Those of CPUs avoid faults of XLA. All of them must be set before JAX looks for devices.
-What the user has set in LIBTPU_INIT_ARGS or XLA_FLAGS wins, flag by flag; LIDIT_XLA_FLAGS=off
-leaves all of them out.
+The TPU and GPU flags come from projects that train on this hardware; none was measured by this
+project. The CPU flags avoid bugs of XLA. All must be set before JAX initializes its backends. Flags
+set by the user in LIBTPU_INIT_ARGS or XLA_FLAGS take precedence, one by one; LIDIT_XLA_FLAGS=off
+disables all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lidit_jax.hardware import cuda
 from lidit_jax.hardware.libtpu import has_tpu
 
 _BLACKWELL = (10, 0)
-"""Compute capability of B200, and of all later GPUs."""
+"""Lowest compute capability of Blackwell (B200) and later GPUs."""
 _MAXTEXT = "https://github.com/AI-Hypercomputer/maxtext/tree/main/src/maxtext/configs/tpu"
 _AXLEARN = "https://github.com/apple/axlearn/blob/main/axlearn/common/compiler_options.py"
 _NVIDIA = "https://docs.nvidia.com/jax-toolbox/performance-profiling/gpu-performance"
@@ -35,7 +35,7 @@ _JAX = "https://docs.jax.dev/en/latest/gpu_memory_allocation.html"
 
 @dataclass(frozen=True)
 class Setting:
-    """One flag, or one variable that is a setting of its own."""
+    """One XLA flag or environment variable."""
 
     name: str
     """`--xla_…`, or the name of an environment variable."""
@@ -43,10 +43,10 @@ class Setting:
     reason: str
     source: str
     variable: str = "LIBTPU_INIT_ARGS"
-    """Where the flag goes; equal to `name` for a variable of its own."""
+    """Environment variable that holds the flag; equal to `name` if `name` is one."""
     jaxlib: str = ""
-    """The versions of jaxlib that know the flag, as in a requirement; empty for all of them. XLA
-    ends the process at a flag that it does not know."""
+    """jaxlib versions that support the flag, as a version specifier; empty for all. XLA aborts the
+    process on unknown flags."""
 
 
 def _group(names: tuple[str, ...], reason: str, source: str) -> tuple[Setting, ...]:
@@ -100,8 +100,8 @@ _GPU = (
         _NVIDIA,
         "XLA_FLAGS",
     ),
-    # Ahead of time for an H100, without tuning, the demo's step is built in a third less time.
-    # Its speed on a GPU has not been compared.
+    # Without Triton, compiling the demo's step ahead of time for an H100, without autotuning, takes
+    # a third less time. The speed on a GPU has not been compared.
     Setting(
         "--xla_gpu_enable_triton_gemm",
         "false",
@@ -126,8 +126,8 @@ AVOID_WRONG_SUMS = Setting(
     "XLA_FLAGS",
     jaxlib=">=0.10.1,<0.12",
 )
-"""Leaves sums to XLA's own code; the crashes are jax issues 39257 and 40412. Whether the installed
-version needs the flag is found out by `lidit_jax.hardware.known_faults`."""
+"""Makes XLA compile reductions with its own code; the crashes are jax issues 39257 and 40412.
+`lidit_jax.hardware.known_faults` tests whether the installed version needs the flag."""
 
 FLAGS: dict[str, tuple[Setting, ...]] = {
     "v4": (
@@ -157,8 +157,8 @@ FLAGS: dict[str, tuple[Setting, ...]] = {
         ),
         *_GATHER_OVER_A_SLICE,
     ),
-    # Collectives overlap on the SparseCores. In fusions, which overlap them on the TensorCore, v6e
-    # has given NaN beside the splash kernel (github.com/AI-Hypercomputer/maxdiffusion/issues/429).
+    # Collectives overlap on the SparseCores. Fusions, which overlap them on the TensorCore, have
+    # given NaN with the splash kernel (github.com/AI-Hypercomputer/maxdiffusion/issues/429).
     "v6e": (
         *_OVERLAP_DATA_PARALLEL,
         *_sparse_core(_TRILLIUM),
@@ -210,7 +210,7 @@ FLAGS: dict[str, tuple[Setting, ...]] = {
         ),
     ),
     "cpu": (AVOID_WRONG_SUMS,),
-    # XLA's default set of command buffers (CUDA graphs): NVIDIA advises no other before Blackwell.
+    # XLA's default command buffers (CUDA graphs): NVIDIA recommends others only from Blackwell on.
     "gpu": _GPU,
     "blackwell": (
         *_GPU,
@@ -223,7 +223,7 @@ FLAGS: dict[str, tuple[Setting, ...]] = {
         ),
     ),
 }
-"""By accelerator, as `detect_generation` names them."""
+"""Flags by accelerator, as named by `detect_generation`."""
 
 MULTISLICE: tuple[Setting, ...] = (
     Setting(
@@ -238,14 +238,14 @@ MULTISLICE: tuple[Setting, ...] = (
         _AXLEARN,
     ),
 )
-"""Set beside the generation's when a job has several slices."""
+"""Additional flags for jobs of several slices."""
 
 
 def detect_generation(environment: MutableMapping[str, str]) -> str:
-    """What programs run on here, before JAX has looked: a name in `FLAGS`.
+    """Detect the accelerator, a name in `FLAGS`, without initializing JAX.
 
-    Found in LIDIT_ACCELERATOR (the launcher's), in TPU_ACCELERATOR_TYPE where there is a TPU (or it
-    is what `prepare_libtpu` made up), else in `/dev/nvidia0` and what the driver says of it.
+    Sources, in order: LIDIT_ACCELERATOR (set by the launcher); TPU_ACCELERATOR_TYPE if there is a
+    TPU (otherwise `prepare_libtpu` may have set it); `/dev/nvidia0` and the driver.
     """
     if environment.get("JAX_PLATFORMS", "").startswith("cpu"):
         return "cpu"
@@ -261,9 +261,9 @@ def detect_generation(environment: MutableMapping[str, str]) -> str:
 
 
 def apply_flags(environment: MutableMapping[str, str] = os.environ) -> list[str]:
-    """Sets the flags of this machine's accelerator, or of its CPU where it has none.
+    """Set the XLA flags of this machine's accelerator, or of its CPU if it has none.
 
-    Call it before JAX looks for devices. A second call changes nothing and returns the same.
+    Call it before JAX initializes its backends. A second call changes nothing and returns the same.
 
     Returns:
       One line for each setting, with its reason and source, or with the user's own value.
@@ -289,9 +289,9 @@ def apply_flags(environment: MutableMapping[str, str] = os.environ) -> list[str]
 
 
 def cpu_variables(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables that `apply_flags` would set on a machine without an accelerator; else none.
+    """Return the variables that `apply_flags` sets on a machine without accelerator, else none.
 
-    Every command needs them to compute right. Those of accelerators only make training faster.
+    Every command needs them for correct results. Flags of accelerators only make training faster.
     """
     if detect_generation(environment) != "cpu":
         return {}

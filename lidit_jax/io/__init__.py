@@ -1,4 +1,4 @@
-"""Files and the terminal: paths and buckets, safe output files, progress bars.
+"""Files and terminal output: paths, buckets, images, atomic output files, progress bars.
 
-It knows nothing of models: every other room may use it.
+It does not depend on models, so every other package may use it.
 """

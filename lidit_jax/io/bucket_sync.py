@@ -1,7 +1,7 @@
-"""Files that are written on this machine, for a folder that may lie in a bucket.
+"""Local staging of output files whose target folder may be in a bucket.
 
-Nothing can be appended to an object, so what grows while a run goes on grows here, and the bucket
-gets a new copy now and then.
+Objects cannot be appended to, so files that grow during a run are written locally and uploaded
+again from time to time.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _BYTES_PER_SECOND = 1e6
 
 
 class Staging:
-    """Grows files in `folder`, and keeps copies of them in the target; a local target is it."""
+    """Local folder whose files are copied to a bucket; a local target is used directly."""
 
     def __init__(self, target: Path):
-        """Nothing is fetched yet.
+        """Create the folder, without downloading anything.
 
         Args:
-          target: where the files belong.
+          target: folder or bucket path of the files.
         """
         self._target = target
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.folder = target
-        """Where the files are written."""
+        """Local folder in which files are written."""
         if in_bucket(target):
             self._temporary = tempfile.TemporaryDirectory(prefix="lidit-")
             self.folder = Path(self._temporary.name)
@@ -53,17 +53,17 @@ class Staging:
         self.close()
 
     def fetch(self, name: str) -> None:
-        """Brings a file here that an earlier start has left in the bucket, if there is one."""
+        """Download a file that an earlier start left in the bucket, if there is one."""
         if self._temporary and (self._target / name).exists():
             (self.folder / name).write_bytes((self._target / name).read_bytes())
 
     def upload(self) -> None:
-        """Begins to copy what has grown; returns at once. A large file is not copied every time."""
+        """Start copying files that have grown, in the background; large files less often."""
         if self._temporary and (self._running is None or self._running.done()):
             self._running = self._thread.submit(self._copy)
 
     def close(self) -> None:
-        """Copies what is left and waits for it."""
+        """Copy the remaining changes and wait for completion."""
         if not self._temporary:
             return
         self._thread.submit(self._copy, whole=True).result()
@@ -71,7 +71,7 @@ class Staging:
         self._temporary.cleanup()
 
     def _copy(self, whole: bool = False) -> None:
-        """Copies each file that has grown, at most a megabyte a second on average."""
+        """Copy each file that has grown, at most one megabyte per second on average."""
         for file in sorted(self.folder.rglob("*")):
             size = file.stat().st_size
             sent, when = self._sent.get(file, (-1, 0.0))
@@ -80,7 +80,7 @@ class Staging:
             now = time.monotonic()
             if not whole and sent >= 0 and now - when < size / _BYTES_PER_SECOND:
                 continue
-            # The store's client has errors of its own; none of them is worth a run.
+            # Store clients raise errors of their own; none of them should end a run.
             try:
                 (self._target / file.relative_to(self.folder)).write_bytes(file.read_bytes())
             except Exception as error:
@@ -94,9 +94,9 @@ class Staging:
 
 @contextmanager
 def local_staging(target: Path) -> Iterator[Path]:
-    """A folder of this machine whose files are in the target at the end: the target, if it is one.
+    """Yield a local folder whose files are uploaded to the target, or a local target itself.
 
-    In a bucket they appear when the body has ended well.
+    Files are uploaded to a bucket after the body has succeeded.
     """
     if not in_bucket(target):
         yield target
@@ -107,7 +107,7 @@ def local_staging(target: Path) -> Iterator[Path]:
 
 
 def upload_folder(folder: Path, target: Path) -> None:
-    """Copies all files below a local folder to a place that may lie in a bucket."""
+    """Copy all files below a local folder to a target that may be in a bucket."""
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             copy = target / file.relative_to(folder)

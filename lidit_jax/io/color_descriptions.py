@@ -1,4 +1,4 @@
-"""Colors that a file describes by numbers instead of a profile, as a profile that says the same.
+"""ICC profiles for images that specify their color space by numbers instead of a profile.
 
 PNG has the chunks cICP, and gAMA with cHRM; AVIF has a box `colr` of the kind nclx. The numbers of
 cICP and nclx are those of ITU-T H.273.
@@ -26,26 +26,26 @@ _PRIMARIES = {
     11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
     12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
 }
-"""ColourPrimaries: x and y of white, red, green and blue, as in cHRM."""
+"""ColourPrimaries codes: x and y of white, red, green and blue, as in cHRM."""
 _EXPONENTS = {1: 0.0, 2: 0.0, 6: 0.0, 13: 0.0, 14: 0.0, 15: 0.0, 4: 2.2, 5: 2.8, 8: 1.0}
-"""TransferCharacteristics: the exponent from a number to light; 0 for sRGB's curve, which screens
-also show those of television with."""
+"""TransferCharacteristics codes: exponent from pixel value to light; 0 for the sRGB curve, with
+which screens also show the television curves."""
 _HIGH_RANGE = {16: "PQ", 18: "HLG"}
 _GAMMA = 0.45455
-"""What PNG's standard lets a file say of sRGB's curve, for programs that know no other."""
+"""gAMA value of the PNG standard for the sRGB curve, for decoders without color management."""
 _SAME_GAMMA = 0.05
-"""Relative difference up to which libpng, too, takes a gamma for another."""
+"""Largest relative difference of equal gammas, as in libpng."""
 _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
 _D50 = np.array([0.9642, 1.0, 0.8249])
-"""White of every profile."""
+"""White point of ICC profiles."""
 _START = 1 << 14
-"""Bytes at the start of an AVIF that hold its boxes."""
+"""Number of bytes at the start of an AVIF that contain its boxes."""
 
 
 class _Codes(NamedTuple):
-    """Numbers of H.273."""
+    """Color codes of H.273."""
 
     primaries: int
     transfer: int
@@ -53,16 +53,16 @@ class _Codes(NamedTuple):
 
 
 def described_profile(picture: ImageFile.ImageFile) -> bytes | None:
-    """The ICC profile that a picture's numbers are to be read with.
+    """Return the ICC profile of an image's pixel values.
 
     Args:
-      picture: opened and not yet loaded.
+      picture: opened but not yet decoded.
 
     Returns:
-      The embedded profile, or one made of what the file says otherwise; None for sRGB.
+      The embedded profile, or one made from the file's other color data; None for sRGB.
 
     Raises:
-      ValueError: when the colors are of high dynamic range, or described by unknown numbers.
+      ValueError: when the image has high dynamic range or unknown color codes.
     """
     embedded = picture.info.get("icc_profile")
     if picture.format == "PNG":
@@ -70,7 +70,7 @@ def described_profile(picture: ImageFile.ImageFile) -> bytes | None:
             return _profile_of(codes)
         return embedded or _profile_of_gamma(picture)
     if picture.format == "AVIF" and not embedded and (codes := _avif_codes(_stream_of(picture))):
-        return _profile_of(codes._replace(full_range=True))  # libavif has widened it
+        return _profile_of(codes._replace(full_range=True))  # libavif has expanded the range
     return embedded
 
 
@@ -80,7 +80,7 @@ def _stream_of(picture: ImageFile.ImageFile) -> IO[bytes]:
 
 
 def _png_codes(stream: IO[bytes]) -> _Codes | None:
-    """What cICP says, which stands before the pixels."""
+    """Return the codes of the cICP chunk, which precedes the pixels."""
     place = stream.tell()
     stream.seek(8)
     codes = None
@@ -124,7 +124,7 @@ def _profile_of(codes: _Codes) -> bytes | None:
 
 
 def _profile_of_gamma(picture: Image.Image) -> bytes | None:
-    """What gAMA and cHRM say; sRGB and nonsense need no profile."""
+    """Return a profile for gAMA and cHRM; None for sRGB and for invalid values."""
     gamma, primaries = picture.info.get("gamma"), picture.info.get("chromaticity", _SRGB)
     if "srgb" in picture.info or not (gamma or primaries != _SRGB):
         return None
@@ -139,11 +139,11 @@ def _profile_of_gamma(picture: Image.Image) -> bytes | None:
 
 @functools.lru_cache(maxsize=64)
 def make_profile(primaries: tuple[float, ...], exponent: float) -> bytes:
-    """An ICC profile of version 4 of three primaries and one curve.
+    """Build an ICC profile, version 4, from primaries and one tone curve.
 
     Args:
       primaries: x and y of white, red, green and blue.
-      exponent: from a number to light; 0 for sRGB's curve.
+      exponent: exponent from pixel value to light; 0 for the sRGB curve.
     """
     if exponent:
         curve = struct.pack(">4s4xHxxi", b"para", 0, _fixed(exponent))
@@ -165,7 +165,7 @@ def make_profile(primaries: tuple[float, ...], exponent: float) -> bytes:
 
 
 def _adapted(primaries: tuple[float, ...]) -> Float[np.ndarray, "3 3"]:
-    """XYZ of red, green and blue (columns) at full light, seen under D50."""
+    """Return XYZ of the full red, green and blue primaries (columns), adapted to D50."""
     white, *colors = (
         np.array([x / y, 1, (1 - x - y) / y]) for x, y in np.reshape(primaries, (4, 2))
     )

@@ -1,4 +1,4 @@
-"""Text for people who copy from it: no path, number or command is ever broken by a line's end."""
+"""Console output without line breaks inside paths, numbers or commands, so it can be copied."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _UNLIMITED = 100_000
-"""Columns of an output without a screen, and those in which a table is measured."""
+"""Width in columns of output that is not a terminal, and for measuring tables."""
 
 
 class NoWrapConsole(Console):
-    """Lines are left to the terminal to wrap, and tables wrap between words only.
+    """Console that leaves line wrapping to the terminal and wraps tables between words only.
 
-    Where the output is no terminal (a file, a pipe, the log of a cluster) nothing is wrapped,
-    whatever COLUMNS says. Text is printed as it is: rich would take `[run]` of a path for markup
-    and `:star:` for a picture. Styles come from `rich.text.Text`.
+    If the output is not a terminal (a file, a pipe, a cluster's log) nothing is wrapped, whatever
+    the value of COLUMNS. Text is printed literally: rich would parse `[run]` in a path as markup
+    and `:star:` as an emoji. Styles come from `rich.text.Text`.
     """
 
     def __init__(self, **options: Any):
-        """Takes what `rich.console.Console` takes."""
+        """Accept the options of `rich.console.Console`."""
         super().__init__(markup=False, emoji=False, highlight=False, **options)
         if not self.is_terminal:
             self.width = _UNLIMITED
 
     def say(self, text: str) -> None:
-        """Prints a line, of whatever length; a terminal gives it back whole when it is copied."""
+        """Print a line of any length without breaking it, so that it can be copied whole."""
         self.print(text, soft_wrap=True)
 
     def show(self, table: Table) -> None:
-        """Prints a table, sooner wider than the terminal than with a broken word."""
+        """Print a table, wider than the terminal rather than with broken words."""
         self._fit(table)
         with self.capture() as capture:
             self.print(table, crop=False)
-        # The padding of a long last column would be empty lines on a narrow screen.
+        # Padding of a wide last column would wrap to empty lines on a narrow terminal.
         lines = [line.rstrip() for line in capture.get().splitlines()]
         self.file.write("\n".join([*lines, ""]))
 
     def _fit(self, table: Table) -> None:
-        """Takes from the widest columns what is over; rich's own way breaks words."""
+        """Shrink the widest columns to the terminal width; rich's own method breaks words."""
         unlimited = self.options.update_width(_UNLIMITED)
         whole = Measurement.get(self, unlimited, table).maximum
         ranges = []

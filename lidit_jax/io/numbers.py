@@ -1,4 +1,4 @@
-"""Whole numbers as people write them: 2000000, 2_000_000, 2e6, 2M."""
+"""Parsing of integers such as 2000000, 2_000_000, 2e6 and 2M."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from decimal import Decimal, InvalidOperation
 
 _UNITS = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _DIGITS = 19
-"""More are refused: 1e999999999 would fill the memory."""
+"""Largest number of digits; 1e999999999 would fill the memory."""
 
 
 def parse_integer(text: str) -> int | None:
-    """The whole number that a text writes, or None where it writes none.
+    """Parse an integer; return None if the text is not one.
 
     Args:
-      text: digits, perhaps with underscores; "2e6"; a unit of thousands (k), millions (M) or
-        billions (B or G), in either case, such as "1.5M".
+      text: digits, optionally with underscores; "2e6"; or a suffix for thousands (k), millions (M)
+        or billions (B or G), in either case, such as "1.5M".
     """
     text = text.strip()
     factor = _UNITS.get(text[-1:].lower(), 1)

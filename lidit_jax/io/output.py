@@ -1,4 +1,4 @@
-"""Output files: found unwritable before the work starts, and never left half written."""
+"""Output files: checked for write access before the work starts, and written atomically."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from lidit_jax.io.paths import in_bucket
 
 @contextmanager
 def writable_folder(folder: Path, option: str) -> Iterator[Path]:
-    """Makes `folder` and proves that files can be written there, before any model loads.
+    """Create `folder` and check that files can be written there, before any model loads.
 
-    If the body fails, the folders made here are taken away again unless there are files in them.
-    A bucket has no folders to make or take away, and is never made itself.
+    If the body fails, folders created here are removed again unless they contain files. A bucket
+    has no folders to create or remove, and is never created itself.
 
     Args:
-      folder: Where the files will go; missing parents are made too.
-      option: The option that named it, for the message ("--out").
+      folder: output folder; missing parents are created too.
+      option: option that names it, for the error message ("--out").
 
     Raises:
-      LiditError: when the folder cannot be made or written to.
+      LiditError: when the folder cannot be created or written to.
     """
     if in_bucket(folder):
         _prove_writable(folder, option)
@@ -53,15 +53,15 @@ def writable_folder(folder: Path, option: str) -> Iterator[Path]:
 
 @contextmanager
 def writable_file(path: Path | None, option: str, suffix: str = "") -> Iterator[Path | None]:
-    """Proves that a file can be written at `path`, as `writable_folder` does; None is left alone.
+    """Check that a file can be written at `path`, as in `writable_folder`; None is allowed.
 
     Args:
-      path: where it will be.
-      option: the option that named it, for the message ("--json").
-      suffix: what its name must end with (".png").
+      path: path of the file.
+      option: option that names it, for the error message ("--json").
+      suffix: required suffix of its name (".png").
 
     Raises:
-      LiditError: when it is a folder, ends otherwise, or cannot be written.
+      LiditError: when it is a folder, has another suffix, or cannot be written.
     """
     if path is None:
         yield None
@@ -76,10 +76,10 @@ def writable_file(path: Path | None, option: str, suffix: str = "") -> Iterator[
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears at `path` only once it is complete.
+    """Open a file that appears at `path` only once it is complete.
 
-    On a disk it is written beside its name and renamed; in a bucket it is uploaded when the body
-    has ended, and an upload that is cut off leaves nothing.
+    On a disk a temporary file in the same folder is renamed; in a bucket it is uploaded after the
+    body, and an interrupted upload leaves nothing.
     """
     if in_bucket(path):
         with tempfile.TemporaryFile() as file:
@@ -93,7 +93,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-        # mkstemp makes files that only their owner may read.
+        # mkstemp creates files that only their owner may read.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
@@ -102,12 +102,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _prove_writable(folder: Path, option: str) -> None:
-    """Writes an object below `folder` and deletes it."""
+    """Check write access by writing an object below `folder` and deleting it."""
     probe = folder / f".lidit-{uuid.uuid4().hex}"
     try:
         probe.write_bytes(b"x")
         probe.unlink()
-    # Each store's client has errors of its own; whatever it was, nothing can be written there.
+    # Store clients raise errors of their own; any of them means that nothing can be written.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise LiditError(

@@ -1,4 +1,4 @@
-"""Where things live: the user's cache, the files that ship inside the package, and buckets."""
+"""Paths of the user's cache, of files packaged with the code, and of buckets."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ from etils import epath
 from lidit_jax.errors import LiditError
 
 PACKAGE_DATA = Path(__file__).parents[1] / "packaged"
-"""Files of the wheel that are not code: `configs/` (recipes) and `demo/` (the small model)."""
+"""Data files of the wheel: `configs/` (recipes) and `demo/` (the small model)."""
 
 _STORES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
-"""Scheme -> the package that reaches the store, and the extra of lidit-jax that installs it."""
+"""URL scheme -> package that accesses the store, and the lidit-jax extra that installs it."""
 
 
 def cache_dir() -> Path:
-    """The user's cache: `$LIDIT_CACHE`, else `~/.cache/lidit`. Not created here.
+    """Return the user's cache: `$LIDIT_CACHE`, else `~/.cache/lidit`. It is not created here.
 
-    It holds only what can be made again: converted encoders, what transformers makes of tokenizers,
-    generated scenes, text features and compiled programs (`xla/`). Deleting it costs time, never
-    work.
+    It contains only files that can be regenerated: converted encoders and tokenizers, generated
+    scenes, text features and compiled programs (`xla/`). Deleting it costs only time.
     """
     return Path(os.environ.get("LIDIT_CACHE") or "~/.cache/lidit").expanduser()
 
 
 def to_path(text: str | os.PathLike[str]) -> Path:
-    """A folder or file of this machine, or with `gs://BUCKET/…` or `s3://BUCKET/…` of a bucket.
+    """Return a local path, or a bucket path for `gs://BUCKET/…` and `s3://BUCKET/…`.
 
-    What lies in a bucket is etils' `epath.Path`: pathlib's methods but `rglob`, and the semantics
-    of an object store. An object appears whole or not at all, nothing can be appended to it, a
-    folder is no more than a part of names, and renaming is copying.
+    Bucket paths are etils' `epath.Path`: pathlib's methods except `rglob`, and the semantics of an
+    object store. Objects are written atomically and cannot be appended to, folders are only name
+    prefixes, and renaming copies.
 
     Raises:
       LiditError: for another scheme, a URL without a bucket, a null character, or when the package
-        that reaches the store is not installed.
+        that accesses the store is not installed.
     """
     text = os.fspath(text)
     _refuse_impossible(text)
@@ -52,17 +51,17 @@ def to_path(text: str | os.PathLike[str]) -> Path:
     if importlib.util.find_spec(package) is None:
         raise LiditError(f"{text} needs {package}: pip install 'lidit-jax[{extra}]'")
     _forget_listings(scheme)
-    # It has pathlib's methods without being one.
+    # epath.Path has pathlib's methods but is not a pathlib.Path.
     return cast(Path, epath.Path(text))
 
 
 def in_bucket(path: Path) -> bool:
-    """Whether a path that `to_path` made lies in a bucket."""
+    """Return whether a path from `to_path` is in a bucket."""
     return isinstance(path, epath.Path) and "://" in os.fspath(path)
 
 
 def local_path(text: str) -> Path:
-    """A path of this machine. Raises `LiditError` for a URL, which would become a folder "gs:"."""
+    """Return a local path. Raises `LiditError` for a URL, which would become a folder "gs:"."""
     _refuse_impossible(text)
     if "://" in text:
         raise LiditError(f"{text}: this must be a local path; copy to or from the bucket beside it")
@@ -70,7 +69,7 @@ def local_path(text: str) -> Path:
 
 
 def _refuse_impossible(text: str) -> None:
-    """Recipes can hold texts that name no file: with null characters, or halves of others."""
+    """Check that a path contains no null characters or unpaired surrogates."""
     try:
         possible = "\0" not in text and os.fsencode(text) is not None
     except UnicodeEncodeError:
@@ -80,8 +79,8 @@ def _refuse_impossible(text: str) -> None:
 
 
 def _forget_listings(scheme: str) -> None:
-    """Lets each look at a folder ask the store: TensorStore and other hosts write there too."""
-    # One client for all of etils' paths; TensorFlow's, where it is installed, knows no such choice.
+    """Disable the listing cache, because TensorStore and other hosts write to the store too."""
+    # Use one client for all of etils' paths: TensorFlow's cannot disable its cache.
     os.environ.setdefault("EPATH_USE_TF", "false")
     from fsspec.config import conf
 

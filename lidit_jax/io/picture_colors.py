@@ -1,4 +1,4 @@
-"""Colors of pictures in sRGB, which embedded profiles (Display P3, CMYK, gray) are converted to."""
+"""Conversion of images with embedded profiles (Display P3, CMYK, gray) to sRGB."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ _SRGB = ImageCms.createProfile("sRGB")
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 _SAME = 2
-"""Steps of 255 by which sRGB's own profiles, of several makers, differ from it by rounding."""
+"""Largest rounding difference of sRGB profiles from sRGB, on a scale of 255."""
 
 
 def to_srgb(picture: Image.Image) -> Image.Image:
-    """A picture of 8 bits a channel as sRGB: mode "RGB", or "RGBA" where anything is transparent.
+    """Convert an image of 8 bits per channel to sRGB, mode "RGB", or "RGBA" if transparent.
 
-    The embedded profile decides what the numbers mean. A profile that is broken, of other channels
-    than the picture's, or sRGB itself leaves them as they are; so does a picture without one.
-    Conversion is relative colorimetric with black point compensation, as in most programs.
+    Pixel values are interpreted by the embedded profile. They are unchanged without a profile, or
+    with one that is broken, has other channels than the image, or is sRGB. Conversion is relative
+    colorimetric with black point compensation, as in most programs.
     """
     transparent = picture.has_transparency_data
     transform = _transform_of(picture)
     if transform is None:
         return picture.convert("RGBA" if transparent else "RGB")
     clear = picture.convert("RGBA") if transparent else None
-    # A palette with transparency loses it without a warning only on the way over RGBA.
+    # Palettes with transparency are converted by way of RGBA, to avoid Pillow's warning.
     colors = (clear or picture).convert(transform.input_mode)
     converted = ImageCms.applyTransform(colors, transform)
-    assert converted is not None  # it is only when it replaces the picture
+    assert converted is not None  # None only for in-place conversion
     if clear is not None:
         converted.putalpha(clear.getchannel("A"))
     return converted
 
 
 def has_other_colors(picture: Image.Image) -> bool:
-    """Whether the numbers of a picture mean other colors than sRGB's, as its header says."""
+    """Return whether an image's header specifies other colors than sRGB."""
     return _transform_of(picture) is not None
 
 
@@ -58,7 +58,7 @@ def _lab_transform() -> ImageCms.ImageCmsTransform:
 
 @functools.lru_cache(maxsize=64)
 def _transform(profile: bytes, mode: str, gray: bool) -> ImageCms.ImageCmsTransform | None:
-    """From a profile to sRGB; None where the numbers stay as they are."""
+    """Return the transform from a profile to sRGB; None if pixel values stay unchanged."""
     try:
         read = ImageCms.core.profile_frombytes(profile)
         space = read.xcolor_space.strip()
@@ -74,7 +74,7 @@ def _transform(profile: bytes, mode: str, gray: bool) -> ImageCms.ImageCmsTransf
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Tries colors all over the space: names of profiles cannot be trusted."""
+    """Return whether a transform is the identity, tested on a color grid: names are unreliable."""
     ramp = np.linspace(0, 255, 16).round().astype(np.uint8)
     if mode == "L":
         colors = ramp[None]

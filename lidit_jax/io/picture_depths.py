@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a channel, scaled to 8 by the range of their numbers."""
+"""Conversion of images with more than 8 bits per channel to 8 bits."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from PIL import Image
 
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _BITS, _WHITE_IS_ZERO, _SIGNED = 258, 262, 339
-"""TIFF's tags BitsPerSample, PhotometricInterpretation and SampleFormat."""
+"""TIFF tags BitsPerSample, PhotometricInterpretation and SampleFormat."""
 
 
 def is_deep(picture: Image.Image) -> bool:
-    """Whether one channel holds more than 8 bits; Pillow would clip it instead of scaling it."""
+    """Return whether an image has more than 8 bits per channel, which Pillow would clip."""
     return picture.mode in _DEEP
 
 
 def to_eight_bits(picture: Image.Image) -> Image.Image:
-    """A gray picture with all of its range: the brightest number that its file can hold is 255.
+    """Scale a gray image to 8 bits, so that the largest value of its file format becomes 255.
 
-    Integers end at 65535, or where a TIFF says that it holds fewer bits; floating point numbers end
-    at 1. Pictures of 8 bits are returned as they are.
+    The largest integer is 65535, or less if a TIFF declares fewer bits; the largest floating-point
+    value is 1. Images of 8 bits are returned unchanged.
 
     Args:
-      picture: as opened from its file, whose header says what its numbers mean.
+      picture: as opened from its file, whose header defines the value range.
 
     Returns:
-      A picture of mode "L", or "LA" where one shade stands for transparency.
+      An image of mode "L", or "LA" if one shade is transparent.
 
     Raises:
-      ValueError: when numbers lie outside of that range, so that nobody can tell what is white.
+      ValueError: when values are outside that range, so that white is undefined.
     """
     if not is_deep(picture):
         return picture

@@ -1,4 +1,4 @@
-"""A progress bar with time left for long work; plain lines where there is no terminal."""
+"""Progress bar with remaining time; plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ _SECONDS = 2.0
 
 
 class Progress:
-    """Is told how far some work is. This one keeps it to itself."""
+    """Progress callback; this base class shows nothing."""
 
     def __call__(self, done: int, total: int) -> None:
-        """Takes how much is done, and of how much."""
+        """Report that `done` of `total` units are complete."""
 
     def note(self, text: str) -> None:
-        """Takes what goes on until the next report, such as a compilation."""
+        """Report the current activity, such as compilation."""
 
 
 class SubtaskProgress(Progress):
-    """Progress of one of several equal pieces of work, told as that of all of them."""
+    """Progress of one of several equal parts, reported as a share of the whole."""
 
     def __init__(self, whole: Progress, piece: int, pieces: int):
-        """Counts pieces from 0."""
+        """Initialize for part `piece`, counted from 0, of `pieces`."""
         self._whole, self._piece, self._pieces = whole, piece, pieces
 
     def __call__(self, done: int, total: int) -> None:
-        """Takes how much of the piece is done."""
+        """Report the progress of this part."""
         self._whole(self._piece * total + done, self._pieces * total)
 
     def note(self, text: str) -> None:
-        """Takes what goes on in the piece."""
+        """Report the current activity of this part."""
         self._whole.note(text)
 
 
@@ -90,7 +90,7 @@ class _Bar(Progress):
 
 
 def bar_on(console: NoWrapConsole) -> rich.progress.Progress:
-    """A bar with the number done and the time left; nothing where there is no terminal."""
+    """Return a bar with count and remaining time; it shows nothing without a terminal."""
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}", markup=False),
         rich.progress.BarColumn(),
@@ -104,13 +104,13 @@ def bar_on(console: NoWrapConsole) -> rich.progress.Progress:
 
 @contextmanager
 def progress_bar(label: str, file: TextIO | None = None) -> Iterator[Progress]:
-    """Yields what is to be told (done, total), and notes.
+    """Show a progress bar and yield its callback, called with (done, total).
 
-    Work that is found complete shows nothing.
+    Nothing is shown for work that is already complete.
 
     Args:
-      label: what the work is.
-      file: where to show it; None for the standard output.
+      label: name of the work.
+      file: output stream; None for standard output.
     """
     bar = _Bar(label, file)
     try:

@@ -1,4 +1,4 @@
-"""The network of the paper: LI-DiT, its token refiners, and the layers they are made of."""
+"""The paper's network LI-DiT, its token refiners, and their layers."""
 
 from lidit_jax.models.lidit import LIDiT
 

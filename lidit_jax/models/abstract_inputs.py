@@ -1,4 +1,4 @@
-"""What LI-DiT is called with, as shapes: enough to initialize it, count it or compile it."""
+"""Abstract input shapes of LI-DiT, for initialization, parameter counts and compilation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lidit_jax.models.lidit import LIDiT
 
 
 class LIDiTInputs(NamedTuple):
-    """The arrays of one call of `LIDiT`, in its order; `prefix_lengths` comes after them."""
+    """Array arguments of `LIDiT.__call__`, in order; `prefix_lengths` follows them."""
 
     x_t: Any
     t: Any
@@ -24,12 +24,12 @@ class LIDiTInputs(NamedTuple):
 def abstract_inputs(
     streams: Sequence[TextStream], latent_shape: tuple[int, int, int], batch: int = 1
 ) -> LIDiTInputs:
-    """Shapes and types of the network's inputs in training; nothing is allocated.
+    """Return shapes and types of the network's training inputs without allocating arrays.
 
     Args:
-      streams: width and length of each encoder's features, which training keeps in bfloat16.
+      streams: width and length of each encoder's features, stored in bfloat16 for training.
       latent_shape: rows h, columns w and channels C of a latent.
-      batch: samples B.
+      batch: batch size B.
     """
     shape = jax.ShapeDtypeStruct
     return LIDiTInputs(
@@ -46,12 +46,12 @@ def initialize(
     streams: Sequence[TextStream],
     latent_shape: tuple[int, int, int],
 ) -> Any:
-    """Fresh (boxed) parameters; they depend on widths and channels, not on lengths and sides.
+    """Initialize (boxed) parameters, which depend on widths and channels, not on lengths or sides.
 
     Args:
       model: the network.
-      key: decides all of them.
-      streams: the text.
+      key: random key.
+      streams: sizes of the text streams.
       latent_shape: rows h, columns w and channels C of a latent.
     """
     shapes = abstract_inputs(streams, latent_shape)
@@ -60,11 +60,11 @@ def initialize(
 
 
 def abstract_parameters(model: LIDiT, streams: Sequence[TextStream], channels: int) -> Any:
-    """Boxed shapes of the parameters, by tracing their initialization; nothing is allocated.
+    """Return boxed shapes of the parameters by tracing their initialization.
 
     Args:
       model: the network.
-      streams: the text.
+      streams: sizes of the text streams.
       channels: latent channels C.
     """
     side = model.config.patch

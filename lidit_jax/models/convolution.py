@@ -1,4 +1,4 @@
-"""The convolution of the backbone's ResBlock and of the autoencoders, its weights split."""
+"""Convolution with sharded weights, for the backbone's ResBlock and the autoencoders."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,10 +12,10 @@ from lidit_jax.models.layers import Axes
 
 
 class Convolution(nn.Module):
-    """A convolution with the whole kernel, `[B, H, W, I] -> [B, H', W', O]`.
+    """2-D convolution with a gathered kernel, `[B, H, W, I] -> [B, H', W', O]`.
 
-    Stored split like any weight, the kernel is gathered where it is used: XLA's partitioner gives
-    wrong values for a convolution that is split over input and output channels at once.
+    The kernel is stored sharded and gathered for use: XLA's partitioner gives wrong values for a
+    convolution sharded over input and output channels at once.
     """
 
     features: int
@@ -31,7 +31,7 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H2 W2 O"]:
-        """Args: images."""
+        """Apply the convolution to images."""
         kernel = self.param(
             "kernel",
             nn.with_logical_partitioning(self.kernel_init, (None, None, *self.axes)),

@@ -1,4 +1,4 @@
-"""The backbone's parts: patches, positions, blocks and the output layer (paper, section 3.4)."""
+"""Backbone modules: patches, positions, DiT blocks and output layer (paper, section 3.4)."""
 
 import functools
 
@@ -28,14 +28,14 @@ Rotary = tuple[Float[Array, "N K"], Float[Array, "N K"]]
 
 
 def patchify(x: Float[Array, "B h w C"], patch: int) -> Float[Array, "B N P"]:
-    """Cuts an image into `patch` x `patch` tokens, row by row; P = patch * patch * C."""
+    """Cut an image into `patch` x `patch` tokens, row by row; P = patch * patch * C."""
     return einops.rearrange(x, "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
 
 
 def unpatchify(
     tokens: Float[Array, "B N P"], patch: int, grid: tuple[int, int]
 ) -> Float[Array, "B h w C"]:
-    """The inverse of `patchify` for a grid of (rows, columns) tokens."""
+    """Invert `patchify` for a grid of (rows, columns) tokens."""
     rows, columns = grid
     return einops.rearrange(
         tokens, "b (h w) (p q c) -> b (h p) (w q) c", h=rows, w=columns, p=patch, q=patch
@@ -48,22 +48,22 @@ _convolution = functools.partial(
 
 
 class PositionResBlock(nn.Module):
-    """The ResBlock after patchify that stands in for position embeddings (paper, section 3.4).
+    """ResBlock after patchify that replaces position embeddings (paper, section 3.4).
 
-    The paper does not draw its inside. This one is pre-activation (arXiv 1603.05027): RMSNorm,
-    SiLU, 3x3 convolution, the same again, plus the input.
+    The paper does not specify its layers. This one is pre-activation (arXiv 1603.05027): twice
+    RMSNorm, SiLU and 3x3 convolution, plus the input.
 
-    Zero padding tells the tokens near the border where they are, and the attention layers carry it
-    on. The norm is per token, so the block works at any resolution.
+    Zero padding encodes positions near the border, and the attention layers propagate them. The
+    norm is per token, so the block works at any resolution.
     """
 
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N D"], grid: tuple[int, int]) -> Float[Array, "B N D"]:
-        """Args: tokens and their grid (rows, columns)."""
+        """Apply the block to tokens on a grid of (rows, columns)."""
         width = x.shape[-1]
-        # Images whole, tokens and channels: see `Convolution`.
+        # Each image is on one device, with all tokens and channels: see `Convolution`.
         whole = lambda h: with_logical_constraint(h, ("batch", None, None, None))  # noqa: E731
         h = einops.rearrange(x, "b (h w) d -> b h w d", h=grid[0], w=grid[1])
         for i in range(2):
@@ -73,7 +73,7 @@ class PositionResBlock(nn.Module):
 
 
 def rotary_positions(grid: tuple[int, int], head_width: int, theta: float = 100.0) -> Rotary:
-    """Axial 2-D rotary (cos, sin), [N, K]: half of the frequencies turn by row, half by column.
+    """Return axial 2-D RoPE (cos, sin), [N, K]: half of the frequencies by row, half by column.
 
     The base of 100 suits image grids (arXiv 2403.13298).
     """
@@ -86,7 +86,7 @@ def rotary_positions(grid: tuple[int, int], head_width: int, theta: float = 100.
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> Float[Array, "N D"]:
-    """Fixed 2-D sine and cosine embedding, half of the channels by row, half by column."""
+    """Return a fixed 2-D sinusoidal embedding: half of the channels by row, half by column."""
     quarter = width // 4
     frequencies = 10_000.0 ** -(jnp.arange(quarter, dtype=jnp.float32) / quarter)
     parts = []
@@ -103,7 +103,7 @@ def _coordinates(grid: tuple[int, int]) -> tuple[Array, Array]:
 
 
 class DiTBlock(nn.Module):
-    """Self-attention, cross-attention and FFN, under nine adaLN-zero vectors (figure 5)."""
+    """DiT block: self-attention, cross-attention, FFN and nine adaLN-zero vectors (figure 5)."""
 
     config: ModelConfig
     dtype: DTypeLike
@@ -119,7 +119,7 @@ class DiTBlock(nn.Module):
         condition: Float[Array, "B D"],
         rotary: Rotary | None,
     ) -> tuple[Float[Array, "B N D"], None]:
-        """Returns the new tokens and None, the shape that a layer scan wants."""
+        """Return the new tokens and None, as a layer scan requires."""
         config, dtype = self.config, self.dtype
         x = checkpoint_name(x, BLOCK_INPUT)
         vectors = Modulation(9, dtype, name="modulation")(condition)
@@ -149,7 +149,7 @@ class DiTBlock(nn.Module):
 
 
 class OutputLayer(nn.Module):
-    """adaLN and a linear layer that starts at zero, in float32: the prediction of each patch."""
+    """Output layer: adaLN and a zero-initialized linear layer to patches, in float32."""
 
     features: int
     dtype: DTypeLike
@@ -158,7 +158,7 @@ class OutputLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "B N D"], condition: Float[Array, "B D"]
     ) -> Float[Array, "B N P"]:
-        """Args: tokens and the backbone's condition."""
+        """Predict patches from tokens and the backbone's condition."""
         scale, shift = Modulation(2, self.dtype, name="modulation")(condition)
         h = modulate(layer_norm(self.dtype, affine=False, name="norm")(x), scale, shift)
         return Dense(

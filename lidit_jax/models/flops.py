@@ -1,7 +1,8 @@
-"""Floating-point operations of LI-DiT, counted as they are: two for each multiply and add.
+"""FLOPs of LI-DiT, counted layer by layer, with two per multiply-add.
 
-Never 6 x parameters x tokens: image tokens, text tokens and samples meet different weights.
-Element-wise work (norms, gates, activations, softmax) is left out, as is the frozen encoders'.
+The estimate 6 x parameters x tokens does not apply, because image tokens, text tokens and samples
+use different weights. Element-wise operations (norms, gates, activations, softmax) and the frozen
+encoders are not counted.
 """
 
 from __future__ import annotations
@@ -20,47 +21,47 @@ class TextStream:
     width: int
     """Width D_k."""
     tokens: int
-    """Tokens S_k that a batch is padded to, instruction included."""
+    """Padded number of tokens S_k, including the instruction."""
     prefix_length: int
-    """Instruction tokens, which the backbone does not see."""
+    """Number of instruction tokens, which are dropped before the backbone."""
 
 
 @dataclass(frozen=True)
 class ForwardFlops:
-    """Operations of one forward pass of one sample, by part."""
+    """FLOPs of one forward pass per sample, by part."""
 
     blocks: float
     attention: float
-    """Scores and weighted sums of the blocks' two attentions."""
+    """Attention scores and weighted sums of the blocks."""
     refiners: float
     rest: float
     """Patches, positions, time and output."""
 
     @property
     def total(self) -> float:
-        """All parts."""
+        """Sum of all parts."""
         return self.blocks + self.attention + self.refiners + self.rest
 
     @property
     def training(self) -> float:
-        """Of one training step: the backward pass costs two forward passes."""
+        """FLOPs of one training step; the backward pass costs two forward passes."""
         return 3 * self.total
 
 
 def forward_flops(
     model: ModelConfig, tokens: int, channels: int, streams: Sequence[TextStream]
 ) -> ForwardFlops:
-    """Counts one sample.
+    """Count the FLOPs of one forward pass per sample.
 
     Args:
       model: the network.
       tokens: image tokens N.
       channels: latent channels C.
-      streams: the text.
+      streams: sizes of the text streams.
     """
     d, ratio, N = model.width, model.mlp_ratio, tokens
     context = sum(stream.tokens - stream.prefix_length for stream in streams)
-    # An image token: self-attention 4 d^2, cross-attention's query and output 2, FFN 2 x ratio.
+    # Per image token: self-attention 4 d^2, cross-attention query and output 2, FFN 2 x ratio.
     block = (6 + 2 * ratio) * d**2 * N + 2 * d**2 * context + 9 * d**2
     patch = model.patch**2 * channels
     rest = 2 * patch * d * N + TimeEmbedder.frequencies * d + d**2 + 2 * d**2
@@ -76,7 +77,7 @@ def forward_flops(
 
 
 def _refiner_macs(model: ModelConfig, stream: TextStream, streams: Sequence[TextStream]) -> float:
-    """Multiply-adds of one stream through its linguistic and its part of the collaborative one."""
+    """Count multiply-adds of one stream in the linguistic and the collaborative refiner."""
     d, refiner, S = model.width, model.refiner, stream.tokens
     others = sum(other.tokens for other in streams) - S
     linguistic = (4 + 2 * refiner.mlp_ratio) * d**2 * S + 2 * S * S * d

@@ -1,4 +1,4 @@
-"""The layers that refiners and backbone share.
+"""Layers shared by refiners and backbone.
 
 Parameters are float32 and carry logical axis names, which `lidit_jax.parallel.rules` maps to mesh
 axes; compute happens in `dtype`. Parameter paths are stable and named for what they do
@@ -34,11 +34,11 @@ class Dense(nn.Module):
     dtype: DTypeLike
     kernel_init: Callable = nn.initializers.xavier_uniform()
     quantization: str = "none"
-    """"int8" or "fp8": operands and gradients of the product have that type; "none" for `dtype`."""
+    """Type of operands and gradients of the product: "int8", "fp8", or "none" for `dtype`."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
-        """Returns `x @ kernel + bias`."""
+        """Return `x @ kernel + bias`."""
         kernel = self.param(
             "kernel",
             nn.with_logical_partitioning(self.kernel_init, self.axes),
@@ -55,16 +55,16 @@ class Dense(nn.Module):
         if self.quantization != "none":
             product = quantized_product(self.quantization)
         elif device_in_use().platform == "cpu":
-            # XLA:CPU's backward products of 3-D activations are twice as slow. Elsewhere rows and
-            # tokens stay apart: both may be split, and XLA would gather one to join them.
+            # XLA:CPU's backward products are twice as slow for 3-D activations. Other backends keep
+            # batch and token axes: both may be sharded, and XLA would gather one to merge them.
             rows = rows.reshape(-1, x.shape[-1])
-        # The bias is added in float32, so that its gradient, a long sum, is one too.
+        # The bias is added in float32, so that its gradient, a long sum, is float32 too.
         out = (product(rows, kernel.astype(self.dtype)) + bias).astype(self.dtype)
         return out.reshape(*x.shape[:-1], self.features)
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation between: the FFN of a block, or an embedder."""
+    """Two-layer MLP: the FFN of a block, or an embedder."""
 
     hidden: int
     features: int
@@ -75,19 +75,19 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
-        """Returns `up -> activation -> down`."""
+        """Apply `up -> activation -> down`."""
         dense = functools.partial(Dense, dtype=self.dtype, quantization=self.quantization)
         h = self.activation(dense(self.hidden, ("embed", "mlp"), name="up")(x))
         return dense(self.features, ("mlp", "embed"), name="down")(h)
 
 
 def layer_norm(dtype: DTypeLike, *, affine: bool, name: str | None) -> nn.LayerNorm:
-    """LayerNorm over D; without its own scale and shift where adaLN supplies them."""
+    """Return a LayerNorm over D; `affine=False` if adaLN supplies scale and shift."""
     return nn.LayerNorm(
         epsilon=NORM_EPSILON,
         use_scale=affine,
         use_bias=affine,
-        # The fast variance, E[x^2] - E[x]^2, loses digits where the mean is large.
+        # The fast variance, E[x^2] - E[x]^2, loses precision if the mean is large.
         use_fast_variance=False,
         dtype=dtype,
         name=name,
@@ -95,20 +95,20 @@ def layer_norm(dtype: DTypeLike, *, affine: bool, name: str | None) -> nn.LayerN
 
 
 def rms_norm(dtype: DTypeLike, *, name: str | None) -> nn.RMSNorm:
-    """RMSNorm over the last axis, with a learned scale."""
+    """Return an RMSNorm over the last axis, with a learned scale."""
     return nn.RMSNorm(epsilon=NORM_EPSILON, dtype=dtype, name=name)
 
 
 class Attention(nn.Module):
-    """Multi-head attention of `x` to `context`; self-attention when they are the same."""
+    """Multi-head attention from `x` to `context`; self-attention when they are the same."""
 
     heads: int
     qk_norm: bool
     dtype: DTypeLike
     causal: bool = False
     tokens: str | None = None
-    """Logical name of the axis N of `x`, where its tokens may be split over devices; the keys are
-    then gathered."""
+    """Logical name of the axis N of `x` if its tokens may be sharded; the keys are then
+    gathered."""
     kernel: str = "auto"
     """One of `lidit_jax.attention.KERNELS`."""
     quantization: str = "none"
@@ -122,9 +122,9 @@ class Attention(nn.Module):
         mask: Bool[Array, "B S"] | None = None,
         rotary: tuple[Float[Array, "N K"], Float[Array, "N K"]] | None = None,
     ) -> Float[Array, "B N D"]:
-        """Args: queries' tokens, keys' tokens, valid keys, and (cos, sin) of rotary positions.
+        """Attend from query tokens to valid key tokens, with optional rotary (cos, sin).
 
-        Asked for `intermediates`, it also returns the weights `attention_weights` [B, H, N, S].
+        If the collection `intermediates` is mutable, stores `attention_weights` [B, H, N, S] there.
         """
         width = x.shape[-1]
         dense = functools.partial(Dense, width, dtype=self.dtype, quantization=self.quantization)
@@ -132,7 +132,7 @@ class Attention(nn.Module):
         def heads(tokens: Array, name: str) -> Array:
             projected = dense(("embed", "heads"), name=name)(tokens)
             projected = projected.reshape(*tokens.shape[:-1], self.heads, width // self.heads)
-            # Split tokens are projected where they are, and only then gathered as keys and values.
+            # Sharded tokens are projected first, and then gathered as keys and values.
             axis = self.tokens if tokens is x else None
             return with_logical_constraint(projected, ("batch", axis, "heads", None))
 
@@ -163,14 +163,14 @@ class Attention(nn.Module):
 
 
 class Modulation(nn.Module):
-    """adaLN vectors: SiLU, then a linear layer that starts at zero (DiT, arXiv 2212.09748)."""
+    """adaLN modulation: SiLU, then a zero-initialized linear layer (DiT, arXiv 2212.09748)."""
 
     vectors: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, condition: Float[Array, "B D"]) -> tuple[Float[Array, "B 1 D"], ...]:
-        """Returns `vectors` arrays that broadcast over the tokens."""
+        """Return `vectors` arrays that broadcast over the tokens."""
         width = condition.shape[-1]
         out = Dense(
             self.vectors * width,
@@ -179,7 +179,7 @@ class Modulation(nn.Module):
             kernel_init=nn.initializers.zeros,
             name="linear",
         )(nn.silu(condition))
-        # Whole before it is cut: parts of a split axis would lie across devices.
+        # Gathered before it is split, because slices of a sharded axis would span devices.
         out = with_logical_constraint(out, ("batch", None))
         return tuple(jnp.split(out[:, None, :].astype(jnp.float32), self.vectors, axis=-1))
 
@@ -187,7 +187,7 @@ class Modulation(nn.Module):
 def modulate(
     x: Float[Array, "B N D"], scale: Float[Array, "B 1 D"], shift: Float[Array, "B 1 D"]
 ) -> Float[Array, "B N D"]:
-    """`x * (1 + scale) + shift`: the identity while the modulation is still zero."""
+    """Return `x * (1 + scale) + shift`, the identity at initialization."""
     return (x * (1 + scale) + shift).astype(x.dtype)
 
 
@@ -196,9 +196,9 @@ def gated(
     gate: Float[Array, "B 1 D"] | Float[Array, ""],
     h: Float[Array, "B N D"],
 ) -> Float[Array, "B N D"]:
-    """`x + gate * h`: a branch behind its adaLN gate, summed in float32.
+    """Return `x + gate * h`, the gated residual sum of adaLN-zero, in float32.
 
-    What the branch gives has a name, by which recomputation policies can keep it.
+    The branch output `h` is named, so that rematerialization policies can save it.
     """
     return (x + gate * checkpoint_name(h, BRANCH_OUTPUT)).astype(x.dtype)
 
@@ -206,12 +206,12 @@ def gated(
 def sinusoids(
     t: Float[Array, " B"], size: int, max_period: float = 10_000.0
 ) -> Float[Array, "B size"]:
-    """`[cos(t w_k), sin(t w_k)]`, cosines first, `w_k = max_period**(-k / (size / 2))`.
+    """Return `[cos(t w_k), sin(t w_k)]` with `w_k = max_period**(-k / (size / 2))`.
 
     Args:
-      t: times as embedders receive them, 0 to 1000 (both for DDPM and for flow).
-      size: an even number of features.
-      max_period: the longest wavelength over 2 pi.
+      t: model times, 0 to 1000 (for both DDPM and flow).
+      size: number of features, even.
+      max_period: longest wavelength divided by 2 pi.
     """
     half = size // 2
     frequencies = jnp.exp(-math.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half)
@@ -220,7 +220,7 @@ def sinusoids(
 
 
 class TimeEmbedder(nn.Module):
-    """Sinusoids of the time, then a two-layer MLP."""
+    """Time embedding: sinusoids, then a two-layer MLP."""
 
     width: int
     dtype: DTypeLike
@@ -228,7 +228,7 @@ class TimeEmbedder(nn.Module):
 
     @nn.compact
     def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B D"]:
-        """Args: t, 0 to 1000."""
+        """Embed model times t, 0 to 1000."""
         mlp = Mlp(self.width, self.width, nn.silu, self.dtype, name="mlp")
         return mlp(sinusoids(t, self.frequencies))
 
@@ -236,7 +236,7 @@ class TimeEmbedder(nn.Module):
 def rotate(
     x: Float[Array, "B N H K"], cos: Float[Array, "N K"], sin: Float[Array, "N K"]
 ) -> Float[Array, "B N H K"]:
-    """Rotary embedding in the half-split layout (arXiv 2104.09864)."""
+    """Apply rotary position embedding in the half-split layout (arXiv 2104.09864)."""
     first, second = jnp.split(x, 2, axis=-1)
     turned = jnp.concatenate([-second, first], axis=-1)
     out = x * cos[:, None, :].astype(jnp.float32) + turned * sin[:, None, :].astype(jnp.float32)
@@ -244,12 +244,12 @@ def rotate(
 
 
 def masked_mean(tokens: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Float[Array, "B D"]:
-    """Mean over the valid tokens, in float32; 0 where there is none."""
+    """Return the mean over valid tokens, in float32; 0 if there are none."""
     weights = mask.astype(jnp.float32)[..., None]
     total = jnp.sum(tokens.astype(jnp.float32) * weights, axis=1)
     return total / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
 
 
 def dtype_of(name: str) -> jnp.dtype:
-    """The compute type named in a configuration, such as "bfloat16"."""
+    """Return the compute type with a configuration's name, such as "bfloat16"."""
     return jax.dtypes.canonicalize_dtype(name)

@@ -1,4 +1,4 @@
-"""LI-DiT: the paper's figure 5 on one page."""
+"""The LI-DiT network (paper, figure 5)."""
 
 from collections.abc import Sequence
 
@@ -24,15 +24,15 @@ from lidit_jax.models.step_cache import CachedActivations, run_blocks
 
 
 class LIDiT(nn.Module):
-    """Predicts noise, velocity or image from a noisy latent, a time and LLM features.
+    """Denoising network: noise, velocity or image from a noisy latent, a time and LLM features.
 
-    The refiners live inside, because their gates read the time: they run at every denoising step,
-    while the LLM features are computed once a prompt.
+    The refiners are part of it, because their gates depend on the time: they run at every denoising
+    step, while the LLM features are computed once per prompt.
     """
 
     config: ModelConfig
     quantization: str = "none"
-    """Of the blocks: see `Dense`."""
+    """Quantization of the blocks: see `Dense`."""
 
     @nn.compact
     def __call__(
@@ -46,17 +46,17 @@ class LIDiT(nn.Module):
         reuse: CachedActivations | None = None,
         keep: bool = False,
     ) -> Float[Array, "B h w C"] | tuple[Float[Array, "B h w C"], CachedActivations]:
-        """Denoises.
+        """Predict noise, velocity or image for noisy latents.
 
         Args:
           x_t: noisy latents; h and w are multiples of the patch.
-          t: times as embedders receive them, 0 to 1000.
+          t: model times, 0 to 1000.
           features: hidden states of each LLM, instruction tokens first, padding on the right.
-          masks: valid tokens of each.
-          prefix_lengths: number of instruction tokens of each, dropped after the refiners.
-          reuse: what a near evaluation of the same prompts left: the refiners and the middle
-            blocks do not run.
-          keep: also return what near evaluations may reuse.
+          masks: valid tokens of each LLM.
+          prefix_lengths: number of instruction tokens of each LLM, dropped after the refiners.
+          reuse: cached activations of a nearby evaluation of the same prompts; the refiners and
+            the middle blocks then do not run.
+          keep: also return the activations to cache.
 
         Returns:
           The prediction, float32; exactly 0 at initialization.
@@ -65,7 +65,7 @@ class LIDiT(nn.Module):
         dtype = dtype_of(config.dtype)
         patch, width = config.patch, config.width
 
-        # Text: refine each stream, let the streams read each other, drop the instruction, join.
+        # Text: refine each stream, attend across streams, drop the instruction, concatenate.
         time_embedding = TimeEmbedder(width, dtype, name="time_embedder")(t)
         if reuse is None:
             streams = [
@@ -92,7 +92,7 @@ class LIDiT(nn.Module):
         grid = (x_t.shape[1] // patch, x_t.shape[2] // patch)
         x = Dense(width, (None, "embed"), dtype, name="patch_embedder")(patchify(x_t, patch))
         rotary = None
-        # The convolutions see whole images; from there on, tokens may be split over devices.
+        # The convolutions need whole images; after them, tokens may be sharded.
         x = with_logical_constraint(x, ("batch", None, None))
         if "conv" in config.position:
             x = PositionResBlock(dtype, name="position")(x, grid)

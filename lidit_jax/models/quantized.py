@@ -1,7 +1,7 @@
-"""Matrix products in 8 bits, forward and backward, by qwix (https://github.com/google/qwix).
+"""8-bit matrix products, forward and backward, with qwix (https://github.com/google/qwix).
 
-Operands are scaled when they are used, each row and each output channel by its largest absolute
-value; weights stay as they are, so that checkpoints do not depend on it.
+Operands are quantized dynamically, with one scale per row and per output channel from the largest
+absolute value; the stored weights are not quantized, so checkpoints do not depend on it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from jaxtyping import Array, Float
 from lidit_jax.errors import LiditError
 
 _TYPES = {"int8": ("int8", "int8"), "fp8": ("float8_e4m3fn", "float8_e5m2")}
-"""Of the operands, and of the gradient that comes back: it needs range more than precision."""
+"""Types of the operands, and of the output gradient, which needs range more than precision."""
 
 
 @functools.cache
 def quantized_product(kind: str) -> Callable[..., Float[Array, "*N O"]]:
-    """`(x [*N, I], kernel [I, O]) -> x @ kernel` for a module to call, "int8" or "fp8".
+    """Return a quantized `(x [*N, I], kernel [I, O]) -> x @ kernel`, "int8" or "fp8".
 
     Raises:
       LiditError: when qwix is not installed.

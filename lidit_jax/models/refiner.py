@@ -1,8 +1,8 @@
-"""The paper's two refiners (sections 3.2 and 3.3, figure 5).
+"""Linguistic token refiner and collaborative refiner (paper, 3.2 and 3.3, figure 5).
 
-A causal LLM's later tokens know the earlier ones but not the other way round. The *linguistic token
-refiner* lets every token of one LLM attend to all others; the *collaborative refiner* then lets the
-streams of several LLMs read each other. Both know the time and the prompt through their gates.
+In a causal LLM each token attends only to earlier ones. In the *linguistic token refiner* every
+token of one LLM attends to all others; in the *collaborative refiner* the streams of several LLMs
+then attend to each other. The gates of both depend on the time and the prompt.
 """
 
 from collections.abc import Sequence
@@ -30,23 +30,23 @@ from lidit_jax.models.layers import (
 from lidit_jax.models.rematerialization import rematerialized
 
 GATE_MAGNITUDES = "gate_magnitudes"
-"""Collection where each block leaves the mean size of its gates, asked for as `mutable`. Unlike
-`intermediates` it costs nothing: no attention weights come with it."""
+"""Flax collection, stored if `mutable`, of the mean gate magnitude per block. Unlike
+`intermediates` it is cheap, because it stores no attention weights."""
 
 
 class RefinedStream(NamedTuple):
-    """What a linguistic refiner makes of one LLM's features."""
+    """Output of the linguistic refiner for one LLM."""
 
     tokens: Float[Array, "B S D"]
-    """Refined tokens, instruction included; padded positions hold no meaning."""
+    """Refined tokens, including the instruction; values at padding are meaningless."""
     pooled: Float[Array, "B D"]
-    """Embedded mean of the features."""
+    """Embedded mean-pooled features."""
     condition: Float[Array, "B D"]
-    """Pooled plus time embedding: what drives the gates."""
+    """Pooled plus time embedding, the condition of the gates."""
 
 
 class LinguisticBlock(nn.Module):
-    """Pre-norm self-attention and FFN, each behind a gate that starts at zero."""
+    """Pre-norm self-attention and FFN, each with a zero-initialized gate."""
 
     heads: int
     config: RefinerConfig
@@ -59,7 +59,7 @@ class LinguisticBlock(nn.Module):
         mask: Bool[Array, "B S"],
         condition: Float[Array, "B D"],
     ) -> Float[Array, "B S D"]:
-        """Returns the refined tokens. Asked for `intermediates`, stores its gates."""
+        """Return the refined tokens; store the gates if `intermediates` is mutable."""
         gate_attention = gate_mlp = jnp.ones((), self.dtype)
         if self.config.gate:
             gate_attention, gate_mlp = Modulation(2, self.dtype, name="gate")(condition)
@@ -78,7 +78,8 @@ class LinguisticBlock(nn.Module):
 class LinguisticRefiner(nn.Module):
     """Linguistic token refiner of one LLM (paper, section 3.2): two full-attention blocks.
 
-    At initialization its gates are zero, so it is just the projection of the normed features.
+    At initialization its gates are zero, so the output is the projection of the normalized
+    features.
     """
 
     width: int
@@ -97,16 +98,16 @@ class LinguisticRefiner(nn.Module):
         time_embedding: Float[Array, "B D"] | None = None,
         prefix_length: int = 0,
     ) -> RefinedStream:
-        """Refines one stream.
+        """Refine one stream.
 
         Args:
           features: hidden states of the LLM, instruction tokens first.
           mask: valid tokens.
-          t: times, 0 to 1000; read only with `own_time_embedder`.
+          t: model times, 0 to 1000; used only with `own_time_embedder`.
           time_embedding: the backbone's embedding of `t`.
-          prefix_length: number of instruction tokens; read only with `pool="prompt"`.
+          prefix_length: number of instruction tokens; used only with `pool="prompt"`.
         """
-        # Padding may hold anything, even NaN, which multiplying by a mask would not remove.
+        # Padding may contain NaN, which multiplying by a mask would not remove.
         features = jnp.where(mask[..., None], features, 0).astype(self.dtype)
         normed = features
         if self.config.feature_norm == "rms":
@@ -134,7 +135,7 @@ class LinguisticRefiner(nn.Module):
 
 
 class CollaborativeBlock(nn.Module):
-    """Cross-attention from one stream to the others, then an FFN; both under adaLN-zero."""
+    """Cross-attention from one stream to the others, then an FFN; both with adaLN-zero."""
 
     heads: int
     mlp_ratio: int
@@ -148,7 +149,7 @@ class CollaborativeBlock(nn.Module):
         others_mask: Bool[Array, "B R"],
         condition: Float[Array, "B D"],
     ) -> Float[Array, "B S D"]:
-        """Args: this stream, the other streams joined, their mask, this stream's condition."""
+        """Attend from one stream to the concatenated others, under its own condition."""
         vectors = Modulation(6, self.dtype, name="modulation")(condition)
         scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = vectors
         _leave_gates(self, gate_a, gate_m)
@@ -167,8 +168,8 @@ class CollaborativeBlock(nn.Module):
 class CollaborativeRefiner(nn.Module):
     """Collaborative refiner (paper, section 3.3): every stream attends to all the others.
 
-    The update is simultaneous: each stream reads what the others were *before* the block. A single
-    stream has no others and passes unchanged.
+    The update is simultaneous: each stream attends to the others' tokens from *before* the block. A
+    single stream is returned unchanged.
     """
 
     heads: int
@@ -184,7 +185,7 @@ class CollaborativeRefiner(nn.Module):
         masks: PyTree[Bool[Array, "B ?S"], " K"],
         conditions: Sequence[Float[Array, "B D"]],
     ) -> PyTree[Float[Array, "B ?S D"], " K"]:
-        """Returns the streams, refined, in the same order."""
+        """Return the refined streams in the same order."""
         if len(streams) == 1:
             return streams
         rematerialized_block = rematerialized(CollaborativeBlock, self.remat)
@@ -208,6 +209,6 @@ class CollaborativeRefiner(nn.Module):
 
 
 def _leave_gates(block: nn.Module, *gates: Float[Array, "B 1 D"]) -> None:
-    """The gates for whoever asks for `intermediates`, their mean size in `GATE_MAGNITUDES`."""
+    """Store the gates in `intermediates` and their mean magnitude in `GATE_MAGNITUDES`."""
     block.sow("intermediates", "gates", gates)
     block.sow(GATE_MAGNITUDES, "mean", jnp.mean(jnp.abs(jnp.stack(gates))))

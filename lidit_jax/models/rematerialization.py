@@ -1,4 +1,4 @@
-"""What the backward pass of a block recomputes instead of remembering: policies by name."""
+"""Rematerialization policies by name: what the backward pass of a block recomputes."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from jax.extend.core import Primitive
 from lidit_jax.attention.names import ATTENTION_OUTPUT, CUDNN_FORWARD
 
 BLOCK_INPUT = "block_input"
-"""Name that `jax.ad_checkpoint.checkpoint_name` gives to what enters a block, for the policies."""
+"""Name (`jax.ad_checkpoint.checkpoint_name`) of the input of a block, for the policies."""
 BRANCH_OUTPUT = "branch_output"
-"""What an attention or FFN gives, before its gate: its last product is not run again when kept."""
+"""Name of an attention or FFN output before its gate; saving it avoids the last product."""
 
 _POLICIES = jax.checkpoint_policies
 
 
 def _cudnn_attention(primitive: Primitive, *_: Any, **__: Any) -> bool:
-    """Keeps what cuDNN's forward kernel gives: its output, and the sums that its backward reads.
+    """Save the results of cuDNN's forward kernel: the output and the softmax statistics.
 
-    A name cannot keep the sums, as JAX makes them inside of its own derivative; without them the
-    kernel would run again.
+    The statistics cannot be saved by name, because JAX computes them in its own derivative rule;
+    without them the kernel would run again.
     """
     return primitive.name == CUDNN_FORWARD
 
 
 def _keeping(*names: str) -> Callable[..., Any]:
-    """Keeps these names, and what cuDNN's attention gives."""
+    """Return a policy that saves the named values and the results of cuDNN's attention."""
     return _POLICIES.save_from_both_policies(
         _POLICIES.save_only_these_names(*names), _cudnn_attention
     )
@@ -38,8 +38,8 @@ def _keeping(*names: str) -> Callable[..., Any]:
 POLICIES = {
     "full": _POLICIES.nothing_saveable,
     "dots": _POLICIES.save_from_both_policies(
-        # Products of weights have no batch dimensions; those of plain attention do, and its scores
-        # would outweigh all else that a block keeps. What attention gives is kept by name.
+        # Products with weights have no batch dimensions. Those of plain attention do: its scores
+        # would be larger than everything else saved. Its output is saved by name.
         _POLICIES.dots_with_no_batch_dims_saveable,
         _keeping(ATTENTION_OUTPUT),
     ),
@@ -57,16 +57,16 @@ POLICIES = {
 def rematerialized(
     block: type[nn.Module], policy: str, *, scanned: bool = False
 ) -> type[nn.Module]:
-    """The block under one of `POLICIES`, or itself for "none".
+    """Return the block with a policy of `POLICIES` applied, or unchanged for "none".
 
-    The numbers do not change; only what is kept between forward and backward pass does. That goes
-    for weights too: those that `fsdp` splits are gathered again instead of being kept whole.
+    The results do not change, only what is saved between forward and backward pass. This includes
+    weights: those sharded over `fsdp` are gathered again instead of being kept gathered.
 
     Args:
       block: a module whose arguments are arrays.
       policy: a name in `POLICIES`, or "none".
-      scanned: whether a layer scan with a loop runs it, which already keeps the compiler from
-        undoing the recomputation.
+      scanned: whether it runs inside a rolled layer scan, which already prevents the compiler from
+        eliminating the recomputation.
     """
     if policy == "none":
         return block

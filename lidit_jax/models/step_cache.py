@@ -1,11 +1,10 @@
-"""Step cache: near evaluations of the network share what changes little between them.
+"""Step cache: reuse of slowly changing activations between sampling steps.
 
-A computed evaluation hands on the refined text and what the middle blocks added to the image's
-tokens. The evaluations after it run the first and the last block on their own tokens, under their
-own time, and take the rest from there: neither the refiners nor the middle blocks run. That what
-blocks add changes slowly from step to step is the observation of DeepCache
-(https://arxiv.org/abs/2312.00858), Delta-DiT (https://arxiv.org/abs/2406.01125) and FORA
-(https://arxiv.org/abs/2407.01425).
+A full evaluation caches the refined text and the residual that the middle blocks add to the image
+tokens. The next evaluations run only the first and the last block, on their own tokens and time,
+and reuse the rest: neither the refiners nor the middle blocks run. That residuals change slowly
+between steps is the observation of DeepCache (https://arxiv.org/abs/2312.00858), Delta-DiT
+(https://arxiv.org/abs/2406.01125) and FORA (https://arxiv.org/abs/2407.01425).
 """
 
 from collections.abc import Callable
@@ -19,14 +18,14 @@ _EDGE = 1  # blocks at each end of the stack that always run
 
 
 class CachedActivations(NamedTuple):
-    """What an evaluation computed in full leaves for the next ones."""
+    """Activations of a full evaluation that later evaluations reuse."""
 
     context: Float[Array, "B S D"]
-    """The refined tokens of all streams."""
+    """Refined tokens of all streams."""
     pooled: Float[Array, "B D"]
-    """The streams' part of the backbone's condition."""
+    """Text part of the backbone's condition."""
     change: Float[Array, "B N D"]
-    """What the middle blocks added to the image's tokens."""
+    """Residual of the middle blocks on the image tokens."""
 
 
 def run_blocks(
@@ -36,17 +35,17 @@ def run_blocks(
     change: Float[Array, "B N D"] | None,
     unroll: int,
 ) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
-    """Runs all blocks, or the outer ones around a known change.
+    """Run all blocks, or only the outer ones around a cached residual.
 
     Args:
-      block: from the parameters of one block and tokens to tokens.
+      block: function from one block's parameters and tokens to tokens.
       layers: the parameters of all blocks, stacked on axis 0.
       x: the tokens before the first block.
-      change: of the middle blocks; None runs them.
-      unroll: blocks in each iteration of the loop.
+      change: cached residual of the middle blocks; None runs them.
+      unroll: blocks per iteration of the loop.
 
     Returns:
-      The tokens after the last block, and the change.
+      The tokens after the last block, and the residual of the middle blocks.
     """
     depth = len(jax.tree.leaves(layers)[0])
     first = min(_EDGE, depth)
@@ -54,7 +53,7 @@ def run_blocks(
 
     def run(x: Array, start: int, stop: int) -> Array:
         def one(x: Array, i: Array) -> tuple[Array, None]:
-            # Indexed in place: a slice of the stack would be a copy of its weights.
+            # Indexed per block, because a slice of the stack would copy its weights.
             return block(jax.tree.map(lambda stack: stack[i], layers), x), None
 
         length = max(stop - start, 1)

@@ -1,1 +1,1 @@
-"""Devices that work together: the mesh, which axis of an array is split over it, processes."""
+"""Parallelism: device mesh, sharding rules and multi-process jobs."""

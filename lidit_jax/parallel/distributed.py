@@ -1,4 +1,4 @@
-"""Joining the processes of one job, wherever they were started."""
+"""Initialization and communication of multi-process jobs, for any launcher."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def join_processes() -> None:
-    """Makes this process part of its job; alone it changes nothing. Call it before using a device.
+    """Join a multi-process job if there is one. Call it before using a device.
 
-    The job is found, in this order, in the three variables JAX_COORDINATOR_ADDRESS (host:port of
-    process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, which any launcher can set; in Slurm's
-    environment; or in a TPU pod's metadata.
+    The job is detected, in this order, from the three variables JAX_COORDINATOR_ADDRESS (host:port
+    of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, which any launcher can set; from Slurm's
+    environment; or from a TPU pod's metadata.
 
     Raises:
-      LiditError: when only some of the three variables are set, or the others do not answer.
+      LiditError: when only some of the three variables are set, or the others do not respond.
     """
     given = [name for name in _VARIABLES if os.environ.get(name)]
     if given and len(given) < len(_VARIABLES):
@@ -45,14 +45,14 @@ def join_processes() -> None:
 
 
 def print_on_main(lines: Iterable[str]) -> None:
-    """Prints lines on the first process of the job. Call it after `join_processes`."""
+    """Print lines on the first process of the job. Call it after `join_processes`."""
     if jax.process_index() == 0:
         for line in lines:
             print(line, flush=True)
 
 
 def any_process(mine: bool) -> bool:
-    """Whether it is true on any process; all must ask."""
+    """Return whether `mine` is true on any process; all processes must call it."""
     if jax.process_count() == 1:
         return mine
     from jax.experimental.multihost_utils import process_allgather
@@ -61,10 +61,10 @@ def any_process(mine: bool) -> bool:
 
 
 def all_gather(mine: Any) -> list[Any]:
-    """What each process gives, by its number; all must call it.
+    """Gather a value from every process, in process order; all processes must call it.
 
     Args:
-      mine: anything that JSON can hold. Where all give the same, only its digest travels.
+      mine: JSON-serializable value. If all are equal, only its digest is transferred.
     """
     if jax.process_count() == 1:
         return [mine]
@@ -82,14 +82,14 @@ def all_gather(mine: Any) -> list[Any]:
 
 
 def barrier(place: str, minutes: float) -> None:
-    """Waits until all processes are at the same place of the program.
+    """Wait until all processes reach the same point of the program.
 
     Args:
-      place: names it in the message; used once.
+      place: unique name of the point, for the error message.
       minutes: how long to wait; 0 does not wait at all.
 
     Raises:
-      LiditError: when some do not come in time.
+      LiditError: when some processes do not arrive in time.
     """
     if jax.process_count() == 1 or not minutes:
         return
@@ -97,8 +97,8 @@ def barrier(place: str, minutes: float) -> None:
 
     try:
         get_barrier_sync_fn()(key=f"lidit: {place}", timeout_ms=round(60_000 * minutes))
-    except RuntimeError as error:  # how the runtime reports a time-out
-        # The runtime counts those that came and names one that did not.
+    except RuntimeError as error:  # raised by the runtime on timeout
+        # The runtime counts the processes that arrived and names a missing one.
         reason = str(error).partition("# of tasks")
         told = " ".join("".join(reason[1:] if reason[1] else reason[:1]).split())[:300]
         raise LiditError(
@@ -108,7 +108,7 @@ def barrier(place: str, minutes: float) -> None:
 
 
 def _has_companions() -> bool:
-    """Whether a scheduler says that this process is one of several."""
+    """Return whether a scheduler started this process as one of several."""
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         return True
     if "TPU_WORKER_HOSTNAMES" in os.environ:  # GKE
@@ -118,7 +118,7 @@ def _has_companions() -> bool:
 
 
 def _pod_metadata_names_others() -> bool:
-    """Whether this is a TPU VM whose metadata lists other workers, or other slices."""
+    """Return whether this is a TPU VM whose metadata lists other workers or slices."""
     if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*")):
         return False
     if os.environ.get("TPU_SKIP_MDS_QUERY"):
@@ -128,7 +128,7 @@ def _pod_metadata_names_others() -> bool:
 
 
 def _tpu_metadata(name: str) -> str:
-    """An attribute of the virtual machine; empty where nobody answers."""
+    """Return a metadata attribute of the virtual machine; empty without a metadata server."""
     host = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")
     url = f"http://{host}/computeMetadata/v1/instance/attributes/{name}"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})

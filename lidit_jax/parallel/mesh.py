@@ -1,4 +1,4 @@
-"""The device mesh of a run."""
+"""Device mesh of a run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lidit_jax.hardware.devices import disable_unsafe_compilation_cache
 from lidit_jax.hardware.jax_device import JaxDevice
 
 AXES = ("replica", "data", "fsdp", "context", "tensor")
-"""From the slowest network to the fastest: slices, copies, split weights, split images, split
-heads."""
+"""Mesh axes, from the slowest network to the fastest: slices, data parallel, FSDP, image tokens,
+attention heads."""
 BATCH_AXES = ("replica", "data", "fsdp")
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[JaxDevice] | None = None) -> Mesh:
-    """The mesh over `devices`, or over all devices of all processes; its axes are `AXES`.
+    """Build the mesh with axes `AXES` over `devices`, or over all devices of all processes.
 
-    They are `Auto`: under explicit axes, or under the old `with mesh:`, flax's logical constraints
-    fail or silently vanish. Use it with `jax.set_mesh`.
+    The axes are `Auto`: under explicit axes, or under the old `with mesh:`, flax's logical
+    constraints fail or are silently ignored. Use it with `jax.set_mesh`.
 
     Raises:
       LiditError: when the sizes do not multiply to the number of devices, or `replica` is not the
@@ -47,7 +47,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[JaxDevice] | None = None) ->
     types = (AxisType.Auto,) * len(AXES)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices == 1:
-        # A mesh axis may be part of one of the torus's axes: 64 x 4 on a slice of 16 x 16.
+        # A mesh axis may be part of a torus axis: 64 x 4 on a slice of 16 x 16.
         arranged = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
         return Mesh(arranged, AXES, axis_types=types)
     if sizes[0] != slices:
@@ -62,7 +62,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[JaxDevice] | None = None) ->
 
 
 def check_divisions(config: Config, mesh: Mesh) -> None:
-    """Refuses a mesh that does not divide what training splits.
+    """Check that the mesh divides the batch and the sharded axes of the model.
 
     Raises:
       LiditError: names the axis, what it must divide, and the nearest sizes that do.
@@ -83,7 +83,7 @@ def check_divisions(config: Config, mesh: Mesh) -> None:
 
 
 def check_model_divides(config: Config, mesh: Mesh) -> None:
-    """Refuses a mesh that does not divide the network.
+    """Check that the mesh divides the sharded axes of LI-DiT.
 
     Raises:
       LiditError: names the axis, what it must divide, and the nearest sizes that do.
@@ -108,17 +108,17 @@ def _check_divides(mesh: Mesh, axis: str, name: str, whole: int) -> None:
 
 
 def nearest_divisors(whole: int, size: int) -> list[int]:
-    """The next smaller and the next larger divisor of `whole` around `size`."""
+    """Return the next smaller and the next larger divisor of `whole` around `size`."""
     divisors = [d for d in range(1, whole + 1) if whole % d == 0]
     below, above = ([d for d in divisors if d < size], [d for d in divisors if d > size])
     return below[-1:] + above[:1]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Sharding of arrays whose first axis is the batch."""
+    """Return the sharding of arrays whose first axis is the batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Sharding of arrays that every device holds whole."""
+    """Return the sharding of arrays that are replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())

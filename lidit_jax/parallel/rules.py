@@ -1,4 +1,4 @@
-"""From the logical axis names in the modules to mesh axes: the one table."""
+"""Sharding rules from logical axis names to mesh axes."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ LOGICAL_AXIS_RULES = (
 
 
 def state_shardings(boxed_shapes: Any, mesh: Mesh) -> Any:
-    """Shardings of a state tree given as boxed shapes (`jax.eval_shape` of its initialization).
+    """Return the shardings of a state tree of boxed shapes (`jax.eval_shape` of initialization).
 
     Arrays without logical names (scalars, keys, counters) are replicated.
     """
@@ -32,8 +32,8 @@ def state_shardings(boxed_shapes: Any, mesh: Mesh) -> Any:
 
 
 def shardings_that_divide(boxed_shapes: Any, mesh: Mesh) -> Any:
-    """`state_shardings` for a frozen network, which may have any size: an axis that does not divide
-    over its devices stays whole."""
+    """Return `state_shardings` for a frozen network of any size: an axis that is not divisible by
+    its devices is replicated."""
     return jax.tree.map(
         lambda shape, sharding: NamedSharding(
             mesh, replicate_uneven(sharding.spec, shape.shape, mesh)
@@ -44,7 +44,7 @@ def shardings_that_divide(boxed_shapes: Any, mesh: Mesh) -> Any:
 
 
 def replicate_uneven(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The spec without the (single) mesh axes that do not divide the sizes they split."""
+    """Return the spec without the (single) mesh axes that do not divide their array axes."""
     return PartitionSpec(
         *(
             axis if axis is None or size % mesh.shape[axis] == 0 else None
@@ -54,10 +54,10 @@ def replicate_uneven(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) ->
 
 
 def sharded_shapes(mesh: Mesh, boxed_shapes: Any) -> Any:
-    """Unboxed shapes that carry their shardings: what Orbax restores into.
+    """Return unboxed shapes with shardings, as restore targets for Orbax.
 
     Raises:
-      LiditError: when an axis does not divide over its devices.
+      LiditError: when an axis is not divisible by its devices.
     """
 
     def place(path: Any, shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> Any:

@@ -37,7 +37,7 @@ def test_slices_multiply_chips_and_gpus_have_none():
         ("v5e:32x16", "the nearest is v5e:16x16 with 256 chips"),
         ("v5p:4x4x5", "the nearest is v5p:4x4x4 with 64 chips"),
         ("v5p", "no v5p slice has this shape"),
-        ("h100:3x4", "write h100:GPUSxNODES with 1, 2, 4, 8 GPUs a node, such as h100:8x4"),
+        ("h100:3x4", "write h100:GPUSxNODES with 1, 2, 4, 8 GPUs per node, such as h100:8x4"),
         ("h100:8", "write h100:GPUSxNODES"),
     ],
 )
