@@ -6,7 +6,8 @@ from lidit_jax import Pipeline
 images = Pipeline.from_checkpoint("demo")(["a red circle"], seed=0)  # uint8 [B, H, W, 3]
 ```
 
-Importing the package loads nothing heavy: `Pipeline` is looked up when it is first used.
+Importing the package is fast: `Pipeline` is imported on first use. The command line `lidit` is in
+`lidit_jax.commands`; each subpackage states its purpose in its docstring.
 """
 
 import os
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline", "__version__"]
 
-# Here, because libtpu and XLA read their settings when JAX first looks for devices, which any
-# program of the package or of its user may do.
+# Here, because libtpu and XLA read their settings when JAX first initializes its devices, which
+# any program that uses the package may do.
 prepare_libtpu()
 os.environ.update(cpu_variables())
 

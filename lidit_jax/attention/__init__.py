@@ -1,4 +1,9 @@
-"""One attention function for the whole model; the fastest kernel for the devices is chosen."""
+"""Multi-head attention with one interface and several implementations, chosen per device.
+
+`attention` runs a reference in plain JAX, or a fused kernel (splash on TPUs, cuDNN on GPUs) where
+one is faster, and can split the queries over the mesh's `context` axis. Projections, norms and
+rotary embeddings are layers of `lidit_jax.models`.
+"""
 
 from lidit_jax.attention.dispatch import (
     KERNELS,

@@ -1,4 +1,6 @@
-"""Image autoencoders: from pixels to latents, in which diffusion works, and back.
+"""Image autoencoders (VAEs), which map pixels to the latents of latent diffusion and back.
 
-Networks to train, networks in diffusers' layout, and the frozen one behind a text-to-image model.
+It holds a small network to train, networks that load diffusers' weights, and the frozen autoencoder
+of a text-to-image model. The training loss is in `lidit_jax.training`, cached latents in
+`lidit_jax.data`.
 """

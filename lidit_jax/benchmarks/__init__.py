@@ -1,4 +1,8 @@
-"""Timings of this code beside PyTorch, interleaved in one run so that both see the same machine."""
+"""Speed measurements of this code and PyTorch, interleaved in one run on the same machine.
+
+This is for `lidit bench`. Image quality is measured in `lidit_jax.evaluation`, speed on hardware
+that is not present is predicted in `lidit_jax.planning`.
+"""
 
 KINDS = ("attention", "step", "sample", "encode")
-"""What `lidit bench` times; each is a module here with `CANDIDATES`."""
+"""Operations that `lidit bench` can time; each is a module here with `CANDIDATES`."""

@@ -1,1 +1,5 @@
-"""The commands of `lidit`, one module each, with `add_parser(subparsers)` and `run(options)`."""
+"""Subcommands of the `lidit` command line, one module each.
+
+Each module has `add_parser(subparsers)` and `run(options)`: it parses options, calls the other
+subpackages and prints results. Anything that a Python program may need is not here but there.
+"""

@@ -1,12 +1,12 @@
-"""The configuration of a run: recipes, command-line overrides, and the typed `Config` they make.
+"""Configuration of a run: the typed `Config`, recipes that build it, and command-line overrides.
 
-Recipes import what they need from here:
+It holds settings and their validation, not the code that they configure. Recipes import from here:
 
 ```python
 from lidit_jax.config import Choices, default_config
 ```
 
-Each name is looked up when it is first used, so that `lidit --help` loads nothing heavy.
+Names are imported on first use, so that `lidit --help` starts fast.
 """
 
 from importlib import import_module

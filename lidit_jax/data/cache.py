@@ -1,12 +1,12 @@
-"""Folders of computed data: named by what they hold, complete or absent, resumed after a kill.
+"""Content-addressed disk cache of computed arrays, atomic and resumable.
 
 A folder is filled as `KEY.partial` in chunks, each recorded in `progress.json` once it is on disk,
-and renamed to `KEY` at the end. Whoever finds `KEY` can trust it; whoever finds `KEY.partial` goes
-on where it stopped, or waits while another process is at it.
+and renamed to `KEY` at the end. A folder `KEY` is therefore complete; an existing `KEY.partial` is
+resumed, after waiting for any process that is filling it.
 
-Training maps these arrays into memory, so they lie on this machine. Where the cache is a bucket,
-`KEY` is fetched from there, or filled here and then put there for the other hosts and later runs;
-its last object, `complete.json`, makes it count.
+Training maps these arrays into memory, so they are on local disk. If the cache is a bucket, `KEY`
+is downloaded, or filled here and then uploaded for the other hosts and later runs; its last object,
+`complete.json`, marks it complete.
 """
 
 import fcntl
@@ -30,7 +30,7 @@ _COMPLETE = "complete.json"
 
 
 def content_key(kind: str, description: dict[str, Any]) -> str:
-    """A folder name that changes with anything in the description."""
+    """Return a folder name with a digest of the description."""
     text = json.dumps(description, sort_keys=True)
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -44,19 +44,19 @@ def fill(
     write: Callable[[Mapping[str, np.ndarray], int, int], None],
     progress: Callable[[int, int], None],
 ) -> Path:
-    """Fills `folder` with arrays on disk, chunk by chunk; does nothing when it is complete.
+    """Fill `folder` with arrays on disk, chunk by chunk, unless it is complete.
 
     Args:
-      folder: where the data goes; its parent is created. It may lie in a bucket.
-      description: written beside the data, for people.
+      folder: of the data; its parent is created. It may lie in a bucket.
+      description: written beside the data for readers.
       arrays: name -> (shape, type) of each `NAME.npy`.
       total: items to compute.
       chunk: items between two records of progress.
       write: `write(arrays, start, stop)` computes those items into the memory-mapped arrays.
-      progress: told (items done, total) at the start and after each chunk.
+      progress: called with (items done, total) at the start and after each chunk.
 
     Returns:
-      The folder of this machine that holds the data.
+      The local folder that holds the data.
 
     Raises:
       LiditError: when the folder cannot be written.
@@ -85,10 +85,10 @@ def fill(
 
 @contextmanager
 def writable_cache_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder for prepared data, and names it where nothing can be written.
+    """Create a folder for cached data, with a clear error if it is not writable.
 
     Raises:
-      LiditError: in the place of an `OSError`.
+      LiditError: instead of an `OSError`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def writable_cache_folder(folder: Path) -> Iterator[None]:
 
 
 def _download(folder: Path, local: Path) -> None:
-    """Brings complete data here; it appears once all of it has come."""
+    """Download complete data; the local folder appears once all of it has arrived."""
     local.parent.mkdir(parents=True, exist_ok=True)
     with alone(local):
         if local.is_dir():
@@ -120,7 +120,7 @@ def _download(folder: Path, local: Path) -> None:
 
 
 def _upload(local: Path, folder: Path) -> None:
-    """Puts complete data into the bucket; two hosts that do it at once write the same."""
+    """Upload complete data to the bucket; hosts that do so concurrently write the same data."""
     upload_folder(local, folder)
     sizes = {file.name: file.stat().st_size for file in local.iterdir()}
     (folder / _COMPLETE).write_bytes(json.dumps(sizes).encode())
@@ -156,7 +156,7 @@ def _fill_partial(
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Waits until no other process fills the folder; a killed one holds nothing up."""
+    """Lock the folder against other processes; the lock of a killed process is released."""
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Captions as token ids, for encoders that run while training."""
+"""Captions as token ids, for online encoding during training."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from lidit_jax.encoders import TextEncoder
 
 @dataclass(frozen=True)
 class CaptionTokens:
-    """One stream's token ids of a list of captions; takes the place of its `TextFeatures`."""
+    """Token ids of a list of captions for one stream, in place of its `TextFeatures`."""
 
     name: ClassVar[str] = "ids"
-    """What a record calls these values."""
+    """Key of these values in a record."""
 
     ids: Int32[np.ndarray, "n S"]
-    """Instruction, caption, end token, padding."""
+    """Token ids of instruction, caption, end token and padding."""
     mask: Bool[np.ndarray, "n S"]
     prefix_length: int
-    """Instruction tokens of every caption."""
+    """Number of instruction tokens of every caption."""
     truncated: int
-    """Captions that were cut to the longest prompt."""
+    """Number of captions that were truncated."""
     width: int
-    """Width D of the features that the encoder will make of them."""
+    """Width D of the encoder's features."""
 
     @property
     def length(self) -> int:
-        """Tokens S of every row: one length, so that one program serves all batches."""
+        """Number of tokens S per row, fixed so that one compiled program serves all batches."""
         return self.ids.shape[1]
 
     def __getitem__(self, caption: int) -> tuple[Int32[np.ndarray, " S"], Bool[np.ndarray, " S"]]:
-        """The ids and mask of one caption."""
+        """Return the ids and mask of one caption."""
         return self.ids[caption], self.mask[caption]
 
     def take(
         self, captions: Int32[np.ndarray, " B"]
     ) -> tuple[Int32[np.ndarray, "B S"], Bool[np.ndarray, "B S"]]:
-        """The ids and masks of several captions."""
+        """Return the ids and masks of several captions."""
         return self.ids[captions], self.mask[captions]
 
 
@@ -53,13 +53,13 @@ def tokenize_captions(
     prompt_format: PromptFormat,
     max_prompt_tokens: int,
 ) -> CaptionTokens:
-    """Tokenizes captions; seconds, where encoding them takes hours.
+    """Tokenize captions, which takes seconds where encoding them takes hours.
 
     Args:
       encoder: the frozen encoder of this stream.
-      captions: without repetitions; a caption's place is its id.
+      captions: distinct captions; a caption's position is its id.
       prompt_format: instruction and layout.
-      max_prompt_tokens: longer prompts are cut and counted.
+      max_prompt_tokens: longer prompts are truncated and counted.
     """
     batch = encoder.tokenize(
         captions, prompt_format, max_prompt_tokens=max_prompt_tokens, overflow="truncate"

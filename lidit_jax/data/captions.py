@@ -1,4 +1,4 @@
-"""The captions of a run: read from its sources, then encoded or only tokenized."""
+"""Captions of a run: read from the source, then encoded or only tokenized."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import progress_bar
 
 _PATIENCE = 4.0
-"""Seconds that this process makes captions by itself; for more, others have to be started."""
+"""Seconds of making captions in this process before worker processes are started."""
 _CHUNK = 2000
 _PROBED = 200
 
 
 def read_captions(source: ImageSource, folder: Path, workers: int = 0) -> list[str]:
-    """The distinct captions of a source, kept under `folder` because making them takes a while.
+    """Return the distinct captions of a source, cached under `folder`.
 
     Args:
       source: of the captions.
-      folder: parent of all prepared data.
-      workers: processes that share what would take this one more than a few seconds.
+      folder: parent of all cached data.
+      workers: processes to start if this one would take more than a few seconds.
 
     Returns:
       Those of its first `source.distinct_captions` records, in their order.
@@ -39,7 +39,7 @@ def read_captions(source: ImageSource, folder: Path, workers: int = 0) -> list[s
     count = source.distinct_captions
     file = folder / f"{content_key('captions', {'source': repr(source)})}.json"
     if file.is_file():
-        return json.loads(file.read_text())[:count]  # version 0.1 kept one of every record
+        return json.loads(file.read_text())[:count]  # version 0.1 stored one per record
     begun = time.perf_counter()
     captions = captions_of(source, range(min(count, _PROBED)))
     left = count - len(captions)
@@ -60,12 +60,12 @@ def read_captions(source: ImageSource, folder: Path, workers: int = 0) -> list[s
 def encoded_captions(
     encoders: PromptEncoders, captions: Sequence[str], folder: Path
 ) -> list[TextFeatures]:
-    """Features of every stream, computed now or found under `folder`.
+    """Return the text features of every stream, computed or cached under `folder`.
 
     Args:
-      encoders: one a stream.
-      captions: without repetitions; a caption's place is its id.
-      folder: parent of all prepared data.
+      encoders: one per stream.
+      captions: distinct captions; a caption's position is its id.
+      folder: parent of all cached data.
     """
     streams = []
     for stream, layer in zip(encoders.streams, encoders.layers, strict=True):
@@ -86,11 +86,11 @@ def encoded_captions(
 
 
 def tokenized_captions(encoders: PromptEncoders, captions: Sequence[str]) -> list[CaptionTokens]:
-    """Tokens of every stream, to be encoded while training.
+    """Return the tokens of every stream, for online encoding during training.
 
     Args:
-      encoders: one a stream.
-      captions: without repetitions; a caption's place is its id.
+      encoders: one per stream.
+      captions: distinct captions; a caption's position is its id.
     """
     streams = [
         tokenize_captions(stream, captions, encoders.prompt_format, encoders.max_prompt_tokens)

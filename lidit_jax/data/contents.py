@@ -1,4 +1,4 @@
-"""What a data set held when a checkpoint was written, to tell later what has changed since."""
+"""Digests of a dataset's records, to report what changed since a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lidit_jax.data.image_source import ImageSource
 
 
 class Difference(NamedTuple):
-    """Records of the later data set that the earlier one lacks, and so on."""
+    """Numbers of records that were added, removed or changed between two versions of a dataset."""
 
     added: int
     removed: int
@@ -22,17 +22,17 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """The records of a source, without the records."""
+    """Number and digests of a source's records."""
 
     records: int
     fingerprint: str
-    """The same for the same records, whatever their order and wherever they lie."""
+    """Fingerprint of the records, independent of their order and location."""
     digests: UInt64[np.ndarray, "n 2"] | None = field(default=None, compare=False, repr=False)
-    """Of name and content of each record, sorted; None where records have no names."""
+    """Digests of each record's name and content, sorted; None if records have no names."""
 
     @classmethod
     def of(cls, source: ImageSource) -> Contents:
-        """What a source holds now."""
+        """Read the contents of a source."""
         digests = source.digests()
         if digests is None:
             return cls(len(source), _hexadecimal(repr(source).encode()))
@@ -41,15 +41,15 @@ class Contents:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a checkpoint remembers."""
+        """Description that is stored in a checkpoint."""
         return {"records": self.records, "fingerprint": self.fingerprint}
 
 
 def difference(before: UInt64[np.ndarray, "n 2"], now: UInt64[np.ndarray, "m 2"]) -> Difference:
-    """Counts what has come, gone and changed from one data set to the next.
+    """Count the records added, removed and changed between two versions of a dataset.
 
     Args:
-      before: digests of each record's name and content; no name comes twice.
+      before: digests of each record's name and content, with distinct names.
       now: likewise.
     """
     _, first, second = np.intersect1d(

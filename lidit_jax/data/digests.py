@@ -1,4 +1,4 @@
-"""Short digests that tell records apart: eight bytes each, the same on every machine."""
+"""Eight-byte digests of records, the same on every machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _END = 2**14
 
 
 def short_digest(*parts: bytes) -> bytes:
-    """Eight bytes for some texts in their order; where one ends and the next begins counts too."""
+    """Return an eight-byte digest of a sequence of byte strings, including their boundaries."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
@@ -18,10 +18,9 @@ def short_digest(*parts: bytes) -> bytes:
 
 
 def stream_digest(stream: BinaryIO) -> bytes:
-    """Eight bytes for a file's content; names and times do not count.
+    """Return an eight-byte digest of a file's content, independent of its name and time.
 
-    Of a large file only its size, its first and its last 16 KiB are read: it is asked of every
-    picture.
+    For speed only the size and the first and last 16 KiB of a large file are used.
     """
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a user's folder, told in one line instead of one a start."""
+"""Collection of all errors in a user's folder, so that they are reported together."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _TOLD = 10
 
 
 class FileErrors:
-    """Collects what is wrong with the files of a folder."""
+    """Collector of the errors in a folder's files."""
 
     def __init__(self, folder: Path | str):
         self._folder = folder
         self._lines: list[str] = []
 
     def add(self, *lines: str) -> None:
-        """Some more; each line names the file and the remedy."""
+        """Add errors; each line names the file and the remedy."""
         self._lines += lines
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Adds the `LiditError` that ends its body."""
+        """Catch a `LiditError` raised in the body and add it."""
         try:
             yield
         except LiditError as error:
             self.add(str(error))
 
     def raise_all(self) -> None:
-        """Raises `LiditError` if there is any mistake; of many it names the first ten."""
+        """Raise `LiditError` if there are errors; of many it names the first ten."""
         if len(self._lines) == 1:
             raise LiditError(self._lines[0])
         if self._lines:

@@ -1,4 +1,4 @@
-"""The prompts of a run's image grid, where its configuration names none."""
+"""Prompts of a run's image grid, with defaults from the training data."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from lidit_jax.data.image_source import ImageSource
 from lidit_jax.data.source_kinds import source_kind
 
 _COUNT = 8
-"""Captions that become prompts: one row of the grid."""
+"""Number of captions used as prompts: one row of the grid."""
 
 
 def grid_prompts(config: Config, source: ImageSource) -> tuple[str, ...]:
-    """What the image grid shows: the user's prompts, or those of the kind of data, or captions.
+    """Return the grid's prompts: the user's, those of the kind of data, or captions.
 
-    Captions are taken at equal distances from the first on, each once, in the order of the records.
+    Captions are taken at equal distances from the first, without duplicates, in record order.
 
     Args:
-      config: of the run; `training.prompts` goes before everything else.
-      source: the pictures that it trains on.
+      config: of the run; `training.prompts` takes precedence.
+      source: the training images.
     """
     return config.training.prompts or source_kind(config).prompts or _spread_captions(source)
 

@@ -1,4 +1,4 @@
-"""What a source of captioned images is: the protocol that it follows, and what it declares."""
+"""Protocol of sources of captioned images, and the description of a kind of source."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ from lidit_jax.config.schema import Config
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Random access to captioned images: a pure function of the index."""
+    """Random access to captioned images, as a pure function of the index."""
 
     def __len__(self) -> int:
-        """Number of records."""
+        """Return the number of records."""
         ...
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """`{"image": uint8 [H, W, 3], "caption": str, "index": int}`."""
+        """Return `{"image": uint8 [H, W, 3], "caption": str, "index": int}`."""
         ...
 
     @property
     def distinct_captions(self) -> int:
-        """After so many records the captions repeat: record i says the same as i + this number."""
+        """Period of the captions: record i has the caption of record i + this number."""
         ...
 
     def caption(self, index: int) -> str:
-        """The caption of a record, without making its image."""
+        """Return the caption of a record, without making its image."""
         ...
 
     def __repr__(self) -> str:
-        """Everything that decides the records on this machine: it names the prepared data."""
+        """Return a text that identifies the records on this machine, and names cached data."""
         ...
 
     def digests(self) -> UInt64[np.ndarray, "n 2"] | None:
-        """Of each record a digest of its name and one of its content, the same on every machine.
+        """Return digests of each record's name and content, the same on every machine.
 
-        None where `__repr__` says all there is to say.
+        None if `__repr__` fully determines the records.
         """
         ...
 
 
 @dataclass(frozen=True)
 class SourceKind:
-    """A value of `config.data.source`."""
+    """Description of a value of `config.data.source`."""
 
     open: Callable[[Config, str], ImageSource]
-    """From a configuration and a split ("train" or "heldout") to its records."""
+    """Function from a configuration and a split ("train" or "heldout") to the source."""
     has_truth: bool = False
     """Whether images can be scored against scenes whose truth is known."""
     validation: str = "validation loss"
-    """What to call the loss on its "heldout" split."""
+    """Label of the loss on its "heldout" split."""
     prompts: tuple[str, ...] = ()
-    """What the image grid shows where the user names nothing; () for captions of its records."""
+    """Default prompts of the image grid; () for captions of its records."""
 
 
 def captions_of(source: ImageSource, indices: range) -> list[str]:
-    """The captions of some records; here, so that processes that make them load little else."""
+    """Return the captions of some records; here to keep the imports of worker processes small."""
     return [source.caption(i) for i in indices]
 
 
 class Subset:
-    """Some records of a source, renumbered from 0."""
+    """Subset of a source's records, renumbered from 0."""
 
     def __init__(self, source: ImageSource, indices: range):
         self._source, self._indices = source, indices
@@ -74,23 +74,23 @@ class Subset:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The record, with its new number."""
+        """Return the record, with its new index."""
         return self._source[self._indices[index]] | {"index": index}
 
     @property
     def distinct_captions(self) -> int:
-        """Its length: every record may say something else."""
+        """Number of records, because every caption may differ."""
         return len(self)
 
     def caption(self, index: int) -> str:
-        """The caption of a record."""
+        """Return the caption of a record."""
         return self._source.caption(self._indices[index])
 
     def digests(self) -> UInt64[np.ndarray, "n 2"] | None:
-        """Those of its records."""
+        """Return the digests of its records."""
         digests = self._source.digests()
         return None if digests is None else digests[self._indices]
 
     def __repr__(self) -> str:
-        # It names prepared data, which version 0.1 has kept as that of a "Part".
+        # It names cached data, which version 0.1 stored under the name "Part".
         return f"Part({self._source!r}, {self._indices!r})"

@@ -1,6 +1,6 @@
-"""Mean and standard deviation that normalize latents: computed once, kept with the weights.
+"""Mean and standard deviation that normalize latents, computed once and stored with the weights.
 
-They belong to the model: with others, the same weights see other inputs and paint other pictures.
+They belong to the model: with others, the same weights get other inputs and give other images.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from lidit_jax.checkpoints.provenance import Provenance
 
 
 class LatentStatistics(NamedTuple):
-    """Of each latent channel, in float64."""
+    """Mean and standard deviation of each latent channel, in float64."""
 
     mean: Float[np.ndarray, " C"]
     std: Float[np.ndarray, " C"]
 
 
 class SavedStatistics(NamedTuple):
-    """The statistics of a checkpoint, and what they hold for."""
+    """Statistics of a checkpoint and their origin."""
 
     statistics: LatentStatistics
     autoencoder: str
     """Fingerprint of the autoencoder whose latents they normalize."""
     place: str
-    """Where they come from, to name it."""
+    """Checkpoint that they come from, for messages."""
 
     @classmethod
     def of(cls, saved: Provenance, place: str) -> SavedStatistics | None:
-        """From what a checkpoint remembers; None for an autoencoder, which has none."""
+        """Read the statistics of a checkpoint; None for an autoencoder, which has none."""
         if not saved.latent_mean:
             return None
         mean, std = np.asarray(saved.latent_mean), np.asarray(saved.latent_std)
@@ -40,11 +40,11 @@ class SavedStatistics(NamedTuple):
 
 
 STATISTICS_RECORDS = 4096
-"""Latents that the statistics are computed from: the first of the training data."""
+"""Number of training latents, from the first on, for the statistics."""
 
 
 def channel_statistics(latents: Float[np.ndarray, "n h w C"]) -> LatentStatistics:
-    """Mean and std of each channel over the first `STATISTICS_RECORDS` records, in float64."""
+    """Return mean and std per channel over the first `STATISTICS_RECORDS` records, in float64."""
     values = latents[:STATISTICS_RECORDS].astype(np.float64)
     mean, std = values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
     return LatentStatistics(mean, np.maximum(std, 1e-6))
@@ -57,14 +57,14 @@ def statistics_to_use(
     choice: str,
     tell: Callable[[str], None],
 ) -> LatentStatistics:
-    """Those of the checkpoint where there is one, unless they do not fit or are not wanted.
+    """Return the checkpoint's statistics if they apply, else those of the training data.
 
     Args:
-      latents: gives those of the training data, called only where they are needed.
-      autoencoder: fingerprint of the one that made them.
+      latents: returns those of the training data, called only when needed.
+      autoencoder: fingerprint of the one that encoded them.
       saved: of the checkpoint that the run resumes or starts from, if any.
       choice: `config.data.latent_statistics`, "keep" or "recompute".
-      tell: shows a line when a checkpoint's statistics are not used.
+      tell: prints a line when a checkpoint's statistics are not used.
     """
     if saved is None:
         return channel_statistics(latents())

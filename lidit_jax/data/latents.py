@@ -1,4 +1,4 @@
-"""Latents of many images, computed once with a frozen autoencoder and kept on disk."""
+"""Cached latents of all images, computed once with a frozen autoencoder."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,16 +20,16 @@ def prepare_latents(
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> Float[np.ndarray, "n h w C"]:
-    """Encodes the images of a source, or finds them encoded, under `folder`.
+    """Encode the images of a source, or find their latents cached under `folder`.
 
     Args:
       source: images and captions.
       autoencoder: the frozen autoencoder.
-      folder: parent of all prepared data.
-      progress: told (images done, all images).
+      folder: parent of all cached data.
+      progress: called with (images done, all images).
 
     Returns:
-      Latents as the autoencoder gives them, float16, mapped from disk.
+      Latents of the autoencoder without normalization, float16, mapped from disk.
     """
     latent_shape = autoencoder.encode_images(source[0]["image"][None]).shape[1:]
     description = {"source": repr(source), "autoencoder": autoencoder.fingerprint}

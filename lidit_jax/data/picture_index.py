@@ -1,4 +1,4 @@
-"""What is known of the pictures of a folder, kept so that later starts need not open them."""
+"""Cached index of the images in a folder, so that later starts need not open them."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _FORMAT = 2
 
 
 class PictureFacts(NamedTuple):
-    """A picture as it was when it was opened; it counts while size and time are the same."""
+    """Facts of an image file, valid while its size and modification time are the same."""
 
     size: int
-    """In bytes."""
+    """File size in bytes."""
     time: int
-    """Of the last change, in nanoseconds."""
+    """Modification time in nanoseconds."""
     digest: bytes
-    """Of its content."""
+    """Digest of its content."""
     header: Header
 
 
 class PictureIndex:
-    """Facts of pictures, each of which is opened once: `index.facts(file)`.
+    """Index of image files, each of which is opened once: `index.facts(file)`.
 
-    Where a folder of prepared data is given they are kept there, and a picture is opened again only
-    when its size or its time has changed.
+    With a folder of cached data the facts are stored there, and an image is opened again only when
+    its size or modification time has changed.
     """
 
     def __init__(self, pictures: Path, prepared: Path | None = None):
-        """Reads what is kept.
+        """Read the stored facts.
 
         Args:
-          pictures: the folder with the pictures.
-          prepared: where prepared data is kept; it may lie in a bucket. None keeps nothing.
+          pictures: the folder with the images.
+          prepared: folder of cached data, which may be in a bucket. None stores nothing.
         """
         key = content_key("pictures", {"folder": str(pictures.resolve()), "format": _FORMAT})
         self._pictures = pictures
@@ -50,7 +50,7 @@ class PictureIndex:
         self._facts: dict[str, PictureFacts] = {}
 
     def facts(self, file: Path) -> PictureFacts:
-        """Of one picture. Raises `LiditError` when it is none, or cannot be read."""
+        """Return the facts of an image. Raises `LiditError` when it is not one or not readable."""
         key = self._key(file)
         if key not in self._facts:
             kept = self._kept.get(key)
@@ -66,10 +66,9 @@ class PictureIndex:
         return self._facts[key]
 
     def keep(self, files: Iterable[Path]) -> None:
-        """Writes the facts of these pictures, if any are new.
+        """Store the facts of these images, if any are new.
 
-        A folder that cannot be written costs the next start time and nothing else; what must be
-        written there says so.
+        If the folder is not writable, the only cost is the time to open the images again.
         """
         facts = {self._key(file): self.facts(file) for file in files}
         if self._file is None or facts == self._kept:
@@ -102,5 +101,5 @@ def _read(file: Path) -> dict[str, PictureFacts]:
             key: PictureFacts(size, time, bytes.fromhex(digest), Header(*header))
             for key, (size, time, digest, *header) in rows.items()
         }
-    except (OSError, ValueError, TypeError, AttributeError):  # absent, or damaged: made anew
+    except (OSError, ValueError, TypeError, AttributeError):  # missing or damaged: rebuilt
         return {}

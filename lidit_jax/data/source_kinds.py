@@ -1,7 +1,7 @@
-"""The sources of captioned images, by the name that a configuration gives.
+"""Registry of sources of captioned images, by the value of `config.data.source`.
 
-A new source is one more file, with a class that follows `ImageSource` and a `SourceKind` of it, and
-a line here.
+A new source is one more file, with a class that implements `ImageSource` and a `SourceKind` of it,
+and a line here.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ SOURCES: dict[str, SourceKind] = {"scenes": SCENES, "folder": FOLDER}
 
 
 def source_kind(config: Config) -> SourceKind:
-    """What `config.data.source` names.
+    """Return the source kind of `config.data.source`.
 
     Raises:
-      LiditError: when there is no such source, or it cannot do what the configuration asks for.
+      LiditError: when there is no such source, or it does not support the configuration.
     """
     name, training = config.data.source, config.training
     if name not in SOURCES:
@@ -36,7 +36,7 @@ def source_kind(config: Config) -> SourceKind:
 
 
 def open_image_source(config: Config, split: str) -> ImageSource:
-    """Captioned images for training ("train") or validation ("heldout").
+    """Open the captioned images for training ("train") or validation ("heldout").
 
     Raises:
       LiditError: when the source cannot be opened, or its size does not fit.

@@ -1,6 +1,6 @@
-"""Text features of many captions, computed once with a frozen encoder and kept on disk.
+"""Cached text features of all captions, computed once with a frozen encoder.
 
-Captions differ in length, so their tokens lie end to end in one bfloat16 array with offsets. Under
+Captions differ in length, so their tokens are concatenated in one bfloat16 array with offsets. In
 a causal encoder the instruction's features are the same for every prompt and stored once.
 """
 
@@ -19,8 +19,8 @@ from lidit_jax.data.cache import content_key, fill
 from lidit_jax.encoders import TextEncoder
 
 _VERSION = 2
-"""Raised when an encoder of the same files gives other features: 1 ignored the RoPE scaling of GGUF
-files."""
+"""Version, increased when the same encoder files give other features: 1 ignored the RoPE scaling of
+GGUF files."""
 _CHUNK = 2048
 _BATCH = 64
 _LENGTH_STEP = 8
@@ -28,23 +28,23 @@ _LENGTH_STEP = 8
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """One stream's features of a list of captions."""
+    """Text features of a list of captions for one stream."""
 
     name: ClassVar[str] = "features"
-    """What a record calls these values."""
+    """Key of these values in a record."""
 
     tokens: Float[np.ndarray, "T D"]
-    """Tokens of all captions end to end; a causal stream leaves out the instruction."""
+    """Features of all captions, concatenated; without the instruction in a causal stream."""
     offsets: Int[np.ndarray, " ends"]
-    """Where each caption's tokens start in `tokens`."""
+    """Offset of each caption's first token in `tokens`."""
     prefix: Float[np.ndarray, "P D"]
     """The instruction's features, shared by all captions; empty for a bidirectional encoder."""
     prefix_length: int
-    """Instruction tokens of every caption."""
+    """Number of instruction tokens of every caption."""
     length: int
-    """Tokens of the longest caption, instruction included, rounded up: S."""
+    """Number of tokens S of the longest caption, instruction included, rounded up."""
     truncated: int
-    """Captions that were cut to the longest prompt."""
+    """Number of captions that were truncated."""
 
     @property
     def width(self) -> int:
@@ -52,7 +52,7 @@ class TextFeatures:
         return self.tokens.shape[1]
 
     def __getitem__(self, caption: int) -> tuple[Float[np.ndarray, "S D"], Bool[np.ndarray, " S"]]:
-        """The features and mask of one caption, padded on the right."""
+        """Return the features and mask of one caption, padded on the right."""
         own = self.tokens[self.offsets[caption] : self.offsets[caption + 1]]
         shared, count = len(self.prefix), len(self.prefix) + len(own)
         features = np.zeros((self.length, self.tokens.shape[1]), ml_dtypes.bfloat16)
@@ -63,7 +63,7 @@ class TextFeatures:
     def take(
         self, captions: Int32[np.ndarray, " B"]
     ) -> tuple[Float[np.ndarray, "B S D"], Bool[np.ndarray, "B S"]]:
-        """The features and masks of several captions."""
+        """Return the features and masks of several captions."""
         features, masks = zip(*map(self.__getitem__, captions.tolist()), strict=True)
         return np.stack(features), np.stack(masks)
 
@@ -77,16 +77,16 @@ def prepare_text_features(
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> TextFeatures:
-    """Encodes the captions, or finds them encoded, under `folder`.
+    """Encode the captions, or find their features cached under `folder`.
 
     Args:
       encoder: the frozen encoder of this stream.
-      captions: without repetitions; a caption's place is its id.
+      captions: distinct captions; a caption's position is its id.
       prompt_format: instruction and layout.
       layer: block whose output is used, counted from the end.
-      max_prompt_tokens: longer prompts are cut and counted.
-      folder: parent of all prepared data.
-      progress: told (captions done, all captions).
+      max_prompt_tokens: longer prompts are truncated and counted.
+      folder: parent of all cached data.
+      progress: called with (captions done, all captions).
     """
     batch = encoder.tokenize(
         captions, prompt_format, max_prompt_tokens=max_prompt_tokens, overflow="truncate"
@@ -105,7 +105,7 @@ def prepare_text_features(
         "captions": content_key("captions", {"captions": list(captions)}),
     }
     compute = jax.jit(encoder.features, static_argnames="layer")
-    # A causal encoder reads the constant instruction once; each caption pays for its own tokens.
+    # A causal encoder computes the constant instruction once, then only each caption's tokens.
     instruction = encoder.prefix_cache(encoder.params, prompt_format, layer)
 
     def write(arrays: Mapping[str, np.ndarray], start: int, stop: int) -> None:
@@ -153,7 +153,7 @@ def prepare_text_features(
 
 
 def padded_length(masks: Bool[np.ndarray, "n S"]) -> int:
-    """Tokens to which training pads every caption: those of the longest, rounded up."""
+    """Return the padded number of tokens in training: those of the longest caption, rounded up."""
     return _round_up(int(masks.sum(axis=1).max()), _LENGTH_STEP)
 
 

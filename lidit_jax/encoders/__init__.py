@@ -1,4 +1,4 @@
-"""Frozen text encoders: from prompts to the hidden states of language models.
+"""Frozen text encoders: language models in JAX whose hidden states condition the diffusion model.
 
 ```python
 from lidit_jax import encoders
@@ -7,6 +7,9 @@ encoder = encoders.load("smollm2")
 tokens = encoder.tokenize(["a red circle"])
 features = encoder.features(encoder.params, tokens.ids, tokens.mask, encoder.default_layer)
 ```
+
+Nothing here is trained. The refiners of these features are in `lidit_jax.models`, cached features
+in `lidit_jax.data`, and reading of weight files in `lidit_jax.weights`.
 """
 
 from __future__ import annotations

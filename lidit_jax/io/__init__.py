@@ -1,4 +1,4 @@
-"""Files and terminal output: paths, buckets, images, atomic output files, progress bars.
+"""File and terminal utilities: local and bucket paths, atomic writes, progress bars.
 
-It does not depend on models, so every other package may use it.
+Every other subpackage may use it. It depends on none of them, and holds nothing about models.
 """

@@ -1,5 +1,7 @@
-"""What a training run would need and how fast it could be, before any chip is rented.
+"""Predicted memory, step time and cost of training runs on TPUs and GPUs, without the hardware.
 
-Formulas for memory and time, programs compiled for TPU slices that are not there, and the search
-for meshes and kernel tiles: everything behind `lidit plan` and `lidit tune`.
+It holds the formulas for memory and time (a roofline fitted to published runs), ahead-of-time
+compilation for TPU slices, and the search for meshes and attention tiles, for `lidit plan` and
+`lidit tune`. Nothing here trains: measuring a real run is for `lidit_jax.training.monitoring` and
+`lidit_jax.benchmarks`.
 """

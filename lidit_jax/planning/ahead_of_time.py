@@ -1,4 +1,4 @@
-"""The training step compiled for a TPU slice that is not there: libtpu does it on any Linux.
+"""Ahead-of-time compilation of the training step for a TPU slice, by libtpu on any Linux machine.
 
 https://docs.jax.dev/en/latest/aot.html
 """
@@ -31,15 +31,15 @@ from lidit_jax.training.step import make_train_step
 
 
 def topology_devices(name: str, slices: int = 1) -> list[JaxDevice]:
-    """Stand-ins for the devices of a TPU slice such as "v5p:2x2x2", or of several slices.
+    """Return compile-only devices of a TPU slice such as "v5p:2x2x2", or of several slices.
 
     Raises:
-      LiditError: when libtpu is not installed, or does not know the topology.
+      LiditError: when libtpu is not installed, or does not support the topology.
     """
     several = {"num_slices": slices} if slices > 1 else {}
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name, **several)
-    except Exception as error:  # the plugin raises whatever it likes
+    except Exception as error:  # the plugin's errors have no common type
         reason = str(error).splitlines()[0][:150]
         raise LiditError(
             f"libtpu cannot compile for {name}: {reason} (pip install 'lidit-jax[tpu]', Linux only)"
@@ -50,14 +50,14 @@ def topology_devices(name: str, slices: int = 1) -> list[JaxDevice]:
 def lower_train_step(
     config: Config, mesh: Mesh, streams: Sequence[TextStream]
 ) -> jax.stages.Lowered:
-    """The training step on cached latents and features, traced for the devices of `mesh`.
+    """Trace the training step on cached latents and features, lowered for the devices of `mesh`.
 
-    It is the step of `lidit train` but for the dropping of captions and the loss's statistics.
+    It is the step of `lidit train` without caption dropout and loss statistics.
 
     Args:
       config: the run.
       mesh: see `make_mesh`.
-      streams: the text.
+      streams: lengths and widths of the text features.
     """
     model = LIDiT(config.model, config.training.quantization)
     process = processes.from_config(config.diffusion)

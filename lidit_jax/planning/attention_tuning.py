@@ -1,9 +1,9 @@
-"""The search for tiles: by the compiler's schedule where there is no TPU, by time where there is.
+"""Search for attention tile sizes, ranked by measured time on a TPU or by compiled schedules.
 
-libtpu writes down the final schedule of every kernel that it compiles, in bundles of instructions
-that start one a cycle. A kernel's step holds one tile of queries and one of keys; it takes as many
-cycles as it has bundles, or as its products take at the matrix units' full speed, whichever is
-more, if nothing waits for memory. Tiles that exceed the core's vector memory do not compile.
+libtpu can write the final schedule of every kernel that it compiles, in bundles of instructions
+that issue one per cycle. A kernel's step holds one tile of queries and one of keys; it takes as
+many cycles as it has bundles, or as its products take at the matrix units' full speed, whichever
+is more, if nothing waits for memory. Tiles that exceed the core's vector memory do not compile.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ SMALLEST_SLICE = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e":
 }
 _HEADS = 2
 _PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}
-"""Products of a tile of scores in the forward and in the fused backward kernel."""
+"""Matrix products per tile of scores in the forward and in the fused backward kernel."""
 _FLOPS_A_CYCLE = {"v4": 2**17, "v5e": 2**17, "v5p": 2**17, "v6e": 2**19, "tpu7x": 2**19}
-"""Of one core's matrix units: peak over clock."""
+"""Peak operations per cycle of one core's matrix units."""
 _STEP_CYCLES = 500
-"""To start a step: a third of a microsecond."""
+"""Cycles of overhead per kernel step: a third of a microsecond."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """Tiles, and what they cost for one head, forward and backward."""
+    """Tile sizes and their cost for one head, forward and backward."""
 
     tiles: Tiles
     cycles: float | None = None
-    """By the compiler's schedule; None where they do not compile."""
+    """Cycles by the compiler's schedule; None where the tiles do not compile."""
     seconds: float | None = None
-    """Measured on this machine's TPU."""
+    """Seconds measured on this machine's TPU."""
     vector_memory: int = 0
-    """Bytes of the core's memory that the larger kernel takes."""
+    """Bytes of vector memory that the larger of the two kernels uses."""
 
     @property
     def cost(self) -> float:
-        """What to rank by."""
+        """Value to rank by: measured seconds or scheduled cycles."""
         known = self.seconds if self.seconds is not None else self.cycles
         return float("inf") if known is None else known
 
 
 def candidates(shape: Shape) -> list[Tiles]:
-    """Tiles worth a look: powers of two and whole sequences, up to 4096 tokens."""
+    """List the tile sizes to compare: powers of two and whole sequences, up to 4096 tokens."""
     whole_q, whole_k = padded(shape.queries, LANES), padded(shape.keys, LANES)
     queries = {n for n in (256, 512, 1024, 2048) if n <= whole_q} | {min(whole_q, 2048)}
     keys = {n for n in (512, 1024, 2048, 4096) if n <= whole_k} | {min(whole_k, 4096)}
@@ -77,7 +77,7 @@ def candidates(shape: Shape) -> list[Tiles]:
 
 
 def rank(shape: Shape, tiles: Iterable[Tiles], *, on_device: bool) -> Iterator[Ranked]:
-    """Each of the tiles with its cost, as soon as it is known.
+    """Yield each tile size with its cost as soon as it is found.
 
     Args:
       shape: the attention.
@@ -101,7 +101,7 @@ def _timed(shape: Shape, tiles: Tiles) -> Ranked:
     step = jax.jit(_both_passes(shape, tiles))
     try:
         jax.block_until_ready(step(*inputs))
-    except Exception:  # the compiler's refusals have no type of their own
+    except Exception:  # the compiler's errors have no type of their own
         return Ranked(tiles)
     rounds = []
     for _ in range(5):
@@ -113,7 +113,7 @@ def _timed(shape: Shape, tiles: Tiles) -> Ranked:
 
 
 def _compiled(shape: Shape, tiles: Tiles) -> Ranked:
-    """In a process of its own: libtpu reads where to write schedules when it is loaded."""
+    """Compile in a subprocess, because libtpu reads the schedule folder only when it is loaded."""
     with tempfile.TemporaryDirectory() as folder:
         request = json.dumps({"shape": asdict(shape), "tiles": asdict(tiles), "folder": folder})
         done = subprocess.run(
@@ -132,7 +132,7 @@ def _compiled(shape: Shape, tiles: Tiles) -> Ranked:
 
 
 def kernel_cycles(shape: Shape, tiles: Tiles, kernel: str, schedule: str) -> float:
-    """Cycles of one head in a kernel, from its final bundles."""
+    """Return the cycles that a kernel takes for one head, from its schedule of bundles."""
     queries = padded(shape.queries, tiles.query) // tiles.query
     keys = padded(shape.keys, tiles.key) // tiles.key
     work, around = scheduled_bundles(schedule)
@@ -144,9 +144,9 @@ def kernel_cycles(shape: Shape, tiles: Tiles, kernel: str, schedule: str) -> flo
 
 
 def scheduled_bundles(schedule: str) -> tuple[int, int]:
-    """Bundles of a tile's work, and of what prepares and finishes a row of tiles.
+    """Count the bundles that run per tile, and those that run per row of tiles.
 
-    The largest region between two branches is the work; the others run once a row.
+    The largest region between two branches runs per tile; the others run once per row.
     """
     starts = [0]
     last = 0
@@ -171,7 +171,7 @@ def _both_passes(shape: Shape, tiles: Tiles):
 
 
 def _compile(request: dict) -> None:
-    """Compiles both kernels and prints the vector memory of the larger one."""
+    """Compile both kernels and print the vector memory of the larger one."""
     import os
 
     flags = {

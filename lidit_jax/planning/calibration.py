@@ -1,13 +1,12 @@
-"""How the roofline's two constants are found, and how wrong it is on steps it has not seen.
+"""Fit of the roofline's two constants to published runs, with cross-validated errors.
 
 `fit` minimizes the squared logarithms of predicted over published seconds. Every published run is
-then predicted twice by constants that do not know it: fitted without this run, and fitted without
-its whole family (the same chips and kind of model). The second is the test that a new model on new
-chips meets. What stays in view: the form of the formula was written with the v5p rows known, before
-the rows of v4, v5e and v6e were added; those changed nothing but the two constants. That sums of
-gradients wait (`roofline.Terms.gradients_wait`) came last, from compiled programs and not from a
-row: the largest errors held out by family fell on v5p and v6e and rose by 2 points at most on the
-others.
+then predicted twice by held-out constants: fitted without this run, and fitted without its whole
+family (the same chips and kind of model), which is the case of a new model on new chips. Note that
+the form of the formula was written with the v5p rows known, before the rows of v4, v5e and v6e were
+added; those changed nothing but the two constants. That reductions of gradients are not overlapped
+(`roofline.Terms.gradients_wait`) was added last, from compiled programs and not from a row: the
+largest errors held out by family fell on v5p and v6e and rose by 2 points at most on the others.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from lidit_jax.planning.roofline import Constants, terms
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A published run, and predictions of it by constants that do not know it."""
+    """A published run with its two held-out prediction errors."""
 
     run: PublishedRun
     without_run: float
-    """Predicted over published seconds, less 1: constants fitted to all other runs."""
+    """Predicted over published seconds, minus 1, with constants fitted to all other runs."""
     without_family: float
-    """The same with constants fitted to the other families."""
+    """The same with constants fitted to the other families only."""
 
 
 def fit(runs: Sequence[PublishedRun]) -> Constants:
-    """The constants closest to these runs, by least squares of logarithms."""
+    """Fit the constants to runs by least squares of log step times."""
     from scipy.optimize import least_squares
 
     parts = [(terms(run.work, run.topology, run.split), run.seconds) for run in runs]
@@ -50,13 +49,13 @@ def fit(runs: Sequence[PublishedRun]) -> Constants:
 
 
 def error(run: PublishedRun, constants: Constants) -> float:
-    """Predicted over published seconds, less 1."""
+    """Return predicted over published seconds, minus 1."""
     return terms(run.work, run.topology, run.split).at(constants).step / run.seconds - 1
 
 
 @functools.cache
 def held_out() -> tuple[HeldOut, ...]:
-    """Both held-out errors of every run."""
+    """Return both held-out errors of every run."""
     runs = published_runs()
     families = {
         family: fit([run for run in runs if run.family != family])
@@ -73,8 +72,8 @@ def held_out() -> tuple[HeldOut, ...]:
 
 
 def summary() -> list[tuple[str, int, float, float, float]]:
-    """By family: runs, median and largest absolute error without the run, largest without the
-    family."""
+    """Return per family: number of runs, median and largest absolute error with the run held out,
+    and the largest with the family held out."""
     rows = []
     for family in dict.fromkeys(found.run.family for found in held_out()):
         found = [one for one in held_out() if one.run.family == family]

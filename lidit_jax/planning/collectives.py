@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices: read from its text, by mesh axis."""
+"""Collectives of a compiled program by mesh axis, parsed from its HLO text."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ _NAMED_GROUPS = re.compile(
     r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? ?\{([^}]*)\}"
 )
 _SUM_AND_SLICE = "all-reduce-scatter"
-"""libtpu's name for a fusion of a sum with the slice that a device keeps: a reduce-scatter."""
+"""libtpu's name for a fused all-reduce and slice, which is a reduce-scatter."""
 _BETWEEN_SLICES = "xla_megascale_runtime"
-"""In the attributes of what goes to other slices, by way of the hosts."""
+"""Attribute of transfers to other slices, which go through the hosts."""
 _COMPUTES = ("fusion", "dot", "convolution", "custom-call", "while")
 
 
 @dataclass(frozen=True)
 class Collective:
-    """One operation in the text."""
+    """One collective operation in the HLO text."""
 
     kind: str
     axes: frozenset[str]
-    """Mesh axes along which the devices of a group differ; empty where the text names none."""
+    """Mesh axes along which the devices of a group differ; empty where the text has no groups."""
     size: float
-    """Bytes of the result on one device; of a reduce-scatter and a send, of what goes in."""
+    """Bytes of the result on one device; of the input for a reduce-scatter and a send."""
     times: float
-    """How often it runs in one execution of the program."""
+    """Number of times it runs per execution of the program."""
     overlaps: bool
     """Whether other work is scheduled between its start and its end."""
     in_loop: bool
     """Whether it runs inside a `while`, such as the scan over layers."""
     source: str
-    """Name of the operation that asked for it, from the traced program."""
+    """Name of the traced operation that it comes from."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """All collectives of one kind over the same axes, in one execution of the program."""
+    """Sum of all collectives of one kind over the same axes, per execution of the program."""
 
     kind: str
     axes: tuple[str, ...]
@@ -62,7 +62,7 @@ class Traffic:
 
 
 def find_collectives(program: str | Program, mesh: Mesh) -> list[Collective]:
-    """All collectives in a compiled program (`compiled.as_text()`)."""
+    """List the collectives in a compiled program (`compiled.as_text()`)."""
     program = parse_program(program) if isinstance(program, str) else program
     times, loops, _ = executions(program)
     looped = _reachable(set(loops), program)
@@ -96,7 +96,7 @@ def find_collectives(program: str | Program, mesh: Mesh) -> list[Collective]:
 def _sent(
     instruction: Instruction, inside: Computation, mesh: Mesh
 ) -> tuple[str, frozenset[str], float] | None:
-    """Kind, axes and bytes of a collective; None of any other instruction."""
+    """Return kind, axes and bytes of a collective; None for any other instruction."""
     if instruction.opcode == "send" and _BETWEEN_SLICES in instruction.attributes:
         return "send", frozenset({"replica"}), instruction.arrays[0].bytes
     kind = instruction.opcode.removesuffix("-start")
@@ -112,7 +112,7 @@ def _sent(
 
 
 def traffic(collectives: Iterable[Collective]) -> list[Traffic]:
-    """Sums by kind and axes, the largest first."""
+    """Sum collectives by kind and axes, the largest first."""
     sums: dict[tuple, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for one in collectives:
         entry = sums[one.kind, tuple(sorted(one.axes))]
@@ -124,7 +124,7 @@ def traffic(collectives: Iterable[Collective]) -> list[Traffic]:
 
 
 def _end(start: Instruction, inside: Computation) -> Instruction | None:
-    """The instruction that waits for an asynchronous one; None for one that waits itself."""
+    """Return the instruction that waits for an asynchronous one; None for a synchronous one."""
     if start.opcode != "send" and not start.opcode.endswith("-start"):
         return None
     ends = (i for i in inside.instructions.values() if i.opcode.endswith("-done"))
@@ -140,7 +140,7 @@ def _overlaps(start: Instruction, done: Instruction | None, inside: Computation)
 
 
 def _overlapping_wrappers(program: Program) -> set[str]:
-    """Computations that run while their caller goes on with other work."""
+    """Return the computations that run asynchronously beside other work of their caller."""
     wrapped = set()
     for computation in program.computations.values():
         for instruction in computation.instructions.values():
@@ -163,14 +163,14 @@ def _reachable(start: set[str], program: Program) -> set[str]:
 
 
 def _alone(collective: Instruction) -> bool:
-    """Whether its groups have one device each, so that nothing is sent."""
+    """Return whether every group has one device, so that nothing is sent."""
     members = _first_group(collective.attributes)
     return members is not None and members.size == 1
 
 
 def _axes(attributes: str, mesh: Mesh) -> frozenset[str]:
-    """The axes of the first group: all groups of one operation are alike. Of a permutation, those
-    along which anything moves."""
+    """Return the mesh axes of the first group (all groups of one operation are alike), or those
+    along which a permutation sends data."""
     if pairs := re.search(r"source_target_pairs=\{(.*?)\}\}", attributes):
         ends = [[int(n) for n in pair] for pair in re.findall(r"(\d+),(\d+)", pairs[1])]
         places = np.array(np.unravel_index(np.array(ends), mesh.devices.shape))
@@ -186,7 +186,7 @@ def _axes(attributes: str, mesh: Mesh) -> frozenset[str]:
 
 
 def _first_group(line: str) -> np.ndarray | None:
-    """Its devices as numbers in the mesh's order; XLA writes groups in three ways."""
+    """Parse the first group as device numbers in mesh order; XLA has three notations for groups."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return np.array([int(n) for n in listed[1].split(",")])
     if counted := re.search(

@@ -1,4 +1,4 @@
-"""What the TPU compiler says of a plan: memory, operations, bytes, collectives, program size."""
+"""A plan checked by the TPU compiler: memory, operations, bytes, collectives, program size."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from lidit_jax.planning.plan import Plan
 
 
 class CompilerRefusalError(LiditError):
-    """The TPU compiler does not take a program: it needs more memory than there is, or the like."""
+    """Error for a program that the TPU compiler rejects, for lack of memory or another reason."""
 
 
 @dataclass(frozen=True)
 class CompiledPlan:
-    """Figures of one device's program."""
+    """Figures of one device's compiled program."""
 
     arguments: float
-    """Bytes of weights, averages, moments and batch."""
+    """Bytes of weights, EMA weights, optimizer moments and batch."""
     temporaries: float
     flops: float
-    """Of a step: products and splash kernels, recomputation and padding included."""
+    """Operations per step of matrix products and splash kernels, with recomputation and padding."""
     hbm_bytes: float
-    """Read and written in a step."""
+    """Bytes of HBM read and written per step."""
     collectives: tuple[Traffic, ...]
     uncounted: tuple[str, ...]
-    """Loops and kernels whose work the text does not tell."""
+    """Loops and kernels whose cost could not be read from the HLO text."""
     seconds: float
-    """That compiling took here."""
+    """Seconds that compiling took on this machine."""
     program_bytes: int
-    """Of the program's text."""
+    """Bytes of the program's HLO text."""
 
     @property
     def total(self) -> float:
-        """Bytes a device: arguments and temporaries."""
+        """Bytes per device: arguments and temporaries."""
         return self.arguments + self.temporaries
 
     def waiting_seconds(self, topology: Topology) -> float:
-        """Of a step, for collectives that no other work is scheduled beside, at the full speed of
-        the links; a sum of whole arrays crosses them twice."""
+        """Seconds per step of collectives that overlap with no other work, at the full speed of the
+        links; an all-reduce crosses them twice."""
         seconds = 0.0
         for row in self.collectives:
             crossings = 2 if row.kind == "all-reduce" else 1
@@ -61,14 +61,14 @@ class CompiledPlan:
 
 
 def compiled_plan_from_json(facts: dict[str, Any]) -> CompiledPlan:
-    """The figures in the JSON that `lidit plan --compile` has written."""
+    """Read the figures from the JSON of `lidit plan --compile`."""
     known = {field.name: facts[field.name] for field in dataclasses.fields(CompiledPlan)}
     sent = tuple(Traffic(**row | {"axes": tuple(row["axes"])}) for row in known["collectives"])
     return CompiledPlan(**known | {"collectives": sent, "uncounted": tuple(known["uncounted"])})
 
 
 def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> CompiledPlan:
-    """Compiles the training step for the plan's topology, with the flags of its generation.
+    """Compile the training step for the plan's topology, with the flags of its TPU generation.
 
     Args:
       config: the run, with the plan's policy and parts.
@@ -76,7 +76,7 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
       hlo: file for the text of the compiled program.
 
     Raises:
-      CompilerRefusalError: see there.
+      CompilerRefusalError: when the TPU compiler rejects the program.
       LiditError: for GPUs and v4, and without libtpu.
     """
     topology = plan.topology
@@ -96,7 +96,7 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
     start = time.perf_counter()
     try:
         compiled = lowered.compile(compiler_options=_options(topology.generation.name))
-    except Exception as error:  # the plugin raises whatever it likes
+    except Exception as error:  # the plugin's errors have no common type
         reason = " ".join(str(error).split())[:300]
         raise CompilerRefusalError(f"the TPU compiler refuses this plan: {reason}") from error
     seconds = time.perf_counter() - start
@@ -122,7 +122,7 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
 
 
 def _options(generation: str) -> dict[str, str | bool]:
-    """The flags that `lidit train` sets on these chips, as the compiler's options."""
+    """Return the flags that `lidit train` sets on these chips, as compiler options."""
     return {
         setting.name.removeprefix("--"): setting.value
         for setting in FLAGS.get(generation, ())

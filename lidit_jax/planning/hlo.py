@@ -1,4 +1,4 @@
-"""A compiled program's text (`compiled.as_text()`), read into instructions.
+"""Parser of a compiled program's HLO text (`compiled.as_text()`) into instructions.
 
 The grammar is XLA's HLO text: https://openxla.org/xla/hlo_to_stablehlo (its printer has no other
 specification than its parser). Only what counting needs is kept.
@@ -18,9 +18,9 @@ COLLECTIVES = (
     *("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"),
     "ragged-all-to-all",
 )
-"""Opcodes that send between devices; asynchronous ones add `-start` and `-done`."""
+"""Opcodes of collectives; asynchronous ones add `-start` and `-done`."""
 ASYNC_CALLS = ("async-start", "call-start")
-"""Opcodes that run a computation while their own goes on: a collective, or a SparseCore's work."""
+"""Opcodes that run a computation asynchronously: a collective, or a SparseCore's work."""
 _ITEM_BYTES = {
     **{"token": 0, "pred": 1, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s4": 0.5, "u4": 0.5},
     **{"bf16": 2, "f16": 2, "s16": 2, "u16": 2},
@@ -43,31 +43,31 @@ class ArrayType:
     dtype: str
     sizes: tuple[int, ...]
     in_hbm: bool = True
-    """False for what the compiler keeps in a core's own memory (a layout with `S(1)` and so on)."""
+    """Whether it is in HBM, not in a core's own memory (a layout with `S(1)` and so on)."""
 
     @property
     def bytes(self) -> float:
-        """Its size, without padding."""
+        """Size in bytes, without padding."""
         return math.prod(self.sizes) * _ITEM_BYTES.get(self.dtype, 4)
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One line of a computation."""
+    """One instruction of a computation."""
 
     name: str
     opcode: str
     type_text: str
     operands: tuple[str, ...]
-    """Names, in the same computation."""
+    """Names of the operands, in the same computation."""
     argument: str
-    """The text between the parentheses: a constant's value, a parameter's number."""
+    """Text between the parentheses: a constant's value, a parameter's number."""
     attributes: str
     root: bool
 
     @functools.cached_property
     def arrays(self) -> tuple[ArrayType, ...]:
-        """The arrays of its result."""
+        """Arrays of the result."""
         return tuple(
             ArrayType(
                 kind,
@@ -79,21 +79,21 @@ class Instruction:
 
     @functools.cached_property
     def called(self) -> tuple[str, ...]:
-        """Computations that it names, in order."""
+        """Names of the computations that it calls, in order."""
         names = []
         for one, several in _CALLED.findall(self.attributes):
             names += [one] if one else re.findall(r"%?([\w.\-]+)", several)
         return tuple(names)
 
     def named(self, attribute: str) -> str:
-        """The computation behind one attribute, such as `body`."""
+        """Return the name of the computation in an attribute, such as `body`."""
         return self.attribute(rf"\b{attribute}=%?([\w.\-]+)")[1]
 
     def attribute(self, pattern: str) -> re.Match[str]:
-        """One that all instructions of this opcode have.
+        """Match an attribute that all instructions of this opcode have.
 
         Raises:
-          LiditError: when this one has none that fits the pattern.
+          LiditError: when this one has no attribute that fits the pattern.
         """
         found = re.search(pattern, self.attributes)
         if found is None:
@@ -105,31 +105,31 @@ class Instruction:
 
     @property
     def source(self) -> str:
-        """The traced operation that asked for it."""
+        """Name of the traced operation that it comes from."""
         found = re.search(r'op_name="([^"]*)"', self.attributes)
         return found[1] if found else ""
 
 
 @dataclass(frozen=True)
 class ChainPart:
-    """What a fusion carries of a collective that libtpu spreads over several of them."""
+    """Part of a collective that libtpu splits over several fusions."""
 
     chain: str
-    """Its number, the same in all parts."""
+    """Number of the collective, the same in all parts."""
     role: Literal["start", "step", "done"]
-    """Of the steps, each runs beside the work of its fusion; all parts name the collective."""
+    """Position among the parts: steps run beside the work of their fusion."""
 
 
 @dataclass
 class Computation:
-    """Instructions in the order of the text: in a scheduled program, the order they run in."""
+    """Instructions in the order of the text, which in a scheduled program is execution order."""
 
     name: str
     instructions: dict[str, Instruction] = field(default_factory=dict)
 
     @functools.cached_property
     def chain_part(self) -> ChainPart | None:
-        """See `ChainPart`."""
+        """Part of a split collective in this computation, or None."""
         chain, role = None, "step"
         for instruction in self.instructions.values():
             if found := _CHAIN.search(instruction.attributes):
@@ -142,7 +142,7 @@ class Computation:
 
     @functools.cached_property
     def readers(self) -> dict[str, list[Instruction]]:
-        """The instructions that take each result as an operand."""
+        """Instructions that take each result as an operand, by its name."""
         readers: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
         for instruction in self.instructions.values():
             for name in dict.fromkeys(instruction.operands):
@@ -152,20 +152,20 @@ class Computation:
 
     @property
     def root(self) -> Instruction:
-        """Its result."""
+        """Instruction that gives the computation's result."""
         return next(i for i in self.instructions.values() if i.root)
 
 
 @dataclass(frozen=True)
 class Program:
-    """Computations by name; a called one stands before its callers."""
+    """Computations of a program by name, each before its callers."""
 
     computations: dict[str, Computation]
     entry: str
 
 
 def parse_program(text: str) -> Program:
-    """Reads a program.
+    """Parse the HLO text of a compiled program.
 
     Raises:
       ValueError: when the text has no entry computation.
@@ -196,7 +196,7 @@ def parse_program(text: str) -> Program:
 
 
 def _split_at_closing(text: str) -> tuple[str, str]:
-    """What stands before and behind the parenthesis that closes an operand list."""
+    """Split a text before and after the parenthesis that closes an operand list."""
     depth = 1
     for place, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")

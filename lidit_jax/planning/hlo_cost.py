@@ -1,4 +1,4 @@
-"""Operations and bytes of a compiled program, with every loop counted as often as it runs.
+"""Operations and HBM bytes of a compiled program, with loop bodies counted per iteration.
 
 `compiled.cost_analysis()` counts the body of a loop once and a Pallas kernel as nothing. Here:
 
@@ -32,7 +32,7 @@ from lidit_jax.planning.hlo import (
 )
 
 _KERNEL_PRODUCTS = {"fwd": 2, "dkv": 5, "dq": 3}
-"""Products [N, K] x [K, S] of each kernel; dkv is the fused one, which also computes dq."""
+"""Products [N, K] x [K, S] per kernel; dkv is the fused one, which also computes dq."""
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"),
     *("call", "after-all", "partition-id", "replica-id", "iota", *ASYNC_CALLS),
@@ -48,33 +48,33 @@ _FREE = {
     ),
     *("collective-permute-done", "async-update"),
 }
-"""Opcodes that move nothing themselves."""
+"""Opcodes that move no bytes themselves."""
 
 
 @dataclass(frozen=True)
 class ProgramCost:
-    """What one device runs in one execution."""
+    """Cost of one execution of a program on one device."""
 
     products: float
     """Operations of matrix products and convolutions."""
     kernels: float
     """Operations of splash kernels."""
     bytes: float
-    """Read and written in HBM."""
+    """Bytes read and written in HBM."""
     loops: dict[str, int]
-    """Times that each loop runs, by the name of its body."""
+    """Iterations of each loop, by the name of its body."""
     unknown: tuple[str, ...]
-    """Loops whose number of turns the text does not tell (counted once), and kernels of other
-    origin (counted as nothing)."""
+    """Loops whose trip count is not in the text (counted once), and kernels other than splash
+    (counted as nothing)."""
 
     @property
     def flops(self) -> float:
-        """Products and kernels."""
+        """Operations of products and kernels."""
         return self.products + self.kernels
 
 
 def program_cost(program: Program) -> ProgramCost:
-    """Counts one device's program."""
+    """Count the operations and bytes of one device's program."""
     times, loops, unknown = executions(program)
     fused = _fused(program)
     products = kernels = moved = 0.0
@@ -95,13 +95,13 @@ def program_cost(program: Program) -> ProgramCost:
 
 
 def executions(program: Program) -> tuple[dict[str, float], dict[str, int], list[str]]:
-    """How often each computation runs: in all, the turns of each loop, and unknown loops.
+    """Return how often each computation runs, the iterations of each loop, and unknown loops.
 
-    Both branches of a condition count as run.
+    Both branches of a conditional are counted.
     """
     times: dict[str, float] = defaultdict(float, {program.entry: 1.0})
     loops, unknown = {}, []
-    # Callers stand behind what they call, so going backwards every count is complete when used.
+    # Callers come after what they call, so in reverse order every count is complete when used.
     for name in reversed(program.computations):
         for instruction in program.computations[name].instructions.values():
             turns = 1
@@ -118,7 +118,7 @@ def executions(program: Program) -> tuple[dict[str, float], dict[str, int], list
 
 
 def trip_count(loop: Instruction, inside: Computation, program: Program) -> int | None:
-    """Turns of a counted loop: XLA's own note, else read from "counter < constant"."""
+    """Return a loop's trip count, from XLA's annotation or from "counter < constant"."""
     if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes):
         return int(noted[1])
     condition = program.computations[loop.named("condition")]
@@ -151,7 +151,7 @@ def _product_flops(product: Instruction, inside: Computation) -> float:
 def _convolution_products(
     convolution: Instruction, left: tuple[int, ...], right: tuple[int, ...]
 ) -> float:
-    """Multiply-adds of a convolution whose padding and holes cost nothing."""
+    """Count the multiply-adds of a convolution, without padding and dilation."""
     labels = convolution.attribute(r"dim_labels=(\w+)_(\w+)->(\w+)")
     of_left, of_right, of_out = labels.groups()
     out = convolution.arrays[0].sizes
@@ -174,7 +174,8 @@ def _convolution_products(
 
 
 def _kernel_flops(kernel: Instruction, inside: Computation) -> float | None:
-    """Of a splash kernel: q [..., H, N, K] and k [..., H, S, K] are its first large operands."""
+    """Count a splash kernel's operations, from its first large operands q [..., H, N, K] and
+    k [..., H, S, K]."""
     splash = re.match(r"splash_m[hq]a_(fwd|dkv|dq)", kernel.name)
     if splash is None:
         noted = re.search(r'"flops":"?(\d+)', kernel.attributes)
@@ -186,7 +187,7 @@ def _kernel_flops(kernel: Instruction, inside: Computation) -> float | None:
 
 
 def _bytes(instruction: Instruction, inside: Computation, program: Program) -> float:
-    """HBM traffic of an instruction that stands outside of fusions."""
+    """Return the HBM traffic in bytes of an instruction outside of fusions."""
     if instruction.opcode in _FREE:
         return 0.0
     if instruction.opcode == "fusion":
@@ -228,14 +229,14 @@ def _fusion_bytes(fusion: Instruction, inside: Computation, program: Program) ->
 
 
 def _read_inside(body: Computation, number: int, array: ArrayType, program: Program) -> float:
-    """Bytes that a fusion reads of its operand: of a slice, the slice; to update in place, none."""
+    """Return the bytes that a fusion reads of an operand: only the slice, or none to update it."""
     parameter = next(
         i.name
         for i in body.instructions.values()
         if i.opcode == "parameter" and int(i.argument) == number
     )
     names, total = [parameter], 0.0
-    for name in names:  # grows by other names of the same bytes
+    for name in names:  # grows by aliases of the same bytes
         for user in body.readers[name]:
             if user.opcode in COLLECTIVES or (user.root and user.opcode == "tuple"):
                 continue
@@ -255,7 +256,7 @@ def _read_inside(body: Computation, number: int, array: ArrayType, program: Prog
 def _written_inside(
     body: Computation, result: Instruction, array: ArrayType, program: Program
 ) -> float:
-    """Bytes that a fusion writes of one result: of an update in place, the update."""
+    """Return the bytes that a fusion writes of one result: only the update if it is in place."""
     if result.opcode == "bitcast":
         return _written_inside(body, body.instructions[result.operands[0]], array, program)
     if result.opcode == "dynamic-update-slice":
@@ -276,7 +277,7 @@ def _hbm(arrays: list[ArrayType] | tuple[ArrayType, ...]) -> float:
 
 
 def _fused(program: Program) -> set[str]:
-    """Computations that run inside another instruction: fusions, and the sums of reductions."""
+    """Return the computations inside other instructions: fusions, and the sums of reductions."""
     return {
         called
         for computation in program.computations.values()

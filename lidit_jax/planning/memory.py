@@ -1,4 +1,4 @@
-"""Bytes of one chip during training, by owner: a formula for what the compiler will say."""
+"""Estimated memory per chip during training, by use: parameters, activations, gradients."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from lidit_jax.models.flops import TextStream
 from lidit_jax.planning.roofline import Split
 
 _HALF, _FULL = 2, 4
-"""Bytes of a bfloat16 and of a float32 number."""
+"""Bytes per bfloat16 and per float32 value."""
 _BRANCH_TENSORS = 16
-"""Activations [tokens, width] alive while a block is differentiated, beside those of the FFN; most
-of them are cut into heads."""
+"""Activations [tokens, width] live while a block is differentiated, beside those of the FFN; most
+of them are split into heads."""
 _REFINER_TENSORS = 40
-"""Activations [tokens, width] that the refiners keep a block; half of them under a policy."""
+"""Activations [tokens, width] kept per refiner block; half of them under a remat policy."""
 _SCORE_BYTES = 6
-"""Of plain attention, where its scores are kept: in float32, and their softmax in bfloat16."""
+"""Bytes per attention score that plain attention keeps: float32, and its softmax in bfloat16."""
 _PLACEMENT = 0.1
-"""What the TPU compiler needs beyond the temporaries that live at once: 0 to 14% in its programs
+"""Share of memory that the TPU compiler uses beyond the live temporaries: 0 to 14% in its programs
 (docs/plans.md, "Compiled")."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes a chip."""
+    """Bytes per chip, by use."""
 
     parameters: float
     averages: float
     optimizer: float
     gradients: float
     gathered: float
-    """Weights in bfloat16: the device's own, those of the block at work, whole over fsdp, and half
-    of those outside of the blocks (a quarter, where the refiners are recomputed)."""
+    """Weights in bfloat16: the device's shard, those of the current block gathered over fsdp, and
+    half of those outside of the blocks (a quarter where the refiners are recomputed)."""
     kept: float
     """Activations kept for the backward pass."""
     working: float
-    """Activations of the block at work, and of the refiners."""
+    """Activations of the current block and of the refiners."""
     placement: float
-    """Left unused between temporaries of different sizes."""
+    """Bytes lost to fragmentation between temporaries of different sizes."""
     encoders: float
     """Frozen language models, where captions are encoded during training."""
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Sum over all uses."""
         return sum(asdict(self).values())
 
 
@@ -62,14 +62,14 @@ def estimate_memory(
     lanes: int = 1,
     kernel_from: int = 0,
 ) -> Memory:
-    """The memory of one chip.
+    """Estimate the memory of one chip.
 
     Args:
       config: the run.
       split: the mesh.
       tokens: image tokens N.
-      streams: the text.
-      encoder_bytes: of the frozen language models; 0 with cached features.
+      streams: lengths and widths of the text features.
+      encoder_bytes: bytes per chip of the frozen language models; 0 with cached features.
       lanes: channels to which a kernel's results are padded, see `Generation`.
       kernel_from: scores of one head, N x S, from which a kernel computes attention.
     """
@@ -105,19 +105,19 @@ def estimate_memory(
 
 
 class _Attention(NamedTuple):
-    """How the two attentions of a block lie in memory."""
+    """Memory layout of the two attentions of a block."""
 
     padding: tuple[float, float]
-    """Channels kept of a head over those it has: splash keeps whole lanes, plain attention, of few
-    tokens, has tokens in the lanes."""
+    """Padded channels per head over its channels: splash pads to whole lanes, plain attention does
+    not, because its lanes hold tokens."""
     plain_keys: int
-    """Keys S of those that plain attention computes."""
+    """Total number of keys S of the attentions that are computed without a kernel."""
 
     @classmethod
     def of(
         cls, model: ModelConfig, tokens: int, text_tokens: int, lanes: int, kernel_from: int
     ) -> _Attention:
-        """Self-attention of the image tokens, and theirs to the text."""
+        """Return the layout of the self-attention and the cross-attention to the text."""
         head = model.width // model.heads
         whole = math.ceil(head / lanes) * lanes / head
         keys = tokens, text_tokens
@@ -130,12 +130,12 @@ class _Attention(NamedTuple):
 
 
 def _remembered(model: ModelConfig) -> float:
-    """What the refiners keep of all, as compiled: half of it where they recompute."""
+    """Return the share of activations that the refiners keep, as compiled: half with remat."""
     return 1.0 if model.remat == "none" else 0.5
 
 
 def _gathered(config: Config, streams: tuple[TextStream, ...], split: Split) -> float:
-    """Parameters that a device holds whole over fsdp at once."""
+    """Count the parameters that a device holds gathered over fsdp at one time."""
     if split.fsdp == 1:
         return 0.0
     block = block_parameters(config)
@@ -146,12 +146,12 @@ def _gathered(config: Config, streams: tuple[TextStream, ...], split: Split) -> 
 def _kept(
     model: ModelConfig, positions: float, text: float, tensor: int, attention: _Attention
 ) -> float:
-    """Bytes that one block keeps for the backward pass; its input always, or on the host.
+    """Return the bytes that one block keeps for the backward pass, its input included.
 
     Args:
       model: the network.
       positions: image tokens on this device.
-      text: text tokens that they read, on this device.
+      text: text tokens that they attend to, on this device.
       tensor: devices among which heads and FFN are divided.
       attention: see `_Attention`.
     """
@@ -161,7 +161,7 @@ def _kept(
     # Queries, keys and values of the images, queries, then keys and values of the text, and one
     # side of the FFN.
     products = ((4 + model.mlp_ratio) * image + 2 * text) / tensor
-    # Inputs of norms, gates and activations, what the kernel reads, and the scores of plain ones.
+    # Inputs of norms, gates and activations, inputs of the kernel, and scores of plain attention.
     others = (9 + (3 * attention.padding[0] + 2 * model.mlp_ratio) / tensor) * image
     scores = _SCORE_BYTES * model.heads * positions * attention.plain_keys / tensor
     return {
@@ -175,8 +175,8 @@ def _kept(
 
 
 def parameter_count(config: Config, streams: tuple[TextStream, ...]) -> int:
-    """Parameters of the trained model, refiners included, by tracing its initialization."""
-    # One block tells of all; the policy changes none of them.
+    """Count the trained model's parameters, refiners included, by tracing its initialization."""
+    # All blocks are alike, and the remat policy does not change their parameters.
     model = dataclasses.replace(config.model, depth=1, remat="none")
     counted = _traced_count(model, config.latent_shape[-1], streams)
     return counted.total + (config.model.depth - 1) * counted.block
@@ -203,11 +203,11 @@ def _traced_count(model: ModelConfig, channels: int, streams: tuple[TextStream, 
 
 
 def block_parameters(config: Config) -> float:
-    """Weights of one block of the backbone: two attentions, FFN and modulation."""
+    """Count the weights of one backbone block: two attentions, FFN and modulation."""
     attentions_and_ffn = (8 + 2 * config.model.mlp_ratio) * config.model.width**2
     return attentions_and_ffn + modulation_parameters(config)
 
 
 def modulation_parameters(config: Config) -> float:
-    """Weights of one block's modulation: shift, scale and gate of three branches."""
+    """Count the weights of one block's modulation: shift, scale and gate of three branches."""
     return 9.0 * config.model.width**2

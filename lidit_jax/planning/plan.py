@@ -1,5 +1,4 @@
-"""What a run would need on TPU slices or GPU nodes, and how fast it could be: all by formula, on
-any machine."""
+"""Predicted memory, step time, MFU and chip-hours of a run on a TPU slice or GPU nodes."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from lidit_jax.planning.plan_mesh import check_split
 from lidit_jax.planning.roofline import CONSTANTS, RECOMPUTED, Prediction, Split, Work, predict
 
 _AVERAGES_BYTES = 8.0
-"""Read and written for a parameter's average."""
+"""Bytes read and written per parameter for its EMA."""
 _ENCODERS = {
     "smollm2": (0.135e9, 576),
     "smollm2-135m-instruct": (0.135e9, 576),
@@ -35,44 +34,44 @@ _ENCODERS = {
     "flan-t5-large": (0.34e9, 1024),
     "flan-t5-xl": (1.2e9, 2048),
 }
-"""Parameters and width of encoders, by the end of their names; of T5 the encoder's alone."""
+"""Parameters and width of text encoders by the last part of their names; no decoder for T5."""
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 _ASSUMED = (8e9, 4096)
-"""Parameters and width of an encoder that is not known."""
+"""Assumed parameters and width of an encoder that is not listed."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """How the captions reach the model, and what it costs either way."""
+    """Cost of the captions' text features, cached or encoded during training."""
 
     streams: tuple[TextStream, ...]
     weights: float
-    """Bytes of all encoders."""
+    """Bytes of the weights of all encoders."""
     online: bool
     """Whether captions are encoded during training; else their features are read from storage."""
     steps_a_call: int
-    """Steps whose captions are encoded in one call."""
+    """Number of steps whose captions are encoded in one call."""
     encoding_flops: float
-    """To encode one caption, with the instruction's keys and values computed once."""
+    """Operations per caption, with the instruction's keys and values computed once."""
     bytes_a_caption: int
-    """Of its features in bfloat16, without the instruction's."""
+    """Bytes of one caption's features in bfloat16, without the instruction's."""
     assumed: tuple[str, ...]
-    """Encoders whose sizes are not known, and taken for those of an LLM of 8 B parameters."""
+    """Encoders of unknown size, assumed to be LLMs of 8 B parameters."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run on one topology."""
+    """Predicted needs and speed of one run on one topology."""
 
     topology: Topology
     split: Split
     remat: str
     heads: int
-    """Of the backbone."""
+    """Attention heads of the backbone."""
     memory: Memory
     prediction: Prediction
     model_flops: float
-    """Of one step, as the MFU counts them."""
+    """Operations per step as counted for the MFU."""
     batch: int
     steps: int
     text: Text
@@ -80,34 +79,34 @@ class Plan:
 
     @property
     def free(self) -> float:
-        """Bytes of HBM left on a device; below 0 the plan does not fit by as much."""
+        """Free bytes of HBM per device; negative when the plan does not fit."""
         return self.topology.generation.memory - self.memory.total
 
     @property
     def free_fraction(self) -> float:
-        """`free` over all HBM of a device."""
+        """Free share of a device's HBM."""
         return self.free / self.topology.generation.memory
 
     @property
     def seconds(self) -> float:
-        """Predicted seconds a step, encoding included where it is online."""
+        """Predicted seconds per step, online encoding included."""
         return self.prediction.step + self.encoding_seconds
 
     @property
     def mfu(self) -> float:
-        """Predicted, encoding included in the time and not in the operations."""
+        """Predicted MFU; online encoding counts in the time but not in the operations."""
         return self.prediction.mfu * self.prediction.step / self.seconds
 
     @property
     def gathering_seconds(self) -> float:
-        """To gather the encoders' weights once, where captions are encoded online."""
+        """Seconds to gather the encoders' weights once for online encoding."""
         if not self.text.online:
             return 0.0
         return self.text.weights / self.topology.wide_bandwidth(0)
 
     @property
     def encoding_seconds(self) -> float:
-        """Of a step, for encoding its captions online, while weights are gathered."""
+        """Seconds per step for online encoding, overlapped with the gathering of weights."""
         if not self.text.online:
             return 0.0
         chip = self.topology.generation
@@ -117,16 +116,16 @@ class Plan:
 
     @property
     def chip_hours(self) -> float:
-        """For the whole schedule."""
+        """Chip-hours for the whole training run."""
         return self.seconds * self.steps * self.topology.chips / 3600
 
 
 def make_plan(config: Config, topology: Topology, split: Split) -> Plan:
-    """The plan of one configuration on one mesh.
+    """Predict memory and step time of one configuration on one mesh.
 
     Raises:
       LiditError: when the mesh does not divide the model or the batch, or the config trains
-        something else or has images that are no whole number of tokens.
+        another task or has images that are not a whole number of tokens.
     """
     _check_plannable(config)
     tokens, channels = config.image_tokens, config.latent_shape[-1]
@@ -183,15 +182,15 @@ def _check_plannable(config: Config) -> None:
 
 
 def _update_bytes(config: Config) -> float:
-    """Read and written for a parameter: weights, moments and average both ways, and the gradient
-    read."""
+    """Return the HBM bytes per parameter of an update: weights, moments and EMA read and written,
+    and the gradient read."""
     first = 2 if config.optimizer.momentum_dtype == "bfloat16" else 4
     second = 4 if config.optimizer.name == "adamw" else 0
     return 2.0 * (4 + first + second) + 4 + _AVERAGES_BYTES
 
 
 def describe_text(config: Config, prompt: int = 100, instruction: int = 30) -> Text:
-    """Sizes of the text, for captions of 100 tokens behind an instruction of 30."""
+    """Return the sizes and cost of the text for captions and an instruction of so many tokens."""
     sizes = [_encoder(source) for source in config.encoders.sources]
     streams = tuple(TextStream(width, instruction + prompt, instruction) for _, width in sizes)
     parameters = sum(count for count, _ in sizes)

@@ -1,4 +1,4 @@
-"""The mesh of a plan: from a text, from a recipe, or by default; and whether it divides the run."""
+"""Mesh of a plan: parsed from `--mesh`, from the recipe, or a default; and its validation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lidit_jax.planning.roofline import SCATTERED_ROWS, Split
 
 
 def parse_mesh(text: str, config: Config, topology: Topology) -> Split:
-    """The split "fsdp=64,tensor=2"; `data` takes the devices left, `replica` the slices.
+    """Parse a mesh such as "fsdp=64,tensor=2"; `data` takes the devices left, `replica` the slices.
 
     Raises:
-      LiditError: for an unknown axis, one named twice, a size that is no number, or one that does
+      LiditError: for an unknown or repeated axis, a size that is not a number, or one that does
         not fit.
     """
     sizes: dict[str, int] = {}
@@ -31,9 +31,9 @@ def parse_mesh(text: str, config: Config, topology: Topology) -> Split:
 
 
 def recipe_mesh(config: Config, topology: Topology) -> Split:
-    """The mesh of the recipe, where it splits anything; else fsdp over as many devices of a slice
-    as divide the width and leave each the rows that a sum of gradients needs to be scattered.
-    `replica` is the number of slices.
+    """Return the recipe's mesh if it splits anything, else fsdp over as many devices of a slice as
+    divide the width and leave each enough rows for the gradients to be reduce-scattered. `replica`
+    is the number of slices.
 
     Raises:
       LiditError: when the recipe's mesh does not fit the topology.
@@ -68,10 +68,10 @@ def _filled(sizes: dict[str, int], given: str, config: Config, topology: Topolog
 
 
 def check_split(config: Config, topology: Topology, split: Split) -> None:
-    """Refuses a mesh that does not divide what it splits.
+    """Check that a mesh divides the devices, the batch and the model.
 
     Raises:
-      LiditError: names what it must divide, and the nearest sizes that do.
+      LiditError: when it does not; names what it must divide, and the nearest sizes that do.
     """
     sizes = [getattr(split, axis) for axis in AXES]
     if math.prod(sizes) != topology.devices:

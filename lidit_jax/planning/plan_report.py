@@ -1,4 +1,4 @@
-"""A plan for people and for scripts: table, JSON, and a picture of the memory."""
+"""Reports of a plan: a table for the terminal, JSON, and a chart of the memory."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def report(
     *,
     refused: bool = False,
 ) -> dict[str, Any]:
-    """All figures, in bytes, seconds, operations and units of the price.
+    """Return all figures of a plan for JSON, in bytes, seconds, operations and units of the price.
 
     Args:
       plan: the plan.
       images: training images, for the storage of cached text features.
-      price: of a chip for an hour.
-      compiled: what the TPU compiler says, where it was asked.
-      nearest: the plan that fits, where this one does not.
-      wider: the plan with heads of 128 channels, where these are narrower.
-      refused: whether the compiler was asked and did not take it.
+      price: price per chip-hour.
+      compiled: figures of the TPU compiler, if the plan was compiled.
+      nearest: the nearest plan that fits, if this one does not.
+      wider: the plan with heads of 128 channels, if the model's are narrower.
+      refused: whether the compiler rejected the plan.
     """
     memory = plan.memory
     return {
@@ -111,7 +111,7 @@ def report(
 
 
 def add_predicted(compiled: CompiledPlan, plan: Plan) -> dict[str, Any]:
-    """The compiler's figures, and what they make of the plan's."""
+    """Return the compiler's figures, with the step time and MFU that follow from them."""
     model = plan.model_flops / plan.topology.devices
     waiting = compiled.waiting_seconds(plan.topology)
     hidden = plan.topology.generation.hides_sums
@@ -127,7 +127,7 @@ def add_predicted(compiled: CompiledPlan, plan: Plan) -> dict[str, Any]:
 
 
 def describe(plan: Plan) -> str:
-    """Topology, mesh, policy and parts, in a line."""
+    """Describe topology, mesh, remat policy and gradient accumulation in one line."""
     sizes = {axis: size for axis, size in asdict(plan.split).items() if axis != "parts"}
     mesh = ",".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1)
     parts = f", accumulation {plan.split.parts}" if plan.split.parts > 1 else ""
@@ -135,7 +135,7 @@ def describe(plan: Plan) -> str:
 
 
 def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
-    """The report as a table."""
+    """Print the report as a table."""
     from rich.table import Table
 
     from lidit_jax.io.console import NoWrapConsole
@@ -195,7 +195,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
 
 
 def held_out_line(*, gpu: bool) -> str:
-    """How far off the roofline is where its constants know nothing of the chips and the model."""
+    """Return a line with the roofline's error on published steps held out by family."""
     if gpu:
         return f"unknown: {_NO_GPU_CHECK}"
     rows = [f"{family} {largest:.0%} ({count})" for family, count, _, _, largest in summary()]
@@ -235,7 +235,7 @@ def _add_compiled(table: Any, compiled: dict[str, Any]) -> None:
 
 
 def print_ranking(plans: list[Plan]) -> None:
-    """The best plans of a search, a line each."""
+    """Print the best plans of a search, one per line."""
     from rich.table import Table
 
     from lidit_jax.io.console import NoWrapConsole
@@ -257,7 +257,7 @@ def print_ranking(plans: list[Plan]) -> None:
 
 
 def draw(plan: Plan, file: Path) -> None:
-    """Two bars of a device's memory as a PNG: what the plan needs of the HBM, and whose that is."""
+    """Draw a device's memory as a PNG: the plan's need beside the HBM, and its parts."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3), layout="constrained")

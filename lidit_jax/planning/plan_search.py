@@ -1,4 +1,4 @@
-"""Which meshes, policies and parts of a batch fit, and which of them are fast."""
+"""Search for the fastest mesh, remat policy and gradient accumulation that fit in memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lidit_jax.planning.plan import Plan, make_plan
 from lidit_jax.planning.roofline import RECOMPUTED, Split
 
 _FREE_FRACTION = 0.1
-"""Share of the HBM that a plan found by searching leaves free."""
+"""Share of the HBM that the search leaves free."""
 _PARTS = (1, 2, 4, 8, 16)
 _LARGEST_FAST_AXIS = 16
 _WIDE_HEAD = 128
-"""Channels of a head that fills the narrowest matrix unit of a TPU."""
+"""Channels per head that fill the narrowest matrix unit of a TPU."""
 
 
 def search(config: Config, topology: Topology) -> list[Plan]:
-    """All meshes, policies and numbers of parts that fit with a tenth of the memory free, fastest
-    first; where none does, all of them, the smallest first.
+    """Return all plans that fit with a tenth of the memory free, fastest first; if none fits, all
+    plans, the smallest first.
 
     Raises:
       LiditError: when no mesh divides the batch.
@@ -40,22 +40,22 @@ def search(config: Config, topology: Topology) -> list[Plan]:
 
 
 def _preference(plan: Plan) -> tuple[float, ...]:
-    """Of equally fast ones, first the one that sends less, then the one with more memory free."""
+    """Return a sort key: fastest first, then less communication, then more free memory."""
     predicted = plan.prediction
     sent = predicted.ici_activations + predicted.ici_weights + predicted.ici_gradients
     return _speed_class(plan.seconds), _speed_class(max(sent, 1e-9)), -plan.free
 
 
 def _speed_class(seconds: float) -> int:
-    """The same for times that differ by less than half a percent, give or take the borders."""
+    """Bin a step time into classes of half a percent."""
     return round(math.log(seconds) / 0.005)
 
 
 def nearest_that_fits(config: Config, refused: Plan) -> Plan | None:
-    """The plan with the fewest changes of mesh, policy and parts, and among these the fastest; on
-    the next larger topology where nothing else helps. None when no built one is large enough.
+    """Return the plan that fits with the fewest changes of mesh, policy and accumulation, and the
+    fastest of these; on the next larger topology if necessary. None when none is large enough.
 
-    It needs less memory than `refused`, which the compiler may have refused though it fits by
+    It needs less memory than `refused`, which the compiler may have rejected although it fits by
     formula.
     """
 
@@ -75,14 +75,14 @@ def nearest_that_fits(config: Config, refused: Plan) -> Plan | None:
 
 
 def with_heads_of_128(config: Config, chosen: Plan, *, searching: bool) -> Plan | None:
-    """What `head128` of the recipes would bring, where the model's heads are narrower: as many
-    parameters and operations, and more of the matrix unit at work. None where such heads do not fit
+    """Return the plan with the recipes' `head128`, if the model's heads are narrower: as many
+    parameters and operations, and better use of the matrix unit. None where such heads do not fit
     the width or the mesh, and on GPUs, whose matrix units are narrow.
 
     Args:
       config: the run.
       chosen: its plan.
-      searching: whether other meshes, policies and parts may be taken, or those of `chosen`.
+      searching: whether to search other meshes, policies and accumulation than those of `chosen`.
     """
     model = config.model
     heads, rest = divmod(model.width, _WIDE_HEAD)

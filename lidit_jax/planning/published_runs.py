@@ -1,4 +1,4 @@
-"""Steps of language models and of Flux that other projects measured on TPUs, with their settings.
+"""Published TPU measurements of language models and Flux by other projects, with their settings.
 
 Sources, read at maxtext e591f30 and tpu-recipes c8cfe2f:
 `maxtext/src/maxtext/configs/tpu/{v4,v5e,v5p}/` (scripts, and MFU in the READMEs, which count the
@@ -16,10 +16,10 @@ from lidit_jax.planning.roofline import Recomputed, Split, Work
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """A measured step of another project."""
+    """Published step time of another project."""
 
     family: str
-    """What is held out together: hardware and kind of model."""
+    """Hardware and kind of model: the group that is held out together."""
     name: str
     topology: Topology
     split: Split
@@ -29,7 +29,7 @@ class PublishedRun:
 
 @dataclass(frozen=True)
 class _Decoder:
-    """Shapes of a decoder-only language model with gated FFN."""
+    """Sizes of a decoder-only language model with gated FFN."""
 
     width: int
     hidden: int
@@ -39,7 +39,7 @@ class _Decoder:
     vocabulary: int = 32_000
 
     def work(self, tokens: float, length: int, recomputed: Recomputed) -> Work:
-        """One step; the counted operations hold the whole square of causal attention."""
+        """Return the work of one step; causal attention is counted as the whole square."""
         attended = 128 * self.heads
         block = 3 * self.width * self.hidden
         block += 2 * self.width * (attended + 128 * self.kv_heads)
@@ -61,18 +61,18 @@ class _Decoder:
 
 _FULL = Recomputed(1.0, 1.0)
 _DOTS = Recomputed(0.0, 1.0)
-"""MaxText's "minimal": the products are kept, the attention kernel's result is not."""
+"""MaxText's "minimal" policy: products are kept, the attention kernel's result is not."""
 
 
 def _scaled(billions: int) -> _Decoder:
-    """MaxText's `global_parameter_scale`: powers of two over its base of 2048 channels."""
+    """Return MaxText's model for a `global_parameter_scale`: powers of two times 2048 channels."""
     base, rest = divmod(billions.bit_length() - 1, 3)
     wide, width, deep = 2 ** (base + (rest > 0)), 2 ** (base + (rest > 1)), 2**base
     return _Decoder(2048 * width, 7168 * wide, 16 * wide, 16 * wide, 16 * deep)
 
 
 def _kept_projections(model: _Decoder, *, out: bool) -> Recomputed:
-    """Queries, keys and values are kept (on the host), and the output projection if `out`."""
+    """Return what is recomputed when q, k and v are kept (on the host), and the output if `out`."""
     ffn = 3 * model.width * model.hidden
     qkv = 128 * model.width * (model.heads + 2 * model.kv_heads)
     projection = 128 * model.width * model.heads
@@ -81,7 +81,7 @@ def _kept_projections(model: _Decoder, *, out: bool) -> Recomputed:
 
 
 _SCALED = (
-    # parameters, rows a chip, tensor, recomputation, slice, {slices: MFU}
+    # parameters, rows per chip, tensor, recomputation, slice, {slices: MFU}
     (32, 6, 4, _DOTS, "v5p:4x4x4", {1: 0.7147, 2: 0.6943}),
     (64, 3, 4, _DOTS, "v5p:4x4x4", {1: 0.7031, 2: 0.6726}),
     (128, 1, 8, _DOTS, "v5p:4x4x8", {1: 0.6868, 2: 0.6634}),
@@ -104,7 +104,7 @@ _LLAMA_70B = _Decoder(8192, 28672, 64, 8, 80, 128_256)
 _LLAMA2_70B = _Decoder(8192, 28672, 64, 8, 80)
 _LLAMA_405B = _Decoder(16384, 53248, 128, 8, 126, 128_256)
 _V6E = (
-    # name, model, rows a chip, length, output projection kept (None: nothing is), slice, slices,
+    # name, model, rows per chip, length, output projection kept (None: nothing is), slice, slices,
     # seconds
     ("Llama 8B", _LLAMA_8B, 3, 8192, True, "v6e:2x4", 1, 3.443),
     ("Llama 8B", _LLAMA_8B, 4, 8192, True, "v6e:16x16", 1, 4.546),
@@ -116,7 +116,7 @@ _V6E = (
 
 
 def published_runs() -> list[PublishedRun]:
-    """All rows, in one fixed order."""
+    """Return all published runs in a fixed order."""
     runs = [_flux()]
     for billions, rows, tensor, recomputed, name, shares in _SCALED:
         model = _scaled(billions)
@@ -133,7 +133,7 @@ def published_runs() -> list[PublishedRun]:
         topology = parse_topology(name, slices)
         recomputed = _FULL if out is None else _kept_projections(model, out=out)
         work = model.work(float(rows * length * topology.chips), length, recomputed)
-        # The 405B splits its weights over both slices; the roofline knows copies only.
+        # The 405B splits its weights over both slices; the roofline supports only replicas.
         split = Split(replica=slices, fsdp=topology.chips // slices)
         runs.append(PublishedRun("MaxText v6e", label, topology, split, work, seconds))
     return runs
@@ -159,8 +159,8 @@ def _maxtext(
 
 
 def _flux() -> PublishedRun:
-    """Flux-dev, 1024 px, batch 8 on four chips; 2.23e14 operations a sample, full recomputation
-    assumed."""
+    """Return Flux-dev at 1024 px, batch 8 on four chips; 2.23e14 operations per sample, with full
+    recomputation assumed."""
     tokens, width, layers, batch = 4608, 3072, 57, 8
     square = 4.0 * layers * tokens**2 * width * batch
     counted = 2.23e14 * batch

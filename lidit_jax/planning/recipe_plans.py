@@ -1,4 +1,4 @@
-"""Plans of all recipes on all of their topologies, as one page: `docs/plans.md`."""
+"""Writer of `docs/plans.md`: the plans of all recipes on all of their topologies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _GPU_NODES = {"lidit_1b": ("h100:8x8", "h200:8x8"), "lidit_10b": ("h100:8x32", "
 _SEARCHED = ("v5p:8x8x16", "v6e:16x16", "v5e:16x16")
 _HEADS = ("", "head128")
 _COMPILED = "compiled"
-"""Folder of what `lidit plan --compile --json=FILE` said of single recipes at full optimization."""
+"""Folder of the JSON files of `lidit plan --compile --json=FILE`, one per recipe and topology."""
 
 _INTRODUCTION = f"""# Plans of the recipes
 
@@ -91,8 +91,8 @@ their bytes; on tpu7x their tokens lie in the lanes, and they do not.
 
 
 def write_recipe_plans(folder: Path) -> list[Path]:
-    """Writes `plans.md` and `weak_scaling.png` into a folder; the compiler's figures in them are
-    read from the JSON files in its folder `compiled`, where it is there."""
+    """Write `plans.md` and `weak_scaling.png` into a folder; the compiler's figures in them are
+    read from the JSON files in its subfolder `compiled`, if there is one."""
     page, picture = folder / "plans.md", folder / "weak_scaling.png"
     rows = weak_scaling.measure()
     sections = [_introduction(), _recipes(), _head_widths(), _searches(), _text(), _gpus()]
@@ -109,7 +109,7 @@ def write_recipe_plans(folder: Path) -> list[Path]:
 
 
 def table(heads: str, rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; its heads stand in one text, divided by bars."""
+    """Return a Markdown table; `heads` holds the column heads, separated by bars."""
     count = heads.count("|") + 1
     lines = [f"| {heads} |", "|---" * count + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
@@ -242,7 +242,7 @@ def _compiled(entries: list[dict]) -> str:
 
 
 def replan(facts: dict) -> Plan:
-    """The plan, by today's formula, of what a JSON file in the folder `compiled` says."""
+    """Predict anew, with the current formula, the plan in a JSON file of the folder `compiled`."""
     config, split = load_recipe(facts["recipe"]), Split(**facts["mesh"])
     name = facts["topology"].rpartition(" ")[2]
     model = dataclasses.replace(config.model, remat=facts["remat"])

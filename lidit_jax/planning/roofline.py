@@ -1,8 +1,8 @@
-"""How long a training step should take: a prediction from operations, bytes and a chip's speeds.
+"""Roofline prediction of a training step's time from operations, bytes and the chip's speeds.
 
 Two constants are fitted to published steps by `calibration.fit`; the others were set by hand before
-any fit and are the same for all chips. `calibration` says how far off the predictions are on steps
-that the fit has not seen, and `lidit plan` prints it beside every prediction.
+any fit and are the same for all chips. `calibration` computes the error of the predictions on
+held-out steps, and `lidit plan` prints it beside every prediction.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from lidit_jax.hardware.topologies import Topology
 
 @dataclass(frozen=True)
 class Constants:
-    """What stands for everything that is not counted."""
+    """Efficiencies that stand for everything that is not counted."""
 
     matmul: float
     """Fitted: share of the sustained peak that the matrix products of a step reach."""
     exposed: float
-    """Fitted: share of the activations' collectives (tensor, context) that computing leaves
-    unhidden."""
+    """Fitted: share of the activations' collectives (tensor, context) that is not overlapped with
+    computation."""
     attention: float = 0.5
-    """The same as `matmul` for the attention kernel, whose softmax waits for the vector unit."""
+    """The same as `matmul` for the attention kernel, whose softmax runs on the vector unit."""
     memory: float = 0.8
     """Share of the HBM's bandwidth that element-wise work reaches."""
     elementwise: float = 30.0
@@ -32,21 +32,21 @@ class Constants:
 
 
 CONSTANTS = Constants(matmul=0.78, exposed=0.077)
-"""`calibration.fit` of all published runs."""
+"""Constants of `calibration.fit` on all published runs."""
 _TILE_ROWS = 8
-"""Rows of a tile of the TPU's memory layout."""
+"""Rows per tile of the TPU's memory layout."""
 SCATTERED_ROWS = 16
-"""Rows of its gradient that a device must keep for the TPU compiler to scatter the sum."""
+"""Least rows per gradient shard for which the TPU compiler emits a reduce-scatter."""
 KERNEL_BACKWARD = 2.5
-"""Products of the attention's backward kernel over those of its forward kernel: five to two."""
+"""Matrix products of the attention's backward kernel over the forward kernel's: five to two."""
 
 
 class Recomputed(NamedTuple):
-    """What the backward pass runs again, as shares of a forward pass."""
+    """Share of the forward pass that the backward pass recomputes."""
 
     products: float
     attention: float
-    """The attention kernels."""
+    """Share of the attention kernels."""
 
 
 RECOMPUTED = {
@@ -58,12 +58,12 @@ RECOMPUTED = {
     "full": Recomputed(1.0, 1.0),
     "offload": Recomputed(1.0, 1.0),
 }
-"""By the names of `config.model.remat`."""
+"""Recomputed shares by the value of `config.model.remat`."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Sizes of the mesh axes, and the parts in which a batch is worked off."""
+    """Sizes of the mesh axes, and the number of micro-batches (`parts`)."""
 
     replica: int = 1
     data: int = 1
@@ -74,18 +74,18 @@ class Split:
 
     @property
     def rows(self) -> int:
-        """Devices among which a batch is divided."""
+        """Number of devices over which a batch is split."""
         return self.replica * self.data * self.fsdp
 
 
 @dataclass(frozen=True)
 class Work:
-    """One training step of a transformer, for the whole batch."""
+    """Work of one training step of a transformer on the whole batch."""
 
     dense: float
     """Forward operations of the matrix products."""
     attention: float
-    """Forward operations that the attention kernels run."""
+    """Forward operations of the attention kernels."""
     counted: float
     """Operations of the step as the MFU counts them, without recomputation."""
     parameters: float
@@ -94,30 +94,30 @@ class Work:
     width: int
     recomputed: Recomputed
     head_width: int = 128
-    """Channels K of a head; narrower ones leave a part of the matrix unit idle."""
+    """Channels K per head; narrower heads leave part of the matrix unit idle."""
     sums: int = 3
-    """Sums over `tensor` in a block's forward pass: one for each branch."""
+    """All-reduces over `tensor` in a block's forward pass: one per branch."""
     update_bytes: float = 36.0
-    """Bytes that the optimizer reads and writes for a parameter."""
+    """Bytes that the optimizer reads and writes per parameter."""
     never_gathered: float = 0.0
-    """Of the parameters: products with one row an image (modulation) send that row instead."""
+    """Parameters that are not gathered: those with one row per image (modulation) send the row."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds a step, by what they are spent on."""
+    """Predicted seconds per step, by cause."""
 
     products: float
-    """Matrix products."""
+    """Seconds of matrix products."""
     attention: float
-    """Attention kernels."""
+    """Seconds of attention kernels."""
     hbm: float
     ici_activations: float
-    """Collectives over tensor and context, hidden or not."""
+    """Seconds of collectives over tensor and context, overlapped or not."""
     ici_weights: float
-    """Gathers of weights over fsdp, hidden or not."""
+    """Seconds of all-gathers of weights over fsdp, overlapped or not."""
     ici_gradients: float
-    """Sums of gradients over fsdp and data."""
+    """Seconds of reductions of gradients over fsdp and data."""
     dcn: float
     step: float
     mfu: float
@@ -125,7 +125,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Terms:
-    """The parts of a step, each at full speed; `at` slows them down by the constants."""
+    """Parts of a step in seconds at full speed, before the efficiencies in `Constants`."""
 
     products: float
     attention: float
@@ -137,14 +137,14 @@ class Terms:
     ici_weights: float
     ici_gradients: float
     gradients_wait: bool
-    """Whether nothing runs beside the sums of gradients, see `Generation`."""
+    """Whether reductions of gradients are not overlapped, see `Generation`."""
     dcn: float
     ideal: float
     """Seconds for the counted operations at the peak."""
 
     def at(self, constants: Constants) -> Prediction:
-        """Products, element-wise work, exposed collectives and sums of gradients one after the
-        other; weights travel meanwhile, and cost time only where they take longer."""
+        """Predict the step: products, element-wise work, exposed collectives and reductions of
+        gradients in sequence, overlapped with the transfer of weights."""
         products = self.products / constants.matmul
         attention = self.attention / constants.attention
         hbm = (self.update + self.activation * constants.elementwise) / constants.memory
@@ -152,7 +152,7 @@ class Terms:
         busy = mxu + hbm + constants.exposed * self.ici_activations
         busy += self.gradients_wait * self.ici_gradients
         step = max(busy, self.ici_weights + self.ici_gradients)
-        # Half of the products' time, the backward pass, hides what travels between slices.
+        # Transfers between slices overlap with the backward pass: half of the products' time.
         step += max(0.0, self.dcn - mxu / 2)
         sent = self.ici_activations, self.ici_weights, self.ici_gradients, self.dcn
         return Prediction(products, attention, hbm, *sent, step, self.ideal / step)
@@ -161,12 +161,12 @@ class Terms:
 def predict(
     work: Work, topology: Topology, split: Split, constants: Constants = CONSTANTS
 ) -> Prediction:
-    """The time of a step."""
+    """Predict the time of a training step."""
     return terms(work, topology, split).at(constants)
 
 
 def terms(work: Work, topology: Topology, split: Split) -> Terms:
-    """What a step consists of."""
+    """Return the parts of a training step at full speed."""
     chip, again = topology.generation, work.recomputed
     peak = topology.devices * chip.flops
     sustained = peak * chip.sustained
@@ -194,18 +194,19 @@ def terms(work: Work, topology: Topology, split: Split) -> Terms:
         ici_weights=2 * once / topology.wide_bandwidth(used),
         ici_gradients=(summed_gradients + copied) / topology.wide_bandwidth(used),
         gradients_wait=not chip.hides_sums,
-        # Devices of a slice that hold copies sum theirs first, and each sends its part of it.
+        # Replicas within a slice sum their gradients first, and each sends its part of the sum.
         dcn=2 * 4.0 * held / split.data * ring_fraction(split.replica) / chip.network,
         ideal=work.counted / peak,
     )
 
 
 def _crossings_of_a_sum(rows: float, *, gpu: bool) -> float:
-    """How often the gradients of a weight cross the links, if a device keeps so many rows of them.
+    """Return how often a weight's gradients cross the links, for a number of rows per shard.
 
-    The TPU compiler pads a shard to whole tiles; one of fewer than 16 rows it does not scatter: it
-    sums whole gradients, twice the way, and slices them (seen in compiled programs, docs/plans.md;
-    so it does over all 256 chips of a slice of v5e or v6e, which is left out here).
+    The TPU compiler pads a shard to whole tiles, and does not reduce-scatter one of fewer than 16
+    rows: it all-reduces whole gradients, twice the traffic, and slices them (seen in compiled
+    programs, docs/plans.md; so it does over all 256 chips of a slice of v5e or v6e, which is left
+    out here).
     """
     if gpu:
         return 1.0
@@ -213,5 +214,5 @@ def _crossings_of_a_sum(rows: float, *, gpu: bool) -> float:
 
 
 def ring_fraction(devices: int) -> float:
-    """What of a whole crosses the links, in a ring of so many devices."""
+    """Return the share of an array that crosses each link in a ring of so many devices."""
     return (devices - 1) / devices

@@ -1,4 +1,4 @@
-"""Weak scaling on paper: the same images per chip on 64 to 4,096 chips."""
+"""Predicted weak scaling: the same number of images per chip on 64 to 4,096 chips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RECIPE = "lidit_10b:1024px,head128,v5p:8x8x16"
 _TOPOLOGIES = ("v5p:4x4x4", "v5p:4x8x8", "v5p:8x8x16", "v5p:16x16x16")
 _IMAGES_A_CHIP = 4
 _BATCH = 4096
-"""The paper's, for the strong scaling beside it."""
+"""Batch size of the paper, for strong scaling."""
 _INTRODUCTION = f"""## Weak scaling on paper
 
 `{_RECIPE}` with {_IMAGES_A_CHIP} images per chip; "strong" keeps the paper's batch of {_BATCH:,}.
@@ -38,20 +38,20 @@ two images to hide it behind; its sums travel along another axis of the torus.
 
 @dataclass(frozen=True)
 class Row:
-    """One number of chips."""
+    """Predictions for one number of chips."""
 
     weak: Plan
-    """Four images per chip."""
+    """Plan with four images per chip."""
     strong: Plan
-    """The paper's batch; its chips run out of images at 4,096."""
+    """Plan with the paper's batch, too small for more than 4,096 chips."""
     gathered: float
-    """Bytes of two gathers of the weights and a sum of their gradients, a step over fsdp."""
+    """Bytes per step over fsdp: two gathers of the weights and a reduction of their gradients."""
     summed: float
     """Bytes of gradients that a chip sends per step over data."""
 
 
 def measure() -> list[Row]:
-    """The plans, with the recipe's layout on each topology."""
+    """Compute the plans, with the recipe's layout on each topology."""
     config, rows = load_recipe(_RECIPE), []
     for name in _TOPOLOGIES:
         chips = parse_topology(name).chips
@@ -82,24 +82,24 @@ def _planned(config: Config, name: str, batch: int) -> Plan:
 
 
 def is_row(facts: dict[str, Any]) -> bool:
-    """Whether a compiled plan is one of these."""
+    """Return whether a compiled plan belongs to the weak-scaling table."""
     recipe, batch = _words(facts["recipe"]), _IMAGES_A_CHIP * facts["chips"]
     return recipe == _words(_RECIPE) and facts["batch"] == batch
 
 
 def _words(recipe: str) -> tuple[str, frozenset[str]]:
-    """The recipe behind a file name or a name, and its choices in any order."""
+    """Parse a recipe name or file name into the recipe and its set of choices."""
     name, _, words = recipe.partition(":")
     return Path(name).stem, frozenset(words.split(","))
 
 
 def section(rows: list[Row], picture: str, compiled: list[dict[str, Any]]) -> str:
-    """The table, as Markdown.
+    """Return the weak-scaling section as Markdown.
 
     Args:
-      rows: of `measure`.
+      rows: result of `measure`.
       picture: file name of the plot.
-      compiled: what `lidit plan --compile --json` said, of whatever plans.
+      compiled: JSON objects of `lidit plan --compile --json`, for any plans.
     """
     heads = (
         "| chips | batch | mesh | GiB per chip | GiB over fsdp | GiB over data | "
@@ -142,7 +142,7 @@ def _compiled_cells(compiled: dict[str, Any] | None) -> tuple[str, ...]:
 
 
 def _images_that_hide(size: int) -> float:
-    """Images per chip whose products take as long as gathering the weights, on its mesh."""
+    """Return the images per chip whose products take as long as gathering the weights."""
     config = load_recipe(_RECIPE)
     data = dataclasses.replace(config.data, image_size=size)
     found = _planned(dataclasses.replace(config, data=data), "v5p:8x8x16", _BATCH)
@@ -152,7 +152,7 @@ def _images_that_hide(size: int) -> float:
 
 
 def draw(rows: list[Row], file: Path) -> None:
-    """Predicted MFU, and memory of a chip, by number of chips."""
+    """Plot the predicted MFU and the memory per chip by number of chips."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")

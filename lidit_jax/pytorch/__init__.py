@@ -1,1 +1,5 @@
-"""The model in plain PyTorch: export to it, import from it, and comparison with the original."""
+"""PyTorch interoperability: an equivalent PyTorch model, export, import and a parity check.
+
+`model.py` and `sampling.py` are copied into each exported folder and run without JAX. The JAX
+network is in `lidit_jax.models`; encoders of other projects are read by `lidit_jax.weights`.
+"""

@@ -1,4 +1,4 @@
-"""The exported model as a diffusers pipeline.
+"""Diffusers pipeline around an exported model.
 
 pipe = DiffusionPipeline.from_pretrained(OUT, custom_pipeline=OUT, trust_remote_code=True)
 pipe("a red circle", generator=torch.Generator().manual_seed(0)).images[0]
@@ -13,14 +13,14 @@ from .lidit_torch import LIDiT  # pyright: ignore[reportMissingImports]
 
 
 class LIDiTPipeline(DiffusionPipeline):
-    """`DiffusionPipeline` around `lidit_torch.LIDiT`."""
+    """Diffusers pipeline that wraps `lidit_torch.LIDiT`."""
 
     def __init__(self, model: LIDiT | None = None):
         super().__init__()
         self.register_modules(model=model)
 
     def register_to_config(self, **entries):
-        """Loads the model: diffusers says where the pipeline came from only here, at the end."""
+        """Load the model here, where diffusers first gives the path of the pipeline."""
         super().register_to_config(**entries)
         folder = entries.get("_name_or_path")
         if folder and getattr(self, "model", None) is None:
@@ -36,15 +36,15 @@ class LIDiTPipeline(DiffusionPipeline):
         generator: Generator | None = None,
         seed: int = 0,
     ) -> ImagePipelineOutput:
-        """Draws one image a prompt.
+        """Generate one image per prompt.
 
         Args:
-          prompt: what to see.
-          height: in pixels; None, here and below, for the model's own.
+          prompt: text of the image.
+          height: in pixels; None, here and below, for the model's default.
           width: in pixels.
           num_inference_steps: denoising steps.
           guidance_scale: 1 switches guidance off.
-          generator: of the noise. Without one, image i has the noise of seed + i, as in lidit-jax.
+          generator: of the noise; None gives image i the noise of seed + i, as in lidit-jax.
           seed: see `generator`.
         """
         prompts = [prompt] if isinstance(prompt, str) else prompt

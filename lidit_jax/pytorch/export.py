@@ -1,4 +1,4 @@
-"""A trained model as a PyTorch folder that runs without JAX.
+"""Export of a trained model to a PyTorch folder that runs without JAX.
 
     OUT/model.safetensors     tensors in PyTorch's layout; above 5 GB several files and an index
     OUT/config.json           what sampling needs, and the run's configuration and metadata
@@ -63,17 +63,17 @@ def export_torch(
     shard_bytes: int = SHARD_BYTES,
     encoders: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes the folder; `manifest.json` comes last and makes it complete.
+    """Export a trained model to a folder; `manifest.json` is written last and marks it complete.
 
     Args:
       source: the trained model.
       out: an existing folder.
-      raw: what `source` was opened with, for the record.
+      raw: whether `source` has the raw weights, not EMA weights; stored in the metadata.
       dtype: of the tensors: "float32", "float16" or "bfloat16".
-      with_encoders: copy all encoders; without it only those that PyTorch users could not find:
-        from Python packages and GGUF files.
-      shard_bytes: most bytes a file.
-      encoders: where text encoders have moved to since training.
+      with_encoders: copy all encoders; otherwise only those from Python packages and GGUF files,
+        which PyTorch users could not find.
+      shard_bytes: most bytes per file.
+      encoders: current paths of text encoders that moved since training.
 
     Raises:
       LiditError: when a weight is not finite in `dtype`, the encoders or the autoencoder cannot be
@@ -119,7 +119,7 @@ def export_torch(
 
 
 def module_source() -> str:
-    """The one file of the exported model: cleaning of prompts, network, everything around it."""
+    """Return the source of `lidit_torch.py`: prompt cleaning, network, sampler and command line."""
     text = resources.files("lidit_jax.config").joinpath("text.py").read_text(encoding="utf-8")
     folder = resources.files("lidit_jax.pytorch")
     network = folder.joinpath("model.py").read_text(encoding="utf-8")
@@ -131,7 +131,7 @@ def module_source() -> str:
 def _export_weights(
     source: SavedModel, out: Path, dtype: str, shard_bytes: int
 ) -> dict[str, dict[str, Any]]:
-    """Writes the tensors and returns their part of the manifest."""
+    """Write the tensors and return their part of the manifest."""
     config = source.config.model
     specs = []
     for path, shape in source.shapes.items():
@@ -166,7 +166,7 @@ def _export_weights(
 def _export_encoders(
     source: SavedModel, out: Path, with_encoders: bool, moved: Mapping[str, str] | None
 ) -> list[dict[str, Any]]:
-    """What stands around every prompt of each stream, and where its encoder is."""
+    """Return each stream's prompt format and its encoder's location; copy encoders as required."""
     from lidit_jax.config.prompt_format import PromptFormat
     from lidit_jax.encoders.locations import PACKAGED_ENCODERS, locate_encoder
     from lidit_jax.encoders.relocated import resolve_sources
@@ -189,7 +189,7 @@ def _export_encoders(
             place = str(Path(place).expanduser().resolve())
         own = {}
         if tokenizer.folder != folder:
-            # Not over the encoder's own file, by which a checkpoint knows it.
+            # Not over the encoder's own file, whose digest identifies it in a checkpoint.
             own = {"tokenizer": f"tokenizers/{k}.json"}
             (out / "tokenizers").mkdir(parents=True, exist_ok=True)
             shutil.copyfile(tokenizer.folder / "tokenizer.json", out / own["tokenizer"])
@@ -208,7 +208,7 @@ def _export_encoders(
 
 
 def _export_autoencoder(source: SavedModel, out: Path) -> dict[str, Any]:
-    """Copies the autoencoder's files to OUT/vae and describes them."""
+    """Copy the autoencoder's files to OUT/vae and return their description."""
     from lidit_jax.autoencoders.diffusers_layout import read_model
     from lidit_jax.autoencoders.frozen import autoencoder_files, locate_autoencoder
     from lidit_jax.checkpoints.bundle import is_bundle
@@ -239,7 +239,7 @@ def _export_autoencoder(source: SavedModel, out: Path) -> dict[str, Any]:
 
 
 def _schedule(config: Config) -> dict[str, Any]:
-    """The process, as the sampler in PyTorch reads it."""
+    """Return the diffusion process in the form that the PyTorch sampler reads."""
     from lidit_jax.diffusion import process as processes
 
     process = processes.from_config(config.diffusion)
@@ -252,14 +252,14 @@ def _schedule(config: Config) -> dict[str, Any]:
 
 
 def module_sampler(config: Config) -> str:
-    """The sampler of the module: the run's own if it takes steps of DDIM, else the plain one."""
+    """Return the exported sampler: the run's own if it is a form of DDIM, else plain DDIM."""
     plain = "euler" if config.diffusion.process == "flow" else "ddim"
     own = config.sampling.sampler
     return own if own in ("ddim", "euler", *_ANCESTRAL) else plain
 
 
 def _fresh_noise(config: Config) -> float:
-    """Share of fresh noise in every step of DDIM, which tells those samplers apart."""
+    """Return the share of fresh noise per DDIM step, in which those samplers differ."""
     sampler = module_sampler(config)
     return 1.0 if sampler in _ANCESTRAL else config.sampling.eta if sampler == "ddim" else 0.0
 

@@ -1,4 +1,4 @@
-"""HunyuanVideo's token refiner, the one public trained refiner of this design, as a starting point.
+"""Import of HunyuanVideo's token refiner, the one public trained refiner of this design.
 
 It is the `context_embedder` of diffusers' HunyuanVideo transformer (arXiv 2412.03603), and has the
 same blocks as `LinguisticRefiner`. What differs are fields of `RefinerConfig`: its features are not
@@ -56,40 +56,40 @@ _BLOCK = {
 
 @dataclass(frozen=True)
 class ImportedRefiner:
-    """A trained linguistic refiner and the fields that it needs."""
+    """Trained linguistic refiner with the configuration that it requires."""
 
     params: Any
     """Nested parameters of `module`, float32."""
     width: int
     heads: int
     feature_width: int
-    """Width D_k of the LLM features that it reads."""
+    """Width D_k of its input LLM features."""
     config: RefinerConfig
 
     @property
     def module(self) -> LinguisticRefiner:
-        """The network: `refiner.module.apply({"params": refiner.params}, features, mask, t)`."""
+        """Flax module: `refiner.module.apply({"params": refiner.params}, features, mask, t)`."""
         return LinguisticRefiner(self.width, self.heads, self.config, jnp.float32)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Fields of a configuration, and the values with which its refiners compute the same."""
+        """Configuration fields and the values for which the model's refiners are equivalent."""
         own = asdict(self.config)
-        del own["collaborative_blocks"]  # of the other refiner
+        del own["collaborative_blocks"]  # of the collaborative refiner
         fields = {f"model.refiner.{name}": value for name, value in own.items()}
         return {"model.width": self.width, "model.heads": self.heads} | fields
 
 
 def load_hunyuan_refiner(path: str | Path) -> ImportedRefiner:
-    """Reads the refiner, and no other tensor, of a HunyuanVideo transformer in diffusers' layout.
+    """Load only the refiner of a HunyuanVideo transformer in diffusers' layout.
 
     Args:
       path: the transformer's folder (config.json beside one safetensors file, or several with an
         index), or that of the whole pipeline.
 
     Raises:
-      LiditError: when there is no such thing, or it is pickled, damaged, incomplete, not finite or
-        of other shapes than its config.json says.
+      LiditError: when it is missing, pickled, damaged, incomplete, not finite or of other shapes
+        than its config.json says.
     """
     folder = _folder(Path(path).expanduser())
     config = read_json(folder / "config.json")
@@ -111,7 +111,7 @@ def load_hunyuan_refiner(path: str | Path) -> ImportedRefiner:
 
 
 def save_refiner(refiner: ImportedRefiner, folder: Path) -> None:
-    """Writes `refiner.safetensors` and `refiner.json` into an existing folder."""
+    """Write `refiner.safetensors` and `refiner.json` into an existing folder."""
     flat = by_path(refiner.params)
     data = safetensors.numpy.save({path: np.asarray(leaf) for path, leaf in flat.items()})
     description = {
@@ -129,12 +129,12 @@ def save_refiner(refiner: ImportedRefiner, folder: Path) -> None:
 
 
 def is_refiner(folder: Path) -> bool:
-    """Whether `save_refiner` wrote the folder."""
+    """Return whether a folder was written by `save_refiner`."""
     return (folder / _DESCRIPTION).is_file()
 
 
 def load_refiner(folder: Path) -> ImportedRefiner:
-    """Reads what `save_refiner` wrote.
+    """Load a refiner that `save_refiner` wrote.
 
     Raises:
       LiditError: when a file is missing or damaged.
@@ -170,7 +170,7 @@ def _folder(path: Path) -> Path:
 
 
 def _table(blocks: int) -> tuple[Rule, ...]:
-    """Where each tensor of the refiner goes; all others are left out."""
+    """Return the rules that map the refiner's tensors to parameters and skip all others."""
     modules = dict(_TOP)
     for i in range(blocks):
         modules |= {

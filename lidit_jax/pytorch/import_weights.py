@@ -1,7 +1,7 @@
-"""An exported PyTorch folder as a bundle again, bit by bit, after every tensor has been checked.
+"""Import of an exported PyTorch folder back into a bundle, bit-exact and verified.
 
-The manifest of the folder has the sha256 of each tensor, so that a changed or swapped one is named,
-not just noticed.
+The folder's manifest has the sha256 of each tensor, so that an error names the one that was changed
+or swapped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _UNTRUSTED = "export it again with `lidit convert to-torch`"
 
 
 def import_torch(folder: Path, bundle: Path) -> None:
-    """Writes the bundle that `folder` was exported from, in float32.
+    """Write the bundle that `folder` was exported from, in float32.
 
     Args:
       folder: written by `export_torch`.
@@ -42,7 +42,7 @@ def import_torch(folder: Path, bundle: Path) -> None:
 
     Raises:
       LiditError: when a file is missing or damaged, or when a tensor was changed, swapped, added or
-        taken away: names it.
+        removed; names it.
     """
     manifest = _read(folder / MANIFEST)
     tensors = {tensor.name: tensor for tensor in list_tensors(safetensors_files(folder))}
@@ -103,7 +103,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _compare_with_manifest(
     folder: Path, tensors: dict[str, MappedTensor], manifest: dict[str, Any]
 ) -> None:
-    """Names, shapes and types; the values are compared while they are read."""
+    """Check names, shapes and types of the tensors; values are checked while they are read."""
     try:
         expected = {
             name: (tuple(entry["shape"]), entry["dtype"], entry["sha256"])
@@ -125,7 +125,7 @@ def _compare_with_manifest(
 
 
 def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
-    """The configuration and the autoencoder's files, which become the bundle's."""
+    """Check the configuration and the autoencoder's files, which are copied to the bundle."""
     for file in (folder / "config.json", *sorted((folder / "vae").glob("*"))):
         name = file.relative_to(folder).as_posix()
         if not file.is_file() or file_sha256(file) != manifest.get("files", {}).get(name):

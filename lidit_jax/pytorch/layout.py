@@ -1,8 +1,8 @@
-"""Where each parameter of the JAX model is in `model.py`: names, transposes, permutations.
+"""Mapping between JAX and PyTorch parameters: names, transposes and permutations.
 
 The JAX model keeps one array for all DiT blocks, stacked on the first axis; in PyTorch each block
 has its own tensor. Everything is a renaming or a permutation, so it maps gradients as well, and
-there and back is bit-equal.
+the round trip is bit-exact.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ _BLOCKS = "blocks/"
 
 
 def torch_names(path: str, shape: Sequence[int]) -> list[str]:
-    """The PyTorch tensors of one JAX parameter: one for each DiT block where they are stacked.
+    """Return the names of a JAX parameter's PyTorch tensors, one per DiT block if it is stacked.
 
     Args:
       path: of the parameter, such as "blocks/mlp/up/kernel".
       shape: its shape.
 
     Raises:
-      KeyError: when the parameter has no place, which means that the two models differ.
+      KeyError: when the parameter has no counterpart, which means that the two models differ.
     """
     module, kind = path.rsplit("/", 1)
     end = "bias" if kind == "bias" else "weight"
@@ -86,12 +86,12 @@ def torch_names(path: str, shape: Sequence[int]) -> list[str]:
 
 
 def torch_layers(path: str, array: np.ndarray) -> list[np.ndarray]:
-    """The parts of a JAX parameter, as views, in the order of `torch_names`."""
+    """Split a JAX parameter into views in the order of `torch_names`."""
     return list(array) if path.startswith(_BLOCKS) else [array]
 
 
 def to_torch(path: str, array: np.ndarray, config: ModelConfig) -> np.ndarray:
-    """One of the `torch_layers` of a parameter in PyTorch's layout."""
+    """Convert one of the `torch_layers` of a parameter to PyTorch's layout."""
     module, kind = path.rsplit("/", 1)
     if module.endswith("modulation/linear"):
         array = _swap_scale_and_shift(array, config.width)
@@ -106,7 +106,7 @@ def to_torch(path: str, array: np.ndarray, config: ModelConfig) -> np.ndarray:
 
 
 def from_torch(path: str, array: np.ndarray, config: ModelConfig) -> np.ndarray:
-    """The inverse of `to_torch`."""
+    """Convert a tensor to the JAX layout: the inverse of `to_torch`."""
     module, kind = path.rsplit("/", 1)
     if kind == "kernel":
         array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
@@ -135,7 +135,7 @@ def _name(module: str) -> str:
 
 
 def _swap_scale_and_shift(array: np.ndarray, width: int) -> np.ndarray:
-    """adaLN vectors come as (scale, shift, gate) in JAX, as (shift, scale, gate) in PyTorch."""
+    """Swap adaLN vectors (scale, shift, gate) in JAX and (shift, scale, gate) in PyTorch."""
     vectors = array.shape[-1] // width
     group = 2 if vectors == 2 else 3
     grouped = array.reshape(*array.shape[:-1], vectors // group, group, width)
@@ -143,6 +143,6 @@ def _swap_scale_and_shift(array: np.ndarray, width: int) -> np.ndarray:
 
 
 def _swap_groups(array: np.ndarray, groups: int) -> np.ndarray:
-    """The last axis, read as [groups, rest], as [rest, groups]."""
+    """Transpose the last axis, viewed as [groups, rest], to [rest, groups]."""
     values = array.reshape(*array.shape[:-1], groups, -1)
     return values.swapaxes(-1, -2).reshape(array.shape)

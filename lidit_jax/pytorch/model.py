@@ -23,7 +23,7 @@ Rotary = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
-    """Multi-head attention of x to context."""
+    """Multi-head attention from x to context."""
 
     def __init__(self, width: int, heads: int, qk_norm: bool, causal: bool = False):
         super().__init__()
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         key_mask: Tensor | None = None,
         rotary: Rotary | None = None,
     ) -> Tensor:
-        """x [B, N, D], context [B, S, D], key_mask [B, S], rotary [N, K/2] each -> [B, N, D]."""
+        """Map x [B, N, D], context [B, S, D], key_mask [B, S], rotary 2 x [N, K/2] to [B, N, D]."""
         q, k, v = (
             projection(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection, tokens in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
@@ -52,13 +52,13 @@ class Attention(nn.Module):
         if self.causal:
             lower = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
             allowed = lower if allowed is None else allowed & lower
-        # A query that may attend to nothing gets 0: so it is in PyTorch since 2.5.
+        # A query with no key to attend to gets 0, as in PyTorch since 2.5.
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
         return self.to_out(out.transpose(1, 2).flatten(2))
 
 
 def apply_rotary(x: Tensor, rotary: Rotary) -> Tensor:
-    """Multiplies the pairs (x_i, x_{i + K/2}), taken as complex numbers, by cos + i sin."""
+    """Multiply the pairs (x_i, x_{i + K/2}), as complex numbers, by cos + i sin."""
     cos, sin = rotary
     real, imaginary = x.chunk(2, dim=-1)
     turned = torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
@@ -66,7 +66,7 @@ def apply_rotary(x: Tensor, rotary: Rotary) -> Tensor:
 
 
 class FeedForward(nn.Sequential):
-    """linear_1, activation, linear_2."""
+    """Feed-forward network: linear_1, activation, linear_2."""
 
     linear_1: nn.Linear
 
@@ -78,7 +78,7 @@ class FeedForward(nn.Sequential):
 
 
 class AdaLayerNormZero(nn.Module):
-    """`vectors` adaLN vectors of the condition, [B, 1, D] each."""
+    """Linear map from the condition to `vectors` adaLN vectors [B, 1, D]."""
 
     def __init__(self, width: int, vectors: int):
         super().__init__()
@@ -86,24 +86,24 @@ class AdaLayerNormZero(nn.Module):
         self.linear = nn.Linear(width, vectors * width)
 
     def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """condition [B, D]."""
+        """Return the adaLN vectors of a condition [B, D]."""
         return self.linear(F.silu(condition)).unsqueeze(1).chunk(self.vectors, dim=-1)
 
 
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LayerNorm without parameters of its own, then adaLN's scale and shift."""
+    """Apply LayerNorm without learned parameters, then adaLN's scale and shift."""
     return F.layer_norm(x, x.shape[-1:], eps=EPSILON) * (1 + scale) + shift
 
 
 class TimestepEmbedder(nn.Module):
-    """256 sinusoids of a time in 0..1000, cosines first, and an MLP."""
+    """Embedding of a time in 0..1000: 256 sinusoids, cosines first, and an MLP."""
 
     def __init__(self, width: int):
         super().__init__()
         self.mlp = FeedForward(TIME_FREQUENCIES, width, width, nn.SiLU())
 
     def forward(self, t: Tensor) -> Tensor:
-        """t [B] -> [B, D]."""
+        """Embed times t [B] as [B, D]."""
         half = TIME_FREQUENCIES // 2
         wave_numbers = [math.exp(-math.log(1e4) * k / half) for k in range(half)]
         angles = torch.outer(t.float(), torch.tensor(wave_numbers, device=t.device))
@@ -112,7 +112,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class TokenRefinerBlock(nn.Module):
-    """Linguistic block: self-attention and FFN, pre-norm, each scaled by a gate (paper, 3.2)."""
+    """Block of the linguistic refiner: pre-norm self-attention and FFN with gates (paper, 3.2)."""
 
     def __init__(self, config: Any):
         super().__init__()
@@ -123,7 +123,7 @@ class TokenRefinerBlock(nn.Module):
         self.norm_out = AdaLayerNormZero(width, 2) if refiner.gate else None
 
     def forward(self, x: Tensor, mask: Tensor, condition: Tensor) -> Tensor:
-        """x [B, S, D], mask [B, S], condition [B, D] -> [B, S, D]."""
+        """Map x [B, S, D], mask [B, S], condition [B, D] to [B, S, D]."""
         gates = (1.0, 1.0) if self.norm_out is None else self.norm_out(condition)
         normed = self.norm1(x)
         x = x + gates[0] * self.attn(normed, normed, mask)
@@ -149,7 +149,7 @@ class LinguisticRefiner(nn.Module):
     def forward(
         self, features: Tensor, mask: Tensor, t: Tensor, time_embedding: Tensor, prefix_length: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns tokens [B, S, D], pooled [B, D] and the condition [B, D] of the gates."""
+        """Return tokens [B, S, D], pooled vector [B, D] and the condition [B, D] of the gates."""
         dtype = self.proj_in.weight.dtype
         features = features.to(dtype).masked_fill(~mask[..., None], 0.0)
         normed = self.norm_in(features)
@@ -169,7 +169,7 @@ class LinguisticRefiner(nn.Module):
 
 
 class CollaborativeBlock(nn.Module):
-    """One stream reads the others: cross-attention and FFN under adaLN-zero (paper, 3.3)."""
+    """Cross-attention from one stream to the others and FFN, with adaLN-zero (paper, 3.3)."""
 
     def __init__(self, config: Any):
         super().__init__()
@@ -179,7 +179,7 @@ class CollaborativeBlock(nn.Module):
         self.ff = FeedForward(width, config.refiner.mlp_ratio * width, width, nn.SiLU())
 
     def forward(self, x: Tensor, others: Tensor, others_mask: Tensor, condition: Tensor) -> Tensor:
-        """x [B, S, D], others [B, R, D], others_mask [B, R], condition [B, D] -> [B, S, D]."""
+        """Map x [B, S, D], others [B, R, D], others_mask [B, R], condition [B, D] to [B, S, D]."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.norm(condition)
         others = F.layer_norm(others, others.shape[-1:], eps=EPSILON)
         x = x + gate_a * self.attn(modulated_norm(x, shift_a, scale_a), others, others_mask)
@@ -187,7 +187,7 @@ class CollaborativeBlock(nn.Module):
 
 
 class CollaborativeRefiner(nn.ModuleList):
-    """Every stream reads what the others were before the round (paper, 3.3)."""
+    """Simultaneous cross-attention of every stream to the others, in rounds (paper, 3.3)."""
 
     def __init__(self, config: Any, streams: int):
         rounds = config.refiner.collaborative_blocks if streams > 1 else 0
@@ -198,7 +198,7 @@ class CollaborativeRefiner(nn.ModuleList):
     def forward(
         self, tokens: Sequence[Tensor], masks: Sequence[Tensor], conditions: Sequence[Tensor]
     ) -> list[Tensor]:
-        """Tokens [B, S_k, D], masks [B, S_k] and conditions [B, D] of every stream -> tokens."""
+        """Refine tokens [B, S_k, D], with masks [B, S_k] and conditions [B, D], of every stream."""
         tokens = list(tokens)
         for blocks in self:
             assert isinstance(blocks, nn.ModuleList)
@@ -212,7 +212,7 @@ class CollaborativeRefiner(nn.ModuleList):
 
 
 class PositionResBlock(nn.Module):
-    """Convolutional position: a pre-activation ResBlock with zero padding (paper, 3.4)."""
+    """Convolutional position encoding: a pre-activation ResBlock, zero-padded (paper, 3.4)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -220,7 +220,7 @@ class PositionResBlock(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, D, rows, columns], shape kept."""
+        """Add position to x [B, D, rows, columns]."""
         h = x
         for norm, conv in zip(self.norms, self.convs, strict=True):
             h = conv(F.silu(norm(h.movedim(1, -1))).movedim(-1, 1))
@@ -228,7 +228,7 @@ class PositionResBlock(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention, FFN; nine vectors (figure 5)."""
+    """DiT block: self-attention, cross-attention, FFN with nine adaLN vectors (figure 5)."""
 
     def __init__(self, config: Any):
         super().__init__()
@@ -247,7 +247,7 @@ class TransformerBlock(nn.Module):
         condition: Tensor,
         rotary: Rotary | None,
     ) -> Tensor:
-        """x [B, N, D], context [B, S, D], its mask, condition [B, D] -> [B, N, D]."""
+        """Map x [B, N, D], context [B, S, D], its mask, condition [B, D] to [B, N, D]."""
         shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = self.norm(condition)
         h = modulated_norm(x, shift1, scale1)
         x = x + gate1 * self.attn1(h, h, rotary=rotary)
@@ -256,7 +256,7 @@ class TransformerBlock(nn.Module):
 
 
 class LIDiTTransformer(nn.Module):
-    """The denoising network: refiners and DiT.
+    """Denoising network: refiners and DiT.
 
     Args:
       config: the part "model" of the configuration, with its fields as attributes.
@@ -286,7 +286,7 @@ class LIDiTTransformer(nn.Module):
         t: Tensor,
         prefix_lengths: Sequence[int],
     ) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor, Tensor, Tensor]:
-        """Returns the refiners' outputs, context [B, S, D], its mask, the backbone's condition."""
+        """Return the refiners' outputs, context [B, S, D], its mask, the backbone's condition."""
         time = self.time_embedder(t)
         refined = [
             refiner(features[k], masks[k], t, time, prefix_lengths[k])
@@ -309,8 +309,8 @@ class LIDiTTransformer(nn.Module):
         masks: Sequence[Tensor],
         prefix_lengths: Sequence[int],
     ) -> Tensor:
-        """Denoises: x_t [B, h, w, C], t [B] from 0 to 1000, features [B, S_k, D_k] and masks
-        [B, S_k] of every LLM, the number of its instruction tokens -> prediction [B, h, w, C]."""
+        """Predict [B, h, w, C] from x_t [B, h, w, C], t [B] from 0 to 1000, and of every LLM the
+        features [B, S_k, D_k], masks [B, S_k] and number of instruction tokens."""
         _, context, context_mask, condition = self.refine(features, masks, t, prefix_lengths)
         image = self.pos_embed(x_t.movedim(-1, 1).to(self.pos_embed.weight.dtype))
         if self.pos_block is not None:
@@ -333,18 +333,18 @@ class LIDiTTransformer(nn.Module):
 
 
 def _axis_angles(places: Tensor, frequencies: int, base: float) -> Tensor:
-    """Angles [N, 2, frequencies] of (row, column) places [N, 2]."""
+    """Return angles [N, 2, frequencies] of (row, column) places [N, 2]."""
     exponents = torch.arange(frequencies, device=places.device) / frequencies
     return places.float()[..., None] / base**exponents
 
 
 def sincos_table(places: Tensor, width: int) -> Tensor:
-    """[N, D]: sines and cosines of the row, then of the column."""
+    """Return position embeddings [N, D]: sines and cosines of the row, then of the column."""
     angles = _axis_angles(places, width // 4, 1e4)
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
 def rotary_table(places: Tensor, head_width: int) -> Rotary:
-    """Cosines and sines [N, K/2]: half of the pairs turn by the row, half by the column."""
+    """Return cosines and sines [N, K/2]: half of the pairs turn by the row, half by the column."""
     angles = _axis_angles(places, head_width // 4, ROTARY_BASE).flatten(1)
     return angles.cos(), angles.sin()

@@ -1,6 +1,6 @@
-"""How far an exported PyTorch model is from the JAX model: block by block, and in finished images.
+"""Parity check of an exported PyTorch model with the JAX model, by block and by sampled image.
 
-PyTorch is imported only here, when it is installed, to run the exported file itself.
+PyTorch is optional and imported only here, to run the exported file.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from lidit_jax.io.output import atomic_file
 from lidit_jax.pytorch.export import MODULE, module_sampler
 
 TOLERANCE = 1e-4
-"""Largest difference that a block may show, over the rms of its values in PyTorch."""
+"""Largest allowed difference per block, over the rms of its values in PyTorch."""
 MINIMUM_PSNR = 45.0
-"""Least likeness of the images, in dB."""
+"""Least PSNR of the images, in dB."""
 PROMPTS = ("a red circle", "three green stars to the left of a blue square")
 _TIMES = (37.0, 912.0)
 
 
 class Difference(NamedTuple):
-    """One row of the report."""
+    """Difference of one block: a row of the report."""
 
     component: str
     error: float
-    """Largest absolute difference over the rms of PyTorch's values."""
+    """Largest absolute difference, over the rms of PyTorch's values."""
     required: bool = True
-    """Whether `TOLERANCE` applies: encoders have tolerances of their own."""
+    """Whether `TOLERANCE` applies; it does not to encoders, which have their own tolerances."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """The report."""
+    """Result of the parity check."""
 
     differences: list[Difference]
     psnr: float
-    """Of whole sampling runs, in dB; infinite for equal images."""
+    """PSNR of whole sampling runs, in dB; infinite for equal images."""
     steps: int
     dtype: str
 
@@ -55,7 +55,7 @@ class Parity:
         return all(row.error <= TOLERANCE for row in rows) and self.psnr >= MINIMUM_PSNR
 
     def table(self) -> str:
-        """For people."""
+        """Format the result as a table."""
         lines = [f"{'component':<32} {'max error / rms':>16}  required"]
         lines += [
             f"{row.component:<32} {row.error:>16.1e}  {f'{TOLERANCE:.0e}' if row.required else '-'}"
@@ -66,7 +66,7 @@ class Parity:
         return "\n".join([*lines, f"{name:<32} {psnr:>16}  {MINIMUM_PSNR:.0f} dB"])
 
     def save(self, file: Path) -> None:
-        """Writes it as JSON; the PSNR of equal images is null."""
+        """Write the result as JSON; the PSNR of equal images is null."""
         content = {
             "weights": self.dtype,
             "compute": "float32",
@@ -84,7 +84,7 @@ class Parity:
 
 
 def torch_is_installed() -> bool:
-    """Whether the comparison can run; imports nothing."""
+    """Return whether PyTorch is installed, without importing it."""
     return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
 
@@ -96,14 +96,14 @@ def compare(
     dtype: str = "float32",
     encoders: Mapping[str, str] | None = None,
 ) -> Parity:
-    """Runs both models in float32 on the same prompts, noise and times.
+    """Compare both models in float32 on the same prompts, noise and times.
 
     Args:
-      checkpoint: what was exported; both models are held in memory.
-      out: where it was exported to.
-      raw: which weights were.
-      dtype: of the exported tensors: the JAX model's are rounded to it as well.
-      encoders: where text encoders have moved to since training.
+      checkpoint: the exported checkpoint; both models are held in memory.
+      out: folder of the export.
+      raw: whether raw weights were exported, not EMA weights.
+      dtype: of the exported tensors; the JAX model's are rounded to it as well.
+      encoders: current paths of text encoders that moved since training.
     """
     import jax
 
@@ -128,7 +128,7 @@ def compare(
 
 
 def load_module(file: Path) -> ModuleType:
-    """Imports an exported model's file."""
+    """Import an exported model's Python file."""
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None  # a name that ends in .py has a loader
     assert spec.loader is not None
@@ -138,9 +138,9 @@ def load_module(file: Path) -> ModuleType:
 
 
 def _rounded(leaf: Any, dtype: str) -> np.ndarray:
-    """The values that a type of fewer digits can hold, as float32.
+    """Round an array to a type of lower precision, and return it as float32.
 
-    By NumPy: see `HALF_PRECISION` in `lidit_jax.hardware.known_faults`.
+    With NumPy, because of `HALF_PRECISION` in `lidit_jax.hardware.known_faults`.
     """
     import jax.numpy as jnp
 
@@ -148,12 +148,12 @@ def _rounded(leaf: Any, dtype: str) -> np.ndarray:
 
 
 def in_float32(config: ModelConfig) -> ModelConfig:
-    """The same network, computing in float32 and without recomputation."""
+    """Return the same network in float32 and without rematerialization."""
     return dataclasses.replace(config, dtype="float32", remat=ModelConfig.remat)
 
 
 def psnr(image: np.ndarray, other: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of uint8 images in dB."""
+    """Return the peak signal-to-noise ratio of uint8 images in dB."""
     error = np.mean(np.square(image.astype(np.float64) - other))
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
@@ -173,7 +173,7 @@ def _encoders(torch_model: Any, config: Config) -> list[Difference]:
 
 
 def _blocks(torch_model: Any, params: Any, config: Config) -> list[Difference]:
-    """Every block of the network, both fed with PyTorch's features."""
+    """Compare every block of the network on PyTorch's text features."""
     import jax
     import torch
 

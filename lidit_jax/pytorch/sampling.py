@@ -1,4 +1,4 @@
-"""LI-DiT from prompt to picture in plain PyTorch: encoders, sampler, autoencoder, command line.
+"""LI-DiT text-to-image generation in PyTorch: encoders, sampler, autoencoder, command line.
 
 Needs torch, transformers, safetensors and Pillow; diffusers only for an autoencoder of its own.
 
@@ -26,7 +26,7 @@ from lidit_jax.pytorch.model import EPSILON, LIDiTTransformer
 
 
 class TextEncoder(nn.Module):
-    """A frozen LLM of transformers, with the tokens that stand around every prompt."""
+    """Frozen LLM of transformers with the instruction and end tokens of the prompt format."""
 
     def __init__(self, folder: Path, stream: SimpleNamespace, dtype: torch.dtype):
         super().__init__()
@@ -46,7 +46,7 @@ class TextEncoder(nn.Module):
         self.stream = stream
 
     def forward(self, prompts: Sequence[str], limit: int) -> tuple[Tensor, Tensor]:
-        """Features [B, S, D] and mask [B, S]: instruction, prompt, one end token, padding."""
+        """Return features [B, S, D] and mask [B, S]: instruction, prompt, end token, padding."""
         rows = []
         for encoding in self.tokenizer.encode_batch(list(prompts), add_special_tokens=False):
             if len(encoding.ids) > limit:
@@ -62,7 +62,7 @@ class TextEncoder(nn.Module):
 
 
 def _encoder_folder(folder: Path, source: str) -> Path:
-    """The files of an encoder: in the model's folder, elsewhere on this machine, or on the hub."""
+    """Return an encoder's folder: in the model's folder, elsewhere on this machine, or the hub."""
     for place in (folder / source, Path(source).expanduser()):
         if place.is_dir():
             return place
@@ -73,7 +73,7 @@ def _encoder_folder(folder: Path, source: str) -> Path:
 
 
 class PatchDecoder(nn.Module):
-    """The decoder of lidit-jax's own small autoencoder, with weights in JAX's layout."""
+    """Decoder of lidit-jax's own small autoencoder, with weights in JAX's layout."""
 
     def __init__(self, folder: Path):
         super().__init__()
@@ -90,7 +90,7 @@ class PatchDecoder(nn.Module):
         )
 
     def forward(self, latent: Tensor) -> Tensor:
-        """latent [B, h, w, C] -> image [B, H, W, 3] in [-1, 1]."""
+        """Decode latents [B, h, w, C] to images [B, H, W, 3] in [-1, 1]."""
         config, stages = self.config, 0
         while config.patch << stages < config.downsample:
             stages += 1
@@ -116,12 +116,12 @@ class PatchDecoder(nn.Module):
 
 
 def _depth_to_space(x: Tensor, factor: int) -> Tensor:
-    """[B, factor * factor * C, h, w], channels last within, -> [B, C, factor * h, factor * w]."""
+    """Move channels [B, factor * factor * C, h, w] to pixels [B, C, factor * h, factor * w]."""
     return F.pixel_shuffle(x.unflatten(1, (factor**2, -1)).transpose(1, 2).flatten(1, 2), factor)
 
 
 class DiffusersDecoder(nn.Module):
-    """An autoencoder of diffusers, between latents that are shifted and scaled and images."""
+    """Decoder of a diffusers autoencoder, for shifted and scaled latents."""
 
     def __init__(self, folder: Path, settings: SimpleNamespace):
         super().__init__()
@@ -131,17 +131,17 @@ class DiffusersDecoder(nn.Module):
         self.settings = settings
 
     def forward(self, latent: Tensor) -> Tensor:
-        """latent [B, h, w, C] -> image [B, H, W, 3] in [-1, 1]."""
+        """Decode latents [B, h, w, C] to images [B, H, W, 3] in [-1, 1]."""
         shift, scale = (latent.new_tensor(v) for v in (self.settings.shift, self.settings.scale))
         latent = (latent / scale + shift).movedim(-1, 1).to(self.model.dtype)
         return self.model.decode(latent).sample.movedim(1, -1).float()
 
 
 def noise_of_seed(seed: int, shape: Sequence[int], step: int | None = None) -> Tensor:
-    """Standard normal noise, float32, equal to JAX's of `jax.random.key(seed)`.
+    """Return standard normal noise, float32, equal to JAX's for `jax.random.key(seed)`.
 
-    Threefry-2x32 (Salmon et al. 2011) of the positions, then the inverse of the error function: so
-    the same seed draws the same picture in JAX and here.
+    It is Threefry-2x32 (Salmon et al. 2011) of the positions, then the inverse error function, so
+    that the same seed gives the same image in JAX and here.
 
     Args:
       seed: from 0 to 2**32 - 1.
@@ -163,7 +163,7 @@ _WORD = 0xFFFFFFFF
 
 
 def _threefry(key: tuple[int, int], low: Tensor) -> tuple[Tensor, Tensor]:
-    """The high and the low half of the hash of the counters (0, low) [n] under a key."""
+    """Return the high and the low half of the hash of the counters (0, low) [n] under a key."""
     keys = (*key, 0x1BD11BDA ^ key[0] ^ key[1])
     high, low = torch.full_like(low, keys[0]), (low + keys[1]) & _WORD
     for i in range(5):
@@ -176,7 +176,7 @@ def _threefry(key: tuple[int, int], low: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def schedule(settings: SimpleNamespace, steps: int) -> Iterator[tuple[float, ...]]:
-    """(signal, sigma, next signal, next sigma, the network's time) of each step, noise first."""
+    """Yield (signal, sigma, next signal, next sigma, network's time) per step, noisiest first."""
     if not 0 < steps <= getattr(settings, "timesteps", steps):
         raise ValueError(f"{steps} sampling steps: choose 1 to {settings.timesteps}")
     if settings.process == "flow":
@@ -194,7 +194,7 @@ def schedule(settings: SimpleNamespace, steps: int) -> Iterator[tuple[float, ...
 
 
 def predicted_image(space: str, prediction: Tensor, x_t: Tensor, signal: float, sigma: float):
-    """x0, from a prediction of "epsilon", "v", "velocity" or "x0"."""
+    """Return x0 from a prediction of "epsilon", "v", "velocity" or "x0"."""
     if space == "epsilon":
         return (x_t - sigma * prediction) / signal
     if space == "v":
@@ -203,7 +203,7 @@ def predicted_image(space: str, prediction: Tensor, x_t: Tensor, signal: float, 
 
 
 class LIDiT(nn.Module):
-    """Prompts in, pictures out."""
+    """Text-to-image model: network, text encoders, sampler and autoencoder."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class LIDiT(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> "LIDiT":
-        """Loads an exported folder.
+        """Load an exported folder.
 
         Args:
           folder: its path, or the id of a copy on the Hugging Face hub.
@@ -254,16 +254,16 @@ class LIDiT(nn.Module):
         seed: int = 0,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Draws one image a prompt, uint8 [B, H, W, 3].
+        """Generate one image per prompt, uint8 [B, H, W, 3].
 
         Args:
-          prompts: what to see; they are cleaned as in lidit-jax (`clean_text`).
-          size: side, or (height, width), in pixels; None, here and below, for the model's own.
+          prompts: texts of the images; they are cleaned as in lidit-jax (`clean_text`).
+          size: side, or (height, width), in pixels; None, here and below, for the default.
           steps: denoising steps of DDIM, which is Euler's method for flow, with the share of fresh
             noise that the model was exported with.
           guidance: classifier-free guidance scale; 1 switches it off.
           seed: image i is drawn from seed + i, as in lidit-jax.
-          noise: [B, h, w, C], to start from instead of the seed's.
+          noise: initial noise [B, h, w, C], instead of the seed's.
         """
         config, count = self.config, len(prompts)
         total: int = config.sampling.steps if steps is None else steps
@@ -329,7 +329,7 @@ def _attributes(file: Path) -> SimpleNamespace:
 
 
 def main() -> None:
-    """Draws one prompt into a PNG file."""
+    """Generate the image of one prompt as a PNG file."""
     parser = argparse.ArgumentParser(description="Draws a picture with the model in this folder.")
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--out", required=True, help="a .png file")

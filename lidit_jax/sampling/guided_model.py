@@ -1,4 +1,4 @@
-"""The network with its prompts and its guidance, as a sampler calls it."""
+"""Network with text conditions and guidance, in the form that samplers call."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lidit_jax.sampling.image_batch import Blend, GuideModel
 
 @dataclass(frozen=True)
 class GuidedModel:
-    """A network on the prompts of one batch, in as few calls of it as guidance takes."""
+    """Network on the prompts of one batch, with as few calls as guidance requires."""
 
     model: LIDiT
     params: Any
@@ -34,17 +34,17 @@ class GuidedModel:
     """Number of instruction tokens of each stream."""
     conditions: TextConditions
     unconditional: TextConditions | None
-    """Of the empty prompt or of negative prompts, batch 1 or B; None without guidance."""
+    """Conditions of the empty or negative prompts, batch 1 or B; None without guidance."""
     blend: Blend | None = None
     guide: GuideModel | None = None
-    """With it, `unconditional` and `blend` are not used."""
+    """Weaker network for autoguidance; `unconditional` and `blend` are then unused."""
 
     def model_fn(self) -> ModelFn | PairFn:
-        """Computes every evaluation in full."""
+        """Return the function that computes every evaluation in full."""
         return self._guided(lambda network: network)
 
     def cached(self) -> CachedModel:
-        """Computes an evaluation in full or from a step cache (`lidit_jax.models.step_cache`)."""
+        """Return functions that compute an evaluation in full or from `models.step_cache`."""
 
         def compute(x_t: Array, time: Array) -> tuple[Array | Pair, Activations]:
             cached = []
@@ -67,7 +67,7 @@ class GuidedModel:
         return CachedModel(compute, reuse)
 
     def _guided(self, form: Callable[[Callable], ModelFn]) -> ModelFn | PairFn:
-        """The one or two networks that guidance asks, each turned into a `ModelFn` by `form`."""
+        """Apply `form` to the one or two networks that guidance evaluates."""
 
         def bind(model: LIDiT, params: Any, *conditions: TextConditions) -> ModelFn:
             joined = concatenate_conditions(*conditions)

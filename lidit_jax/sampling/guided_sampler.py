@@ -1,4 +1,4 @@
-"""From conditions and noise to images: the programs behind sampling and training's grids."""
+"""Compiled sampling from text conditions and noise to images, with guidance."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from lidit_jax.sampling.settings import guidance_of, sampler_of
 from lidit_jax.sampling.sizes import check_size
 
 _REPORT_SECONDS = 5.0
-"""Time between two reports of progress within a batch."""
+"""Seconds between two reports of progress within a batch."""
 
 
 class _Inputs(NamedTuple):
-    """The arrays of one call; what is None is not in the compiled program."""
+    """Arrays of one call; what is None is not in the compiled program."""
 
     params: Any
     autoencoder_params: Any
@@ -56,15 +56,15 @@ class _Inputs(NamedTuple):
 
 
 class GuidedSampler:
-    """Draws batches of images with guidance.
+    """Sampler of image batches with guidance.
 
-    It compiles once for each (number of images, size, sampler with its steps and times, guidance
-    method, text length) and kind of job; seeds, prompts and guidance scales are data. Without any
-    guidance (scale 1) the network runs on half the batch, which is a program of its own.
+    It compiles once per (number of images, size, sampler with its steps and times, guidance method,
+    text length) and kind of input; seeds, prompts and guidance scales are data. Without guidance
+    (scale 1) the network runs on half the batch, which is a separate program.
 
-    There are three programs: what comes before the evaluations of the network, any number of
-    those, and what comes after. So progress can be told between two evaluations; a callback in one
-    large program would keep JAX from storing it on disk, and each start would compile it again.
+    There are three programs: before the evaluations of the network, a number of evaluations, and
+    after them. So progress can be reported between evaluations; a callback in one large program
+    would disable JAX's compilation cache for it.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class GuidedSampler:
         prefix_lengths: tuple[int, ...],
         shift_size: int = 0,
     ):
-        """Joins a network with its process and its latents.
+        """Combine a network with its diffusion process and its autoencoder.
 
         Args:
           model: the network.
-          process: the process it was trained under.
+          process: the diffusion process of its training.
           autoencoder: the autoencoder of its latents.
           mean: of each latent channel, over the training data.
           std: likewise.
@@ -107,14 +107,14 @@ class GuidedSampler:
     def __call__(
         self, params: Any, batch: ImageBatch, progress: Progress | None = None
     ) -> UInt8[np.ndarray, "B H W 3"]:
-        """Draws the images of a batch.
+        """Generate the images of a batch.
 
         Args:
           params: weights of the network.
-          batch: what to draw.
-          progress: is told how many evaluations of the network are done, and when a program is
-            compiled. It changes no image. Several processes cannot have it, as each would stop to
-            tell at times of its own.
+          batch: conditions, seeds and size of the images.
+          progress: receives the number of finished evaluations, and when a program is compiled.
+            It changes no image. It is not supported with several processes, which would report
+            at different times.
 
         Raises:
           LiditError: when the size does not fit, or the network returns values that are not finite.
@@ -170,7 +170,7 @@ class GuidedSampler:
         )
 
     def _noise(self, batch: ImageBatch) -> Float[Array, "B h w C"]:
-        """Drawn outside of the large program, in which it might be rounded differently."""
+        """Generate the noise outside of the large program, which might round it differently."""
         down = self._autoencoder.downsample
         shape = (batch.size[0] // down, batch.size[1] // down, self._autoencoder.channels)
         noise = initial_noise(batch.seeds, shape)
@@ -187,9 +187,9 @@ class GuidedSampler:
     def _begin_drawing(
         self, inputs: _Inputs, *, process: Process, sampler: Sampler, guide_model: LIDiT | None
     ) -> tuple[Any, KnownRegion | None]:
-        """What the loop begins with, and what of the images is given."""
+        """Return the initial state of the sampling loop, and the known part of the images."""
         x_t, known = inputs.noise, None
-        assert x_t is not None  # only what comes after this goes without
+        assert x_t is not None  # only what comes after this runs without
         if inputs.image is not None:
             latents = self._autoencoder.encode(inputs.autoencoder_params, inputs.image)
             x0 = (latents - self._mean) / self._std
@@ -212,7 +212,7 @@ class GuidedSampler:
         sampler: Sampler,
         guide_model: LIDiT | None,
     ) -> Any:
-        """The evaluations from one number up to another: all of them, or some to report after."""
+        """Run the evaluations from `start` to `stop`."""
         loop = self._loop(inputs, carry.x, known, process, sampler, guide_model)
         return _split_over_images(loop.run(carry, start, stop))
 
@@ -254,13 +254,13 @@ class GuidedSampler:
 def _in_parts(
     run: Callable[[Any, int, int], Any], carry: Any, total: int, progress: Progress | None
 ) -> Any:
-    """Runs all evaluations at once, or in parts between which progress is told.
+    """Run all evaluations at once, or in parts between which progress is reported.
 
     Args:
-      run: from what one part hands to the next, and the numbers of its evaluations, to the same.
-      carry: what the first part gets.
+      run: maps the carry, and the first and last evaluation of a part, to the next carry.
+      carry: input of the first part.
       total: number of evaluations.
-      progress: is told after every part that took long enough, and at the end.
+      progress: called after every part that took long enough, and at the end.
     """
     if progress is None:
         return run(carry, 0, total)
@@ -278,13 +278,13 @@ def _in_parts(
 
 
 def _of_one_length(batch: ImageBatch) -> tuple[TextConditions, TextConditions, Blend | None]:
-    """Prompts, unconditional ones and second ones of a batch, at the length of the longest."""
+    """Pad the prompts, unconditional prompts and second prompts of a batch to the same length."""
     conditions, unconditional, blend = batch.conditions, batch.unconditional, batch.blend
     prompts = [conditions] + ([blend.conditions] if blend else [])
     lengths = []
     for k, mask in enumerate(unconditional.masks):
         length = max(p.masks[k].shape[1] for p in prompts)
-        # The empty prompt may come with more padding than the others have room for.
+        # The empty prompt may come with more padding than the others.
         tokens = int(np.sum(mask, axis=1).max())
         lengths.append(length if tokens <= length else mask.shape[1])
     return (
@@ -295,7 +295,7 @@ def _of_one_length(batch: ImageBatch) -> tuple[TextConditions, TextConditions, B
 
 
 def _split_over_images(carry: Any) -> Any:
-    """Lays what parts hand on out over a mesh in one way, so that all parts are one program."""
+    """Constrain the carry to one sharding, so that all parts use the same program."""
     return jax.tree.map(
         lambda leaf: with_logical_constraint(leaf, ("batch", *[None] * leaf.ndim)[: leaf.ndim]),
         carry,
@@ -303,20 +303,20 @@ def _split_over_images(carry: Any) -> Any:
 
 
 def _shapes(inputs: _Inputs) -> tuple[Any, ...]:
-    """What tells one compiled program from another, beside its static arguments."""
+    """Return the shapes that, with the static arguments, identify a compiled program."""
     leaves, structure = jax.tree.flatten(inputs)
     return structure, tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
 
 
 def _any_pixel(mask: Bool[Array | np.ndarray, "B H W"], down: int) -> Bool[Array, "B h w 1"]:
-    """Whether any pixel of each latent pixel is to be painted."""
+    """Return per latent pixel whether any of its image pixels is masked for painting."""
     b, height, width = mask.shape
     blocks = jnp.reshape(mask, (b, height // down, down, width // down, down))
     return jnp.any(blocks, axis=(2, 4))[..., None]
 
 
 def _on_host(array: jax.Array) -> np.ndarray:
-    """The whole array on every process, also where XLA has left it spread over all of them."""
+    """Return the whole array on every process, gathering it if it is sharded over them."""
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     return multihost_utils.process_allgather(array, tiled=True)

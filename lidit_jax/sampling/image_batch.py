@@ -1,4 +1,4 @@
-"""What a batch of images is drawn from, prompts already encoded."""
+"""Inputs for sampling a batch of images, with encoded prompts."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from lidit_jax.sampling.init_image import InitImage
 
 
 class Blend(NamedTuple):
-    """Second prompts."""
+    """Second prompts to blend with."""
 
     conditions: TextConditions
     weight: Float[Array | np.ndarray, " B"]
-    """0 for the first prompt, 1 for the second."""
+    """Weight per image: 0 for the first prompt, 1 for the second."""
 
 
 class Variation(NamedTuple):
-    """Noise to turn towards."""
+    """Second noise to interpolate toward."""
 
     seeds: Sequence[int]
     amount: Float[np.ndarray, " B"]
-    """0 for the image's own noise, 1 for that of `seeds`."""
+    """Weight per image: 0 for the image's own noise, 1 for that of `seeds`."""
 
 
 class GuideModel(NamedTuple):
-    """A weaker network for autoguidance: guidance moves away from what it predicts."""
+    """Weaker network for autoguidance: guidance extrapolates away from its prediction."""
 
     model: LIDiT
     params: Any
@@ -40,22 +40,22 @@ class GuideModel(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageBatch:
-    """B images to draw in one go. With the weights it decides every pixel."""
+    """Inputs of B images; with the weights they determine every pixel."""
 
     conditions: TextConditions
-    """Of the prompts."""
+    """Conditions of the prompts."""
     unconditional: TextConditions
-    """Of the empty prompt, batch 1, or of B negative prompts."""
+    """Conditions of the empty prompt, batch 1, or of B negative prompts."""
     seeds: Sequence[int]
-    """One an image."""
+    """One seed per image."""
     size: tuple[int, int]
     """Height and width in pixels."""
     settings: SamplingConfig
     guidance: float | Sequence[float] | Float[np.ndarray, " B"] | None = None
-    """Guidance scale, or one an image; None for that of the settings."""
+    """Guidance scale, or one per image; None for that of the settings."""
     blend: Blend | None = None
     variation: Variation | None = None
     init: InitImage | None = None
-    """Images to begin from; None for noise alone."""
+    """Initial images; None for noise alone."""
     guide: GuideModel | None = None
-    """With it, `unconditional` and `blend` are not used."""
+    """Weaker network for autoguidance; `unconditional` and `blend` are then unused."""

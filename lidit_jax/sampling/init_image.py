@@ -1,4 +1,4 @@
-"""Images to begin from, instead of from noise alone."""
+"""Initial images for image-to-image sampling and inpainting."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _STRENGTH = 0.6
 
 
 class InitImage(NamedTuple):
-    """B images to begin from, and how much of them to redraw."""
+    """B initial images with strength and mask."""
 
     images: UInt8[np.ndarray, "B H W 3"]
     strength: float
-    """Share of the steps to take: the more, the less is left of the image."""
+    """Share of the steps to run; at 1 nothing is left of the image."""
     mask: Bool[np.ndarray, "B H W"] | None = None
-    """True where to paint anew; everything else stays."""
+    """True where to repaint; other pixels are kept."""
 
     def rows(self, rows: list[int]) -> InitImage:
-        """Those of a part of the batch."""
+        """Select rows of the batch."""
         mask = None if self.mask is None else self.mask[rows]
         return InitImage(self.images[rows], self.strength, mask)
 
 
 def default_strength(masked: bool) -> float:
-    """The strength where none is given; what a mask leaves open is painted wholly anew."""
+    """Return the default strength: 1 with a mask, whose area is repainted in full."""
     return 1.0 if masked else _STRENGTH
 
 
@@ -39,13 +39,13 @@ def init_image(
     strength: float | np.floating | None,
     count: int,
 ) -> InitImage | None:
-    """What a batch of images begins from; None for noise.
+    """Validate the initial images of a batch; return None for noise.
 
     Args:
-      image: one for all, or one each.
+      image: one for all, or one per image.
       mask: likewise.
       strength: above 0 to 1; None for 0.6, with a mask 1.
-      count: B.
+      count: number of images B.
 
     Raises:
       LiditError: for an image, a mask or a strength that does not fit.
@@ -76,7 +76,7 @@ def init_image(
 
 
 def _one_each(name: str, array: np.ndarray, shape: tuple[int, ...], count: int) -> np.ndarray:
-    """An array for each of `count` images, from one for all of them or one each."""
+    """Broadcast one array to `count` images, or check that there is one per image."""
     if array.ndim > len(shape) and len(array) not in (1, count):
         raise LiditError(f"{len(array)} of {name} for {count} prompts: give one, or one each")
     return np.broadcast_to(array, (count, *shape))

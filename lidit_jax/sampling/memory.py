@@ -1,4 +1,4 @@
-"""Whether images fit into memory: asked before anything is drawn, and told where they do not."""
+"""Memory checks before sampling, and a clear error when images do not fit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lidit_jax.errors import LiditError
 from lidit_jax.hardware.host_memory import host_memory
 
 MOST_IMAGES = 1_000_000
-"""Of one call or command. The list of what to draw alone would fill the memory with some more."""
+"""Most images per call or command: a longer list of requests would itself fill the memory."""
 _BYTES = 3
-"""Of a pixel of a finished image; the one that is drawn has four times as many, float32."""
+"""Bytes per pixel of a finished image; while it is decoded it has four times as many, float32."""
 _GIB = 2**30
 
 
 def check_count(count: int) -> None:
-    """Raises `LiditError` for more images than one call can draw."""
+    """Raise `LiditError` for more images than one call can draw."""
     if count > MOST_IMAGES:
         raise LiditError(
             f"{count} images are too many at once: draw up to {MOST_IMAGES} with each call, from "
@@ -28,9 +28,9 @@ def check_count(count: int) -> None:
 
 
 def check_memory(count: int, size: tuple[int, int]) -> None:
-    """Raises `LiditError` for images that this machine cannot even keep.
+    """Raise `LiditError` for images that do not fit in this machine's memory when finished.
 
-    What the network needs comes on top, and depends on the devices: see `explain_out_of_memory`.
+    The network's own memory is extra, and depends on the devices: see `explain_out_of_memory`.
 
     Args:
       count: number of images.
@@ -58,7 +58,7 @@ def check_memory(count: int, size: tuple[int, int]) -> None:
 
 @contextmanager
 def explain_out_of_memory(size: tuple[int, int]) -> Iterator[None]:
-    """Says in one line that images of a size, (height, width), do not fit into the devices."""
+    """Turn a device's out-of-memory error into a `LiditError` about the size (height, width)."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:

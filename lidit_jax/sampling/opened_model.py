@@ -1,4 +1,4 @@
-"""A trained model before its weights are loaded: what it can draw, to check requests against."""
+"""Trained model before its weights are loaded, to validate requests early."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class OpenedModel:
     Attributes:
       saved: the model on disk.
       config: the run's configuration.
-      provenance: what the checkpoint remembers beside it.
-      process: the diffusion process that it was trained under.
+      provenance: other facts stored in the checkpoint: encoders, autoencoder, statistics.
+      process: the diffusion process of its training.
     """
 
     def __init__(self, saved: SavedModel):
-        """Takes what `open_model` returns.
+        """Wrap the result of `open_model`.
 
         Raises:
-          LiditError: when it does not draw images from texts.
+          LiditError: when it is not a text-to-image model.
         """
         self.saved, self.config, self.provenance = saved, saved.config, saved.provenance
         if self.config.training.task != "lidit":
@@ -41,7 +41,7 @@ class OpenedModel:
 
     @functools.cached_property
     def autoencoder(self) -> FrozenAutoencoder:
-        """The autoencoder of its latents.
+        """Autoencoder of its latents.
 
         Raises:
           LiditError: when it is missing, or not the one that the model was trained with.
@@ -57,16 +57,16 @@ class OpenedModel:
 
     @property
     def size_step(self) -> int:
-        """What each side of an image must be a multiple of, in pixels."""
+        """Pixels of which each side of an image must be a multiple."""
         return self.autoencoder.downsample * self.config.model.patch
 
     @property
     def samplers(self) -> tuple[str, ...]:
-        """The names of the samplers that fit."""
+        """Names of the samplers that support its diffusion process."""
         return compatible_samplers(self.process)
 
     def settings(self, **changes: Any) -> SamplingConfig:
-        """The checkpoint's sampling settings with changes (None: no change), checked.
+        """Return the checkpoint's sampling settings with changes (None: no change), validated.
 
         Raises:
           LiditError: for an unknown setting, or a value that does not fit the checkpoint.
@@ -76,9 +76,9 @@ class OpenedModel:
         return settings
 
     def check_guide(self, guide: OpenedModel) -> None:
-        """Raises `LiditError` unless another model can be the guide of this one.
+        """Raise `LiditError` unless another model can guide this one.
 
-        Both must mean the same by a latent, a time, a prediction and a prompt.
+        Both must have the same latents, times, kind of prediction and prompt encoding.
         """
         theirs, ours = guide.provenance.to_json(), self.provenance.to_json()
         for name in ("encoders", "autoencoder", "latents"):

@@ -1,4 +1,4 @@
-"""Prompts in, images out: a trained model with its encoders and its autoencoder."""
+"""Text-to-image pipeline: a trained model with its text encoders and autoencoder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ _BATCH = 16
 
 
 class Pipeline:
-    """`Pipeline.from_checkpoint("demo")(["a red circle"])` returns uint8 images [B, H, W, 3]."""
+    """Text-to-image pipeline: `Pipeline.from_checkpoint("demo")(["a red circle"])`.
+
+    A call returns uint8 images [B, H, W, 3].
+    """
 
     def __init__(
         self,
@@ -50,13 +53,13 @@ class Pipeline:
         mesh: Mesh | None = None,
         encoders: Mapping[str, str] | None = None,
     ):
-        """Joins weights with what they were trained with.
+        """Combine weights with the encoders and autoencoder that they were trained with.
 
         Args:
           opened: the checkpoint that they are from.
-          params: weights of its network, where they belong.
+          params: weights of its network, already sharded.
           mesh: the devices that share the weights and the images; None for the first one.
-          encoders: where encoders have moved to.
+          encoders: current paths of encoders that moved since training.
 
         Raises:
           LiditError: when an encoder or the autoencoder is not the one of the checkpoint.
@@ -90,15 +93,15 @@ class Pipeline:
         mesh: MeshConfig | None = None,
         encoders: Mapping[str, str] | None = None,
     ) -> Pipeline:
-        """Loads "demo", an exported folder, a workdir's newest checkpoint or one of the others.
+        """Load "demo", an exported folder, a workdir's newest checkpoint or one of the others.
 
         Args:
-          checkpoint: name or path, or what was opened of it before.
-          raw: the raw weights of a workdir instead of their moving average; what was opened before
-            knows which.
+          checkpoint: name or path, or an `OpenedModel`.
+          raw: load the raw weights of a workdir instead of the EMA weights; ignored for an
+            `OpenedModel`.
           mesh: splits network and encoders over all devices, straight from their files, and the
             autoencoder, such as `MeshConfig(tensor=4)`; None uses the first device alone.
-          encoders: where encoders have moved to since training, by their `encoders.sources` or the
+          encoders: current paths of encoders that moved, by their `encoders.sources` or the
             last part of it; without it they are looked for there, and by content in the folders
             of the environment variable LIDIT_ENCODERS.
 
@@ -116,7 +119,7 @@ class Pipeline:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 of the network's weights: the same for the same images."""
+        """sha256 of the network's weights, which identifies them in image metadata."""
         digest = hashlib.sha256()
         for name, leaf in sorted(by_path(self._params).items()):
             digest.update(name.encode())
@@ -125,16 +128,16 @@ class Pipeline:
 
     @property
     def process(self) -> Process:
-        """The diffusion process that the model was trained under."""
+        """Diffusion process of the model's training."""
         return self._opened.process
 
     @property
     def samplers(self) -> tuple[str, ...]:
-        """The names of the samplers that fit."""
+        """Names of the samplers that support the diffusion process."""
         return self._opened.samplers
 
     def settings(self, **changes: Any) -> SamplingConfig:
-        """The checkpoint's sampling settings with changes (None: no change), checked.
+        """Return the checkpoint's sampling settings with changes (None: no change), validated.
 
         Raises:
           LiditError: for an unknown setting, or a value that does not fit the checkpoint.
@@ -142,7 +145,7 @@ class Pipeline:
         return self._opened.settings(**changes)
 
     def encode(self, prompts: Sequence[str]) -> TextConditions:
-        """What the network reads of prompts. Raises `LiditError` when one is too long."""
+        """Encode prompts for the network. Raises `LiditError` when one is too long."""
         with _limit_of_checkpoint():
             return self._encoders.encode(prompts)[0]
 
@@ -165,31 +168,31 @@ class Pipeline:
         progress: Progress | None = None,
         **settings: Any,
     ) -> UInt8[np.ndarray, "B H W 3"]:
-        """Draws one image a prompt.
+        """Generate one image per prompt.
 
         Numbers may be Python's, NumPy's or JAX's, and lists of them anything that has an order.
 
         Args:
-          prompts: what to see; one text is one prompt, and none may be empty.
+          prompts: texts of the images; a string is one prompt, and none may be empty.
           size: side, or (height, width), in pixels; None for the size of `image` or of training.
-          seed: image i is drawn from seed + i, whatever the batch; or one seed an image. There is
-            no random seed: an image that cannot be drawn again is refused, so None is too.
-          guidance: guidance scale, or one an image; 1 switches it off; None for the checkpoint's.
-          negative_prompt: what to move away from, or one an image.
-          blend_with: a second prompt, or one an image.
-          blend: its weight, or one an image: 0 draws the first prompt, 1 the second.
-          variation: how far to turn the noise away from the seed's, 0 to 1: small values give
+          seed: image i is drawn from seed + i, whatever the batch; or one seed per image. Every
+            image must be reproducible, so None (a random seed) is refused.
+          guidance: guidance scale, or one per image; 1 switches it off; None for the checkpoint's.
+          negative_prompt: text to guide away from, or one per image.
+          blend_with: a second prompt, or one per image.
+          blend: its weight, or one per image: 0 draws the first prompt, 1 the second.
+          variation: interpolation from the seed's noise to another, 0 to 1: small values give
             variations of an image.
-          variation_seed: the noise to turn towards.
-          image: an image to begin from, or one a prompt.
-          mask: True where to paint the image anew; the rest stays as it is.
+          variation_seed: seed of the other noise.
+          image: an initial image, or one per prompt.
+          mask: True where to repaint the image; other pixels are kept.
           strength: how much of an image to redraw, above 0 to 1; None for 0.6, with a mask 1.
-          guide: a weaker model of the same kind to move away from (autoguidance) instead of the
+          guide: a weaker model of the same kind to guide away from (autoguidance) instead of the
             empty prompt: e.g. an earlier checkpoint of the same run.
-          progress: is told the evaluations of the network that are done, and when a program is
+          progress: receives the number of finished evaluations, and when a program is
             compiled: see `lidit_jax.io.progress.progress_bar`.
           settings: any field of `config.sampling` (sampler, steps, spacing, guidance_method, ...);
-            None, and what is left out, is as the checkpoint says.
+            None, and what is left out, is the checkpoint's.
 
         Raises:
           LiditError: without prompts, for an empty or too long one, a setting that does not fit,
@@ -239,15 +242,15 @@ class Pipeline:
         conditions: TextConditions | None = None,
         progress: Progress | None = None,
     ) -> UInt8[np.ndarray, "B H W 3"]:
-        """Draws what `__call__` has put together, in batches.
+        """Generate the images of validated requests, in batches.
 
         Args:
-          requests: one an image.
-          settings: of `settings`.
+          requests: one per image.
+          settings: result of `settings`.
           size: (height, width) in pixels.
-          init: images to begin from, one a request.
+          init: initial images, one per request.
           guide: as for `__call__`.
-          conditions: of `encode`, for prompts that are drawn again and again; None encodes them.
+          conditions: result of `encode`, to reuse for the same prompts; None encodes them.
           progress: as for `__call__`.
         """
         images = np.empty((len(requests), *size, 3), np.uint8)
@@ -272,7 +275,7 @@ class Pipeline:
                 guide=guide and GuideModel(guide._model, guide._params),
             )
             shown = progress and SubtaskProgress(progress, i, len(batches))
-            new = slice(rows[0], rows[-1] + 1)  # without the rows that only fill the batch up
+            new = slice(rows[0], rows[-1] + 1)  # without the rows that only pad the batch
             with explain_out_of_memory(size), self._on_mesh():
                 drawn = self._sampler(self._params, batch, shown)
             images[new] = drawn[: new.stop - new.start]
@@ -287,7 +290,7 @@ class Pipeline:
 
     @property
     def _shares(self) -> int:
-        """Parts of a batch that devices draw side by side."""
+        """Number of shards of a batch over the devices."""
         return math.prod(self._mesh.shape[axis] for axis in BATCH_AXES) if self._mesh else 1
 
     @contextmanager
@@ -300,7 +303,7 @@ class Pipeline:
 
 
 def _shardings(opened: OpenedModel, mesh: Mesh) -> Any:
-    """Where the parameters of a saved model belong."""
+    """Return the shardings of a saved model's parameters."""
     check_model_divides(opened.config, mesh)
     # Whatever the widths of features and latents, the axes are split alike.
     streams = [TextStream(width=1, tokens=1, prefix_length=0)] * len(opened.provenance.encoders)
@@ -309,10 +312,10 @@ def _shardings(opened: OpenedModel, mesh: Mesh) -> Any:
 
 
 def _batches(total: int, shares: int) -> list[list[int]]:
-    """Rows of each batch: an equal share for each device, and one of a few numbers of rows.
+    """Split rows into batches of a few fixed sizes that are multiples of `shares`.
 
-    The last image is drawn more than once where that fills a batch up: each other number of rows
-    would be a program of its own, which takes longer to compile than a few more images to draw.
+    The last image is repeated to pad a batch: each other number of rows would be another program,
+    which takes longer to compile than a few more images take to draw.
     """
     largest = rows = -(-_BATCH // shares) * shares
     if total < largest:
@@ -336,7 +339,7 @@ def _column(requests: Sequence[ImageRequest], field: str) -> Float[np.ndarray, "
 
 @contextmanager
 def _limit_of_checkpoint() -> Iterator[None]:
-    """Says of a prompt that is too long what can be done about it here, which is not training."""
+    """Rephrase the error about a too long prompt with the remedy for sampling."""
     try:
         yield
     except PromptTooLongError as error:

@@ -1,4 +1,4 @@
-"""What a PNG remembers of how it was made, so that it can be made again."""
+"""PNG metadata with all settings of an image, so that it can be reproduced."""
 
 from __future__ import annotations
 
@@ -30,44 +30,43 @@ PER_IMAGE = {
     "variation": float,
     "variation_seed": int,
 }
-"""What `Pipeline.__call__` takes for each image, and its type."""
+"""Arguments of `Pipeline.__call__` that are set per image, and their types."""
 
 
 _COMPUTED = ("model.dtype", "vae.tile", "vae.dtype")
-"""Fields that change how the same weights are computed, and so the picture, a little."""
+"""Configuration fields of the arithmetic, which change an image slightly."""
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """The text chunks of one PNG, read."""
+    """Parsed text chunks of one PNG."""
 
     request: dict[str, Any]
-    """The values of `PER_IMAGE`."""
+    """Values of `PER_IMAGE`."""
     settings: dict[str, Any]
-    """The values of `config.sampling`."""
+    """Values of `config.sampling`."""
     checkpoint: str
-    """As it was named."""
+    """Checkpoint as the user named it."""
     fingerprint: str
-    """sha256 of its weights."""
+    """sha256 of the checkpoint's weights."""
     raw: bool
-    """Whether the raw weights drew it instead of their moving average."""
+    """Whether the raw weights were used instead of the EMA weights."""
     size: tuple[int, int]
-    """Height and width."""
+    """Height and width in pixels."""
     guide: str = ""
-    """The weaker checkpoint of autoguidance, as it was named."""
+    """The weaker checkpoint of autoguidance, as the user named it."""
     guide_fingerprint: str = ""
-    """sha256 of its weights; empty where an older version did not keep it."""
+    """sha256 of its weights; empty if an older version did not store it."""
     source: str = ""
-    """sha256 of the image and mask that it began from; empty: it began from noise."""
+    """sha256 of the initial image and mask; empty for noise alone."""
     strength: float = 1.0
-    """How much of that image was redrawn."""
+    """Strength: how much of the initial image was redrawn."""
     computed: dict[str, str] = field(default_factory=dict)
-    """How the weights were computed, as `computing` gives it; empty where an older version did not
-    keep it."""
+    """Values of `computing`; empty if an older version did not store them."""
 
 
 def computing(config: Config) -> dict[str, str]:
-    """The values of the fields of `_COMPUTED` by their names; pixels need no decoding."""
+    """Return the values of the fields of `_COMPUTED` by name; a pixel model has no decoder."""
     names = _COMPUTED if config.vae.source != "pixels" else _COMPUTED[:1]
     return {name: str(functools.reduce(getattr, name.split("."), config)) for name in names}
 
@@ -82,16 +81,16 @@ def chunks(
     raw: bool,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """The text chunks that describe an image.
+    """Return the text chunks that describe an image.
 
     Args:
-      request: what was asked for the image.
-      settings: how it was sampled.
+      request: the image's request.
+      settings: its sampling settings.
       checkpoint: the model as the user named it.
       fingerprint: sha256 of its weights.
-      config: its configuration, of which the sha256 is kept.
+      config: its configuration, of which the sha256 is stored.
       raw: whether its raw weights were used.
-      extra: more chunks, such as the image that it began from.
+      extra: more chunks, such as the digest of the initial image.
     """
     values = {name: getattr(request, name) for name in PER_IMAGE}
     values |= {"checkpoint": checkpoint, "checkpoint_sha256": fingerprint}
@@ -99,7 +98,7 @@ def chunks(
     values |= {"weights": "raw" if raw else "averaged"}
     values |= {k: v for k, v in dataclasses.asdict(settings).items() if k not in PER_IMAGE}
     values |= computing(config)
-    # The name of a file may hold bytes that are no text; what it says of a model is only a hint.
+    # A file name may hold bytes that are not text; as a reference to a model it is only a hint.
     return {
         name: str(value).encode(errors="backslashreplace").decode()
         for name, value in (values | dict(extra or {})).items()
@@ -107,10 +106,10 @@ def chunks(
 
 
 def read(path: Path) -> ImageRecord:
-    """The record in a PNG of `lidit sample`.
+    """Read the metadata of a PNG of `lidit sample`.
 
     Raises:
-      LiditError: when the file is no such PNG.
+      LiditError: when the file is not such a PNG.
     """
     from PIL import Image
 
@@ -152,7 +151,7 @@ def read(path: Path) -> ImageRecord:
 
 
 def save(image: Image.Image, path: Path, text: Mapping[str, str]) -> None:
-    """Writes a PNG with text chunks; it appears complete or not at all."""
+    """Write a PNG with text chunks atomically."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -163,7 +162,7 @@ def save(image: Image.Image, path: Path, text: Mapping[str, str]) -> None:
 
 
 def pixels_sha256(*arrays: np.ndarray | None) -> str:
-    """sha256 of images and masks, to tell later whether they are the same."""
+    """Return the sha256 of images and masks, to compare them later."""
     digest = hashlib.sha256()
     for array in arrays:
         if array is not None:

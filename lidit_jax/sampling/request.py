@@ -1,4 +1,4 @@
-"""What is asked for one image: its prompt and everything that may differ from image to image."""
+"""Request for one image: its prompt and every other setting that is per image."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lidit_jax.sampling.settings import check_scale
 from lidit_jax.sampling.values import as_integer, as_list, is_single, number, text
 
 TEXTS = ("prompt", "negative_prompt", "blend_with")
-"""Fields of an `ImageRequest` that encoders read."""
+"""Fields of an `ImageRequest` that the text encoders read."""
 _SEEDS = 2**32
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """One image. With the checkpoint and its sampling settings it decides every pixel.
+    """Request for one image; with checkpoint and sampling settings it determines every pixel.
 
-    Its texts are cleaned (`lidit_jax.config.text.clean_text`), so that it says what is drawn.
+    Its texts are stored cleaned (`lidit_jax.config.text.clean_text`), as they are encoded.
     """
 
     prompt: str
@@ -30,13 +30,13 @@ class ImageRequest:
     guidance: float
     """Guidance scale."""
     negative_prompt: str = ""
-    """What to move away from, instead of from the empty prompt."""
+    """Text to guide away from, instead of the empty prompt."""
     blend_with: str = ""
     """A second prompt."""
     blend: float = 0.0
     """Weight of the second prompt, 0 to 1."""
     variation: float = 0.0
-    """How far the noise is turned from that of `seed` to that of `variation_seed`, 0 to 1."""
+    """Interpolation from the noise of `seed` to that of `variation_seed`, 0 to 1."""
     variation_seed: int = 0
 
     def __post_init__(self):
@@ -71,12 +71,12 @@ def image_requests(
     seed: int | np.integer | Sequence[int] | np.ndarray,
     **fields: Any,
 ) -> list[ImageRequest]:
-    """One request a prompt.
+    """Return one request per prompt.
 
     Args:
-      prompts: what to see: a text, or a list, tuple, array or generator of texts.
-      seed: of the first image, counting up from there (and round at 2**32), or one an image.
-      fields: of `ImageRequest`, one value for all images or one each; numbers may be NumPy's.
+      prompts: a text, or a list, tuple, array or generator of texts.
+      seed: seed of the first image, counting up from there modulo 2**32, or one per image.
+      fields: of `ImageRequest`, one value for all images or one per image; also NumPy's numbers.
 
     Raises:
       LiditError: without prompts, for lists of another length, or a value that does not fit.

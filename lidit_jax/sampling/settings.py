@@ -1,4 +1,4 @@
-"""How images are sampled: a checkpoint's defaults, what a user changes, and what fits together."""
+"""Sampling settings: a checkpoint's defaults, overrides by the user, and their validation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FIELDS = {field.name: field for field in dataclasses.fields(SamplingConfig)}
 
 _KEYWORDS = ("size", "seed", "negative_prompt", "blend_with", "blend", "variation")
 _KEYWORDS += ("variation_seed", "image", "mask", "strength", "guide")
-"""What `Pipeline.__call__` takes beside them, to suggest."""
+"""Other arguments of `Pipeline.__call__`, for suggestions in errors."""
 
 _OTHER_NAMES = {
     "cfg_scale": "guidance=SCALE",
@@ -37,7 +37,7 @@ _OTHER_NAMES = {
     "weaker": "guide=PIPELINE",
     "width": "size=(HEIGHT, WIDTH)",
 }
-"""Names that other libraries, or older versions, have for what is called otherwise here."""
+"""Names in other libraries or older versions, with this project's names."""
 
 _MOST_STEPS = 100_000
 
@@ -45,10 +45,10 @@ _KINDS = {int: as_integer, float: number, str: text}
 
 
 def override(defaults: SamplingConfig, changes: Mapping[str, Any]) -> SamplingConfig:
-    """The defaults with changes; a change to None keeps the default.
+    """Return the defaults with changes; a change to None keeps the default.
 
     Raises:
-      LiditError: for a name that is no field of `SamplingConfig`, or a value of another type.
+      LiditError: for a name that is not a field of `SamplingConfig`, or a value of another type.
     """
     values = {}
     for name, value in changes.items():
@@ -67,9 +67,9 @@ def _hint(name: str) -> str:
 
 
 def check_defaults(config: Config) -> None:
-    """Raises `LiditError` when a run's diffusion, or its sampling defaults, mean nothing.
+    """Raise `LiditError` when a run's diffusion or sampling settings are invalid together.
 
-    The configuration itself cannot know: what fits is decided by the processes and the samplers.
+    `Config` cannot check this, because it depends on the diffusion processes and the samplers.
     """
     if config.training.task != "lidit":
         return
@@ -82,7 +82,7 @@ def check_defaults(config: Config) -> None:
 
 
 def check_settings(settings: SamplingConfig, process: Process) -> None:
-    """Raises `LiditError` for the first setting that is out of range or does not fit."""
+    """Raise `LiditError` for the first setting that is out of range or does not fit the process."""
     if settings.steps > _MOST_STEPS:
         raise LiditError(
             f"steps={settings.steps}: must be {_MOST_STEPS} or less; 20 to 100 are usual"
@@ -114,13 +114,13 @@ def check_settings(settings: SamplingConfig, process: Process) -> None:
 
 
 def check_scale(scale: float) -> None:
-    """Raises `LiditError` for a guidance scale that means nothing."""
+    """Raise `LiditError` for an invalid guidance scale."""
     if not 0 <= scale < math.inf:
         raise LiditError(f"guidance {scale}: must be 0 or greater, and finite; 1 switches it off")
 
 
 def sampler_of(settings: SamplingConfig, strength: float = 1.0) -> Sampler:
-    """The part of the settings that a compiled program is made for."""
+    """Return the static part of the settings, for which a program is compiled."""
     return Sampler(
         name=settings.sampler,
         steps=settings.steps,
@@ -133,7 +133,7 @@ def sampler_of(settings: SamplingConfig, strength: float = 1.0) -> Sampler:
 
 
 def guidance_of(settings: SamplingConfig, scale: Any) -> Guidance:
-    """The part that is data, with one scale for all images or one each."""
+    """Return the guidance settings, which are data, with one scale or one per image."""
     return Guidance(
         scale=scale,
         method=settings.guidance_method,

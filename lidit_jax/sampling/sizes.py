@@ -1,4 +1,4 @@
-"""Sizes of images in pixels: which ones a model can draw, and which it was trained for."""
+"""Image sizes in pixels: parsing, validation, and a warning far from the training size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lidit_jax.errors import LiditError
 from lidit_jax.sampling.values import as_integer, as_list, is_single
 
 _FAR = 2.0
-"""Times the side of training from which a size is called far: shapes repeat from about there."""
+"""Multiple of the training side from which to warn: objects repeat from about there."""
 
 
 def height_and_width(size: Any) -> tuple[int, int]:
-    """A size from a side, or from (height, width). Raises `LiditError` for anything else."""
+    """Return (height, width) from a side or a pair. Raises `LiditError` for anything else."""
     sides = [size, size] if is_single(size) else size
     sides = as_list("size", sides, as_integer)
     if len(sides) != 2:
@@ -22,18 +22,18 @@ def height_and_width(size: Any) -> tuple[int, int]:
 
 
 def check_size(size: tuple[int, int], step: int) -> None:
-    """Raises `LiditError` unless both sides, in pixels, are multiples of a step above 0."""
+    """Raise `LiditError` unless both sides, in pixels, are positive multiples of `step`."""
     if any(side <= 0 or side % step for side in size):
         height, width = size
         nearest = "x".join(str(max(round(side / step), 1) * step) for side in (width, height))
-        raise LiditError(  # as --size has it: width first
+        raise LiditError(  # as in --size: width first
             f"size {width}x{height}: each side must be a multiple of {step} (patch x "
             f"downsampling of the autoencoder); the nearest size is {nearest} (width x height)"
         )
 
 
 def far_from_training(size: tuple[int, int], trained: int) -> str | None:
-    """A warning about a size at which a model draws other things than asked; None for others.
+    """Return a warning for a size too far from training to follow prompts; else None.
 
     Args:
       size: (height, width) in pixels.
@@ -50,7 +50,7 @@ def far_from_training(size: tuple[int, int], trained: int) -> str | None:
 
 
 def size_of_aspect(aspect: tuple[int, int], area: int, step: int) -> tuple[int, int]:
-    """Height and width near an area, in multiples of a step, as near to an aspect as these allow.
+    """Return height and width near an area and an aspect ratio, in multiples of a step.
 
     Args:
       aspect: width and height, of which only the ratio matters.

@@ -1,4 +1,4 @@
-"""Numbers and texts as people give them: Python's, NumPy's or JAX's, one or a list of them."""
+"""Conversion of users' numbers and texts from Python, NumPy or JAX, single or in lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lidit_jax.errors import LiditError
 
 
 def as_integer(name: str, value: Any) -> int:
-    """An int from Python's, NumPy's or JAX's integers. Raises `LiditError` for anything else."""
+    """Convert a Python, NumPy or JAX integer to int. Raises `LiditError` for anything else."""
     try:
         if _is_bool(value):
             raise TypeError
@@ -21,7 +21,7 @@ def as_integer(name: str, value: Any) -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """A float from any real number. Raises `LiditError` for anything else."""
+    """Convert any real number to float. Raises `LiditError` for anything else."""
     scalar = _scalar(value)
     if isinstance(scalar, bool) or not isinstance(scalar, numbers.Real):
         raise LiditError(f"{name}={value!r}: must be a number")
@@ -29,7 +29,7 @@ def number(name: str, value: Any) -> float:
 
 
 def text(name: str, value: Any) -> str:
-    """A str from Python's or NumPy's texts. Raises `LiditError` for anything else."""
+    """Convert a Python or NumPy string to str. Raises `LiditError` for anything else."""
     scalar = _scalar(value)
     if not isinstance(scalar, str):
         raise LiditError(f"{name}={value!r}: must be a text")
@@ -37,19 +37,19 @@ def text(name: str, value: Any) -> str:
 
 
 def is_single(value: Any) -> bool:
-    """Whether this is one value, not several."""
+    """Return whether this is a single value, not a collection."""
     if isinstance(value, (str, bytes)) or getattr(value, "ndim", None) == 0:
         return True
     return not isinstance(value, Iterable)
 
 
 def as_list(name: str, values: Iterable[Any], kind: Callable[[str, Any], Any]) -> list[Any]:
-    """A list from any ordered collection: a list, a tuple, an array, a generator.
+    """Convert an ordered collection to a list: a list, a tuple, an array, a generator.
 
     Args:
       name: of the values, for messages.
       values: the collection.
-      kind: what makes each of them: `as_integer`, `number` or `text`.
+      kind: converter of each value: `as_integer`, `number` or `text`.
 
     Raises:
       LiditError: for a dictionary or a set, or a value of another kind.
@@ -60,10 +60,10 @@ def as_list(name: str, values: Iterable[Any], kind: Callable[[str, Any], Any]) -
 
 
 def _scalar(value: Any) -> Any:
-    """Python's own form of NumPy's and JAX's scalars."""
+    """Convert NumPy and JAX scalars to Python's."""
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _is_bool(value: Any) -> bool:
-    """Whether it is a truth value, which counts as a whole number in Python."""
+    """Return whether it is a bool, which Python also counts as an int."""
     return isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"

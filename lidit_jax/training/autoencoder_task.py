@@ -1,4 +1,4 @@
-"""What the loop needs to train the image autoencoder."""
+"""Training task of the image autoencoder: loss, validation and reconstructions."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ _SHOWN = 8
 
 
 class AutoencoderTask:
-    """Reconstruction, a small KL and, if asked for, sharp edges: see `VAEConfig`."""
+    """Autoencoder training with reconstruction, KL and optional gradient loss: see `VAEConfig`."""
 
     def __init__(self, config: Config):
         self._config = config
@@ -38,17 +38,17 @@ class AutoencoderTask:
         self.training_flops: float | None = None
 
     def frozen_shardings(self, mesh: Mesh) -> Any:
-        """There is nothing frozen."""
+        """Return an empty tree: nothing is frozen."""
         del mesh
         return {}
 
     def encode(self, frozen: Any, batch: Batch) -> Batch:
-        """The batch as it is."""
+        """Return the batch unchanged."""
         del frozen
         return batch
 
     def init(self, key: jax.Array) -> Any:
-        """Fresh parameters."""
+        """Initialize the parameters."""
         size = self._config.data.image_size
         keys = jax.random.split(key, 1)
         return self._model.init(key, jnp.zeros((1, size, size, 3)), keys)["params"]
@@ -56,7 +56,7 @@ class AutoencoderTask:
     def loss(
         self, params: Any, frozen: Any, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        """Mean over the batch of distance + weight * KL + weight * distance of the gradients.
+        """Return the batch mean of distance + weight * KL + weight * distance of the gradients.
 
         The latents are sampled, keyed by (seed, step, record), so they do not depend on the mesh.
         """
@@ -73,17 +73,17 @@ class AutoencoderTask:
         return loss, metrics
 
     def validation_losses(self, params: Any, frozen: Any, batch: Batch) -> Float[Array, " B"]:
-        """L1 of each deterministic reconstruction, whatever the training loss."""
+        """Return the L1 error of each deterministic reconstruction, whatever the training loss."""
         del frozen
         return distance(self._reconstruct(params, batch["image"]), batch["image"], "l1")
 
     def scores(self, params: Any, frozen: Any) -> dict[str, float]:
-        """There is no truth to compare with but the validation loss."""
+        """Return no scores: the validation loss is the only measure."""
         del params, frozen
         return {}
 
     def sample_images(self, params: Any, frozen: Any) -> tuple[np.ndarray, list[str]]:
-        """Held-out images, each followed by its reconstruction."""
+        """Return held-out images, each followed by its reconstruction."""
         del frozen
         shown = range(min(_SHOWN, len(self.validation_records)))
         images = jnp.stack([self.validation_records[i]["image"] for i in shown])

@@ -1,8 +1,7 @@
-"""What has changed in the data of a run since its checkpoint: told when it resumes.
+"""Report, on resuming, of changes in the training data since the checkpoint.
 
-A checkpoint remembers how many records there were and a fingerprint of them. Digests of each record
-lie beside, in `data/FINGERPRINT.npy` of the workdir, 16 bytes a record: a file for each state that
-the data has been in.
+A checkpoint stores the number of records and a fingerprint of them. Digests per record (16 bytes)
+are stored in `data/FINGERPRINT.npy` of the workdir, one file per version of the data.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from lidit_jax.io.output import atomic_file
 
 
 def describe_data_changes(contents: Contents | None, saved: Provenance, workdir: Path) -> list[str]:
-    """Lines that tell of a data set that is no longer the checkpoint's; none where it is, or where
-    the checkpoint is too old to know.
+    """Describe how the dataset differs from the checkpoint's, in lines; none if it is the same or
+    the checkpoint is too old to store it.
 
     Args:
-      contents: the training data of today.
-      saved: what the checkpoint remembers.
+      contents: the current training data.
+      saved: the checkpoint's provenance.
       workdir: of the run.
     """
     before = saved.data
@@ -42,7 +41,7 @@ def describe_data_changes(contents: Contents | None, saved: Provenance, workdir:
 
 
 def save_data_digests(contents: Contents | None, workdir: Path) -> None:
-    """Keeps the digests of today's records for later comparisons."""
+    """Save the digests of the current records for later comparisons."""
     if contents is None or contents.digests is None or jax.process_index() != 0:
         return
     file = _file(contents.fingerprint, workdir)
@@ -54,14 +53,14 @@ def save_data_digests(contents: Contents | None, workdir: Path) -> None:
 
 
 def _recalled(fingerprint: str, workdir: Path) -> np.ndarray | None:
-    """Digests of an earlier data set; None where they are gone."""
+    """Load the digests of an earlier version of the data; None if they are missing."""
     file = _file(fingerprint, workdir)
     if not file.exists():
         return None
     try:
         with file.open("rb") as stream:
             return np.load(stream)
-    except (ValueError, EOFError):  # damaged, which is no reason to stop a run
+    except (ValueError, EOFError):  # damaged, which must not stop a run
         return None
 
 

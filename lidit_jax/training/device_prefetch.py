@@ -1,4 +1,4 @@
-"""Batches on their devices, with the features of their captions."""
+"""Transfer of batches to the devices, and online encoding of their captions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from lidit_jax.training.tasks import Task
 
 
 class DevicePrefetch:
-    """Puts this process's part of a batch on its devices, and runs frozen encoders on it."""
+    """Prefetcher that puts this process's part of a batch on its devices and encodes it."""
 
     def __init__(self, task: Task, frozen: Any, sharding: Sharding):
-        """Binds the task's encoders.
+        """Store the task and its frozen models.
 
         Args:
-          task: reads the batches.
-          frozen: its frozen arrays, where they belong on the mesh.
+          task: encodes the batches.
+          frozen: its frozen arrays, already sharded.
           sharding: of arrays whose first axis is the batch.
         """
         self._frozen, self._sharding = frozen, sharding
@@ -35,12 +35,12 @@ class DevicePrefetch:
         self._encode = jax.jit(together, out_shardings=sharding)
 
     def put(self, batch: Batch) -> Batch:
-        """The batch as global arrays, as it is."""
+        """Return the batch as global arrays, without encoding."""
         place = functools.partial(jax.make_array_from_process_local_data, self._sharding)
         return jax.tree.map(place, batch)
 
     def encoded(self, batches: Sequence[Batch]) -> list[Batch]:
-        """The batches as global arrays, with the captions of all of them encoded in one call."""
+        """Return batches as global arrays, with all captions encoded in one call."""
         placed = [self.put(batch) for batch in batches]
         if "ids" not in placed[0]:
             return placed
@@ -51,12 +51,11 @@ class DevicePrefetch:
     def training(
         self, records: Any, config: Config, position: int
     ) -> Generator[tuple[np.ndarray, Batch]]:
-        """Endless batches, each with the indices of the records that this process gave to it.
+        """Yield batches forever, each with the indices of this process's records in it.
 
-        Captions of `config.data.encode_steps` batches are encoded in one call; those of a single
-        one are left to the step's own program. The groups begin at multiples of that number, so
-        that a run that was interrupted goes on to the bit. To close it ends the processes that
-        read.
+        Captions of `config.data.encode_steps` batches are encoded in one call; with a value of 1
+        they are encoded in the step's own program. The groups begin at multiples of that number, so
+        that a resumed run is bit-exact. Closing the iterator ends the reader processes.
 
         Args:
           records: random access to training samples.
@@ -79,11 +78,11 @@ class DevicePrefetch:
 def _encode_together(
     encode: EncodeFunction, frozen: Any, parts: Sequence[Batch]
 ) -> list[dict[str, Any]]:
-    """`encode` of n batches at once: a large call reads the weights once for all of them."""
+    """Encode n batches in one call, which reads the weights once for all of them."""
     n = len(parts)
 
     def join(*leaves: jax.Array) -> jax.Array:
-        # Rows of one place in all batches lie side by side, so that they stay on their device.
+        # Rows of the same position in all batches are adjacent, so that they stay on their device.
         return jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:])
 
     def part(leaf: jax.Array, i: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The diffusion loss: what training minimizes, validation measures and plans compile."""
+"""Diffusion loss for training, validation and ahead-of-time compilation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lidit_jax.training.step import Batch
 VALIDATION_TIMES = 8
 
 Predict = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
-"""The network: `(x_t, time, features, masks) -> (prediction, anything else to hand on)`."""
+"""Network function: `(x_t, time, features, masks) -> (prediction, auxiliary output)`."""
 
 
 class Draws(NamedTuple):
-    """What chance decides of each sample of a batch."""
+    """Random time and noise of each sample of a batch."""
 
     times: Num[Array, " B"]
     noise: Float[Array, "B h w C"]
@@ -29,14 +29,14 @@ class Draws(NamedTuple):
 def random_draws(
     process: Process, batch: Batch, time_key: Key[Array, ""], noise_key: Key[Array, ""]
 ) -> Draws:
-    """Draws of training: keyed by (key, record), so that they do not depend on the mesh."""
+    """Draw times and noise for training, keyed by (key, record), independent of the mesh."""
     index = batch["index"]
     times = jax.vmap(lambda key: process.sample_times(key, ()))(sample_keys(time_key, index))
     return Draws(times, _noise(batch, noise_key))
 
 
 def fixed_draws(process: Process, batch: Batch) -> Draws:
-    """Draws of validation: one of eight times in turn, and noise that is always the same."""
+    """Return fixed times and noise for validation: one of eight times in turn per record."""
     times = jnp.asarray(process.validation_times(VALIDATION_TIMES))
     return Draws(times[batch["index"] % VALIDATION_TIMES], _noise(batch, jax.random.key(0)))
 
@@ -44,7 +44,7 @@ def fixed_draws(process: Process, batch: Batch) -> Draws:
 def diffusion_loss(
     predict: Predict, process: Process, batch: Batch, draws: Draws
 ) -> tuple[Float[Array, " B"], Any]:
-    """The loss of each sample, and what else the network gave; pure.
+    """Return the loss of each sample and the network's auxiliary output; pure.
 
     Args:
       predict: the network with its weights.

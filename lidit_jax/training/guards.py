@@ -1,4 +1,4 @@
-"""Guards of a run: updates that were left out, silent transfers, and steps that never end."""
+"""Guards of a run: skipped non-finite updates, silent host transfers, and hanging steps."""
 
 from __future__ import annotations
 
@@ -39,35 +39,35 @@ def guarded_step(step: int) -> Iterator[None]:
 
 
 class SkippedUpdates:
-    """Reads, some steps late, whether each update was applied, so that no step waits for the host.
+    """Counter of skipped updates, read some steps late so that no step waits for the host.
 
-    The weights need no guard: the compiled step leaves out what is not finite.
+    It does not protect the weights: the compiled step skips updates that are not finite.
     """
 
     def __init__(self, limit: int):
-        """Stops a run after `limit` updates in a row that were left out."""
+        """Set the number of skipped updates in a row that stops a run."""
         self._limit, self._in_a_row = limit, 0
         self._pending: collections.deque[tuple[int, jax.Array, Any]] = collections.deque()
         self.total = 0
-        """Updates left out so far."""
+        """Number of updates skipped so far."""
 
     def watch(self, step: int, applied: jax.Array, records: Any) -> None:
-        """Remembers one step, and reads those that must be over by now.
+        """Queue one step, and read those that must have finished.
 
         Args:
           step: number of the update.
           applied: 1 on the device when it was applied.
-          records: indices of the records that this process gave to it.
+          records: indices of this process's records in the batch.
 
         Raises:
-          LiditError: after `limit` updates in a row that were left out; names step and records.
+          LiditError: after `limit` skipped updates in a row; names step and records.
         """
         self._pending.append((step, applied, records))
         if len(self._pending) > _STEPS_LATE:
             self._read()
 
     def drain(self) -> None:
-        """Reads all that is left; waits for the last step. Raises as `watch` does."""
+        """Read all queued steps, waiting for the last one. Raises as `watch` does."""
         while self._pending:
             self._read()
 
@@ -90,17 +90,17 @@ class SkippedUpdates:
 
 
 _SIDECAR = Path("/tmp/debugging")
-"""On GKE a sidecar of XPK sends what is written there to Cloud Logging."""
+"""Folder that a sidecar of XPK on GKE sends to Cloud Logging."""
 
 
 class Watchdog:
-    """Dumps the stacks of all threads when a step takes too long.
+    """Watchdog that dumps the stacks of all threads when a step takes too long.
 
-    To the standard error, or to the folder of XPK's sidecar where there is one.
+    It writes to standard error, or to the folder of XPK's sidecar if it exists.
     """
 
     def __init__(self, minutes: float):
-        """Of 0 minutes, or with nowhere to write, it does nothing."""
+        """Set the limit in minutes; with 0, or with nowhere to write, it does nothing."""
         self._seconds, self._file = 60.0 * minutes, sys.__stderr__
 
     def __enter__(self) -> Watchdog:
@@ -109,7 +109,7 @@ class Watchdog:
         return self
 
     def step(self) -> None:
-        """A step begins: the clock starts anew."""
+        """Restart the timer at the beginning of a step."""
         if self._seconds and self._file is not None:
             faulthandler.dump_traceback_later(self._seconds, repeat=True, file=self._file)
 

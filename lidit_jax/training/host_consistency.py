@@ -1,4 +1,4 @@
-"""Before several hosts train one model, they find out that they mean the same one."""
+"""Check before training that all hosts have the same configuration, code and data."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from lidit_jax.training.resume import flat_fields
 from lidit_jax.training.tasks import Task
 
 _MAY_DIFFER = "config.data.cache_dir"
-"""Each host may keep its prepared data where it has room."""
+"""Field that may differ between hosts: the folder of cached data."""
 
 
 class _Indices:
-    """Records that are nothing but their number: the plan of the data without the data."""
+    """Dummy records that are their own index, to compute the order of the data only."""
 
     def __init__(self, count: int):
         self._count = count
@@ -39,12 +39,12 @@ class _Indices:
 
 
 def check_program_consistency(config: Config, workdir: Path) -> None:
-    """Refuses to start when processes differ in configuration, workdir, code or packages.
+    """Check that all processes agree in configuration, workdir, code and packages.
 
-    All processes call it, and all raise. Nothing has been read or written before.
+    All processes call it, and all raise. It comes before anything is read or written.
 
     Raises:
-      LiditError: names the first difference, and the process that has it.
+      LiditError: when they differ; names the first difference and its process.
     """
     facts = {f"config.{name}": value for name, value in _fields(config)}
     facts |= {"--workdir": str(workdir), "checkpoint format": FORMAT, "code": _code()}
@@ -54,7 +54,7 @@ def check_program_consistency(config: Config, workdir: Path) -> None:
 
 
 def check_data_consistency(config: Config, task: Task, position: int) -> None:
-    """Refuses to start when processes hold other data, or would train on the same records.
+    """Check that all processes have the same data and will train on different records.
 
     Args:
       config: of the run.
@@ -62,7 +62,7 @@ def check_data_consistency(config: Config, task: Task, position: int) -> None:
       position: batches already consumed.
 
     Raises:
-      LiditError: names the difference.
+      LiditError: when they do not; names the difference.
     """
     records = len(task.training_records)
     facts = {
@@ -100,7 +100,7 @@ def _refuse_difference(facts: dict[str, Any], remedy: str) -> None:
 
 
 def _code() -> str:
-    """A digest of this package's source."""
+    """Return a digest of this package's source."""
     root, digest = Path(__file__).parents[1], hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
         digest.update(str(file.relative_to(root)).encode() + file.read_bytes())

@@ -1,25 +1,25 @@
-"""When a run draws its image grid."""
+"""Schedule of a run's image grids."""
 
 from __future__ import annotations
 
 from lidit_jax.config.schema import TrainingConfig
 
 _FIRST = 100
-"""A run shows something by this step, however far `image_every` is."""
+"""Step of the first image grid, if `image_every` is larger."""
 
 
 def is_image_step(training: TrainingConfig, step: int, stopping: bool) -> bool:
-    """Whether the grid is drawn after a step: early once, every `image_every`, and at the end.
+    """Return whether to draw the grid after a step: once early, every `image_every`, at the end.
 
-    Never, where `image_every` is 0: to compile the sampler takes a good part of a short run.
+    If `image_every` is 0, never: compiling the sampler takes a good part of a short run.
 
-    A run that is stopped may have seconds left before its machine is taken away, so it draws only
-    where it has not drawn before. This depends on the step alone: all processes must agree on it.
+    A preempted run may have seconds left, so it draws only if it has not drawn before. The result
+    depends on the step alone, because all processes must agree on it.
 
     Args:
       training: of the run.
-      step: the one that is done.
-      stopping: whether it is the last for now, because the run was told to stop.
+      step: number of finished steps.
+      stopping: whether it is the last for now, because the run is preempted.
     """
     if not training.image_every:
         return False

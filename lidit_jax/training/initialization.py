@@ -1,5 +1,4 @@
-"""Starting a run from the weights of another, and from what belongs to them: the next stage, or a
-fine-tune."""
+"""Initialization of a run from another run's weights, for the next stage or fine-tuning."""
 
 from __future__ import annotations
 
@@ -28,12 +27,12 @@ from lidit_jax.weights.parameter_paths import by_path
 def inherited_statistics(
     config: Config, resumed: Provenance | None, workdir: Path
 ) -> SavedStatistics | None:
-    """The latent statistics that the weights of a run were trained with; None for fresh weights.
+    """Return the latent statistics that a run's weights were trained with; None for fresh weights.
 
     Args:
       config: of the run.
-      resumed: of the checkpoint that it resumes, if any.
-      workdir: where that is.
+      resumed: provenance of the checkpoint that it resumes, if any.
+      workdir: folder of that checkpoint.
 
     Raises:
       LiditError: when `config.training.init_from` names no trained model.
@@ -46,10 +45,10 @@ def inherited_statistics(
 
 
 def encoder_change_warning(encoders: Sequence[dict[str, Any]], source: str) -> list[str]:
-    """A line when the weights of `source` were trained on features of other text encoders.
+    """Return a warning line if the weights of `source` were trained with other text encoders.
 
     Args:
-      encoders: description of those of this run.
+      encoders: description of this run's encoders.
       source: `config.training.init_from`.
     """
     if is_refiner(to_path(source).expanduser()):
@@ -68,14 +67,14 @@ def encoder_change_warning(encoders: Sequence[dict[str, Any]], source: str) -> l
 
 
 def initialize_from_run(state: TrainState, config: Config) -> tuple[TrainState, list[str]]:
-    """A fresh state with the averaged weights of another run as its weights and averages.
+    """Load another run's EMA weights as the weights and EMA weights of a fresh state.
 
     Args:
-      state: fresh and already sharded; optimizer, step and keys stay as they are.
+      state: fresh and already sharded; optimizer, step and keys are kept.
       config: of this run. `training.init_from` is a workdir of `lidit train`, one of its
         checkpoints, an exported folder, or a refiner of `lidit convert from-hf`. With
-        `training.init_optimizer` raw weights, averages and the optimizer's moments are taken over
-        as they are; then it must be a workdir of the same model and optimizer.
+        `training.init_optimizer` raw weights, EMA weights and the optimizer's moments are all
+        copied; then it must be a workdir of the same model and optimizer.
 
     Returns:
       The state, and the parameters that the source lacks, which stay as initialized.
@@ -112,7 +111,7 @@ def initialize_from_run(state: TrainState, config: Config) -> tuple[TrainState, 
 
 
 def initialization_summary(source: str, fresh: list[str]) -> str:
-    """What the log says of such a start, with the parts of the model that have fresh parameters."""
+    """Return a log line about the initialization and the modules with fresh parameters."""
     parts = sorted({name.partition("/")[0] for name in fresh})
     where = f", in {', '.join(parts)}" if parts else ""
     return f"weights from {source}; {len(fresh)} parameters start afresh{where}"
@@ -121,7 +120,7 @@ def initialization_summary(source: str, fresh: list[str]) -> str:
 def _check_shapes(
     source: str, there: dict[str, tuple[int, ...]], here: dict[str, tuple[int, ...]]
 ) -> None:
-    """Parameters of the same name must have the same shape, and there must be one."""
+    """Check that at least one parameter is shared, and that shared ones have the same shape."""
     for name in sorted(there.keys() & here.keys()):
         if there[name] != here[name]:
             raise LiditError(
@@ -157,7 +156,7 @@ def _taken_over(state: TrainState, source: str) -> TrainState:
     def schedule(part: Any) -> bool:
         return isinstance(part, optax.ScaleByScheduleState)
 
-    # The learning rate follows the schedule of this run from its beginning.
+    # The learning rate follows this run's schedule from its beginning.
     opt_state = jax.tree.map(
         lambda fresh, old: fresh if schedule(fresh) else old,
         state.opt_state,

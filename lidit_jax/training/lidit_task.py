@@ -1,4 +1,4 @@
-"""What the loop needs to train LI-DiT: the loss on prepared data, and images to look at."""
+"""Training task of LI-DiT: diffusion loss, validation, sample images and scores."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from lidit_jax.weights.parameter_paths import by_path
 
 
 class LIDiTTask:
-    """The diffusion loss on latents and text features."""
+    """Training of LI-DiT on latents and text features with the diffusion loss."""
 
     def __init__(self, config: Config, prepared: PreparedData):
-        """Joins a configuration with its data; see `prepare`."""
+        """Combine a configuration with its data, the result of `prepare`."""
         self._config, self._prepared = config, prepared
         self._process = processes.from_config(config.diffusion)
         self._model = LIDiT(config.model)
@@ -56,18 +56,17 @@ class LIDiTTask:
         )
 
     def frozen_shardings(self, mesh: Mesh) -> FrozenModels:
-        """See `FrozenModels.shardings`."""
+        """Return the shardings of the frozen models, see `FrozenModels.shardings`."""
         return self.frozen.shardings(mesh)
 
     def init(self, key: jax.Array) -> Any:
-        """Fresh parameters."""
+        """Initialize the parameters."""
         return initialize(self._model, key, self._prepared.streams, self._latent_shape)
 
     def encode(self, frozen: FrozenModels, batch: Batch) -> Batch:
-        """The batch with latents in the place of pictures, and features in that of token ids, if
-        it has any; pure.
+        """Replace the batch's images by latents and its token ids by features, if it has any; pure.
 
-        Both are rounded like those from disk, to float16 and bfloat16.
+        Both are rounded like cached ones, to float16 and bfloat16.
         """
         if "image" in batch:
             rest = {name: value for name, value in batch.items() if name != "image"}
@@ -75,14 +74,14 @@ class LIDiTTask:
         if "ids" not in batch:
             return batch
         rest = {name: value for name, value in batch.items() if name != "ids"}
-        assert self._prepared.encode is not None  # only it is given token ids
+        assert self._prepared.encode is not None  # only this stream has token ids
         features = self._prepared.encode(frozen.encoders, batch["ids"], batch["masks"])
         return rest | {"features": jax.tree.map(lambda f: f.astype(jnp.bfloat16), features)}
 
     def _latent(
         self, frozen: FrozenModels, image: UInt8[Array, "B H W 3"]
     ) -> Float[Array, "B h w C"]:
-        """Normalized latents, computed as `lidit_jax.data.latents` prepares them."""
+        """Return normalized latents, computed as `lidit_jax.data.latents` caches them."""
         pixels = image.astype(jnp.float32) / 127.5 - 1.0
         latent = self._prepared.autoencoder.encode(frozen.autoencoder, pixels)
         mean, std = (jnp.asarray(s, jnp.float32) for s in self._prepared.statistics)
@@ -91,7 +90,7 @@ class LIDiTTask:
     def loss(
         self, params: Any, frozen: FrozenModels, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        """Diffusion loss at one random time a sample, with caption dropout.
+        """Return the diffusion loss at one random time per sample, with caption dropout.
 
         Every draw is keyed by (seed, step, record), so it does not depend on the mesh.
         """
@@ -120,7 +119,7 @@ class LIDiTTask:
     def validation_losses(
         self, params: Any, frozen: FrozenModels, batch: Batch
     ) -> Float[Array, " B"]:
-        """The loss of each sample at one of eight fixed times, with fixed noise and no dropout."""
+        """Return each sample's loss at one of eight fixed times with fixed noise, no dropout."""
         del frozen
 
         def predict(*inputs: Any) -> tuple[Array, None]:
@@ -132,7 +131,7 @@ class LIDiTTask:
         return diffusion_loss(predict, self._process, batch, draws)[0]
 
     def sample_images(self, params: Any, frozen: FrozenModels) -> tuple[np.ndarray, list[str]]:
-        """The fixed prompts, at the configuration's sampling settings and fixed seeds."""
+        """Generate images of fixed prompts and seeds at the configuration's sampling settings."""
         sampling, size = self._config.sampling, self._config.data.image_size
         prompts = list(self._prepared.prompt_texts)
         batch = ImageBatch(
@@ -145,7 +144,7 @@ class LIDiTTask:
         return self._sampler(params, batch), prompts
 
     def scores(self, params: Any, frozen: FrozenModels) -> dict[str, float]:
-        """See `SceneScores`; only where the configuration asks for them."""
+        """Return the scores of `SceneScores`, if the configuration enables them."""
         assert self._prepared.scores is not None
         return self._prepared.scores(self._sampler, params, frozen.unconditional)
 
@@ -153,7 +152,7 @@ class LIDiTTask:
 def _losses_by_time(
     losses: Float[Array, " B"], model_time: Float[Array, " B"]
 ) -> dict[str, Average]:
-    """The loss in each quarter of time; a mean over all of it hides which one learns."""
+    """Return the mean loss in each quarter of the time range."""
     quarter = jnp.clip(model_time / 250.0, 0, 3).astype(jnp.int32)
     return {
         f"loss_by_time/{q / 4:.2f}-{(q + 1) / 4:.2f}": average(
@@ -165,6 +164,6 @@ def _losses_by_time(
 
 
 def _gate_magnitudes(left: dict[str, Any]) -> dict[str, Array]:
-    """Mean size of the gates of each refiner block and stream: 0 until it takes part."""
+    """Return the mean gate magnitude of each refiner block and stream; 0 is an inactive block."""
     blocks = by_path({"gates": left.get(GATE_MAGNITUDES, {})})
     return {path.rpartition("/")[0]: value for path, (value,) in blocks.items()}

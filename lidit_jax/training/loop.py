@@ -1,4 +1,4 @@
-"""The training loop, read from top to bottom. Running it again in the same workdir resumes."""
+"""Training loop with checkpoints, validation and logging; it resumes in the same workdir."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ from lidit_jax.training.tasks import Task, make_task
 
 _VALIDATION_BATCH = 64
 _EARLY_STEPS = 5
-"""After so many a start tells its speed, however far `log_every` is."""
+"""Step after which the speed is first printed, if `log_every` is larger."""
 
 
 def train(config: Config, workdir: Path) -> TrainState:
-    """Trains to `config.training.steps`, from the newest checkpoint in `workdir` if there is one.
+    """Train to `config.training.steps`, from the newest checkpoint in `workdir` if there is one.
 
-    On SIGTERM or the first Ctrl-C it saves and returns early; the same command goes on from there.
+    On SIGTERM or the first Ctrl-C it saves and returns early; the same command resumes.
 
     Raises:
       LiditError: when the workdir holds another run, the mesh does not divide the model or the
@@ -69,7 +69,7 @@ def train(config: Config, workdir: Path) -> TrainState:
 
 
 def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
-    """`train`; what it opens is closed by `cleanup`, whatever happens."""
+    """Run `train`, registering everything it opens with `cleanup`."""
     training, begun = config.training, time.time()
     check_program_consistency(config, workdir)
     mesh = make_mesh(config.mesh)
@@ -89,7 +89,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
         print_on_main(describe_data_changes(task.contents, before, workdir))
     optimizer = make_optimizer(config)
 
-    # The state is created, or restored, already sharded: no device ever holds it whole.
+    # The state is created or restored sharded: no device ever holds all of it.
     create = functools.partial(create_state, task.init, optimizer, config)
     with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
         shapes = sharded_shapes(mesh, jax.eval_shape(create))
@@ -164,7 +164,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
                 with log.off_step_time():
                     local.save(step, state, metadata)
             if is_image_step(training, step, stopping):
-                if stopping:  # the checkpoint first: this machine may soon be taken away
+                if stopping:  # the checkpoint first: a preempted machine may soon be lost
                     checkpoints.check(wait=True)
                     log.say("drawing the first images; Ctrl-C leaves them out")
                 with log.off_step_time():
@@ -180,7 +180,7 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
 def _newest(
     checkpoints: Checkpoints, local: LocalCheckpoints | None
 ) -> tuple[int, Checkpoints | LocalCheckpoints]:
-    """The newest step, 0 for none, and where it is; the hosts' own disks are the faster place."""
+    """Return the newest checkpoint's step, 0 for none, and store; local disks are preferred."""
     step = max(checkpoints.steps(), default=0)
     if local and max(local.steps(), default=0) >= max(step, 1):
         return max(local.steps()), local
@@ -194,7 +194,7 @@ def _valid_sum(task: Task, params: Any, frozen: Any, batch: Any) -> jax.Array:
 def _validation_losses(
     task: Task, validate: Any, state: TrainState, frozen: Any, prefetch: DevicePrefetch, mesh: Mesh
 ) -> dict[str, float]:
-    """Mean validation loss of the raw and of the averaged weights over all held-out records."""
+    """Return the mean validation loss of the raw and the EMA weights over all held-out records."""
     records = len(task.validation_records)
     shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     batch_size = -(-min(records, _VALIDATION_BATCH) // shards) * shards
@@ -207,7 +207,7 @@ def _validation_losses(
 
 
 def _describe(state: TrainState, config: Config, workdir: Path) -> None:
-    """Leaves the configuration and a table of all parameters in the workdir."""
+    """Write the configuration and a table of all parameters to the workdir."""
     if jax.process_index() == 0:
         with atomic_file(workdir / "config.json") as file:
             file.write(config.to_json().encode())

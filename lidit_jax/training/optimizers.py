@@ -1,4 +1,4 @@
-"""Optimizers and learning rates, all from optax."""
+"""Optimizers and learning-rate schedules, built with optax."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from lidit_jax.errors import LiditError
 
 
 class Rate(NamedTuple):
-    """The numbers of a learning rate: an input of the compiled step, and no part of it, so that a
-    run that is resumed with others finds its program in the cache."""
+    """Numbers of a learning-rate schedule, as inputs of the compiled step, so that changing them
+    on resuming does not recompile it."""
 
     peak: Float[Array, ""] | np.float32
     warmup_steps: Int[Array, ""] | np.int32
     decay_steps: Int[Array, ""] | np.int32
     steps: Int[Array, ""] | np.int32
-    """Of the run."""
+    """Total steps of the run."""
 
 
 def rate_of(config: Config) -> Rate:
-    """The numbers of a run's learning rate."""
+    """Return the numbers of a run's learning-rate schedule."""
     settings, steps = config.optimizer, np.int32(config.training.steps)
     lengths = np.int32(settings.warmup_steps), np.int32(settings.decay_steps)
     return Rate(np.float32(settings.learning_rate), *lengths, steps)
 
 
 def make_optimizer(config: Config, rate: Rate | None = None) -> optax.GradientTransformation:
-    """The configured optimizer behind global-norm clipping, and behind the skipping of spikes.
+    """Return the configured optimizer with global-norm clipping and skipping of spikes.
 
     A matrix is the last two axes of a `kernel`, whatever layers are stacked before them.
 
     Args:
       config: of the run.
-      rate: numbers of the learning rate, which may be traced; the configured ones by default.
+      rate: numbers of the schedule, which may be traced; the configured ones by default.
     """
     settings = config.optimizer
     schedule = learning_rate(settings.schedule, rate or rate_of(config))
@@ -54,11 +54,11 @@ def make_optimizer(config: Config, rate: Rate | None = None) -> optax.GradientTr
 
 
 def learning_rate(schedule: str, rate: Rate) -> optax.Schedule:
-    """Linear warm-up, then constant, cosine to zero at the last step, or warm-up-stable-decay.
+    """Return a schedule: linear warm-up, then constant, cosine to zero, or warm-up-stable-decay.
 
     The decay of the last is linear to zero over the last `decay_steps` (arXiv 2405.18392), so that
-    a run may decide late how long it is. In a run too short for them it takes what the warm-up
-    leaves; the warm-up itself stays as it is, as the run may be made longer later.
+    the length of a run can be decided late. In a shorter run it takes the steps after the warm-up,
+    which is not shortened, because the run may be extended later.
     """
     warmup_steps, after = rate.warmup_steps, jnp.maximum(rate.steps - rate.warmup_steps, 0)
     warmup = _line(0.0, rate.peak, warmup_steps)
@@ -76,25 +76,25 @@ def learning_rate(schedule: str, rate: Rate) -> optax.Schedule:
 def _joined(
     schedules: Sequence[optax.Schedule], boundaries: Sequence[Int[Array, ""] | np.int32]
 ) -> optax.Schedule:
-    # optax's types have Python's numbers alone, its comparisons of steps take traced ones too.
+    # optax's types allow only Python numbers, but its comparisons accept traced ones too.
     return optax.join_schedules(schedules, boundaries)  # pyright: ignore[reportArgumentType]
 
 
 def _line(first: Any, last: Any, steps: Any) -> optax.Schedule:
-    """From one value to another; optax's divides by a number of Python's, which is compiled in."""
+    """Return a linear schedule; unlike optax's, the number of steps may be traced."""
     share = _fraction_of_one(steps)
     most = jnp.maximum(steps, 1)
     return lambda count: (first - last) * (1 - jnp.clip(count, 0, most) * share) + last
 
 
 def _cosine(peak: Any, steps: Any) -> optax.Schedule:
-    """Half a wave from the peak to zero, where it stays."""
+    """Return a cosine schedule from the peak to zero."""
     angle = jnp.float32(jnp.pi) * _fraction_of_one(steps)
     return lambda count: peak * (0.5 * (1 + jnp.cos(jnp.minimum(count, steps) * angle)))
 
 
 def _fraction_of_one(steps: Any) -> Float[Array, ""]:
-    """One step's part of so many: as a factor, which XLA makes of a division by a constant too."""
+    """Return 1 / steps, as a factor: XLA also turns division by a constant into one."""
     return 1 / jnp.maximum(steps, 1).astype(jnp.float32)
 
 
@@ -103,11 +103,11 @@ def _fitted_decay(config: OptimizerConfig, steps: int) -> int:
 
 
 def schedule_warnings(config: Config, resumed: bool) -> list[str]:
-    """What the learning rate cannot do within the run, a line each; empty where all is well.
+    """Return warnings about a schedule that does not fit in the run, one per line.
 
     Args:
       config: of the run.
-      resumed: whether it goes on from a checkpoint, so that its warm-up cannot change any more.
+      resumed: whether it resumes from a checkpoint, after which the warm-up cannot change.
 
     Raises:
       LiditError: when the warm-up of a new run is as long as the run.
@@ -138,25 +138,25 @@ def schedule_warnings(config: Config, resumed: bool) -> list[str]:
 
 
 _UNDECAYED_MATRICES = ("modulation", "gate")
-"""Modules whose output scales, shifts or gates: at 0 their branch is off, as it is at the start."""
+"""Modules whose output scales, shifts or gates; at 0, as initialized, their branch is off."""
 
 
 def is_decayed(path: tuple[Any, ...]) -> bool:
-    """Whether weight decay acts on a parameter, by its path.
+    """Return whether weight decay applies to a parameter, by its path.
 
-    It does on kernels, of linear maps and convolutions. It does not on biases, on the scales of
-    norms, and on the kernels of modulations and gates, which take the place of such scales. There
-    are no embedding tables: tokens come from frozen encoders, and patches from a kernel.
+    It applies to kernels of linear maps and convolutions, not to biases, scales of norms, and the
+    kernels of modulations and gates, which act as such scales. There are no embedding tables:
+    tokens come from frozen encoders, and patches from a kernel.
     """
     names = [key.key for key in path if hasattr(key, "key")]
     return names[-1:] == ["kernel"] and not set(names) & set(_UNDECAYED_MATRICES)
 
 
 def decay_matrices_only(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Shows `inner` zeros in the place of the parameters that are not to decay.
+    """Wrap `inner` so that weight decay sees zeros for parameters that do not decay.
 
-    Only weight decay reads their values. Unlike optax's masks this leaves the state as it is, so
-    that runs begun without it go on.
+    Only weight decay reads parameter values. Unlike optax's masks this does not change the state,
+    so that older runs can resume.
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -169,12 +169,12 @@ def decay_matrices_only(inner: optax.GradientTransformation) -> optax.GradientTr
 
 
 class SpikeState(NamedTuple):
-    """What `skip_spikes` remembers beside the state of the optimizer that it guards."""
+    """State of `skip_spikes` around the state of the inner optimizer."""
 
     norm: Float[Array, ""]
-    """Running mean of the gradient norms that passed."""
+    """Running mean of the gradient norms of applied updates."""
     seen: Float[Array, ""]
-    """Updates that passed."""
+    """Number of applied updates."""
     inner: Any
 
 
@@ -182,9 +182,9 @@ _SPIKE_DECAY, _SPIKE_WARMUP = 0.98, 50
 
 
 def skip_spikes(inner: optax.GradientTransformation, factor: float) -> optax.GradientTransformation:
-    """Leaves out updates whose gradient norm is `factor` times the running mean, or more.
+    """Skip updates whose gradient norm is `factor` times the running mean, or more.
 
-    The first 50 updates always pass. A skipped update changes neither the weights nor `inner`.
+    The first 50 updates are never skipped. A skipped update keeps the weights and `inner` as is.
     """
 
     def init(params: Any) -> SpikeState:
@@ -216,7 +216,7 @@ def _adamw(settings: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTra
 
 
 def _adafactor(settings: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """Second moments of a matrix as a row and a column (arXiv 1804.04235)."""
+    """Return Adafactor: second moments factored into a row and a column (arXiv 1804.04235)."""
     return optax.adafactor(
         rate,
         momentum=settings.beta1 or None,
@@ -227,8 +227,8 @@ def _adafactor(settings: OptimizerConfig, rate: optax.Schedule) -> optax.Gradien
 
 
 def _muon(settings: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """Muon for the matrices, scaled to the size of AdamW's updates (arXiv 2502.16982), and AdamW
-    for everything else."""
+    """Return Muon for matrices, scaled to the size of AdamW's updates (arXiv 2502.16982), and
+    AdamW for all other parameters."""
 
     def dimensions(params: Any) -> Any:
         def of(path: Any, leaf: Any) -> MuonDimensionNumbers | None:
@@ -254,15 +254,15 @@ def _muon(settings: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTran
 
 
 _ITERATIONS = 5
-"""Of Newton and Schulz in Muon; optax's default."""
+"""Newton-Schulz iterations in Muon; optax's default."""
 
 
 def _looped(update: Any) -> Any:
-    """Muon's update with its iterations as a loop.
+    """Run Muon's iterations as a loop instead of unrolled.
 
-    Optax unrolls them where all have the same coefficients: 15 products for each matrix, which were
-    four tenths of the programs that a GPU compiled for the demo's step. It loops over a row of
-    coefficients for each; the state that is kept has one row, as ever.
+    Optax unrolls iterations with the same coefficients: 15 products per matrix, which were 40% of
+    the programs that a GPU compiled for the demo's step. It loops if each iteration has its own row
+    of coefficients; the stored state keeps one row.
     """
 
     def looped(gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
@@ -275,4 +275,4 @@ def _looped(update: Any) -> Any:
 
 
 OPTIMIZERS = {"adamw": _adamw, "adafactor": _adafactor, "muon": _muon}
-"""Makers by the values of `config.optimizer.name`."""
+"""Optimizer constructors by the value of `config.optimizer.name`."""

@@ -1,4 +1,4 @@
-"""When a run should stop early: a signal, on which all processes agree once there are steps."""
+"""Early stop of a run on SIGTERM or Ctrl-C, at a step on which all processes agree."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from jax.experimental import multihost_utils
 
 
 class Terminated(BaseException):
-    """SIGTERM came where there is nothing to save; like KeyboardInterrupt no mistake to handle."""
+    """Exit on SIGTERM before there is anything to save; like KeyboardInterrupt, not an error."""
 
 
 @contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """SIGTERM raises `Terminated`, until `watch_preemption` takes over.
+    """Raise `Terminated` on SIGTERM, until `watch_preemption` takes over.
 
-    libtpu, which JAX loads when it looks for devices, installs a handler that prints the stack of
-    the program that it ends. So the devices are looked for before this one is installed. Of several
-    processes none may leave alone: there the service of `jax.distributed` keeps the signal.
+    libtpu, which JAX loads when it initializes devices, installs a handler that prints the stack of
+    the terminated program. So devices are initialized before this handler is installed. With
+    several processes none may exit alone: the service of `jax.distributed` handles the signal.
     """
     alone = jax.process_count() == 1
     if not alone or threading.current_thread() is not threading.main_thread():
@@ -41,10 +41,10 @@ def raise_on_sigterm() -> Iterator[None]:
 
 @contextmanager
 def watch_preemption() -> Iterator[Callable[[int], bool]]:
-    """Gives `stop(step)`: whether SIGTERM or the first Ctrl-C came, so that the run saves and ends.
+    """Yield `stop(step)`, which returns whether SIGTERM or the first Ctrl-C was received.
 
-    A second Ctrl-C stops at once. Of several processes any may be told; they agree on a step after
-    which all stop, through the service that `jax.distributed` keeps.
+    A second Ctrl-C stops at once. With several processes any may receive the signal; they agree on
+    the step after which all stop, through the service of `jax.distributed`.
     """
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point

@@ -1,4 +1,4 @@
-"""From a configuration to data that is ready: images to latents, captions to features."""
+"""Preparation of training data: images to cached latents, captions to cached text features."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _SPLITS = ("train", "heldout")
 
 
 def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedData:
-    """Runs the frozen models over the data, or finds what they have made of it before.
+    """Run the frozen models over the data, or find their cached outputs.
 
     The encoders and the autoencoder are frozen, so they run once over the data before training, and
     the steps read their outputs from disk. With `config.data.text_features="online"` captions are
     only tokenized before, and the encoders run during training; with `config.data.latents="online"`
-    the pictures are neither read nor encoded before, but for those held out and a sample.
+    only held-out images and a sample are read and encoded before.
 
     Args:
       config: of the run.
@@ -61,7 +61,7 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
     mesh, online = make_mesh(config.mesh), config.data.text_features == "online"
     encoders = PromptEncoders(config.encoders, mesh if online else _own_part(mesh))
     sources = {split: open_image_source(config, split) for split in _SPLITS}
-    # Before the captions, which may take hours: a prompt of the user may be too long. Captions are
+    # Before the captions, which may take hours: a prompt of the user may be too long; captions are
     # cut, as in training.
     texts = grid_prompts(config, sources["train"])
     overflow = "error" if config.training.prompts else "truncate"
@@ -70,7 +70,7 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
     folder = to_path(config.data.cache_dir) if config.data.cache_dir else cache_dir() / "data"
     streamed = config.data.latents == "online"
     prepared = sources
-    if streamed:  # the first pictures, for the statistics of all
+    if streamed:  # the first images, for the latent statistics
         sample = range(min(len(sources["train"]), STATISTICS_RECORDS))
         prepared = sources | {"train": Subset(sources["train"], sample)}
     latents = {
@@ -133,14 +133,14 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
 def _ids_of_records(
     source: ImageSource, captions: Sequence[str], caption_id: Mapping[str, int]
 ) -> Int32[np.ndarray, " n"]:
-    """Of each record, the number of its caption among all distinct ones."""
+    """Return the index of each record's caption among the distinct captions."""
     ids = np.array([caption_id[text] for text in captions], np.int32)
     return ids[np.arange(len(source)) % len(ids)]
 
 
 def _own_part(mesh: Mesh) -> Mesh:
-    """The devices of this process, over which it splits encoders that work before training: the
-    processes prepare data at times of their own, and must not wait for each other's devices."""
+    """Return a mesh of this process's devices for encoding before training: processes prepare data
+    independently, and must not wait for each other's devices."""
     if jax.process_count() == 1:
         return mesh
     own = jax.local_devices()

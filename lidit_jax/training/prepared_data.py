@@ -1,4 +1,4 @@
-"""What the text-to-image task takes: data that is ready, and the frozen models around it."""
+"""Inputs of the text-to-image task: prepared data and frozen models."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from lidit_jax.training.monitoring.scene_scores import SceneScores
 
 
 class FrozenModels(NamedTuple):
-    """What every step reads and nothing changes."""
+    """FrozenModels arrays that every step reads."""
 
     unconditional: TextConditions
-    """The empty prompt with its instruction: what a dropped caption becomes."""
+    """Conditions of the empty prompt with its instruction, which replace a dropped caption."""
     encoders: tuple[FrozenStream, ...] = ()
-    """The text encoders, where they run during training."""
+    """Weights of the text encoders, if they run during training."""
     autoencoder: Any = ()
-    """The weights of the autoencoder, where it encodes pictures during training."""
+    """Weights of the autoencoder, if it encodes images during training."""
 
     def shardings(self, mesh: Mesh) -> FrozenModels:
-        """Weights of frozen models stay split as they were loaded; all else is on every device."""
+        """Return shardings: frozen weights stay sharded as loaded, all else is replicated."""
         whole = replicated(mesh)
 
         def kept(leaf: jax.Array) -> NamedSharding:
@@ -51,29 +51,29 @@ class FrozenModels(NamedTuple):
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Everything of a run that is read or computed before its first step."""
+    """Data and models that are read or computed before a run's first step."""
 
     training_records: Any
-    """Random access to samples: normalized latents, or pictures that the step encodes, and
+    """Random access to training samples: normalized latents, or images that the step encodes, and
     captions, encoded or tokenized."""
     validation_records: Any
-    """Random access to samples with normalized latents."""
+    """Random access to held-out samples with normalized latents."""
     streams: tuple[TextStream, ...]
     """Sizes of each encoder's features, with the padding of the captions."""
     frozen: FrozenModels
     statistics: LatentStatistics
-    """By which the latents are normalized."""
+    """Mean and standard deviation that normalize the latents."""
     autoencoder: FrozenAutoencoder
     """The autoencoder, on the devices of the run."""
     prompts: TextConditions
-    """Of the fixed prompts of the image grid."""
+    """Conditions of the fixed prompts of the image grid."""
     prompt_texts: tuple[str, ...]
-    """Those prompts, as they stand below their images."""
+    """Those prompts, as captions of their images."""
     encode: Callable[..., tuple[Any, ...]] | None = None
-    """`(frozen.encoders, ids, masks) -> features`, where captions are encoded during training."""
+    """Function `(frozen.encoders, ids, masks) -> features`, if captions are encoded online."""
     scores: SceneScores | None = None
-    """Scores images on scenes, if the configuration asks for them."""
+    """Scorer of images on scenes, if the configuration enables it."""
     contents: Contents | None = None
-    """What the training data held; None where it is made up."""
+    """Contents of the training data; None for synthetic data."""
     provenance: Provenance = field(default_factory=Provenance)
-    """What a checkpoint must remember of all this."""
+    """Provenance to store in checkpoints."""

@@ -1,4 +1,4 @@
-"""How far a reconstruction is from its image, without a learned judge."""
+"""Reconstruction losses of the autoencoder, without a learned perceptual network."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -9,7 +9,7 @@ _SCALES = 3
 def distance(
     reconstruction: Float[Array, "B H W 3"], image: Float[Array, "B H W 3"], kind: str
 ) -> Float[Array, " B"]:
-    """Mean over an image's values of the absolute ("l1") or squared ("l2") error."""
+    """Return the mean absolute ("l1") or squared ("l2") error over an image's values."""
     error = reconstruction - image
     return jnp.mean(jnp.abs(error) if kind == "l1" else jnp.square(error), axis=(1, 2, 3))
 
@@ -17,16 +17,15 @@ def distance(
 def gradient_distance(
     reconstruction: Float[Array, "B H W 3"], image: Float[Array, "B H W 3"]
 ) -> Float[Array, " B"]:
-    """Mean absolute error of the differences between neighbors, at full, half and quarter size.
+    """Return the mean absolute error of image gradients, averaged over full, half and quarter size.
 
-    A blurred edge is cheap in L1 and dear here: its difference is lost on one side and added on the
-    other. The scales are averaged.
+    It penalizes blurred edges more than L1 does.
 
     Args:
       reconstruction: sides at least 8 pixels, multiples of 4.
       image: of the same shape.
     """
-    error = reconstruction - image  # differences are linear: that of the errors is enough
+    error = reconstruction - image  # gradients are linear: that of the error is enough
     total = jnp.zeros(len(error))
     for scale in range(_SCALES):
         if scale:

@@ -1,4 +1,4 @@
-"""Starting the linguistic refiners of a run from a trained one of another project."""
+"""Initialization of the linguistic refiners from a trained one of another project."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _STREAM = "linguistic_refiner_"
 def refiner_parameters(
     refiner: ImportedRefiner, config: Config, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Any]:
-    """The trained refiner's parameters as those of each linguistic refiner of the same shapes.
+    """Return the trained refiner's parameters for each linguistic refiner of the same shapes.
 
-    Encoders whose features have the width that it was trained on get it, the others do not.
+    Only streams whose features have the width that it was trained on use it.
 
     Args:
-      refiner: of `lidit convert from-hf`.
+      refiner: result of `lidit convert from-hf`.
       config: of the run; its `training.init_from` names the refiner.
       shapes: of all parameters of the run's model, by path.
 
@@ -30,8 +30,8 @@ def refiner_parameters(
       Parameters by their path in the model.
 
     Raises:
-      LiditError: when the configuration computes something else than the refiner does, or none of
-        the encoders has features of its width.
+      LiditError: when the configuration's refiners differ from it, or no encoder has features of
+        its width.
     """
     place = f"config.training.init_from={config.training.init_from!r}"
     wrong = [

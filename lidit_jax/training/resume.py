@@ -1,4 +1,4 @@
-"""Whether a workdir's run may go on with today's configuration and models."""
+"""Checks that a run can resume with the current configuration and frozen models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lidit_jax.encoders.locations import PACKAGED_ENCODERS, content_digests, loc
 from lidit_jax.errors import LiditError
 from lidit_jax.training.tasks import Task
 
-# What a resumed run may change: everything else would silently make it another run.
+# Fields that a resumed run may change: any other change would make it another run.
 _MAY_CHANGE = ("training.steps", "training.log_every", "training.eval_every")
 _MAY_CHANGE += ("training.image_every", "training.checkpoint_every", "training.keep_checkpoints")
 _MAY_CHANGE += ("vae.tile", "training.prompts", "mesh", "sampling", "data.cache_dir", "model.dtype")
@@ -27,26 +27,26 @@ _MAY_CHANGE += ("data.latents", "data.workers")
 _MAY_CHANGE += ("training.best_by", "training.score_every", "training.score_prompts")
 _MAY_CHANGE += ("training.barrier_minutes", "training.profile", "training.tracker")
 _MAY_CHANGE += ("training.local_", "data.latent_statistics")
-# Its content decides, see `check_same_models`.
+# Compared by content, see `check_same_models`.
 _MAY_CHANGE += ("vae.source",)
 
-# What another run, begun from this one's weights and moments, may change.
+# Fields that another run, initialized from this one's weights and moments, may change.
 _TAKEN_OVER = ("optimizer.learning_rate", "optimizer.warmup_steps", "optimizer.weight_decay")
 _TAKEN_OVER += ("optimizer.clip_norm",)
 
 _PLACES = ("data.path", "encoders.sources")
-"""Fields that name files and folders: the same one may be written in several ways."""
+"""Fields with paths, compared after normalization."""
 
 
 def stored_provenance(metadata: dict[str, Any], checkpoint: Path) -> Provenance:
-    """What a checkpoint of this run remembers beside its configuration.
+    """Return the provenance that a checkpoint of this run stores.
 
     Args:
-      metadata: as it was saved.
+      metadata: the checkpoint's metadata.
       checkpoint: its folder.
 
     Raises:
-      LiditError: when a part of it is lost.
+      LiditError: when a part of it is missing.
     """
     with explain_read_errors(checkpoint):
         check(Config.from_dict(metadata["config"]))
@@ -54,7 +54,7 @@ def stored_provenance(metadata: dict[str, Any], checkpoint: Path) -> Provenance:
 
 
 def check_same_run(config: Config, metadata: dict[str, Any], workdir: Path) -> None:
-    """Refuses to go on with a configuration that would make it another run."""
+    """Raise `LiditError` if the configuration would make it another run."""
     before = flat_fields(check(Config.from_dict(metadata["config"])).to_dict())
     now = flat_fields(config.to_dict())
     for name, value in now.items():
@@ -65,7 +65,7 @@ def check_same_run(config: Config, metadata: dict[str, Any], workdir: Path) -> N
         if name == "encoders.sources" and _same_encoders(value, metadata.get("encoders", [])):
             continue
         if name == "data.path" and not os.path.exists(os.path.expanduser(before[name])):
-            continue  # moved: whether it still holds the same is compared, and told
+            continue  # moved: its contents are compared, and changes are reported
         remedy = "name another workdir, or set it back"
         if name in _TAKEN_OVER:
             remedy = (
@@ -78,7 +78,7 @@ def check_same_run(config: Config, metadata: dict[str, Any], workdir: Path) -> N
 
 
 def check_same_models(task: Task, saved: Provenance, workdir: Path) -> None:
-    """Refuses to go on when a frozen model's files are no longer those the run began with."""
+    """Raise `LiditError` if a frozen model's files differ from those at the run's start."""
     for name in ("encoders", "autoencoder"):
         if _content(getattr(saved, name)) != _content(getattr(task.provenance, name)):
             raise LiditError(
@@ -88,7 +88,7 @@ def check_same_models(task: Task, saved: Provenance, workdir: Path) -> None:
 
 
 def _places(value: str | Sequence[str]) -> list[str]:
-    """What a field names: files of this machine by their whole path, everything else as it is."""
+    """Normalize a field's value: local paths become absolute, other values are unchanged."""
 
     def place(text: str) -> str:
         path = os.path.expanduser(text)
@@ -99,7 +99,7 @@ def _places(value: str | Sequence[str]) -> list[str]:
 
 
 def _same_encoders(sources: Sequence[str], trained_with: Sequence[dict[str, Any]]) -> bool:
-    """Whether the encoders are those of the run by their content, wherever they are now."""
+    """Return whether the encoders have the same content as the run's, wherever they are."""
     return len(sources) == len(trained_with) and all(
         content_digests(locate_encoder(source)).items() <= stream["fingerprint"].items()
         for source, stream in zip(sources, trained_with, strict=True)
@@ -107,14 +107,14 @@ def _same_encoders(sources: Sequence[str], trained_with: Sequence[dict[str, Any]
 
 
 def _content(model: Any) -> Any:
-    """What decides on a frozen model, without the path that it was read from."""
+    """Return the identity of a frozen model, without its path."""
     if isinstance(model, str):
         return model
     return [{k: v for k, v in stream.items() if k != "source"} for stream in model]
 
 
 def flat_fields(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The fields of a nested configuration by their full names, such as "model.depth"."""
+    """Flatten a nested configuration to full names, such as "model.depth"."""
     flat = {}
     for name, value in values.items():
         nested = flat_fields(value, f"{prefix}{name}.") if isinstance(value, dict) else None

@@ -1,4 +1,4 @@
-"""One update: the program that training compiles."""
+"""Compiled training step: gradient, optimizer update, EMA and metrics."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from lidit_jax.training.optimizers import Rate, learning_rate, make_optimizer
 
 Batch = dict[str, Any]
 Metrics = dict[str, Any]
-"""Averages to log, by name; a scalar stands for the average of one value."""
+"""Metrics to log by name: averages, or scalars as averages of one value."""
 LossFunction = Callable[[Any, Any, Batch, jax.Array], tuple[jax.Array, Metrics]]
 EncodeFunction = Callable[[Any, Batch], Batch]
 
@@ -25,17 +25,17 @@ def make_train_step(
     config: Config,
     encode: EncodeFunction = lambda frozen, batch: batch,
 ) -> Callable[[TrainState, Any, Batch, Rate], tuple[TrainState, dict[str, Average]]]:
-    """The pure update `(state, frozen, batch, rate) -> (state, metrics)`; the caller compiles it.
+    """Return the pure step `(state, frozen, batch, rate) -> (state, metrics)`, to be compiled.
 
-    An update whose loss or gradient is not finite is not applied: the selection happens inside the
-    program, over weights, averages and optimizer. `metrics["applied"]` then holds 0, and all other
-    metrics have no weight.
+    An update whose loss or gradient is not finite is not applied: the program then keeps weights,
+    EMA weights and optimizer state. `metrics["applied"]` is then 0, and all other metrics have no
+    weight.
 
     Args:
       loss: `(params, frozen, batch, key) -> (scalar, metrics)`, the mean over the batch.
       config: the run's configuration; its learning rate is the `rate` of each call.
-      encode: `(frozen, batch) -> batch`, what frozen models add to the batch: once for all of its
-        parts, and outside of the gradient.
+      encode: `(frozen, batch) -> batch`, runs the frozen models once for all micro-batches and
+        outside of the gradient.
     """
     training = config.training
 
@@ -53,7 +53,7 @@ def make_train_step(
         optimizer = make_optimizer(config, rate)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        # The average starts short, so that early weights do not linger in it.
+        # The EMA starts with a short window, so that early weights vanish from it.
         count = state.step.astype(jnp.float32)
         decay = jnp.minimum(training.ema_decay, (1.0 + count) / (10.0 + count))
         updated = state.replace(
@@ -81,7 +81,7 @@ def make_train_step(
 
 
 def accumulated_gradient(loss: LossFunction, micro_batches: int) -> Callable[..., Any]:
-    """`jax.value_and_grad` of the loss over a batch that is worked off in equal parts.
+    """Return `jax.value_and_grad` of the loss with gradient accumulation over micro-batches.
 
     Gradients are summed in float32. Every random draw is keyed by the record, so the result is that
     of the whole batch, up to rounding.
@@ -109,18 +109,18 @@ def accumulated_gradient(loss: LossFunction, micro_batches: int) -> Callable[...
 
 
 def _split(leaf: jax.Array, parts: int) -> jax.Array:
-    """Rows in turn, so that each device keeps the rows that it already holds."""
+    """Split rows with a stride, so that each device keeps its rows."""
     taken = leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]).swapaxes(0, 1)
     return with_logical_constraint(taken, (None, "batch", *[None] * (leaf.ndim - 1)))
 
 
 def _norms_by_module(name: str, tree: Any) -> dict[str, jax.Array]:
-    """Global norms of the parts of the model, which tell where a large one comes from."""
+    """Return the global norm per module of the model."""
     return {f"{name}/{module}": optax.global_norm(part) for module, part in tree.items()}
 
 
 def average(total: jax.Array, count: jax.Array) -> Average:
-    """Of values with this sum."""
+    """Return the average of values from their sum and count."""
     # clu's dataclass is made by `flax.struct`, which a checker does not find in plain `flax`.
     return Average(total=total, count=count)  # pyright: ignore[reportCallIssue]
 
@@ -137,5 +137,5 @@ def _averages(metrics: Metrics) -> dict[str, Average]:
 
 
 def _weighted(average: Average, counts: jax.Array) -> Average:
-    """The average, or nothing at all."""
+    """Return the average with its weight kept or set to zero."""
     return jax.tree.map(lambda part: jnp.where(counts, part, 0).astype(jnp.float32), average)

@@ -1,4 +1,4 @@
-"""What the loop trains: the text-to-image model, or the autoencoder that it can use."""
+"""Training tasks: the text-to-image model, or the image autoencoder."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ from lidit_jax.training.step import Batch, Metrics
 
 @runtime_checkable
 class Task(Protocol):
-    """A model, its loss and its data. The numeric methods are pure."""
+    """Interface of a training task: a model, its loss and its data; numeric methods are pure."""
 
     training_records: Any
     """Random access to training samples."""
     validation_records: Any
     """Random access to held-out samples."""
     frozen: Any
-    """Arrays that every step reads and nothing changes: an argument of the compiled step."""
+    """Frozen arrays that every step reads: an argument of the compiled step."""
     contents: Contents | None
-    """What the training data held, to tell at a resume what has changed; None for made-up data."""
+    """Contents of the training data, to report changes on resuming; None for synthetic data."""
     provenance: Provenance
-    """What a checkpoint must remember beside the configuration."""
+    """Provenance to store in checkpoints beside the configuration."""
     training_flops: float | None
-    """Operations of forward and backward pass of one sample, frozen models apart, if counted."""
+    """Operations per sample of forward and backward pass without frozen models, if counted."""
 
     def frozen_shardings(self, mesh: Mesh) -> Any:
-        """Where `frozen` belongs on the mesh: a tree like it."""
+        """Return the shardings of `frozen`: a tree of the same structure."""
         ...
 
     def encode(self, frozen: Any, batch: Batch) -> Batch:
-        """What frozen encoders add to a batch, outside of every gradient."""
+        """Run the frozen encoders on a batch, outside of the gradient."""
         ...
 
     def init(self, key: jax.Array) -> Any:
-        """Fresh (boxed) parameters."""
+        """Initialize the (boxed) parameters."""
         ...
 
     def loss(
         self, params: Any, frozen: Any, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        """The training loss and what to log beside it."""
+        """Return the training loss and metrics to log."""
         ...
 
     def validation_losses(self, params: Any, frozen: Any, batch: Batch) -> Float[Array, " B"]:
-        """A loss of each sample, without randomness, to compare steps and runs."""
+        """Return a deterministic loss per sample, to compare steps and runs."""
         ...
 
     def sample_images(self, params: Any, frozen: Any) -> tuple[np.ndarray, list[str]]:
-        """Images to look at, uint8 [B, H, W, 3], and their captions."""
+        """Return sample images, uint8 [B, H, W, 3], and their captions."""
         ...
 
     def scores(self, params: Any, frozen: Any) -> dict[str, float]:
-        """How well generated images show what was asked for, for `config.training.score_every`."""
+        """Return scores of how well generated images match their prompts."""
         ...
 
 
 def make_task(config: Config, saved: SavedStatistics | None = None) -> Task:
-    """The task that `config.training.task` names; prepares its data.
+    """Create the task of `config.training.task` and prepare its data.
 
     Args:
       config: of the run.

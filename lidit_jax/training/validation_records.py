@@ -1,4 +1,4 @@
-"""Held-out samples, each seen often enough that the validation loss covers all times equally."""
+"""Held-out records, repeated if few so that the validation loss covers all times equally."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from lidit_jax.training.diffusion_loss import VALIDATION_TIMES
 
 _ENOUGH_RECORDS = 64
-"""From here on each held-out record is evaluated at one time only, in turn."""
+"""Number of held-out records from which each is evaluated at only one time, in turn."""
 
 
 class RepeatedRecords:
-    """Few records, each as often as there are times of validation, with numbers of their own.
+    """Few records, each repeated once per validation time, with new indices.
 
     The loss at the smallest time outweighs all others, so each time must have as many records.
     """
@@ -25,10 +25,10 @@ class RepeatedRecords:
         return len(self._records) * VALIDATION_TIMES
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The record, with the new number, which decides time and noise."""
+        """Return the record with its new index, which determines time and noise."""
         return self._records[index // VALIDATION_TIMES] | {"index": np.int32(index)}
 
 
 def validation_records(records: Any) -> Any:
-    """The records that validation evaluates: all of them, and each at every time if few."""
+    """Return the records to validate on: each once, or at every time if there are few."""
     return records if len(records) >= _ENOUGH_RECORDS else RepeatedRecords(records)

@@ -1,5 +1,6 @@
-"""Files of weights: Hugging Face folders, GGUF files and safetensors, read into JAX arrays.
+"""Pretrained weights of other projects: Hugging Face folders, GGUF and safetensors as JAX arrays.
 
-Tensors go from mapped files straight to the devices. Which tensor fills which parameter is stated
-in one table of names per model. Nothing is ever unpickled.
+Tensors go from memory-mapped files straight to the devices. One table of names per model maps
+tensors to parameters. Nothing is ever unpickled. The networks are in `lidit_jax.encoders` and
+`lidit_jax.autoencoders`, checkpoints of this project in `lidit_jax.checkpoints`.
 """

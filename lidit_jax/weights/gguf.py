@@ -1,4 +1,6 @@
-"""GGUF files (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md) as Hugging Face folders.
+"""Conversion of GGUF files to Hugging Face folders, cached on disk.
+
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 A quantized file takes several seconds to read, so it is converted once and kept in the user's
 cache; from then on it is a Hugging Face folder like any other.
@@ -29,17 +31,17 @@ if TYPE_CHECKING:
     import gguf
 
 SOURCE_FILE = "source.json"
-"""Beside the converted files: name and sha256 of the GGUF they come from."""
+"""File beside the converted ones with name and sha256 of the GGUF file."""
 
 _FORMAT = 3
 _PIECE_VALUES = 1 << 24
-"""Values that are dequantized at once: 64 MiB of float32."""
+"""Number of values that are dequantized at once: 64 MiB of float32."""
 _ROUNDED = {"b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}
 """The sha256 of files whose quantized weights are rounded to float16, as version 0.1 rounded all.
 
-This one is the packaged SmolLM2. The demo was trained on its features, and a checkpoint knows an
-encoder by the sha256 of its file: the same file keeps giving the same features. Exact weights would
-move them by 2e-4 of their size.
+This one is the packaged SmolLM2. The demo was trained on its features, and a checkpoint identifies
+an encoder by the sha256 of its file, so the same file must give the same features. Exact weights
+would change them by 2e-4 of their size.
 """
 _CONTROL, _USER_DEFINED = 3, 4
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -52,18 +54,18 @@ _SPLITS = {
     "llama-bpe": (_LLAMA3,),
     "qwen2": (_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"),),
 }
-"""How text is cut before byte-pair merging, by llama.cpp's `tokenizer.ggml.pre`."""
+"""Pre-tokenization patterns of byte-pair encoding, by llama.cpp's `tokenizer.ggml.pre`."""
 _COMPOSED = {"qwen2": "Qwen2Tokenizer"}
-"""Those that join letters and their accents first, which the file does not say; transformers'
-class of each."""
+"""Tokenizers with Unicode normalization (NFC), which the file does not state, and their classes in
+transformers."""
 
 
 def convert(file: Path) -> Path:
-    """The Hugging Face folder of a GGUF file: from the cache, or made now.
+    """Convert a GGUF file to a Hugging Face folder, or return the cached one.
 
     Weights keep their values: F16 and BF16 stay as they are, quantized ones become float32. The
     folder is named by the file's sha256 and appears in one rename, so an interrupted or concurrent
-    conversion leaves nothing half done.
+    conversion leaves nothing incomplete.
 
     Raises:
       LiditError: when the file is damaged, or of a family or tokenizer that is not supported.
@@ -84,7 +86,7 @@ def convert(file: Path) -> Path:
         try:
             os.replace(temporary, folder)
         except OSError:
-            if not (folder / SOURCE_FILE).is_file():  # else another process was faster
+            if not (folder / SOURCE_FILE).is_file():  # else another process has finished first
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -92,7 +94,7 @@ def convert(file: Path) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
+    """Return the hex sha256 of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -135,7 +137,7 @@ def _open(file: Path) -> gguf.GGUFReader:
 
 
 def _named(file: Path, tensors: Iterable[gguf.ReaderTensor]) -> dict[str, gguf.ReaderTensor]:
-    """The tensors by their Hugging Face names."""
+    """Map Hugging Face names to the tensors."""
     named = {tensor.name: (_huggingface_name(tensor.name), tensor) for tensor in tensors}
     if unknown := [name for name, (ours, _) in named.items() if ours is None]:
         raise LiditError(
@@ -150,8 +152,8 @@ def _shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
 
 
 def _dtype(tensor: gguf.ReaderTensor, rounded: bool) -> str:
-    """The type that holds the values as they are. Quantized ones are made of float16 scales times
-    small integers, which have more digits than float16 and are computed in float32."""
+    """Return a type that holds the values exactly. Quantized ones are float16 scales times small
+    integers, which need more precision than float16 and become float32."""
     import gguf
 
     kinds = gguf.GGMLQuantizationType
@@ -162,7 +164,7 @@ def _dtype(tensor: gguf.ReaderTensor, rounded: bool) -> str:
 def _dequantized(
     file: Path, name: str, tensor: gguf.ReaderTensor, config: dict[str, Any]
 ) -> Iterator[np.ndarray]:
-    """The values in pieces of rows, so that an embedding is never held whole in float32."""
+    """Yield the values in pieces of rows, so that no embedding is held whole in float32."""
     import gguf
 
     heads = None
@@ -182,7 +184,7 @@ def _dequantized(
 
 
 def _unpermute(rows: np.ndarray, heads: int) -> np.ndarray:
-    """llama.cpp interleaves the two halves of each query and key head; this undoes it."""
+    """Undo llama.cpp's interleaving of the two halves of each query and key head."""
     halves = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
@@ -214,7 +216,7 @@ def _tokenizer(file: Path, fields: dict[str, Any]) -> tuple[Any, dict[str, Any]]
     tokens = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    # Llama 3 takes a whole word that is in the vocabulary before it tries to merge.
+    # Llama 3 looks up whole words in the vocabulary before merging.
     bpe = models.BPE(vocabulary, merges, ignore_merges=split == "llama-bpe")
     tokenizer = Tokenizer(bpe)
     if split in _COMPOSED:

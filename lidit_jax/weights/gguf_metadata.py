@@ -1,4 +1,4 @@
-"""The metadata of a GGUF file as a Hugging Face `config.json`: every key is used or refused.
+"""Conversion of GGUF metadata to a Hugging Face `config.json`, with every key used or refused.
 
 Keys that describe the model begin with the name of its architecture. What each of them means:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md and llama.cpp's `llama-model.cpp`.
@@ -14,7 +14,7 @@ import numpy as np
 from lidit_jax.errors import LiditError
 
 CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-"""The architectures that are read, and their names in transformers."""
+"""Supported architectures, and their names in transformers."""
 
 _REMEDY = "use the model's Hugging Face folder"
 
@@ -29,7 +29,7 @@ _FIELDS = {
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "rope.freq_base": "rope_theta",
 }
-"""Keys that are fields of a `config.json`."""
+"""Keys that correspond to fields of a `config.json`."""
 
 _OPTIONAL = {"attention.head_count_kv", "attention.key_length", "rope.freq_base"}
 
@@ -49,7 +49,7 @@ _IGNORED = {
     "final_logit_softcapping": "caps logits, which an encoder never computes",
     "pooling_type": "summarizes a text; the features of all tokens are read here",
 }
-"""Keys without a say in the hidden states, and why."""
+"""Keys that do not affect the hidden states, and why."""
 
 _NEUTRAL = {
     "attention.causal": (True,),
@@ -67,17 +67,17 @@ _NEUTRAL = {
     "rope.scaling.yarn_attn_factor": (1.0,),
     "rope.scaling.yarn_ext_factor": (-1.0, 1.0),
     "rope.scaling.yarn_log_multiplier": (0.0,),
-    # How llama.cpp turns the rows of queries and keys; the conversion turns them back.
+    # Row order of queries and keys in llama.cpp, which the conversion reverses.
     "tensor_data_layout": ("Meta AI original pth",),
     "use_parallel_residual": (False,),
 }
-"""Keys whose named values change nothing (llama.cpp takes 0 for "not set"); others are refused."""
+"""Keys with the values that have no effect (0 is "not set" in llama.cpp); others are refused."""
 
 
 def model_config(
     file: object, metadata: Mapping[str, Any], tensors: Collection[str]
 ) -> dict[str, Any]:
-    """The `config.json` of the model in a GGUF file.
+    """Return the `config.json` of the model in a GGUF file.
 
     Args:
       file: named in errors.
@@ -114,7 +114,7 @@ def model_config(
         "tie_word_embeddings": "output.weight" not in tensors,
         "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
-        "dtype": "float32",  # of what transformers makes of the folder, so that it rounds nothing
+        "dtype": "float32",  # dtype for transformers, so that it does not round the weights
     }
     config |= {field: keys[key] for key, field in _FIELDS.items() if key in keys}
     expected = _NEUTRAL | {
@@ -137,17 +137,17 @@ def model_config(
 
 
 def _same(value: Any, wanted: Any) -> bool:
-    """Whether a value is the wanted one in float32, which is what GGUF writes."""
+    """Return whether two values are equal in float32, the type that GGUF stores."""
     if isinstance(wanted, float) and not isinstance(value, str | list):
         return bool(np.isclose(value, wanted, rtol=2e-7, atol=0))
     return type(value) is type(wanted) and value == wanted
 
 
 def _rope_scaling(where: str, keys: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The `rope_scaling` of a `config.json`; None for plain RoPE.
+    """Return the `rope_scaling` of a `config.json`; None for plain RoPE.
 
     As in llama.cpp, a factor without a type is linear, a factor of 0 is none, and the type "none"
-    takes no notice of a factor.
+    ignores a factor.
     """
     kind = keys.get("rope.scaling.type", "linear")
     factor = keys.get("rope.scaling.factor") or keys.get("rope.scale_linear") or 1.0

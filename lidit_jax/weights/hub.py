@@ -1,4 +1,4 @@
-"""Models on huggingface.co: downloaded once, and only the files that are asked for."""
+"""Downloads of selected model files from huggingface.co, cached on disk."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from lidit_jax.errors import LiditError
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether it reads as `owner/name`."""
+    """Return whether a string has the form `owner/name`."""
     return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) is not None
 
 
 def download(hub_id: str, patterns: Sequence[str]) -> Path:
-    """The local folder of a model, downloaded unless it already is.
+    """Download a model unless it is cached, and return its local folder.
 
     Args:
       hub_id: `owner/name`.
-      patterns: globs of the wanted files; name no pickled ones.
+      patterns: globs of the required files; must not include pickled ones.
 
     Raises:
       LiditError: when it is gated, does not exist or cannot be reached; says what to do.

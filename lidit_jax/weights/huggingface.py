@@ -1,4 +1,4 @@
-"""Hugging Face folders: configuration and safetensors in, a tree of JAX arrays out.
+"""Loader of Hugging Face folders: configuration and safetensors to a tree of JAX arrays.
 
 Only safetensors are read; a pickled checkpoint could run code and is refused.
 """
@@ -24,7 +24,7 @@ _GIGABYTE = 10**9
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises `LiditError` when the file is missing or damaged."""
+    """Read a JSON object. Raises `LiditError` when the file is missing or damaged."""
     if not path.is_file():
         raise LiditError(f"{path} is missing: give a Hugging Face model folder, or download again")
     try:
@@ -37,7 +37,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def safetensors_files(folder: Path) -> list[Path]:
-    """The weight files of a folder, one or several shards.
+    """List the weight files of a folder, one or several shards.
 
     Raises:
       LiditError: when a shard is missing or outside the folder, or when there are only pickled
@@ -61,7 +61,7 @@ def _indexed_files(folder: Path, index: Path) -> list[Path]:
         raise LiditError(f"{index} has no weight_map: download it again")
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
-        # A path could name any file of this machine; only the folder's own are opened.
+        # A path could point anywhere on this machine; only files in the folder are opened.
         if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
             raise LiditError(
                 f"{index} names {name!r}, which is no .safetensors file of its folder: do not use "
@@ -79,17 +79,17 @@ def load_params(
     dtype: str,
     shardings: Mapping[str, Sharding] | None = None,
 ) -> dict[str, Any]:
-    """Reads the tensors that `shapes` asks for into a nested dict of JAX arrays.
+    """Load the parameters in `shapes` into a nested dict of JAX arrays.
 
     Every tensor goes from the mapped file to its devices and is cast there: beside the result, the
     host holds a few tensors at a time.
 
     Args:
       files: safetensors files.
-      table: where each tensor goes; the tensors of blocks are stacked.
-      shapes: shape of every wanted parameter, by its path.
+      table: rules from tensor names to parameters; the tensors of blocks are stacked.
+      shapes: shape of every required parameter, by its path.
       dtype: type of the result; "int8" keeps linear maps as `Int8Weight` and the rest in bfloat16.
-      shardings: where each parameter lives, by its path; None for the default device.
+      shardings: sharding of each parameter, by its path; None for the default device.
 
     Raises:
       LiditError: when a file is damaged, when tensors are missing, unexpected or of the wrong type

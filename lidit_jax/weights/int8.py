@@ -1,7 +1,7 @@
-"""Weights kept as 8-bit integers: a quarter of float32, half of bfloat16.
+"""Int8 weight quantization, for the frozen language models only.
 
-Only the frozen language models use it. The scale belongs to an output channel, so it leaves the
-matrix product: x·W = (x·Q)·s, with s_j = max_i |W_ij| / 127 and Q = round(W / s).
+The scale is per output channel, so it factors out of the matrix product: x·W = (x·Q)·s, with s_j =
+max_i |W_ij| / 127 and Q = round(W / s).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _LARGEST = 127
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Int8Weight:
-    """A linear map, or a stack of them."""
+    """Quantized weight of a linear map, or a stack of them."""
 
     values: Int8[Array, "*L D E"]
     scale: Float[Array, "*L E"]
-    """Float32; an output channel of zeros has scale 1."""
+    """Float32 scale per output channel; 1 for a channel of zeros."""
 
 
 def quantize(weight: Float[Array, "*L D E"]) -> Int8Weight:
-    """Rounds to the nearest of 255 levels, symmetric around zero."""
+    """Quantize a weight to 255 levels per output channel, symmetric around zero."""
     weight = weight.astype(jnp.float32)
     largest = jnp.max(jnp.abs(weight), axis=-2)
     scale = jnp.where(largest > 0, largest / _LARGEST, 1.0)
@@ -36,7 +36,7 @@ def quantize(weight: Float[Array, "*L D E"]) -> Int8Weight:
 def dot(
     x: Float[Array, "N D"], weight: Int8Weight, precision: jax.lax.PrecisionLike = None
 ) -> Float[Array, "N E"]:
-    """x·W in the type of x; the products are summed and scaled in float32."""
+    """Return x·W in the type of x; the products are summed and scaled in float32."""
     y = jnp.dot(
         x,
         weight.values.astype(x.dtype),

@@ -1,4 +1,4 @@
-"""Safetensors files, mapped into memory: tensors are views of the file until someone copies them.
+"""Memory-mapped safetensors files, whose tensors are views without copies.
 
 The library's own reader copies every tensor before a slice of it can be transposed; a view costs
 nothing, and the pages that no device needs are never read.
@@ -28,31 +28,31 @@ _FLOATS = {
 
 @dataclass(frozen=True)
 class MappedTensor:
-    """One tensor of a file, not yet read."""
+    """Location of one tensor in a file, not yet read."""
 
     file: Path
     name: str
     kind: str
-    """Type in the file's own word, such as "BF16"."""
+    """Type as named in the file, such as "BF16"."""
     shape: tuple[int, ...]
     offset: int
-    """Its first byte in the file."""
+    """Offset of its first byte in the file."""
     nbytes: int
 
     @property
     def is_float(self) -> bool:
-        """Whether it can hold weights: integers and 8-bit floats mean a quantized checkpoint."""
+        """Whether its type is supported: integers and 8-bit floats mean a quantized checkpoint."""
         return self.kind in _FLOATS
 
     def view(self, mapped: mmap.mmap) -> np.ndarray:
-        """Its values, as a read-only view of the mapped file that keeps the mapping alive."""
+        """Return its values as a read-only view, which keeps the mapped file open."""
         dtype = _FLOATS[self.kind]
         flat = np.frombuffer(mapped, dtype, self.nbytes // dtype.itemsize, self.offset)
         return flat.reshape(self.shape)
 
 
 def list_tensors(files: Iterable[Path]) -> list[MappedTensor]:
-    """The tensors of all files, in the order in which they lie there.
+    """List the tensors of all files, in file order.
 
     Raises:
       LiditError: when a file is truncated or damaged, or when two files hold the same tensor.
@@ -71,7 +71,7 @@ def list_tensors(files: Iterable[Path]) -> list[MappedTensor]:
 
 
 def map_file(file: Path) -> mmap.mmap:
-    """The whole file as read-only memory, with the kernel told that it will be read in order."""
+    """Map a whole file into read-only memory, with the advice of sequential access."""
     with file.open("rb") as stream:
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mmap, "MADV_SEQUENTIAL"):
@@ -81,7 +81,7 @@ def map_file(file: Path) -> mmap.mmap:
 
 def _read_header(file: Path) -> list[MappedTensor]:
     try:
-        # The library proves that the header is sound and its offsets cover exactly the file.
+        # The library checks that the header is valid and its offsets cover exactly the file.
         with safetensors.safe_open(file, framework="numpy"):
             pass
         with file.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""Parameters by their path, such as "output/linear/kernel"."""
+"""Parameter trees as flat dictionaries by path, such as "output/linear/kernel"."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import flax.traverse_util
 
 
 def by_path(tree: Any) -> dict[str, Any]:
-    """Flattens nested dictionaries; the keys of the result are joined by slashes.
+    """Flatten nested dictionaries; the keys of the result are joined by slashes.
 
-    Flax's own function has no types, so that checkers take its leaves for dictionaries.
+    Flax's own function is untyped, so that type checkers infer dictionaries for its leaves.
     """
     return flax.traverse_util.flatten_dict(tree, sep="/")

@@ -1,4 +1,4 @@
-"""Which tensor of a checkpoint fills which part of which parameter; decided before any is read."""
+"""Mapping of checkpoint tensors to parameters, validated before any tensor is read."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from lidit_jax.weights.mapped_tensors import MappedTensor
 from lidit_jax.weights.tables import Rule
 
 _SHOWN = 5
-# Axes of a checkpoint's tensor in the order of ours. PyTorch keeps a linear map as [out, in] and a
-# convolution as [out, in, height, width].
+# Transposes from a checkpoint's tensor to our parameter. PyTorch keeps a linear map as [out, in]
+# and a convolution as [out, in, height, width].
 _AXES = {"transpose": (1, 0), "conv": (2, 3, 1, 0)}
 
 
 @dataclass(frozen=True)
 class TensorPlacement:
-    """One tensor and its place."""
+    """One tensor and the parameter, or block of one, that it fills."""
 
     tensor: MappedTensor
     path: str
-    """Parameter that it fills, or of which it is one block."""
+    """Path of the parameter that it fills, or of which it is one block."""
     index: int | None
-    """Block on the parameter's first axis; None fills all of it."""
+    """Index of the block on the parameter's first axis; None fills all of it."""
     transform: str
 
     def arrange(self, values: np.ndarray) -> np.ndarray:
-        """A view of the tensor's values with the axes of ours, the block's own axis included."""
+        """Return a view of the tensor's values with the parameter's axes, block axis included."""
         values = values.transpose(_AXES[self.transform]) if self.transform else values
         return values if self.index is None else values[None]
 
@@ -37,12 +37,12 @@ class TensorPlacement:
 def plan_placements(
     tensors: Iterable[MappedTensor], table: tuple[Rule, ...], shapes: dict[str, tuple[int, ...]]
 ) -> list[TensorPlacement]:
-    """A place for every tensor that is wanted, in the order of the files.
+    """Return a placement for every required tensor, in the order of the files.
 
     Args:
       tensors: those of the checkpoint.
-      table: where each goes; the tensors of blocks are stacked.
-      shapes: shape of every wanted parameter, by its path.
+      table: rules from tensor names to parameters; the tensors of blocks are stacked.
+      shapes: shape of every required parameter, by its path.
 
     Raises:
       LiditError: when tensors are missing, unexpected, given twice, of the wrong type or of the
@@ -99,7 +99,7 @@ def plan_placements(
 
 
 def first_names(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Format the first few names, and the number of the others."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
@@ -114,7 +114,7 @@ def _match(name: str, table: tuple[Rule, ...]) -> tuple[Rule | None, int | None]
 def _wanted(
     target: str, transform: str, index: int | None, shapes: dict[str, tuple[int, ...]]
 ) -> tuple[int, ...] | None:
-    """Shape that the tensor must have in the checkpoint; None where it has no place."""
+    """Return the shape that a tensor must have in the checkpoint; None if it is unexpected."""
     if target not in shapes:
         return None
     shape = shapes[target]

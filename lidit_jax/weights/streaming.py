@@ -1,8 +1,8 @@
-"""From mapped files straight into the devices' memory, one tensor after the other.
+"""Streaming of mapped weight files into device memory, one tensor after the other.
 
 Every parameter is allocated once, sharded as it will be used; each tensor of the checkpoint is cut
-into the shards of this host's devices, put there as it lies in the file, and cast, checked and
-written into its place by the devices. The host never holds more than a few tensors.
+into the shards of this host's devices, transferred in its file type, and cast, checked and written
+into the parameter by the devices. The host never holds more than a few tensors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lidit_jax.weights.mapped_tensors import map_file
 from lidit_jax.weights.placement import TensorPlacement, first_names
 
 _PIECE_BYTES = 1 << 26
-"""Tensors that stand alone (embeddings) are put in pieces of rows of at most this size."""
+"""Most bytes per transferred piece of rows, for large tensors such as embeddings."""
 _IN_FLIGHT = 2
 
 
@@ -35,21 +35,21 @@ def stream(
     shardings: Mapping[str, Sharding],
     progress: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Fills every parameter.
+    """Load all parameters from their tensors.
 
     Args:
-      placements: a place for each tensor, in the order of the files.
+      placements: one per tensor, in the order of the files.
       shapes: shape of every parameter, by its path.
       dtype: type of the result; "int8" keeps the linear maps of blocks as `Int8Weight` and the rest
         in bfloat16.
-      shardings: where parameters live; one that is left out goes to the default device.
-      progress: told the bytes read so far.
+      shardings: of the parameters; one that is left out goes to the default device.
+      progress: called with the bytes read so far.
 
     Returns:
       The parameters by their path.
 
     Raises:
-      LiditError: names the tensors that are not finite.
+      LiditError: when tensors are not finite; names them.
     """
     linear = {place.path for place in placements if place.transform == "transpose"}
     params = {
@@ -71,7 +71,7 @@ def stream(
             params[place.path], good = write(param, block, first)
             finite[place.tensor.name].append(good)
             in_flight.append(good)
-            if len(in_flight) > _IN_FLIGHT:  # else a slow device lets blocks pile up on the host
+            if len(in_flight) > _IN_FLIGHT:  # else blocks pile up on the host
                 in_flight.popleft().block_until_ready()
         done += place.tensor.nbytes
         progress(done)
@@ -98,7 +98,7 @@ def _allocate(
 
 
 def _int8_shardings(sharding: Sharding | None) -> tuple[Sharding | None, Sharding | None]:
-    """Of values and scales: the scales lie with the output channels they belong to."""
+    """Return the shardings of values and scales: scales are sharded like the output channels."""
     if not isinstance(sharding, NamedSharding):
         return sharding, sharding
     *before, _, output = sharding.spec
@@ -106,7 +106,7 @@ def _int8_shardings(sharding: Sharding | None) -> tuple[Sharding | None, Shardin
 
 
 def _pieces(values: np.ndarray, sharding: Sharding | None) -> Iterator[tuple[int, np.ndarray]]:
-    """Parts along the first axis and where they start; equal in size, so the last may overlap."""
+    """Yield (start, part) along the first axis; equal in size, so the last may overlap."""
     rows = values.shape[0]
     whole = sharding is None or sharding.shard_shape(values.shape)[0] == rows
     size = max(_PIECE_BYTES * rows // max(values.nbytes, 1), 1)
@@ -119,12 +119,12 @@ def _pieces(values: np.ndarray, sharding: Sharding | None) -> Iterator[tuple[int
 
 
 def _put(piece: np.ndarray, sharding: Sharding | None) -> jax.Array:
-    """The piece on its devices; this host reads only the parts that its own devices hold."""
+    """Transfer a piece to its devices; this host reads only the shards of its own devices."""
 
     dtype = _dtype_on_devices(piece.dtype, sharding)
 
     def read(index: tuple[slice, ...] | None) -> np.ndarray:
-        # In the order of the file: a transposing read would jump from page to page of the disk.
+        # In file order: a transposing read would access the disk's pages at random.
         return np.array(piece if index is None else piece[index], dtype, order="K")
 
     if sharding is None:
@@ -133,7 +133,7 @@ def _put(piece: np.ndarray, sharding: Sharding | None) -> jax.Array:
 
 
 def _dtype_on_devices(dtype: np.dtype, sharding: Sharding | None) -> np.dtype:
-    """The type in which values are put: that of the file, unless the devices cannot cast it."""
+    """Return the type for the transfer: that of the file, unless the devices cannot cast it."""
     if dtype != np.float16:
         return dtype
     device = next(iter(sharding.device_set)) if sharding else jax.devices()[0]
@@ -147,7 +147,7 @@ def _half_precision_is_missing(platform: str) -> bool:
 
 @functools.cache
 def _writer(sharding: Sharding | None, *, int8: bool) -> Callable[..., Any]:
-    """`_write`, compiled so that a parameter keeps its memory and its sharding."""
+    """Return `_write`, compiled so that a parameter keeps its memory and its sharding."""
     if not int8:
         return jax.jit(_write, donate_argnums=0, out_shardings=(sharding, None))
     shardings = (*_int8_shardings(sharding), None)
@@ -163,7 +163,7 @@ def _writer(sharding: Sharding | None, *, int8: bool) -> Callable[..., Any]:
 def _write_int8(
     param: Int8Weight, block: jax.Array, start: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The parameter's values and scales with the block at `start`, and whether it is finite."""
+    """Write a block at `start` into values and scales; return them and whether it is finite."""
     put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=0)
     new = quantize(block)
     values, scale = put(param.values, new.values), put(param.scale, new.scale)
@@ -171,7 +171,7 @@ def _write_int8(
 
 
 def _write(param: jax.Array, block: jax.Array, start: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The parameter with the block at `start` of its first axis, and whether all of it is
+    """Write a block at `start` of the parameter's first axis; return it and whether the block is
     finite."""
     put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=0)
     if block.dtype != param.dtype:

@@ -1,4 +1,4 @@
-"""Names of tensors in Hugging Face checkpoints and in GGUF files: one regex table a model."""
+"""Tables from tensor names in Hugging Face and GGUF files to parameters: one per model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _LINEAR = "transpose"
 
 @dataclass(frozen=True)
 class Rule:
-    """Where the tensors whose whole name matches `pattern` go.
+    """Rule from tensor names that match `pattern` as a whole to a parameter.
 
-    The first group of the pattern, if it has one, is the index of the block. PyTorch keeps a
+    The first group of the pattern, if any, is the index of the block. PyTorch keeps a
     linear map as [out, in]; `transform="transpose"` gives the [in, out] of this package, and "conv"
     the [height, width, in, out] of a convolution.
     """
 
     pattern: re.Pattern[str]
     target: str | None
-    """Path of the parameter; None leaves the tensor out on purpose."""
+    """Path of the parameter; None skips the tensor."""
     transform: str = ""
 
 
@@ -35,8 +35,8 @@ _BERT_BLOCK = r"encoder\.layer\.(\d+)\."
 _T5_BLOCK = r"encoder\.block\.(\d+)\.layer\."
 
 _LANGUAGE_MODEL = r"(?:model\.)?(?:language_model\.)?(?:model\.)?"
-"""Before the names of causal models, of bare trunks, and of the language model in LLaVA-style
-checkpoints: `language_model.model.` in transformers 4, `model.language_model.` in 5."""
+"""Prefix of names in causal models, in models without a head, and of the language model in LLaVA-
+style checkpoints: `language_model.model.` in transformers 4, `model.language_model.` in 5."""
 
 _TRUNK = (
     (r"embed_tokens\.weight", "embedding"),
@@ -64,7 +64,7 @@ _TRUNK = (
 DECODER = _table(
     _LANGUAGE_MODEL, *_TRUNK, (_BLOCK + r"post_attention_layernorm\.weight", "layers/ffn_norm")
 )
-"""LLaMA, Mistral, Qwen2, Qwen3, Gemma."""
+"""Table of LLaMA, Mistral, Qwen2, Qwen3 and Gemma."""
 
 PHI3 = _table(
     _LANGUAGE_MODEL,
@@ -81,7 +81,7 @@ GEMMA = _table(
     (_BLOCK + r"pre_feedforward_layernorm\.weight", "layers/ffn_norm"),
     (_BLOCK + r"post_feedforward_layernorm\.weight", "layers/ffn_post_norm"),
 )
-"""Gemma 2 and 3: the name of LLaMA's FFN norm stands for the norm behind attention."""
+"""Table of Gemma 2 and 3, where LLaMA's name of the FFN norm is the norm after attention."""
 
 _T5_ENCODER = (
     (r"shared\.weight", "embedding"),
@@ -102,7 +102,7 @@ _T5_ENCODER = (
 _T5_BIAS = r"0\.SelfAttention\.relative_attention_bias\.weight"
 
 T5 = _table("", *_T5_ENCODER, (r"encoder\.block\.0\.layer\." + _T5_BIAS, "relative_bias"))
-"""T5, T5 1.1 and mT5, with or without their decoder."""
+"""Table of T5, T5 1.1 and mT5, with or without their decoder."""
 
 UMT5 = _table("", *_T5_ENCODER, (_T5_BLOCK + _T5_BIAS, "layers/relative_bias"))
 
@@ -132,7 +132,7 @@ BERT = _table(
     (r"embeddings\.position_ids", None),
     (r"(?:pooler|cls)\..*", None),
 )
-"""BERT, with the TensorFlow-era names gamma and beta that old checkpoints keep."""
+"""Table of BERT, also with the names gamma and beta of checkpoints from TensorFlow."""
 
 GGUF_DECODER: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), name)
@@ -148,4 +148,4 @@ GGUF_DECODER: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"output\.weight", "lm_head.weight"),
     )
 )
-"""llama.cpp's names for the same decoders, as Hugging Face names."""
+"""Hugging Face names of llama.cpp's tensors of the same decoders."""

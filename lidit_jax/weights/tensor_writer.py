@@ -1,7 +1,7 @@
-"""Safetensors files written piece by piece, so that no model is ever held to write it.
+"""Streaming writer of safetensors files, which never holds a whole model.
 
-The format (https://huggingface.co/docs/safetensors) puts all names, types and places before the
-data: as soon as the shapes are known, a file can be written in one pass.
+The format (https://huggingface.co/docs/safetensors) has all names, types and offsets before the
+data, so a file can be written in one pass as soon as the shapes are known.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
 
 SHARD_BYTES = 5 * 10**9
-"""Most bytes of tensors in a file, as on the Hugging Face hub."""
+"""Most bytes of tensors per file, as on the Hugging Face hub."""
 
 DTYPES = {
     "float32": ("F32", np.dtype(np.float32)),
     "float16": ("F16", np.dtype(np.float16)),
     "bfloat16": ("BF16", np.dtype(ml_dtypes.bfloat16)),
 }
-"""Types that are written: safetensors' name for each, and NumPy's."""
+"""Supported types: safetensors' name and NumPy's of each."""
 
 
 class TensorSpec(NamedTuple):
-    """A tensor to be written."""
+    """Name, shape and type of a tensor to be written."""
 
     name: str
     shape: tuple[int, ...]
@@ -45,7 +45,7 @@ class TensorSpec(NamedTuple):
 
 
 def shards(specs: Sequence[TensorSpec], limit: int) -> list[list[TensorSpec]]:
-    """The tensors, in order, cut into files of at most `limit` bytes (or one larger tensor)."""
+    """Group tensors, in order, into files of at most `limit` bytes (or one larger tensor)."""
     files: list[list[TensorSpec]] = [[]]
     size = 0
     for spec in specs:
@@ -58,7 +58,7 @@ def shards(specs: Sequence[TensorSpec], limit: int) -> list[list[TensorSpec]]:
 
 
 def shard_names(count: int) -> list[str]:
-    """Hugging Face's names for `count` files, such as "model-00001-of-00002.safetensors"."""
+    """Return Hugging Face's names of `count` files, such as "model-00001-of-00002.safetensors"."""
     if count == 1:
         return ["model.safetensors"]
     return [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
@@ -67,7 +67,7 @@ def shard_names(count: int) -> list[str]:
 def write_tensors(
     file: Path, specs: Sequence[TensorSpec], pieces: Iterator[np.ndarray]
 ) -> tuple[dict[str, str], str]:
-    """Writes one file, holding one piece at a time; it appears once it is complete.
+    """Write one file, holding one piece at a time; it appears once it is complete.
 
     Args:
       file: to write.
@@ -108,14 +108,14 @@ def write_tensors(
 
 
 def digest_of(array: np.ndarray) -> str:
-    """The sha256 of an array's bytes, as `write_tensors` returns it."""
+    """Return the sha256 of an array's bytes, as `write_tensors` does."""
     flat = np.ascontiguousarray(array).reshape(-1)
     return hashlib.sha256(flat.view(np.uint8).data).hexdigest()
 
 
 def _checked(spec: TensorSpec, piece: np.ndarray) -> np.ndarray:
-    """The piece in the type of the file, contiguous and finite."""
-    with np.errstate(over="ignore"):  # told below, by name
+    """Convert a piece to the file's type, contiguous, and check that it is finite."""
+    with np.errstate(over="ignore"):  # reported below, by name
         array = np.ascontiguousarray(piece, DTYPES[spec.dtype][1])
     if not np.isfinite(array).all():
         raise LiditError(

@@ -1,7 +1,8 @@
-"""Procedural captioned scenes with known truth: the data of the quick start and of the scorer.
+"""Synthetic dataset of colored shapes with captions, used by the quick start and the benchmark.
 
-A scene is one to four colored shapes on a calm background. Its caption is a `Claim`, phrased in
-English or Chinese, and the claim can be checked on pixels (`lidit_jax.evaluation`).
+A scene is one to four colored shapes on a plain background. Its caption states a `Claim` in English
+or Chinese, and `lidit_jax.evaluation` checks from pixels whether a generated image satisfies it.
+Photographs and other captioned images are read by the other modules of `lidit_jax.data`.
 """
 
 from lidit_jax.data.scenes.captions import caption

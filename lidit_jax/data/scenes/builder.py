@@ -1,4 +1,4 @@
-"""Scenes as a TFDS dataset in ArrayRecord files, written and read without TensorFlow.
+"""TFDS dataset of scenes in ArrayRecord files, written and read without TensorFlow.
 
     folder = write_scenes("data", SceneConfig(size=64, language="en", train_records=50_000))
     source = tfds.builder_from_directory(folder).as_data_source("train")
@@ -24,14 +24,14 @@ from lidit_jax.data.scenes.source import VERSION, SceneSource
 
 @dataclass(kw_only=True)
 class SceneConfig(tfds.core.BuilderConfig):
-    """What to write."""
+    """TFDS configuration of the scenes to write."""
 
     name: str = ""
-    """The folder's name; it follows from the other fields."""
+    """Folder name, derived from the other fields."""
     size: int = 64
     """Side of the images in pixels, a multiple of 8."""
     language: str = "en"
-    """Of the captions: "en", "zh" or "both"."""
+    """Language of the captions: "en", "zh" or "both"."""
     train_records: int = 50_000
     heldout_records: int = 2_000
     seed: int = 0
@@ -43,7 +43,7 @@ class SceneConfig(tfds.core.BuilderConfig):
 
 
 class LiditScenes(tfds.core.GeneratorBasedBuilder):
-    """Records of `SceneSource` with their truth: the task and the objects."""
+    """TFDS builder of `SceneSource` records with their ground truth: task and objects."""
 
     VERSION = tfds.core.Version(f"{VERSION}.1.0")
     BUILDER_CONFIGS: ClassVar = [SceneConfig()]
@@ -107,10 +107,10 @@ class LiditScenes(tfds.core.GeneratorBasedBuilder):
 
 
 def write_scenes(directory: str | Path, config: SceneConfig | None = None) -> Path:
-    """Writes both splits below `directory` and returns the folder that TFDS reads.
+    """Write both splits below `directory` and return the folder that TFDS reads.
 
     Raises:
-      LiditError: when the configuration asks for impossible scenes.
+      LiditError: when the configuration is invalid.
     """
     builder = LiditScenes(
         data_dir=str(directory), config=config or SceneConfig(), file_format="array_record"

@@ -1,4 +1,4 @@
-"""From a claim to words, in English and Chinese, by parallel templates."""
+"""Captions of claims from parallel English and Chinese templates."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _RELATIONS = {
 
 
 def caption(claim: Claim, rng: random.Random, language: str = "en") -> str:
-    """One of the ways to say `claim`.
+    """Return a caption that states `claim`.
 
     Args:
-      claim: what the caption says; the order of mention is the order of its groups.
+      claim: content of the caption; the order of mention is the order of its groups.
       rng: chooses the template.
       language: "en" or "zh".
 
@@ -58,7 +58,7 @@ def caption(claim: Claim, rng: random.Random, language: str = "en") -> str:
 
 
 def noun_phrase(group: Group, language: str = "en") -> str:
-    """The words for a group: "three small striped red stars", "三个红色条纹的小五角星"."""
+    """Return the words for a group: "three small striped red stars", "三个红色条纹的小五角星"."""
     number = _NUMBERS[language][group.count]
     if language == "zh":
         marks = "".join(CHINESE[word] for word in (group.color, group.texture) if word)

@@ -1,7 +1,7 @@
-"""Which combinations training never shows, by a fixed rule that no seed changes.
+"""Combinations held out from training, by a fixed rule independent of the seed.
 
 Four kinds of combination are held out, and the held-out split and half of the evaluation prompts
-are made of them:
+consist of them:
 
 - `HELD_OUT_PAIRS`: four pairs of color and shape, at any place. Their color and their shape are
   each seen with all other partners.
@@ -28,10 +28,10 @@ _SHAPE_INDEX = {name: i for i, name in enumerate(SHAPES)}
 
 
 def object_held_out(thing: SceneObject) -> bool:
-    """Whether this color and shape are held out in this quadrant."""
+    """Return whether the object's color and shape are held out in its quadrant."""
     if (thing.color, thing.shape) in HELD_OUT_PAIRS:
         return True
-    # Those of a scene are known: only objects that the scorer finds may lack one.
+    # Objects of a scene have both: only objects that the scorer finds may lack one.
     assert thing.color is not None
     assert thing.shape is not None
     color, shape = _COLOR_INDEX[thing.color], _SHAPE_INDEX[thing.shape]
@@ -39,14 +39,14 @@ def object_held_out(thing: SceneObject) -> bool:
 
 
 def relation_held_out(first: str, relation: str, second: str) -> bool:
-    """Whether "`first` is `relation` of `second`" (two shapes) is never said in training."""
+    """Return whether "`first` is `relation` of `second`" (two shapes) is held out."""
     if relation in ("right", "below"):
         return relation_held_out(second, OPPOSITES[relation], first)
     return _drawn(f"{first} {relation} {second}")
 
 
 def companions_held_out(first: Group, second: Group) -> bool:
-    """Whether two colored shapes never appear in one caption of training, in either order."""
+    """Return whether two colored shapes are held out as a pair, in either order."""
     if first.color is None or second.color is None:
         return False
     names = sorted(f"{group.color} {group.shape}" for group in (first, second))
@@ -54,7 +54,7 @@ def companions_held_out(first: Group, second: Group) -> bool:
 
 
 def claim_held_out(claim: Claim) -> bool:
-    """Whether the words alone hold a combination that training never says."""
+    """Return whether the caption itself has a held-out combination."""
     groups = claim.groups
     if any((group.color, group.shape) in HELD_OUT_PAIRS for group in groups):
         return True
@@ -64,20 +64,20 @@ def claim_held_out(claim: Claim) -> bool:
 
 
 def scene_held_out(scene: Scene) -> bool:
-    """Whether some object of the scene is held out where it stands."""
+    """Return whether any object of the scene is held out at its position."""
     return any(map(object_held_out, scene.objects))
 
 
 def admitted(scene: Scene, split: str) -> bool:
-    """Whether a scene may be in a split.
+    """Return whether a scene may be in a split.
 
-    "train" holds no held-out combination at all; each scene of "heldout" holds an object whose
-    color, shape and quadrant training never showed together.
+    "train" has no held-out combination at all; each scene of "heldout" has an object whose color,
+    shape and quadrant never occur together in training.
     """
     held_out = scene_held_out(scene)
     return held_out if split == "heldout" else not (held_out or claim_held_out(scene.claim))
 
 
 def _drawn(combination: str) -> bool:
-    """One combination in eight, the same on every machine."""
+    """Return whether a combination is among the held-out eighth, the same on every machine."""
     return zlib.crc32(combination.encode()) % 8 == 0

@@ -1,7 +1,7 @@
-"""Many ways to say one claim in English, so that a model learns meanings and not templates.
+"""Varied English captions of a claim, so that a model does not overfit to templates.
 
-A plain caption puts every adjective before its noun and names a relation from its first object.
-People do not: "a heart that is pink", "to the left of the star is a moon", "2 big circles".
+A plain caption puts every adjective before its noun and states a relation from its first object.
+People also write: "a heart that is pink", "to the left of the star is a moon", "2 big circles".
 """
 
 from __future__ import annotations
@@ -90,19 +90,19 @@ _FRAMES: Words = (
     "a picture that shows {}",
 )
 _CAPITALIZED, _STOPPED = 0.2, 0.15
-"""Shares of the sentences that begin with a capital letter and that end with a full stop."""
+"""Shares of sentences that begin with a capital letter, and that end with a period."""
 
 
 def paraphrase(claim: Claim, rng: random.Random) -> str:
-    """One of many ways to say `claim` in English; the words promise no more and no less.
+    """Return a random English paraphrase of `claim`, with exactly the same content.
 
     Args:
-      claim: what the caption says. Its groups may be named in another order.
+      claim: content of the caption. Its groups may be named in another order.
       rng: chooses the words.
     """
     body = _related(claim, claim.relation, rng) if claim.relation else _listed(claim, rng)
     frame = rng.choice(_FRAMES)
-    if body.startswith(_STARTS_WITH_A_PLACE):  # "a photo of below a star is a moon" is no English
+    if body.startswith(_STARTS_WITH_A_PLACE):  # "a photo of below a star is a moon" is not English
         frame = "{}"
     verb = "are" if claim.groups[0].count > 1 and not body.startswith("a ") else "is"
     sentence = frame.replace("{is}", verb).format(body)
@@ -140,7 +140,7 @@ def _related(claim: Claim, relation: str, rng: random.Random) -> str:
 
 
 def _phrase(group: Group, rng: random.Random) -> str:
-    """The words for a group, its adjectives before or after the noun."""
+    """Return a noun phrase of a group, with adjectives before or after the noun."""
     noun = rng.choice(_SHAPES[group.shape])
     before, after, told = [], [], []
     if group.size:

@@ -1,4 +1,4 @@
-"""From a scene to pixels: polygons, supersampled with Pillow."""
+"""Renderer of scenes: polygons, supersampled with Pillow."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lidit_jax.errors import LiditError
 
 SUPERSAMPLING = 4
 STRIPE_PERIOD = 6 / 64
-"""Height of a dark and a bright stripe together, in units of the image's side."""
+"""Period of the stripes, in units of the image's side."""
 DOT_PERIOD = 5.5 / 64
 DOT_RADIUS = 1.6 / 64
 
 
 def render(scene: Scene, size: int = 64) -> UInt8[np.ndarray, "H W 3"]:
-    """Draws a scene.
+    """Render a scene as an image.
 
     Args:
-      scene: what to draw.
+      scene: to render.
       size: side of the image in pixels, a multiple of 8.
 
     Returns:
@@ -45,14 +45,14 @@ def render(scene: Scene, size: int = 64) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def check_size(size: int) -> None:
-    """Raises `LiditError` unless `size` is a positive multiple of 8, the autoencoder's factor."""
+    """Raise `LiditError` unless `size` is a positive multiple of 8, the autoencoder's factor."""
     if size <= 0 or size % 8:
         raise LiditError(f"image size {size}: must be a positive multiple of 8")
 
 
 @functools.cache
 def outline(shape: str) -> tuple[tuple[float, float], ...]:
-    """Corners of a shape of radius 1 around its center of mass, y pointing down."""
+    """Return the corners of a shape of radius 1 around its center of mass, y pointing down."""
     points = np.asarray(_OUTLINES[shape](), np.float64)
     points -= _centroid(points)
     return tuple(map(tuple, points.tolist()))
@@ -60,13 +60,13 @@ def outline(shape: str) -> tuple[tuple[float, float], ...]:
 
 @functools.cache
 def bounds(shape: str) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a shape of radius 1, from its center of mass."""
+    """Return left, top, right and bottom of a shape of radius 1, from its center of mass."""
     x, y = zip(*outline(shape), strict=True)
     return min(x), min(y), max(x), max(y)
 
 
 def _color(thing: SceneObject) -> tuple[int, int, int]:
-    # A scene names the colors of its objects; only those that the scorer finds may have none.
+    # Objects of a scene have a color; only objects that the scorer finds may have none.
     assert thing.color is not None
     return COLORS[thing.color]
 
@@ -77,7 +77,7 @@ def _corners(thing: SceneObject, side: int) -> list[tuple[float, float]]:
 
 
 def _shade(canvas: Image.Image, thing: SceneObject) -> None:
-    """Adds stripes or dots, anchored at the object's center, in the darker tone of its color."""
+    """Draw stripes or dots, anchored at the object's center, in the darker tone of its color."""
     side = canvas.width
     inside = Image.new("L", canvas.size, 0)
     ImageDraw.Draw(inside).polygon(_corners(thing, side), fill=255)

@@ -1,4 +1,4 @@
-"""From random numbers to scenes: first what the caption claims, then everything it leaves open."""
+"""Random generation of scenes: first the caption's claim, then all other attributes."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ MIXTURE: MappingProxyType[str, float] = MappingProxyType(
         "many_objects": 0.05,
     }
 )
-"""Share of each task in the training scenes, before textures and sizes are sprinkled in."""
+"""Share of each task in the training scenes, before textures and sizes are added."""
 
 TEXTURED, SIZED = 0.15, 0.15
-"""Shares of the scenes whose caption names a texture, and a size, unless told otherwise."""
+"""Default shares of the scenes whose caption names a texture, and a size."""
 
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom, from an object's center, in units of the image's side."""
+"""Left, top, right and bottom from an object's center, in units of the image's side."""
 
 _GAP = 3 / 64
 """Least distance between two bounding boxes."""
 _BORDER = 1.5 / 64
 """Least distance to the border of the image."""
 _ACROSS = 7 / 64
-"""Largest offset across the axis of a named relation."""
+"""Largest offset perpendicular to the axis of a relation."""
 _COLORS = list(COLORS)
 
 
 def draw_task(rng: random.Random, shares: Sequence[float] = ()) -> str:
-    """A task of the training mixture, or one by `shares`, in the order of `MIXTURE`."""
+    """Draw a task with the training shares or `shares`, in the order of `MIXTURE`."""
     return rng.choices(list(MIXTURE), shares or list(MIXTURE.values()))[0]
 
 
 def draw_claim(
     task: str, rng: random.Random, textured: float = TEXTURED, sized: float = SIZED
 ) -> Claim:
-    """What a caption of `task` could say, textures and sizes sprinkled into these shares."""
+    """Draw a claim of `task`, with textures and sizes added in the given shares."""
     claim = _CLAIMS[task](rng)
     if rng.random() < textured:
         claim = _sprinkle(claim, "texture", TEXTURES[1:] * 3 + TEXTURES[:1], rng)
-    # Two large objects fit beside each other; three do not.
+    # Two large objects fit side by side; three do not.
     if rng.random() < sized and claim.count <= 2:
         claim = _sprinkle(claim, "size", ("small", "large"), rng)
     return claim
 
 
 def realize(task: str, claim: Claim, rng: random.Random) -> Scene:
-    """A scene for which `claim` is true; what the claim leaves open is drawn at random.
+    """Draw a scene for which `claim` is true, with unspecified attributes at random.
 
     Colors are any, textures solid, sizes medium; places are any, except that a relation puts its
     two objects side by side along its axis. Objects neither touch nor leave the image.
@@ -87,7 +87,7 @@ def realize(task: str, claim: Claim, rng: random.Random) -> Scene:
 
 
 def draw_different(rng: random.Random, count: int, colored: bool) -> tuple[Group, ...]:
-    """Groups of one object with different shapes and, if `colored`, different colors."""
+    """Draw groups of one object with different shapes and, if `colored`, different colors."""
     shapes = rng.sample(SHAPES, count)
     colors = rng.sample(_COLORS, count) if colored else [None] * count
     return tuple(Group(s, c) for s, c in zip(shapes, colors, strict=True))
@@ -144,7 +144,7 @@ _CLAIMS = {
 
 
 def _sprinkle(claim: Claim, name: str, values: tuple[str, ...], rng: random.Random) -> Claim:
-    """Names `name` in the caption: of every group, or of one of them."""
+    """Set attribute `name` in the claim, for every group or for one of them."""
     chosen = rng.choice([None, *range(len(claim.groups))])
     groups = tuple(
         replace(group, **{name: rng.choice(values)}) if chosen in (None, i) else group
@@ -156,7 +156,7 @@ def _sprinkle(claim: Claim, name: str, values: tuple[str, ...], rng: random.Rand
 def _place(
     wanted: list[Group], radii: list[float], relation: str | None, rng: random.Random
 ) -> list[tuple[float, float]]:
-    """Centers at which the objects stay apart and inside."""
+    """Draw centers at which the objects do not overlap and stay inside the image."""
     boxes = []
     for group, radius in zip(wanted, radii, strict=True):
         left, top, right, bottom = bounds(group.shape)
@@ -188,7 +188,7 @@ def _along(boxes: list[Box], relation: str, rng: random.Random) -> list[tuple[fl
 
 
 def _in_quadrants(count: int, rng: random.Random) -> list[tuple[float, float]]:
-    """One object a quadrant, loosely; without this four objects would rarely fit at random."""
+    """Draw centers near the quadrants, because four objects rarely fit at random."""
     reach = 5 / 64
     cells = rng.sample([(0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)], count)
     return [(x + rng.uniform(-reach, reach), y + rng.uniform(-reach, reach)) for x, y in cells]
@@ -196,7 +196,7 @@ def _in_quadrants(count: int, rng: random.Random) -> list[tuple[float, float]]:
 
 def _apart(centers: list[tuple[float, float]], boxes: list[Box]) -> bool:
     placed: list[Box] = []
-    # Plain loops: most of the time that a scene takes goes by here.
+    # Plain loops for speed: most of the time per scene is spent here.
     for (x, y), (left, top, right, bottom) in zip(centers, boxes, strict=True):
         a = (x + left, y + top, x + right, y + bottom)
         if min(a) < _BORDER or max(a) > 1 - _BORDER:

@@ -1,4 +1,4 @@
-"""What a scene is, and what a caption claims about it."""
+"""Data types of scenes, their objects, and the claims of captions about them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from lidit_jax.data.scenes.vocabulary import OPPOSITES
 
 RELATION_MARGIN = 0.05
-"""Least distance of two centers along the axis of their relation, in units of the image's side."""
+"""Least distance of two centers along their relation's axis, in units of the image's side."""
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object: drawn by the renderer, or found in pixels by the scorer."""
+    """Object of a scene, to render or as detected by the scorer."""
 
     color: str | None
-    """A key of `COLORS`; None when the scorer sees no color."""
+    """A key of `COLORS`; None when the scorer detects no color."""
     shape: str | None
     """A name of `SHAPES`; None when the scorer recognizes no shape."""
     texture: str
@@ -41,7 +41,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Group:
-    """`count` objects with the same attributes; None means that the caption leaves it open."""
+    """`count` objects with the same attributes; None is an unspecified attribute."""
 
     shape: str
     color: str | None = None
@@ -50,7 +50,7 @@ class Group:
     count: int = 1
 
     def matches(self, thing: SceneObject) -> bool:
-        """Whether `thing` has every attribute that the group names."""
+        """Return whether `thing` has every attribute that the group specifies."""
         return all(
             wanted is None or wanted == getattr(thing, name)
             for name, wanted in (
@@ -68,19 +68,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a caption says, in a form that can be checked: these objects and no others."""
+    """Checkable content of a caption: exactly these objects and no others."""
 
     groups: tuple[Group, ...]
     relation: str | None = None
-    """Where the first group's object is, seen from the second group's; None if not said."""
+    """Position of the first group's object relative to the second's; None if unspecified."""
 
     @property
     def count(self) -> int:
-        """Number of objects that the caption promises."""
+        """Number of objects in the claim."""
         return sum(group.count for group in self.groups)
 
     def failure(self, objects: Sequence[SceneObject]) -> str | None:
-        """Why `objects` do not fulfil the claim, in one line; None when they do."""
+        """Return a line on why `objects` do not satisfy the claim; None when they do."""
         seen = ", ".join(map(str, objects)) or "nothing"
         if len(objects) != self.count:
             return f"wanted {self.count} object(s), found {len(objects)}: {seen}"
@@ -97,7 +97,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects on a canvas, the task they belong to, and what the caption says of them."""
+    """Objects of an image with the task and the claim of its caption."""
 
     task: str
     objects: tuple[SceneObject, ...]
@@ -105,7 +105,7 @@ class Scene:
 
 
 def holds(relation: str, first: SceneObject, second: SceneObject) -> bool:
-    """Whether `first` is `relation` ("left", "right", "above", "below") of `second`.
+    """Return whether `first` is `relation` ("left", "right", "above", "below") of `second`.
 
     As in GenEval, the offset of the centers must point along that axis more than along the other.
     """

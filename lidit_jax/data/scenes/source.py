@@ -1,4 +1,4 @@
-"""Scenes as a random-access source: images drawn on demand, nothing on disk."""
+"""Random-access source of scenes, rendered on demand without files."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ SPLITS = ("train", "heldout")
 _TRIES = 20
 _PARAPHRASED = 0.5
 PARAPHRASES = 2
-"""Raised, as `VERSION` is, when paraphrases alone change; the demo learned from the first."""
+"""Version of the paraphrases, increased when they alone change; the demo used the first."""
 VERSION = 2
-"""Raised by whoever changes a picture or a caption, so that prepared data is made anew."""
+"""Version of images and captions, increased with any change so that caches are rebuilt."""
 
 
 class SceneSource:
-    """Captioned scenes that any Grain pipeline reads: `len(source)` and `source[i]`.
+    """Captioned scenes with random access for Grain: `len(source)` and `source[i]`.
 
     Record `i` is a pure function of (seed, split, i, size, language): every host, process and
-    restart sees the same one, and the scene does not depend on `size` or `language`.
+    restart gets the same one, and the scene does not depend on `size` or `language`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class SceneSource:
         sized: float = SIZED,
         varied: bool = False,
     ):
-        """Opens a split.
+        """Open a split.
 
         Args:
           split: "train", or "heldout" for the combinations that training never shows.
@@ -60,9 +60,9 @@ class SceneSource:
           size: side of the images in pixels, a multiple of 8.
           language: of the captions, "en", "zh" or "both" (drawn for each record).
           seed: another seed gives other scenes of the same split.
-          captions: how many captions the records share: record i says the same as record
-            i + captions, of another picture. 0 draws a caption for every record.
-          shares: of the tasks, in the order of `sampling.MIXTURE`; empty for its shares.
+          captions: number of captions that the records share: records i and i + captions have the
+            same caption and different images. 0 draws a caption for every record.
+          shares: of the tasks, in the order of `sampling.MIXTURE`; empty for the defaults.
           textured: share of the captions that name a texture.
           sized: share of the captions that may name a size: those of one or two objects do.
           varied: whether half of the English captions are paraphrases instead of plain ones.
@@ -91,7 +91,7 @@ class SceneSource:
         return self._records
 
     def __repr__(self) -> str:
-        # Names prepared data, so what is usual goes unnamed, as it did before there was a choice.
+        # It names cached data, so default values are omitted, to match names of older versions.
         shares = f", shares={self.shares}" if self.shares else ""
         if (self.textured, self.sized) != (TEXTURED, SIZED):
             shares += f", textured={self.textured}, sized={self.sized}"
@@ -104,7 +104,7 @@ class SceneSource:
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Record `index`: {"image": uint8 [H, W, 3], "caption": str, "index": int}."""
+        """Return record `index`: {"image": uint8 [H, W, 3], "caption": str, "index": int}."""
         scene = self.scene(index)
         return {
             "image": render(scene, self.size),
@@ -113,7 +113,7 @@ class SceneSource:
         }
 
     def scene(self, index: int) -> Scene:
-        """The truth behind record `index`. Raises `IndexError` outside of the source."""
+        """Return the ground truth of record `index`. Raises `IndexError` outside of the source."""
         task, claim = self._claim(index)
         rng = self._random(index, "layout")
         while True:
@@ -122,21 +122,21 @@ class SceneSource:
                 return scene
 
     def _claim(self, index: int) -> tuple[str, Claim]:
-        """What the caption of a record says: the first claim drawn that this split can show."""
+        """Return task and claim of a record: the first claim drawn that the split allows."""
         rng = self._random(index, "claim")
         task = draw_task(rng, self.shares)
         while True:
             claim = draw_claim(task, rng, self.textured, self.sized)
-            # Four equal objects fill all quadrants, and some pairs are held out in one of them.
+            # Four equal objects occupy all quadrants, and some pairs are held out in one of them.
             if any(admitted(realize(task, claim, rng), self.split) for _ in range(_TRIES)):
                 return task, claim
 
     def caption(self, index: int) -> str:
-        """The caption of record `index`, without drawing its image."""
+        """Return the caption of record `index`, without rendering its image."""
         return self._say(self._claim(index)[1], index)
 
     def digests(self) -> None:
-        """None: nothing but what `repr` names decides the records."""
+        """Return None: `repr` fully determines the records."""
         return None
 
     def _say(self, claim: Claim, index: int) -> str:
@@ -156,8 +156,7 @@ class SceneSource:
 
 
 def open_scenes(config: Config, split: str) -> SceneSource:
-    """The scenes that `config.data` describes; validation shows combinations that training never
-    does."""
+    """Open the scenes of `config.data`; validation has combinations that training does not."""
     data = config.data
     if split == "heldout":
         records, captions, shares = data.validation_records, 0, ()

@@ -1,7 +1,7 @@
-"""The words of the scenes: what each color, shape, texture, size and relation is called and is.
+"""Vocabulary of scenes: names and values of colors, shapes, textures, sizes and relations.
 
-Everything that a caption can say is in these tables, so that the renderer, the captions and the
-scorer cannot disagree. Lengths are in units of the image's side, with y pointing down.
+These tables are shared by the renderer, the captions and the scorer, so that they agree. Lengths
+are in units of the image's side, with y pointing down.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COLORS: MappingProxyType[str, tuple[int, int, int]] = MappingProxyType(
 """sRGB of each color. Neighboring hues are at least 20 degrees apart, which survives blur."""
 
 BACKGROUND: tuple[int, int, int] = (226, 226, 226)
-"""sRGB of the calm background."""
+"""sRGB of the plain background."""
 
 SHADE = 0.45
 """Factor from an object's color to the darker tone of its stripes or dots; it keeps the hue."""
@@ -32,7 +32,7 @@ SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "heart", "cro
 TEXTURES: tuple[str, ...] = ("solid", "striped", "dotted")
 COUNTS: tuple[int, ...] = (2, 3, 4)
 SIZES: tuple[str, ...] = ("small", "large")
-"""Those that captions name."""
+"""Sizes that captions name."""
 
 RADII: MappingProxyType[str, tuple[float, float]] = MappingProxyType(
     {
@@ -73,4 +73,4 @@ CHINESE: MappingProxyType[str, str] = MappingProxyType(
         "large": "大",
     }
 )
-"""Chinese words of the captions."""
+"""Chinese words of captions."""

@@ -1,8 +1,8 @@
-"""Which share of a run's wall time, restarts included, went into steps that still count.
+"""Goodput: the share of a run's wall time, restarts included, spent on steps that were kept.
 
-Each report of the run says how many seconds its steps took (`productive_seconds`), without the time
-spent on compiling, waiting for data, validation, pictures and checkpoints. Steps after the
-checkpoint from which a run goes on are done anew, so they do not count.
+Each log record has the seconds that its steps took (`productive_seconds`), without the time spent
+on compiling, waiting for data, validation, images and checkpoints. Steps after the checkpoint from
+which a run resumes are repeated, so they do not count.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 
 class _Window(NamedTuple):
-    """The steps (start, stop], and the seconds they took."""
+    """Steps (start, stop] and the seconds that they took."""
 
     start: int
     stop: int
     seconds: float
 
     def until(self, step: int) -> _Window:
-        """The part up to a step."""
+        """Return the part up to a step."""
         stop = max(min(self.stop, step), self.start)
         return _Window(self.start, stop, self.seconds * (stop - self.start) / self._length)
 
@@ -29,17 +29,17 @@ class _Window(NamedTuple):
 
 
 class Goodput:
-    """Adds up productive seconds, going on from what earlier starts have recorded."""
+    """Goodput counter that includes the records of earlier starts."""
 
     def __init__(self, earlier: Iterable[dict[str, Any]], first_step: int, begun: float):
-        """Reads the history of a run.
+        """Read the history of a run.
 
         Args:
           earlier: the lines of `metrics.jsonl`, oldest first. A line with `started` (seconds since
             1970) marks a start of the run at its `step`; one with `productive_seconds` closes
             `steps` steps.
-          first_step: from which the run goes on now.
-          begun: when this start began, in seconds since 1970.
+          first_step: step from which the run resumes now.
+          begun: time of this start, in seconds since 1970.
         """
         windows: list[_Window] = []
         self._begun = begun
@@ -53,9 +53,9 @@ class Goodput:
         self._productive = sum(window.until(first_step).seconds for window in windows)
 
     def add(self, seconds: float) -> None:
-        """Counts the steps of this start."""
+        """Add productive seconds of this start."""
         self._productive += seconds
 
     def fraction(self, now: float) -> float:
-        """The goodput at a time, in seconds since 1970: 0 to 1."""
+        """Return the goodput, 0 to 1, at a time in seconds since 1970."""
         return min(self._productive / max(now - self._begun, 1e-9), 1.0)

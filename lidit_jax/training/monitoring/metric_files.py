@@ -1,7 +1,7 @@
-"""`metrics.jsonl` and TensorBoard's files: written as they come, and worth no run when they cannot.
+"""Writer of `metrics.jsonl` and TensorBoard files that tolerates a full disk.
 
-TensorBoard's format is written here event by event. tensorboardX's `SummaryWriter` leaves that to a
-thread, which a full disk ends, after which the run would wait for it for ever.
+TensorBoard's format is written here event by event, because tensorboardX's `SummaryWriter` uses a
+thread, which ends on a full disk, after which the run would wait for it forever.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ _RENAMED = {
     "data_wait_share": "data_wait_fraction",
     "model_flops_utilisation": "model_flops_utilization",
 }
-"""Names of metrics that earlier versions wrote."""
+"""Current names of metrics by the names in earlier versions."""
 _FLUSH_SECONDS = 20
-"""tensorboardX waits for the disk whenever it flushes."""
+"""Seconds between flushes of TensorBoard's files, which wait for the disk."""
 
 
 class MetricFiles:
-    """The files of one run; several starts append to the same ones."""
+    """Metric files of one run; several starts append to the same ones."""
 
     def __init__(self, workdir: Path):
-        """Opens them, after bringing what earlier starts wrote from the bucket, if it is one."""
+        """Open the files, after downloading earlier ones if the workdir is in a bucket."""
         self._staging = Staging(workdir)
         self._staging.fetch(RECORDS)
         records = self._staging.folder / RECORDS
         _drop_torn_line(records)
         self.earlier: list[dict[str, Any]] = read_records(records) if records.is_file() else []
-        """What earlier starts wrote."""
+        """Records of earlier starts."""
         self._records = records.open("a", encoding="utf-8")
         folder = self._staging.folder / "tensorboard"
         folder.mkdir(exist_ok=True)
         self._events = EventsWriter(str(folder / "events"))
         self._flushed = 0.0
-        # A bucket's client has errors of its own.
+        # Bucket clients have error types of their own.
         self._errors = Exception if in_bucket(workdir) else OSError
         self._complained = False
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """One line of `metrics.jsonl`; what TensorBoard can plot goes there too."""
+        """Write a line of `metrics.jsonl`, and its numbers to TensorBoard."""
 
         self.note(step, values)
         with self.tolerate_errors():
@@ -64,18 +64,18 @@ class MetricFiles:
                 self._add(summary.scalar(name, value), step)
 
     def note(self, step: int, values: dict[str, Any]) -> None:
-        """One line of `metrics.jsonl` that is no curve."""
+        """Write a line of `metrics.jsonl` that is not for plots."""
         with self.tolerate_errors():
             self._records.write(json.dumps({"step": step} | values) + "\n")
             self._records.flush()
 
     def image(self, step: int, image: UInt8[np.ndarray, "H W 3"]) -> None:
-        """A picture for TensorBoard."""
+        """Write an image to TensorBoard."""
         with self.tolerate_errors():
             self._add(summary.image("samples", image, dataformats="HWC"), step)
 
     def flush(self) -> None:
-        """Lets others see what was written so far, TensorBoard's files once in a while."""
+        """Flush `metrics.jsonl`, and TensorBoard's files once in a while."""
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self._flushed = time.monotonic()
             with self.tolerate_errors():
@@ -83,7 +83,7 @@ class MetricFiles:
         self._staging.upload()
 
     def close(self) -> None:
-        """Writes the rest and lets go of the files."""
+        """Write what is buffered and close the files."""
         for file in (self._events, self._records):
             with self.tolerate_errors():
                 file.close()
@@ -91,7 +91,7 @@ class MetricFiles:
 
     @contextmanager
     def tolerate_errors(self) -> Iterator[None]:
-        """Says once that nothing can be written; what is buffered is written when it can be."""
+        """Warn once about write errors; buffered data is written when it is possible again."""
         try:
             yield
         except self._errors as error:
@@ -105,7 +105,7 @@ class MetricFiles:
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, with the metrics under today's names."""
+    """Read the records of a `metrics.jsonl`, with the metrics under their current names."""
     lines = file.read_bytes().decode().splitlines()
     return [
         {_RENAMED.get(name) or name: value for name, value in json.loads(line).items()}
@@ -114,7 +114,7 @@ def read_records(file: Path) -> list[dict[str, Any]]:
 
 
 def _drop_torn_line(records: Path) -> None:
-    """Takes away what a full disk or a power cut has left of a last line."""
+    """Remove an incomplete last line, left by a full disk or a power cut."""
     if records.is_file():
         content = records.read_bytes()
         whole = content.rfind(b"\n") + 1

@@ -1,4 +1,4 @@
-"""A profile of some steps, when the configuration or somebody asks for it."""
+"""Profiler traces of some steps, by configuration or on request."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from lidit_jax.io.bucket_sync import local_staging
 from lidit_jax.parallel.distributed import any_process
 
 REQUEST = "profile-now"
-"""The file in the workdir that asks for a profile; SIGUSR1 to any process does too."""
+"""File in the workdir that requests a profile, as does SIGUSR1 to any process."""
 
 
 class Profiler:
-    """Traces `training.profile_steps` steps on all hosts into `workdir/profile`.
+    """Profiler of `training.profile_steps` steps on all hosts, written to `workdir/profile`.
 
-    They begin at step `training.profile_from`, or soon after a request: once in `log_every` steps
-    the processes tell each other of requests, so that all of them trace the same steps.
+    It begins at step `training.profile_from`, or soon after a request: every `log_every` steps the
+    processes exchange requests, so that all of them trace the same steps.
     """
 
     def __init__(self, workdir: Path, training: TrainingConfig, say: Callable[[str], None]):
-        """Nothing is traced yet.
+        """Prepare a profiler without starting a trace.
 
         Args:
           workdir: of the run.
-          training: says when, and how many steps.
+          training: first step and number of steps.
           say: prints a line.
         """
         self._workdir, self._training, self._say = workdir, training, say
@@ -51,11 +51,11 @@ class Profiler:
             signal.signal(signal.SIGUSR1, self._previous)
 
     def step(self, step: int, state: Any) -> None:
-        """Begins or ends a trace where it is due; call it before each step.
+        """Start or stop a trace when it is due; call it before each step.
 
         Args:
-          step: that comes next.
-          state: after the step before; its arrays are waited for when a trace ends.
+          step: number of the next step.
+          state: train state after the previous step, to wait for when a trace ends.
         """
         training = self._training
         if self._last and step > self._last:
@@ -76,7 +76,7 @@ class Profiler:
         self._trace.enter_context(jax.profiler.trace(str(folder)))
 
     def _is_asked(self) -> bool:
-        """Whether a signal came to any process, or the file is there; takes the request away."""
+        """Return whether any process got a signal or the file exists, and clear the request."""
         request = self._workdir / REQUEST
         if jax.process_index() == 0 and request.exists():
             request.unlink()

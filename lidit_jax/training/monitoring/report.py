@@ -1,4 +1,4 @@
-"""One page about a run: its settings, its curves, its newest pictures, its speed."""
+"""HTML report of a run: settings, loss curves, newest images and speed."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _SHOWN = {
     "applied": ("share of updates applied", "{:.1%}"),
 }
 _MEDIANS = ("images_per_second", "step_seconds")
-"""One interval says little: it may hold a validation, or another program's work."""
+"""Metrics shown as the median over log intervals, because a single interval is noisy."""
 _FEWEST_TICKS = 3
 _STYLE = "body{font:15px/1.5 system-ui;max-width:60em;margin:2em auto;padding:0 1em}"
 _STYLE += "td,th{padding:.1em 1em .1em 0;text-align:left}img{max-width:100%}"
 
 
 def write_report(workdir: Path) -> None:
-    """Writes `loss.png` and `report.html`, which needs no other file; nothing without records."""
+    """Write `loss.png` and a self-contained `report.html`; nothing without records."""
     records = read_records(workdir / RECORDS)
     settings = {}
     if (workdir / "config.json").is_file():
@@ -75,14 +75,14 @@ def write_report(workdir: Path) -> None:
 def plot_losses(
     records: Iterable[dict[str, Any]], target: Path, validation: str = "validation loss"
 ) -> bool:
-    """Draws training and validation losses over the steps; False when there are none.
+    """Plot training and validation losses over the steps; return False when there are none.
 
-    After a resume the last value of a repeated step counts.
+    The last value of a step that was repeated after a resume is used.
 
     Args:
       records: the lines of `metrics.jsonl`.
-      target: the picture to write.
-      validation: what to call the validation loss.
+      target: the image file to write.
+      validation: label of the validation loss.
     """
     import matplotlib
 
@@ -115,9 +115,9 @@ def plot_losses(
 
 
 def loss_ticks(low: float, high: float) -> list[float]:
-    """Round numbers from `low` to `high` to label on a logarithmic axis: more than powers of ten.
+    """Return round numbers from `low` to `high` as tick labels of a logarithmic axis.
 
-    1, 2 and 5 times the powers of ten where that makes three or more, else even steps.
+    They are 1, 2 and 5 times the powers of ten if these are three or more, else even steps.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -135,7 +135,7 @@ def loss_ticks(low: float, high: float) -> list[float]:
 
 
 def _by_time(last: dict[str, float]) -> list[str]:
-    """The newest training loss in each part of time; nothing for an autoencoder."""
+    """Describe the newest training loss per part of the time range; empty for an autoencoder."""
     parts = _below("loss_by_time", last)
     rows = [(part, f"{loss:.4f}") for part, loss in sorted(parts.items())]
     caption = "Training loss by time of diffusion, from 0 (image) to 1 (noise)"
@@ -143,7 +143,7 @@ def _by_time(last: dict[str, float]) -> list[str]:
 
 
 def _by_module(last: dict[str, float]) -> list[str]:
-    """The newest norms of each module's gradient and update."""
+    """Describe the newest norms of each module's gradient and update."""
     gradients, updates = _below("gradient_norm", last), _below("update_norm", last)
     rows = [
         (module, f"{gradients[module]:.2e}", f"{updates[module]:.2e}")
@@ -154,7 +154,7 @@ def _by_module(last: dict[str, float]) -> list[str]:
 
 
 def _below(name: str, values: dict[str, float]) -> dict[str, float]:
-    """The values whose names begin with `name/`, without that."""
+    """Select the values whose names begin with `name/`, and remove that prefix."""
     start = f"{name}/"
     return {key.removeprefix(start): values[key] for key in values if key.startswith(start)}
 

@@ -1,4 +1,4 @@
-"""What one sees of a run: progress, metrics in files and trackers, a report, image grids."""
+"""Log of a run: progress bar, metrics in files and trackers, report, image grids."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from lidit_jax.training.monitoring.tracker import Tracker, check_installed
 
 
 class RunLog:
-    """Writes on process 0 only; the other processes call the same methods to no effect.
+    """Log of a run, written by process 0; on other processes the methods do nothing.
 
-    Metrics arrive as device arrays and are averaged there, so that only `flush` waits for the step
-    that is running.
+    Metrics arrive as device arrays and are averaged there, so that only `flush` waits for the
+    current step.
     """
 
     def __init__(
@@ -44,16 +44,16 @@ class RunLog:
         begun: float | None = None,
         config: Config | None = None,
     ):
-        """Opens the log of a run.
+        """Open the log of a run.
 
         Args:
           workdir: of the run; a folder, or in a bucket.
-          total_steps: at which it will end.
-          batch_size: images a step, of all processes together.
+          total_steps: steps at the end of the run.
+          batch_size: images per step, of all processes together.
           first_step: steps done before.
-          sample_flops: operations of training on one image; without it no use of the devices.
-          begun: when this start of the run began, in seconds since 1970; None for now.
-          config: for the tracker that it may name.
+          sample_flops: operations of training on one image; without it no MFU is logged.
+          begun: time of this start, in seconds since 1970; None for now.
+          config: the run's configuration, with the name of the tracker.
 
         Raises:
           LiditError: when that tracker is not installed.
@@ -86,17 +86,17 @@ class RunLog:
         self.close()
 
     def start_clock(self, step: int, averages: dict[str, Average]) -> None:
-        """Waits for the first step and measures from there: its time was spent on compiling."""
+        """Wait for the first step, which includes compiling, and start measuring speed after it."""
         jax.block_until_ready(averages)
         self._mark, self._waited, self._aside = (time.perf_counter(), step), 0.0, 0.0
 
     def accumulate(self, averages: dict[str, Average]) -> None:
-        """Adds one step's metrics to the running averages, on the device."""
+        """Add one step's metrics to the running averages, on the device."""
         self._averages = _merge(self._averages, averages) if self._averages else averages
 
     @contextmanager
     def waiting_for_data(self) -> Iterator[None]:
-        """Counts the time until the next batch is there."""
+        """Measure the time spent waiting for the next batch."""
         begin = time.perf_counter()
         with self.off_step_time():
             yield
@@ -104,15 +104,15 @@ class RunLog:
 
     @contextmanager
     def off_step_time(self) -> Iterator[None]:
-        """Counts time that is not spent on steps: validation, pictures, checkpoints."""
+        """Measure time that is not spent on steps: validation, images, checkpoints."""
         begin = time.perf_counter()
         yield
         self._aside += time.perf_counter() - begin
 
     def flush(self, step: int) -> dict[str, float]:
-        """Writes and returns the averages since the last flush, with speed and time left.
+        """Write and return the averages since the last flush, with speed and time left.
 
-        Without a step since the clock was started there is nothing to say about speed.
+        Without a step since the clock was started there is no speed.
         """
         values = self._values(step)
         self._averages, self._mark = {}, (time.perf_counter(), step)
@@ -126,11 +126,11 @@ class RunLog:
         return values
 
     def show(self, step: int) -> None:
-        """Prints the line of `flush` without ending the averages: nothing is written."""
+        """Print the line of `flush` without resetting the averages or writing files."""
         self._print(step, self._values(step))
 
     def _values(self, step: int) -> dict[str, float]:
-        """The averages since the last flush, and the speed since then."""
+        """Return the averages and the speed since the last flush."""
         averages = jax.device_get(self._averages)
         values = {name: float(a.total / a.count) for name, a in averages.items() if a.count}
         then, first = self._mark
@@ -151,7 +151,7 @@ class RunLog:
             print(line, flush=True)
 
     def _speed(self, seconds: float, steps: int) -> dict[str, float]:
-        """What is to be said of so many steps that took so long."""
+        """Return speed metrics of a number of steps in a number of seconds."""
         values = {
             "step_seconds": seconds / steps,
             "images_per_second": self._batch_size * steps / seconds,
@@ -167,7 +167,7 @@ class RunLog:
         return values
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Writes numbers to `metrics.jsonl`, TensorBoard and the tracker."""
+        """Write numbers to `metrics.jsonl`, TensorBoard and the tracker."""
         if not self._active:
             return
         self._files.write(step, values)
@@ -178,7 +178,7 @@ class RunLog:
     def images(
         self, step: int, images: UInt8[np.ndarray, "B H W 3"], captions: Sequence[str]
     ) -> None:
-        """Writes `images/step_NNNNNN.png` and the same to TensorBoard."""
+        """Write an image grid to `images/step_NNNNNN.png` and TensorBoard."""
         if not self._active:
             return
         grid = captioned_grid(images, captions, columns=min(len(images), 8))
@@ -189,12 +189,12 @@ class RunLog:
             grid.save(stream, format="PNG")
 
     def say(self, text: str) -> None:
-        """Prints a line above the progress bar."""
+        """Print a line above the progress bar."""
         if self._active:
             self.console.say(text)
 
     def close(self) -> None:
-        """Draws the loss curve, writes the report and closes the files."""
+        """Plot the loss curve, write the report and close the files."""
         if not self._active:
             return
         self._progress.stop()
@@ -211,7 +211,7 @@ def _merge(total: dict[str, Average], step: dict[str, Average]) -> dict[str, Ave
 
 
 def _device_memory() -> dict[str, float]:
-    """The largest use of this process's devices so far, where they tell."""
+    """Return the peak memory of this process's devices, if they report it."""
     used = [(device.memory_stats() or {}) for device in jax.local_devices()]
     peaks = [stats["peak_bytes_in_use"] for stats in used if "peak_bytes_in_use" in stats]
     return {"device_memory_gib": max(peaks) / GIB} if peaks else {}

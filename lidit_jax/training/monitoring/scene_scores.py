@@ -1,4 +1,4 @@
-"""Scores of a model in training, on scenes whose truth is known."""
+"""Scene benchmark scores of a model during training."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lidit_jax.sampling.guided_sampler import GuidedSampler
 from lidit_jax.sampling.image_batch import ImageBatch
 
 _SEED = 1
-"""Another one than `lidit eval scenes` uses: the best checkpoint is not chosen by its prompts."""
+"""Seed other than that of `lidit eval scenes`, whose prompts must not select the checkpoint."""
 _BATCH = len(TASKS)
-"""Images at a time: a part of their number, so that one compiled program draws them all."""
+"""Images per batch: a divisor of their number, so that one compiled program serves all."""
 
 
 class SceneScores:
-    """Draws the prompts of `lidit eval scenes` and counts what is right."""
+    """Scorer that generates images of scene prompts and counts the correct ones."""
 
     def __init__(self, config: Config, encoders: PromptEncoders):
-        """Encodes the prompts, `config.training.score_prompts` of each task.
+        """Encode the prompts, `config.training.score_prompts` per task.
 
         Raises:
           LiditError: when one is longer than `config.encoders.max_prompt_tokens`.
@@ -35,7 +35,7 @@ class SceneScores:
     def __call__(
         self, sampler: GuidedSampler, params: Any, unconditional: TextConditions
     ) -> dict[str, float]:
-        """The mean accuracy of the six averaged tasks, `scene_score`, and that of each task."""
+        """Return the mean accuracy of the six averaged tasks, `scene_score`, and each task's."""
         images = []
         for first in range(0, len(self._prompts), _BATCH):
             rows = slice(first, first + _BATCH)

@@ -1,4 +1,4 @@
-"""Weights & Biases or trackio, for who has one installed and asks for it."""
+"""Optional experiment trackers: Weights & Biases or trackio."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PROJECT = "lidit-jax"
 
 
 def check_installed(name: str) -> None:
-    """Refuses a tracker that is not there; every process asks, before any of them works.
+    """Check that a tracker is installed; every process does, before training starts.
 
     Args:
       name: of the package; "none" needs nothing.
 
     Raises:
-      LiditError: with the line that installs it.
+      LiditError: when it is not; with the command that installs it.
     """
     if name != "none" and importlib.util.find_spec(name) is None:
         raise LiditError(
@@ -32,14 +32,14 @@ def check_installed(name: str) -> None:
 
 
 class Tracker:
-    """One run there; a workdir stays the same run over all its starts."""
+    """Run in a tracker; all starts in a workdir belong to the same run."""
 
     def __init__(self, name: str, workdir: Path, config: Config):
-        """Opens the run.
+        """Open the run.
 
         Args:
           name: of the package: "wandb" or "trackio".
-          workdir: its name is that of the run.
+          workdir: folder whose name is the run's.
           config: shown beside the curves.
         """
         self._module: Any = importlib.import_module(name)
@@ -49,9 +49,9 @@ class Tracker:
         self._module.init(project=_PROJECT, config=dataclasses.asdict(config), **identity)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Sends the numbers of a step."""
+        """Send the numbers of a step."""
         self._module.log(values, step=step)
 
     def close(self) -> None:
-        """Waits until all is sent."""
+        """Wait until all data is sent."""
         self._module.finish()
