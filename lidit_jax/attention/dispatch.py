@@ -1,4 +1,4 @@
-"""Which kernel computes attention: decided by the devices of the mesh in use, or by name."""
+"""Selection of the attention kernel, by name or by the devices of the current mesh."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from lidit_jax.hardware.jax_device import JaxDevice
 
 KERNELS = choices(ModelConfig, "attention")
 MIN_KERNEL_SCORES = 2**17
-"""Scores of one head, N x S, from which splash beats plain attention: below, starting the kernel
-(about a third of a microsecond a tile) costs more than moving the scores through memory."""
+"""Scores per head, N x S, from which splash is faster than plain attention: below, starting the
+kernel (about a third of a microsecond per tile) costs more than moving the scores through
+memory."""
 
 
 class Device(NamedTuple):
-    """What the program will run on."""
+    """Platform and kind of the devices that the program will run on."""
 
     platform: str
     """ "tpu", "gpu" or "cpu"."""
     kind: str
-    """As JAX spells it, such as "TPU v5 lite"."""
+    """Device kind in JAX's spelling, such as "TPU v5 lite"."""
 
 
 def attention(
@@ -44,11 +45,11 @@ def attention(
     exact: bool = False,
     **plain: Any,
 ) -> Float[Array, "B N H K"]:
-    """Multi-head attention; a row without any valid key is exactly 0, and its gradients too.
+    """Compute multi-head attention; rows without a valid key, and their gradients, are exactly 0.
 
     Args:
       q: queries.
-      k: keys; H/G query heads read each of their heads.
+      k: keys; H/G query heads share each key head.
       v: values.
       mask: keys that may be attended to; None for all.
       causal: whether query i sees only keys 0..query_offset+i.
@@ -56,8 +57,8 @@ def attention(
       scale: factor of the products; K**-0.5 by default.
       kernel: one of `KERNELS`; "splash" without a TPU is interpreted, which is slow.
       split_queries: whether the mesh's `context` axis splits N.
-      exact: whether float32 products are exact on every device, which only plain ones are.
-      plain: `allowed`, `soft_cap` and `bias` of `attention_weights`, which no kernel knows.
+      exact: whether to compute float32 products in full precision; selects plain attention.
+      plain: `allowed`, `soft_cap` and `bias` of `attention_weights`, which no kernel supports.
 
     Returns:
       The weighted values, in the type of `v`.
@@ -83,7 +84,7 @@ def attention(
         chosen = "reference"
     options = {"causal": causal, "query_offset": query_offset, "scale": scale}
     if chosen == "splash":
-        # The kernel's module takes a second to import, which no other platform should wait for.
+        # Importing the kernel's module takes a second, so only runs that use it import it.
         from lidit_jax.attention.splash import splash_attention
 
         return splash_attention(
@@ -104,13 +105,13 @@ def attention(
 def chosen_kernel(
     kernel: str, device: Device, q: jax.Array | jax.ShapeDtypeStruct, keys: int
 ) -> str:
-    """ "splash", "cudnn" or "reference" for queries `q` [B, N, H, K] and S keys.
+    """Return "splash", "cudnn" or "reference" for queries `q` [B, N, H, K] and S keys.
 
     Raises:
       LiditError: when there is no such kernel.
     """
     if kernel not in KERNELS:
-        raise LiditError(f"no attention kernel {kernel!r}: know {', '.join(KERNELS)}")
+        raise LiditError(f"no attention kernel {kernel!r}: choose from {', '.join(KERNELS)}")
     if kernel != "auto":
         return kernel
     if device.platform == "tpu":
@@ -125,15 +126,15 @@ def _is_nvidia(device: Device) -> bool:
 
 
 def attention_kernel(device: JaxDevice) -> str:
-    """What "auto" chooses on a device for the images of the 1B recipe at 512 px, in bfloat16."""
+    """Return the kernel that "auto" selects for the 1B recipe at 512 px, in bfloat16."""
     q = jax.ShapeDtypeStruct((1, 1024, 16, 72), jax.numpy.bfloat16)
     return chosen_kernel("auto", Device(device.platform, device.device_kind), q, 1024)
 
 
 def device_in_use() -> Device:
-    """The devices of the mesh that `jax.set_mesh` made current; without one, the default ones.
+    """Return the device type of the mesh set by `jax.set_mesh`, or of the default device.
 
-    Compiling for a TPU on a machine without any, the two differ.
+    The two differ when compiling for a TPU on a machine without one.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty and mesh.abstract_device is not None:

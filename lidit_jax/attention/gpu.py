@@ -1,4 +1,4 @@
-"""Attention on GPUs: cuDNN's flash attention where its types and shapes allow, else XLA's own."""
+"""Attention on GPUs: cuDNN's flash attention where it supports the types and shapes, else XLA's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from lidit_jax.attention.names import ATTENTION_OUTPUT
 
 _WIDEST_HEAD = 128
-"""Wider heads need Hopper or later."""
+"""Wider heads require Hopper or later."""
 
 
 def gpu_attention(
@@ -28,12 +28,12 @@ def gpu_attention(
     scale: float | None = None,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Float[Array, "B N H K"]:
-    """Equals `reference_attention`; see there for the arguments."""
+    """Compute the same as `reference_attention`, with the same arguments, on a GPU."""
     compute = functools.partial(
         jax.nn.dot_product_attention, scale=scale, implementation=implementation
     )
     N, S = q.shape[1], k.shape[1]
-    # Policies know what cuDNN gives by its primitive: a name beside it would keep a second copy.
+    # Policies keep cuDNN's output by its primitive; naming it too would keep a second copy.
     named = implementation == "xla"
     if mask is None and (not causal or query_offset == 0):
         out = compute(q, k, v, is_causal=causal)
@@ -42,10 +42,10 @@ def gpu_attention(
     allowed = jnp.broadcast_to(valid[:, None, None, :], (q.shape[0], 1, N, S))
     if causal:
         allowed &= jnp.tril(jnp.ones((N, S), bool), query_offset)
-    # cuDNN's backward pass with a mask wants even lengths.
+    # cuDNN's backward pass with a mask requires even lengths.
     allowed = jnp.pad(allowed, ((0, 0), (0, 0), (0, N % 2), (0, S % 2)))
     q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
-    # A row without a key sees all of them, so that nothing divides by zero, and is then erased.
+    # A row without a valid key attends to all, to avoid dividing by zero, and is then set to 0.
     seen = jnp.any(allowed, axis=-1, keepdims=True)
     out = compute(q, k, v, mask=allowed | ~seen)
     out = jnp.where(seen.swapaxes(1, 2), out, 0)[:, :N]
@@ -53,14 +53,14 @@ def gpu_attention(
 
 
 def cudnn_difference() -> float:
-    """How far cuDNN's kernel and its backward pass are from XLA's own, on this machine's GPU.
+    """Measure how much cuDNN's forward and backward passes differ from XLA's on this GPU.
 
     Returns:
-      The largest difference over the largest value, of outputs and gradients in bfloat16: some
-      thousandths when all is well.
+      The largest difference relative to the largest value, over outputs and gradients in
+      bfloat16: a few thousandths if cuDNN works correctly.
 
     Raises:
-      Exception: whatever cuDNN has to say, where it does not work.
+      Exception: cuDNN's own error, if it does not work.
     """
     keys = jax.random.split(jax.random.key(0), 3)
     q, k, v = (jax.random.normal(key, (2, 128, 4, 64), jnp.bfloat16) for key in keys)
@@ -78,6 +78,6 @@ def cudnn_difference() -> float:
 
 
 def cudnn_supports(dtype: DTypeLike, head_width: int) -> bool:
-    """Whether cuDNN's kernel exists for these inputs."""
+    """Return whether cuDNN's kernel supports this type and head width."""
     half = dtype in (jnp.bfloat16, jnp.float16)
     return half and head_width % 8 == 0 and head_width <= _WIDEST_HEAD

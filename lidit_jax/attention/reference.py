@@ -1,4 +1,4 @@
-"""Plain attention: the definition that every faster kernel is compared with."""
+"""Reference attention in plain JAX, which every faster kernel is tested against."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def attention_weights(
     bias: Float[Array, "H N S"] | None = None,
     exact: bool = False,
 ) -> Float[Array, "B H N S"]:
-    """Softmax of the scaled products, in float32 or wider; H/G query heads read each key head.
+    """Return the softmax of the scaled products, in float32 or wider, grouped-query heads included.
 
     Args:
       q: queries.
-      k: keys.
+      k: keys; H/G query heads share each key head.
       mask: keys that may be attended to; None for all.
       causal: whether query i sees only keys 0..query_offset+i.
       query_offset: position of the first query among the keys.
-      allowed: which keys each query may read, beside the above; None for all.
+      allowed: keys that each query may attend to, in addition to the above; None for all.
       scale: factor of the products; K**-0.5 by default.
       soft_cap: largest absolute score c, reached smoothly as c·tanh(score/c) (Gemma 2).
       bias: added to the scores (T5).
-      exact: whether float32 products are exact on every device; else they are as the device likes.
+      exact: whether to compute float32 products in full precision on every device.
 
     Returns:
       Weights that sum to 1 over S; a row without any valid key is exactly 0, never NaN.
@@ -78,7 +78,7 @@ def reference_attention(
     exact: bool = False,
     **options,
 ) -> Float[Array, "B N H K"]:
-    """Multi-head attention; arguments as in `attention_weights`, result in the type of `v`."""
+    """Compute multi-head attention, with the options of `attention_weights`, in `v`'s type."""
     B, N, H, K = q.shape
     S, G = k.shape[1:3]
     weights = attention_weights(q, k, mask, exact=exact, **options).astype(v.dtype)
@@ -97,6 +97,6 @@ def _and(a: Array | None, b: Array) -> Array:
 
 
 def _precision(dtype: DTypeLike) -> jax.lax.Precision:
-    """Without it TPUs round float32 operands to bfloat16 and GPUs to TF32."""
+    """Return the precision that keeps TPUs from rounding float32 to bfloat16, and GPUs to TF32."""
     wide = jnp.promote_types(dtype, jnp.float32) == dtype
     return jax.lax.Precision.HIGHEST if wide else jax.lax.Precision.DEFAULT

@@ -1,7 +1,7 @@
 """Splash attention on TPUs: JAX's Pallas kernel with a fused backward pass.
 
-Scores never leave the core, so memory grows with N + S instead of N x S. The kernel works on one
-device's part: batch and heads are split by the mesh, queries too where an image's tokens are.
+Scores never leave the core, so memory grows with N + S instead of N x S. Each device runs the
+kernel on its shard: the mesh splits batch and heads and, along its `context` axis, queries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lidit_jax.attention.tiles import LANES, Tiles, choose_tiles, padded
 from lidit_jax.parallel.mesh import BATCH_AXES
 
 _NARROW = 64
-"""The one head width below 128 that the kernel takes as it is."""
+"""The only head width below 128 that the kernel accepts without padding."""
 
 
 def splash_attention(
@@ -40,21 +40,21 @@ def splash_attention(
     interpret: bool = False,
     tiles: Tiles | None = None,
 ) -> Float[Array, "B N H K"]:
-    """Equals `reference_attention`, rows without a valid key included.
+    """Compute the same as `reference_attention`, rows without a valid key included, on a TPU.
 
     Args:
       q: queries.
-      k: keys; H/G query heads read each of their heads.
+      k: keys; H/G query heads share each key head.
       v: values.
       mask: keys that may be attended to; None for all.
       causal: whether query i sees only keys 0..query_offset+i.
       query_offset: position of the first query among the keys.
       scale: factor of the products; K**-0.5 by default.
-      split_queries: whether the mesh's `context` axis splits N; keys are always whole. Not with
-        `causal`, where a part would have to know its place.
-      generation: of the TPU, for the tiles.
-      interpret: run the kernel in plain JAX, for tests without a TPU.
-      tiles: instead of those chosen for the lengths on one device.
+      split_queries: whether the mesh's `context` axis splits N; keys are never split. Not
+        supported with `causal`, where a shard would need its offset.
+      generation: TPU generation, which determines the tiles.
+      interpret: whether to run the kernel in plain JAX, for tests without a TPU.
+      tiles: tile sizes to use instead of those chosen for the lengths on one device.
     """
     local = functools.partial(
         _on_one_device,
@@ -77,14 +77,14 @@ def splash_attention(
         local,
         in_specs=(queries, keys, keys, mask_spec),
         out_specs=queries,
-        # The kernel does not say along which axes its results vary.
+        # The kernel does not declare the mesh axes along which its results vary.
         check_vma=False,
     )(q, k, v, mask)
 
 
 def _dividing(mesh: AbstractMesh, names: tuple[str, ...], size: int) -> tuple[str, ...] | None:
-    """Those of the axes that exist, if together they divide `size`; else None: every device then
-    computes the whole."""
+    """Return those of the axes that the mesh has, if together they divide `size`; else None, and
+    every device computes the whole."""
     axes = tuple(name for name in names if mesh.shape.get(name, 1) > 1)
     return axes if axes and size % math.prod(mesh.shape[name] for name in axes) == 0 else None
 
@@ -109,7 +109,7 @@ def _on_one_device(
     padded_n, padded_s = padded(N, tiles.query), padded(S, tiles.key)
 
     def arranged(x: Array, length: int) -> Array:
-        """[B, heads, length, width], zeros behind."""
+        """Return `x` as [B, heads, length, width], padded with zeros at the end."""
         more = ((0, 0), (0, 0), (0, length - x.shape[1]), (0, width - K))
         return jnp.pad(x.swapaxes(1, 2), more)
 
@@ -121,19 +121,19 @@ def _on_one_device(
     if G != H:
         queries, *others = inputs
         inputs = queries.reshape(B, G, H // G, padded_n, width), *others
-        # Every key head with its queries; all of them share the valid keys.
+        # One kernel call per key head with its queries; all share the mask of valid keys.
         kernel = jax.vmap(kernel, in_axes=(0, 0, 0, None))
     if mask is None and padded_s == S:
         out = jax.vmap(lambda *qkv: kernel(*qkv, None))(*inputs)
     else:
         valid = jnp.ones((B, S), bool) if mask is None else mask
-        # Queries are segment 1, and so are the keys that they may read.
+        # Queries and the keys that they may attend to are segment 1.
         ids = kernels.SegmentIds(
             q=jnp.ones((B, padded_n), jnp.int32),
             kv=jnp.pad(valid.astype(jnp.int32), ((0, 0), (0, padded_s - S))),
         )
         out = jax.vmap(kernel)(*inputs, ids)
-    assert isinstance(out, jax.Array)  # nothing else was asked for
+    assert isinstance(out, jax.Array)  # no residuals were requested
     out = out.reshape(B, H, padded_n, width)[:, :, :N, :K].swapaxes(1, 2)
     if mask is None:
         return out
@@ -143,7 +143,7 @@ def _on_one_device(
 
 
 def _seen(mask: Bool[Array, "B S"], queries: int, query_offset: int) -> Bool[Array, "B N"]:
-    """Whether there is a valid key among keys 0..query_offset+i of query i."""
+    """Return whether query i has a valid key among keys 0..query_offset+i."""
     more = max(query_offset + queries - mask.shape[1], 0)
     seen = jax.lax.cummax(jnp.pad(mask, ((0, 0), (0, more))).astype(jnp.int32), axis=1)
     return seen[:, query_offset : query_offset + queries].astype(bool)
@@ -152,7 +152,7 @@ def _seen(mask: Bool[Array, "B S"], queries: int, query_offset: int) -> Bool[Arr
 def _make_kernel(
     mask: masks.Mask, heads: int, key_heads: int, tiles: Tiles, interpret: bool
 ) -> kernels.SplashAttentionKernel:
-    """For all heads, or for the query heads of one key head where there are fewer of these."""
+    """Return the kernel for all heads or, if heads are grouped, the query heads of one key head."""
     same = heads == key_heads
     make = kernels.make_splash_mha if same else kernels.make_splash_mqa
     return make(

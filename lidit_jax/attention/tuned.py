@@ -1,4 +1,4 @@
-"""Tiles that `lidit tune attention` has found, kept in the user's cache."""
+"""Tile sizes found by `lidit tune attention`, stored in the user's cache."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lidit_jax.io.paths import cache_dir
 
 _FILE = "attention_tiles.json"
 FoundBy = Literal["time", "schedule"]
-"""Measured on a TPU, or estimated by the compiler's schedule."""
+"""Whether tiles were measured on a TPU or estimated from the compiler's schedule."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One attention on one device, in bfloat16."""
+    """Shape of an attention call on one device, in bfloat16."""
 
     generation: str
     head_width: int
@@ -28,26 +28,26 @@ class Shape:
 
     @property
     def key(self) -> str:
-        """Its name in the file."""
+        """Key of the shape in the file."""
         return f"{self.generation} K={self.head_width} N={self.queries} S={self.keys}"
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the file keeps of one shape."""
+    """Tiles stored for one shape."""
 
     tiles: tuple[int, int, int]
     found_by: FoundBy
 
 
 def tuned_tiles(shape: Shape) -> tuple[int, int, int] | None:
-    """Tokens of queries, of keys, and of keys in one product; None where nothing was tuned."""
+    """Return the tuned tokens per query tile, key tile and inner product; None if not tuned."""
     found = _read(cache_dir() / _FILE).get(shape.key)
     return None if found is None else found.tiles
 
 
 def save_tiles(shape: Shape, tiles: tuple[int, int, int], found_by: FoundBy) -> Path | None:
-    """Remembers them, and returns the file; None where an estimate would replace a measurement."""
+    """Save tiles and return the file; None if an estimate would replace a measurement."""
     file = cache_dir() / _FILE
     entries = dict(_read(file))
     known = entries.get(shape.key)
@@ -64,7 +64,7 @@ def save_tiles(shape: Shape, tiles: tuple[int, int, int], found_by: FoundBy) -> 
 
 @functools.cache
 def _read(file: Path) -> dict[str, _Entry]:
-    """What was kept; nothing, with a warning, where the file is damaged."""
+    """Read the stored tiles; warn and return none if the file is damaged."""
     if not file.is_file():
         return {}
     try:
@@ -79,7 +79,7 @@ def _read(file: Path) -> dict[str, _Entry]:
 
 
 def _entry(value: Any) -> _Entry:
-    # The first entries were tiles alone, and did not say how they were found.
+    # Entries of the first versions hold tiles only, without how they were found.
     entry = {"tiles": value, "found_by": "schedule"} if isinstance(value, list) else value
     tiles, found_by = tuple(entry["tiles"]), entry["found_by"]
     sizes = all(isinstance(size, int) and size > 0 for size in tiles)

@@ -1,4 +1,4 @@
-"""Autoencoders in diffusers' layout: a folder with `config.json` and safetensors, or a hub id."""
+"""Read and write autoencoders in diffusers' layout: `config.json` and safetensors, or a hub id."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HUB_FILES = tuple(folder + file for folder in ("", "vae/") for file in (CONFIG,
 
 
 def autoencoder_folder(folder: Path) -> Path | None:
-    """The folder itself or, in a pipeline's, its `vae`; None when neither is an autoencoder."""
+    """Return the autoencoder's folder: `folder`, or a pipeline's `vae`; None if there is none."""
     for candidate in (folder, folder / "vae"):
         if (candidate / CONFIG).is_file() and "_class_name" in read_json(candidate / CONFIG):
             return candidate
@@ -35,10 +35,10 @@ def autoencoder_folder(folder: Path) -> Path | None:
 
 
 def download_autoencoder(hub_id: str) -> Path:
-    """The local copy of an autoencoder, or of a pipeline's, and of nothing else.
+    """Download only the autoencoder of a hub id, which may be a pipeline's, and return its folder.
 
     Raises:
-      LiditError: when it cannot be had, or is none.
+      LiditError: when it cannot be downloaded, or is not an autoencoder.
     """
     folder = autoencoder_folder(download(hub_id, _HUB_FILES))
     if folder is None:
@@ -47,7 +47,7 @@ def download_autoencoder(hub_id: str) -> Path:
 
 
 def weights_file(folder: Path) -> Path:
-    """The safetensors of an autoencoder; half precision only when there is no other.
+    """Return an autoencoder's safetensors file; half precision only if there is no other.
 
     Raises:
       LiditError: when there is none.
@@ -62,12 +62,12 @@ def weights_file(folder: Path) -> Path:
 
 
 def load(folder: Path) -> tuple[AutoencoderKL | TinyAutoencoder, dict[str, Any], str]:
-    """An autoencoder, its parameters in float32, and their fingerprint.
+    """Load an autoencoder, its parameters in float32, and their fingerprint.
 
     The fingerprint is a sha256 of the weights, and of the shift and scale of the latents.
 
     Args:
-      folder: of `autoencoder_folder`.
+      folder: as `autoencoder_folder` returns it.
 
     Raises:
       LiditError: when a file is missing, damaged or of a kind that is not supported, when weights
@@ -84,10 +84,10 @@ def load(folder: Path) -> tuple[AutoencoderKL | TinyAutoencoder, dict[str, Any],
 
 
 def save(folder: Path, model: AutoencoderKL, params: Any) -> None:
-    """Writes an autoencoder that was trained here as diffusers would, in float32.
+    """Write an autoencoder trained here in diffusers' layout, in float32.
 
     Args:
-      folder: created when need be.
+      folder: created if it does not exist.
       model: with one shift and one scale for all latent channels.
       params: its weights.
     """
@@ -118,10 +118,10 @@ def save(folder: Path, model: AutoencoderKL, params: Any) -> None:
 
 
 def read_model(folder: Path) -> AutoencoderKL | TinyAutoencoder:
-    """The network that `config.json` describes.
+    """Build the network that `config.json` describes.
 
     Raises:
-      LiditError: when it is not supported, or not understood.
+      LiditError: when it is not supported or cannot be parsed.
     """
     config = read_json(folder / CONFIG)
     name = config.get("_class_name")
@@ -189,7 +189,7 @@ def _build_tiny(config: dict[str, Any]) -> TinyAutoencoder:
 def _shift_and_scale(
     config: dict[str, Any], default_scale: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of the latents, from one factor for all channels or, where given, the moments of each."""
+    """Return shift and scale of the latents, one for all channels or one per channel."""
     factor = float(config.get("scaling_factor", default_scale))
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean and std:
@@ -205,4 +205,4 @@ _BUILDERS: dict[str, tuple[Callable[[dict[str, Any]], Any], dict[str, Any]]] = {
         {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2},
     ),
 }
-"""Constructor of each class, and the values of fields that have no choice here."""
+"""Constructor of each class, and the only supported values of its other fields."""

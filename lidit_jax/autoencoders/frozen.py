@@ -1,4 +1,4 @@
-"""Pixels to latents and back, with weights: the frozen autoencoder, or none at all."""
+"""Frozen autoencoders: networks with their weights, or plain pixels without a network."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from lidit_jax.models.layers import dtype_of
 from lidit_jax.parallel.rules import shardings_that_divide
 from lidit_jax.weights.hub import is_hub_id
 
-# Images encoded in one call hold so many pixels: an activation of Stable Diffusion's encoder is
-# 128 channels wide, 0.5 GB of float32.
+# Most pixels encoded in one call: at this size an activation of Stable Diffusion's encoder, 128
+# channels wide, takes 0.5 GB in float32.
 _PIXELS_AT_ONCE = 2**20
 
 
 class FrozenAutoencoder:
-    """An autoencoder and its weights; `encode` and `decode` are pure, parameters an argument.
+    """Autoencoder with its weights; `encode` and `decode` are pure functions of the parameters.
 
     Attributes:
       params: the frozen weights, {} for pixels.
       channels: latent channels C.
-      downsample: image pixels a latent pixel, along each side.
+      downsample: image pixels per latent pixel, along each side.
       fingerprint: sha256 of the weights, "pixels" without any.
     """
 
     def __init__(self, model: LatentModel | None, params: Any, fingerprint: str, tile: int = 0):
-        """Joins a network with its weights.
+        """Combine a network with its weights.
 
         Args:
           model: None for pixels.
           params: its weights.
-          fingerprint: names the weights.
-          tile: side of the tiles that larger images are decoded in, in pixels; 0 for none.
+          fingerprint: sha256 of the weights, or "pixels".
+          tile: side in pixels of the tiles in which larger images are decoded; 0 for no tiling.
 
         Raises:
-          LiditError: when the tile is too small, or no multiple of the downsampling.
+          LiditError: when the tile is too small, or not a multiple of the downsampling.
         """
         self._model = model
         self.params = params
@@ -66,7 +66,7 @@ class FrozenAutoencoder:
         self._encode = jax.jit(self.encode)
 
     def on(self, mesh: Mesh) -> FrozenAutoencoder:
-        """The autoencoder with its weights on all devices, split where they divide.
+        """Return the autoencoder with its weights on all devices, sharded where they divide evenly.
 
         All processes must call it, and then `encode` and `decode`, together.
         """
@@ -77,15 +77,15 @@ class FrozenAutoencoder:
         return placed
 
     def encode(self, params: Any, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """Latents of images in [-1, 1], as the autoencoder gives them."""
+        """Encode images in [-1, 1] into latents that are not yet normalized."""
         if self._model is None:
             return image
-        # Latents to keep are encoded once, so they may as well be exact.
+        # Latents are encoded once and stored, so full precision costs little.
         exact = self._model.clone(dtype=jnp.float32)
         return exact.apply({"params": params}, image, method="encode")
 
     def decode(self, params: Any, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Images in [-1, 1], clipped."""
+        """Decode latents into images, clipped to [-1, 1]."""
         model = self._model
         if model is None:
             return jnp.clip(latent, -1.0, 1.0)
@@ -100,7 +100,7 @@ class FrozenAutoencoder:
         return jnp.clip(image, -1.0, 1.0)
 
     def encode_images(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float[np.ndarray, "B h w C"]:
-        """Latents of uint8 images, worked off in groups so that memory stays bounded."""
+        """Encode uint8 images in groups, so that memory stays bounded."""
         group = max(1, _PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
         group = 1 << (group.bit_length() - 1)  # a power of two divides the usual batches
         latents = [
@@ -111,18 +111,18 @@ class FrozenAutoencoder:
 
 
 def _put(array: Any, sharding: NamedSharding) -> jax.Array:
-    """`jax.device_put` without its check, over the network, that all processes have the same."""
+    """Call `jax.device_put` without its network check that all processes hold equal values."""
     host = np.asarray(array)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def to_uint8(image: Float[Array, "B H W 3"]) -> UInt8[Array, "B H W 3"]:
-    """Images in [-1, 1] as bytes, rounded."""
+    """Convert images in [-1, 1] to uint8, rounded."""
     return jnp.round((image + 1.0) * 127.5).astype(jnp.uint8)
 
 
 def build_autoencoder(config: VAEConfig) -> Autoencoder | AutoencoderKL:
-    """The network that a configuration describes, to train or to load trained weights into."""
+    """Build the network of a configuration, to train it or to load trained weights into it."""
     dtype = dtype_of(config.dtype)
     if config.architecture == "patch":
         return Autoencoder(config, dtype)
@@ -137,14 +137,14 @@ def build_autoencoder(config: VAEConfig) -> Autoencoder | AutoencoderKL:
 
 
 def load_frozen_autoencoder(config: VAEConfig, folder: Path | None = None) -> FrozenAutoencoder:
-    """The autoencoder that `config.vae.source` names, computing in `config.vae.dtype`.
+    """Load the autoencoder that `config.vae.source` names, computing in `config.vae.dtype`.
 
     Args:
       config: the configuration's `vae`.
-      folder: where to look instead of the source, for models that carry their own autoencoder.
+      folder: read instead of the source, for models that include their own autoencoder.
 
     Raises:
-      LiditError: when there is no such thing, it is damaged or holds something else.
+      LiditError: when there is no autoencoder, or it is damaged or another kind of model.
     """
     if config.source == "pixels":
         return FrozenAutoencoder(None, {}, "pixels")
@@ -162,13 +162,13 @@ def load_frozen_autoencoder(config: VAEConfig, folder: Path | None = None) -> Fr
 
 
 def locate_autoencoder(source: str) -> Path:
-    """The folder of an autoencoder, ours or diffusers', downloaded when need be.
+    """Return the folder of an autoencoder, in either layout, downloading it if necessary.
 
     Args:
       source: a folder or a hub id.
 
     Raises:
-      LiditError: when there is no such thing.
+      LiditError: when there is no such autoencoder.
     """
     folder = Path(source).expanduser()
     if not folder.is_dir() and is_hub_id(source):
@@ -177,7 +177,7 @@ def locate_autoencoder(source: str) -> Path:
 
 
 def autoencoder_files(folder: Path) -> list[Path]:
-    """The files of a located autoencoder that `load_frozen_autoencoder` needs, no others."""
+    """List the files of a located autoencoder that `load_frozen_autoencoder` reads."""
     if is_bundle(folder):
         index = [folder / INDEX] if (folder / INDEX).is_file() else []
         return [folder / "config.json", *index, *weight_files(folder)]

@@ -20,44 +20,44 @@ from lidit_jax.models.layers import Dense
 
 _NORM_EPSILON = 1e-6
 _NARROWING = ("embed", None)
-# Attention over more pixels than these is worked off in parts: at 2048 px all weights at once
-# would be 17 GB.
+# Attention over more pixels than this is computed in chunks: at 2048 px the full matrix of
+# attention weights would take 17 GB.
 _QUERIES_AT_ONCE = 1024
 
 
 class AutoencoderKL(nn.Module):
-    """Image <-> latent [B, h, w, C]; each stage but the last halves the sides.
+    """Autoencoder of images and latents [B, h, w, C]; every stage but the last halves the sides.
 
-    `encode` and `decode` speak the latents of diffusion models, `(z - shift) * scale` of the
-    encoder's z, as diffusers' pipelines do.
+    `encode` returns and `decode` takes the latents of diffusion models, `(z - shift) * scale` of
+    the encoder's z, as in diffusers' pipelines.
     """
 
     stages: tuple[int, ...]
-    """Channels of each stage, from the image inwards: 128, 256, 512, 512 in all the named ones."""
+    """Channels of each stage, from the image inward: 128, 256, 512, 512 in all these models."""
     channels: int
     """Latent channels C: 4 in SD and SDXL, 16 in SD3 and FLUX."""
     blocks: int = 2
-    """Residual blocks a stage of the encoder; the decoder has one more."""
+    """Residual blocks per stage of the encoder; the decoder has one more."""
     norm_groups: int = 32
     attention: bool = True
-    """Self-attention at the lowest resolution."""
+    """Whether to use self-attention at the lowest resolution."""
     quant: bool = False
-    """A 1x1 convolution after the encoder: SD and SDXL."""
+    """Whether a 1x1 convolution follows the encoder, as in SD and SDXL."""
     post_quant: bool = False
-    """A 1x1 convolution before the decoder: SD and SDXL."""
+    """Whether a 1x1 convolution precedes the decoder, as in SD and SDXL."""
     shift: tuple[float, ...] = (0.0,)
-    """One for all latent channels, or one each."""
+    """One value for all latent channels, or one per channel."""
     scale: tuple[float, ...] = (1.0,)
     dtype: DTypeLike = jnp.float32
     """Compute type; parameters, norms' statistics and results are float32."""
 
     @property
     def downsample(self) -> int:
-        """Image pixels a latent pixel, along each side."""
+        """Image pixels per latent pixel, along each side."""
         return 2 ** (len(self.stages) - 1)
 
     def setup(self) -> None:
-        """Names the parts."""
+        """Create the submodules."""
         shared = (self.stages, self.blocks, self.norm_groups, self.attention)
         self.encoder = Encoder(*shared, 2 * self.channels, self.dtype)
         self.decoder = Decoder(*shared, self.dtype)
@@ -67,32 +67,32 @@ class AutoencoderKL(nn.Module):
             self.post_quant_conv = _latent_conv(self.channels, self.dtype)
 
     def posterior(self, image: Float[Array, "B H W 3"]) -> Posterior:
-        """The Gaussians of z, before shift and scale; image in [-1, 1]."""
+        """Return the posterior of z, before shift and scale, for an image in [-1, 1]."""
         moments = self.encoder(image)
         return Posterior.from_moments(self.quant_conv(moments) if self.quant else moments)
 
     def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """The mode's latent; image in [-1, 1], H and W multiples of the downsampling."""
+        """Encode an image in [-1, 1], sides multiples of `downsample`, into the posterior mode."""
         return (self.posterior(image).mean - jnp.asarray(self.shift)) * jnp.asarray(self.scale)
 
     def decode(self, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """An image in [-1, 1] (not clipped)."""
+        """Decode a latent into an image in [-1, 1], not clipped."""
         return self.decode_unscaled(latent / jnp.asarray(self.scale) + jnp.asarray(self.shift))
 
     def decode_unscaled(self, z: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """`decode` of the encoder's own z."""
+        """Decode z, before shift and scale, into an image in [-1, 1], not clipped."""
         return self.decoder(self.post_quant_conv(z) if self.post_quant else z).astype(jnp.float32)
 
     def __call__(
         self, image: Float[Array, "B H W 3"], keys: Key[Array, " B"]
     ) -> tuple[Float[Array, "B H W 3"], Float[Array, " B"]]:
-        """Reconstruction from a sampled z, and its KL to N(0, I) per latent value."""
+        """Return the reconstruction from a sampled z, and the KL to N(0, I) per latent value."""
         posterior = self.posterior(image)
         return self.decode_unscaled(posterior.sample(keys)), posterior.kl()
 
 
 class Encoder(nn.Module):
-    """Image to the moments of z."""
+    """Encoder from an image to the mean and log-variance of z."""
 
     stages: tuple[int, ...]
     blocks: int
@@ -103,7 +103,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w moments"]:
-        """Args: image in [-1, 1]."""
+        """Return the mean and log-variance of z for an image in [-1, 1]."""
         x = Convolution(self.stages[0], self.dtype, name="conv_in")(image)
         for i, width in enumerate(self.stages):
             last = i == len(self.stages) - 1
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """z to image."""
+    """Decoder from z to an image."""
 
     stages: tuple[int, ...]
     blocks: int
@@ -126,7 +126,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Returns an image in [-1, 1] (not clipped)."""
+        """Return the image in [-1, 1], not clipped."""
         x = Convolution(self.stages[-1], self.dtype, name="conv_in")(z)
         x = MidBlock(self.norm_groups, self.attention, self.dtype, name="mid_block")(x)
         for i, width in enumerate(reversed(self.stages)):
@@ -144,7 +144,7 @@ class Decoder(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Residual blocks, then half the sides."""
+    """Residual blocks followed by downsampling by 2."""
 
     width: int
     blocks: int
@@ -154,7 +154,7 @@ class DownBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w I"]) -> Float[Array, "B h2 w2 O"]:
-        """h2 = h / 2 unless it is the last stage."""
+        """Return features of half the sides (h2 = h / 2), or of equal sides in the last stage."""
         for i in range(self.blocks):
             x = ResnetBlock(self.width, self.norm_groups, self.dtype, name=f"resnets_{i}")(x)
         if self.halve:
@@ -163,7 +163,7 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual blocks, then twice the sides."""
+    """Residual blocks followed by upsampling by 2."""
 
     width: int
     blocks: int
@@ -173,7 +173,7 @@ class UpBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w I"]) -> Float[Array, "B h2 w2 O"]:
-        """h2 = 2 h unless it is the last stage."""
+        """Return features of twice the sides (h2 = 2 h), or of equal sides in the last stage."""
         for i in range(self.blocks):
             x = ResnetBlock(self.width, self.norm_groups, self.dtype, name=f"resnets_{i}")(x)
         if self.double:
@@ -182,7 +182,7 @@ class UpBlock(nn.Module):
 
 
 class MidBlock(nn.Module):
-    """Two residual blocks, self-attention between them."""
+    """Two residual blocks with self-attention between them."""
 
     norm_groups: int
     attention: bool
@@ -190,7 +190,7 @@ class MidBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
-        """Keeps the shape."""
+        """Return features of the same shape."""
         block = functools.partial(ResnetBlock, x.shape[-1], self.norm_groups, self.dtype)
         x = block(name="resnets_0")(x)
         if self.attention:
@@ -199,7 +199,7 @@ class MidBlock(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """Two 3x3 convolutions around a residual."""
+    """Residual block of two 3x3 convolutions."""
 
     width: int
     norm_groups: int
@@ -207,7 +207,7 @@ class ResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w I"]) -> Float[Array, "B h w O"]:
-        """O is the width; a 1x1 convolution fits the residual when I differs."""
+        """Return features of width O; a 1x1 convolution fits the skip connection if I differs."""
         h = nn.silu(_norm(self.norm_groups, self.dtype, name="norm1")(x))
         h = Convolution(self.width, self.dtype, name="conv1")(h)
         h = nn.silu(_norm(self.norm_groups, self.dtype, name="norm2")(h))
@@ -218,14 +218,14 @@ class ResnetBlock(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """Self-attention among all pixels, with one head of the whole width."""
+    """Self-attention over all pixels, with one head of the full width."""
 
     norm_groups: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
-        """Keeps the shape."""
+        """Return features of the same shape."""
         batch, height, width, features = x.shape
         dense = functools.partial(Dense, features, (None, "embed"), self.dtype)
         h = _norm(self.norm_groups, self.dtype, name="group_norm")(x)
@@ -236,25 +236,25 @@ class PixelAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A strided convolution, padded below and on the right."""
+    """Strided convolution, padded at the bottom and on the right."""
 
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h//2 w//2 D"]:
-        """Half the sides."""
+        """Return features of half the sides."""
         padding = ((0, 1), (0, 1))
         return Convolution(x.shape[-1], self.dtype, strides=2, padding=padding, name="conv")(x)
 
 
 class Upsample(nn.Module):
-    """Each pixel four times, then a convolution."""
+    """Nearest-neighbor upsampling by 2 followed by a convolution."""
 
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B 2*h 2*w D"]:
-        """Twice the sides."""
+        """Return features of twice the sides."""
         x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
         return Convolution(x.shape[-1], self.dtype, name="conv")(x)
 
@@ -264,7 +264,7 @@ def _latent_conv(features: int, dtype: DTypeLike) -> Convolution:
 
 
 def _norm(groups: int, dtype: DTypeLike, *, name: str) -> nn.GroupNorm:
-    # The fast variance, E[x^2] - E[x]^2, loses digits where the mean is large.
+    # The fast variance, E[x^2] - E[x]^2, loses precision where the mean is large.
     return nn.GroupNorm(
         groups, epsilon=_NORM_EPSILON, use_fast_variance=False, dtype=dtype, name=name
     )
@@ -273,7 +273,7 @@ def _norm(groups: int, dtype: DTypeLike, *, name: str) -> nn.GroupNorm:
 def _attend(
     q: Float[Array, "B N D"], k: Float[Array, "B N D"], v: Float[Array, "B N D"]
 ) -> Float[Array, "B N D"]:
-    """Softmax attention, exact whatever the number of queries worked off at once."""
+    """Compute exact softmax attention, for a chunk of queries at a time."""
 
     def of_queries(q: Float[Array, "M B D"]) -> Float[Array, "M B D"]:
         logits = jnp.einsum("mbd,bnd->mbn", q, k, preferred_element_type=jnp.float32)

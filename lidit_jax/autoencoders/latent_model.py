@@ -1,4 +1,4 @@
-"""What all image autoencoders have in common."""
+"""Interface shared by all image autoencoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 @runtime_checkable
 class LatentModel(Protocol):
-    """What `FrozenAutoencoder` needs of a network: a linen module with these fields and methods."""
+    """Interface that `FrozenAutoencoder` requires of a network, which is a linen module."""
 
     @property
     def channels(self) -> int:
@@ -33,30 +33,30 @@ class LatentModel(Protocol):
 
     @property
     def init(self) -> Callable[..., Mapping[str, object]]:
-        """Of every linen module."""
+        """The linen module's `init`."""
         ...
 
     @property
     def apply(self) -> Callable[..., Any]:
-        """Of every linen module; it returns what the method does that it is given."""
+        """The linen module's `apply`; it returns the result of the method passed to it."""
         ...
 
     @property
     def clone(self) -> Callable[..., Self]:
-        """Of every linen module."""
+        """The linen module's `clone`."""
         ...
 
     def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """The deterministic latent, as the diffusion model sees it."""
+        """Encode an image in [-1, 1] into the deterministic latent for the diffusion model."""
         ...
 
     def decode(self, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Its image in [-1, 1] (not clipped)."""
+        """Decode a latent into an image in [-1, 1], not clipped."""
         ...
 
 
 def boxed_shapes(model: LatentModel) -> Any:
-    """Shapes of all parameters, with the logical names of their axes; nothing is allocated."""
+    """Return the shapes and logical axis names of all parameters, without allocating them."""
     side = 2 * model.downsample
     init = functools.partial(model.init, method=lambda m, image: m.decode(m.encode(image)))
     return jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, side, side, 3)))["params"]

@@ -1,6 +1,6 @@
-"""A small image autoencoder of the paper's kind: 8x down, 16 channels (section 5.1).
+"""Small image autoencoder like the paper's: 8x downsampling and 16 channels (section 5.1).
 
-It cuts the image into patches first and convolves at that lower resolution, which makes it cheap
+It splits the image into patches first and convolves at that lower resolution, which makes it cheap
 enough to train on a CPU. `lidit_jax.autoencoders.kl` is the large one.
 """
 
@@ -19,13 +19,13 @@ from lidit_jax.models.layers import rms_norm
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions around a residual, the norms per pixel."""
+    """Residual block of two 3x3 convolutions, normalized per pixel."""
 
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-        """Keeps the shape."""
+        """Return features of the same shape."""
         h = x
         for i in range(2):
             h = nn.silu(rms_norm(jnp.float32, name=f"norm_{i}")(h))
@@ -34,14 +34,14 @@ class ResBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Image to the mean and log-variance of its latent."""
+    """Encoder from an image to the mean and log-variance of its latent."""
 
     config: VAEConfig
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w moments"]:
-        """Args: image in [-1, 1]."""
+        """Return the mean and log-variance of the latent for an image in [-1, 1]."""
         config, dtype = self.config, self.dtype
         x = einops.rearrange(
             image, "b (h p) (w q) c -> b h w (p q c)", p=config.patch, q=config.patch
@@ -59,14 +59,14 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent to image."""
+    """Decoder from a latent to an image."""
 
     config: VAEConfig
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Returns an image in [-1, 1] (not clipped)."""
+        """Return the image in [-1, 1], not clipped."""
         config, dtype = self.config, self.dtype
         stages = _strided_stages(config)
         x = Convolution(config.width * 2**stages, dtype, name="conv_in")(latent)
@@ -83,7 +83,7 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Image <-> latent [B, H/8, W/8, C]; the deterministic latent is the posterior's mean."""
+    """Autoencoder of images and latents [B, H/8, W/8, C]; `encode` gives the posterior's mean."""
 
     config: VAEConfig
     dtype: DTypeLike = jnp.float32
@@ -96,30 +96,30 @@ class Autoencoder(nn.Module):
 
     @property
     def downsample(self) -> int:
-        """Image pixels a latent pixel, along each side."""
+        """Image pixels per latent pixel, along each side."""
         return self.config.downsample
 
     def setup(self) -> None:
-        """Names the two halves."""
+        """Create encoder and decoder."""
         self.encoder = Encoder(self.config, self.dtype)
         self.decoder = Decoder(self.config, self.dtype)
 
     def posterior(self, image: Float[Array, "B H W 3"]) -> Posterior:
-        """The Gaussians of the latent of an image in [-1, 1]."""
+        """Return the posterior of the latent for an image in [-1, 1]."""
         return Posterior.from_moments(self.encoder(image))
 
     def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """The mean latent of an image in [-1, 1]; H and W are multiples of the downsampling."""
+        """Return the mean latent of an image in [-1, 1]; H and W are multiples of `downsample`."""
         return self.posterior(image).mean
 
     def decode(self, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """An image in [-1, 1] (not clipped)."""
+        """Decode a latent into an image in [-1, 1], not clipped."""
         return self.decoder(latent).astype(jnp.float32)
 
     def __call__(
         self, image: Float[Array, "B H W 3"], keys: Key[Array, " B"]
     ) -> tuple[Float[Array, "B H W 3"], Float[Array, " B"]]:
-        """Reconstruction from a sampled latent, and its KL to N(0, I) per latent value."""
+        """Return the reconstruction of a sampled latent, and the KL to N(0, I) per latent value."""
         posterior = self.posterior(image)
         return self.decode(posterior.sample(keys)), posterior.kl()
 

@@ -1,4 +1,4 @@
-"""Names of the autoencoders' tensors in diffusers' files, from the paths of our parameters.
+"""Map parameter paths of autoencoders to the tensor names in diffusers' files.
 
 Both autoencoders name their modules as diffusers does, so one set of patterns serves all:
 `encoder/down_blocks_0/resnets_1/norm1/scale` is `encoder.down_blocks.0.resnets.1.norm1.weight`.
@@ -19,25 +19,25 @@ _NAMES: tuple[tuple[str, str], ...] = (
     (r"_(\d+)(?=\.)", r".\1"),
     (r"\.(?:kernel|scale)$", ".weight"),
 )
-"""Pattern and replacement, one after the other."""
+"""Patterns and replacements, applied in order."""
 
-# Files from before diffusers 0.18, such as Stable Diffusion 1.5's, name the attention's maps so.
+# Files from before diffusers 0.18, such as Stable Diffusion 1.5's, use these names.
 _FORMER_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 _TRANSFORMS = {2: "transpose", 4: "conv"}
 
 
 def diffusers_name(path: str) -> str:
-    """The tensor of a parameter, as diffusers writes it."""
+    """Return the name of a parameter's tensor in diffusers' files."""
     for pattern, replacement in _NAMES:
         path = re.sub(pattern, replacement, path)
     return path
 
 
 def diffusers_table(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Rule, ...]:
-    """Where the tensors of diffusers' files go.
+    """Return the rules that map diffusers' tensors to parameters.
 
     Args:
-      shapes: shape of every parameter, by its path.
+      shapes: shape of each parameter, by its path.
     """
     return tuple(
         Rule(re.compile(_pattern(path)), path, _TRANSFORMS.get(len(shape), ""))
@@ -46,7 +46,7 @@ def diffusers_table(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Rule, ...]:
 
 
 def to_diffusers(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Parameters by path as diffusers' tensors by name, float32: the inverse of the table."""
+    """Convert parameters by path to diffusers' tensors by name, in float32: the inverse mapping."""
     tensors = {}
     for path, value in params.items():
         value = np.asarray(value, np.float32)

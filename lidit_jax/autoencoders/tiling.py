@@ -1,8 +1,8 @@
-"""Decoding a large image in overlapping tiles, so that memory does not grow with it.
+"""Decode a large image in overlapping tiles, so that memory does not grow with its size.
 
-As diffusers' `enable_tiling` it blends neighbors linearly over a quarter of a tile. Other than
-there all tiles have one size, spread evenly over the image: it compiles one decoder, and leaves no
-slivers at the borders, whose GroupNorm statistics would be far from the whole image's.
+Like diffusers' `enable_tiling`, it blends neighbors linearly over a quarter of a tile. Unlike it,
+all tiles have the same size and are spaced evenly over the image: only one decoder is compiled, and
+there are no slivers at the borders, whose GroupNorm statistics would differ from the whole image's.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def tiled_decode(
     tile: int,
     scale: int,
 ) -> Float[Array, "B H W 3"]:
-    """Decodes one image, and one tile of it, at a time.
+    """Decode images one at a time, each tile by tile.
 
     Args:
-      decode: from a latent of any size to its image.
+      decode: function from a latent of any size to its image.
       latent: of any size.
-      tile: side of a tile, at least `MINIMUM_TILE` latent pixels; a shorter side has one tile.
-      scale: image pixels a latent pixel, along each side.
+      tile: side of a tile, at least `MINIMUM_TILE` latent pixels; a shorter side is one tile.
+      scale: image pixels per latent pixel, along each side.
     """
     (top, row_weights), (left, column_weights) = (
         tile_axis(length, tile, scale) for length in latent.shape[1:3]
@@ -59,9 +59,9 @@ def tiled_decode(
 def tile_axis(
     length: int, tile: int, scale: int
 ) -> tuple[np.ndarray, Float[np.ndarray, "tiles pixels"]]:
-    """Where the tiles of one side begin, in latent pixels, and the weights of their image pixels.
+    """Return the first latent pixel of each tile along a side, and the weights of its image pixels.
 
-    The weights of all tiles over a pixel sum to 1; they fall linearly towards each inner edge.
+    The weights of all tiles over a pixel sum to 1; they fall linearly toward each inner edge.
     """
     tile = min(tile, length)
     ramp = int(tile * _OVERLAP)

@@ -1,8 +1,8 @@
-"""AutoencoderTiny: TAESD and its kin, small distilled autoencoders (github.com/madebyollin/taesd).
+"""AutoencoderTiny: TAESD and similar small distilled autoencoders (github.com/madebyollin/taesd).
 
-They speak the latents of SD, SDXL, SD3 or FLUX at a hundredth of the cost. Layers and parameters'
+They use the latents of SD, SDXL, SD3 or FLUX at a hundredth of the cost. Layers and parameters'
 names are those of diffusers' class: `decoder/layers_3/conv_0/kernel` is its
-`decoder.layers.3.conv.0.weight`, numbered with the activations and upsamplings that have none.
+`decoder.layers.3.conv.0.weight`; activations and upsampling layers, without parameters, count too.
 """
 
 from __future__ import annotations
@@ -16,49 +16,49 @@ from lidit_jax.models.convolution import Convolution
 
 
 class TinyAutoencoder(nn.Module):
-    """Image <-> latent [B, h, w, C]; each stage but one halves the sides. Frozen: it has no KL."""
+    """Autoencoder of images and latents [B, h, w, C] without KL; all stages but one halve sides."""
 
     channels: int = 4
     """Latent channels C: 4 for SD and SDXL, 16 for SD3 and FLUX."""
     width: int = 64
     """Channels of all stages."""
     encoder_blocks: tuple[int, ...] = (1, 3, 3, 3)
-    """Residual blocks of each stage, from the image inwards."""
+    """Residual blocks of each stage, from the image inward."""
     decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)
-    """Residual blocks of each stage, from the latent outwards."""
+    """Residual blocks of each stage, from the latent outward."""
     shift: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)
-    """Latents are `(z - shift) * scale` of the encoder's z: of no effect in the published ones."""
+    """Latents are `(z - shift) * scale` of the encoder's z: the identity in published models."""
     dtype: DTypeLike = jnp.float32
     """Compute type; parameters and results are float32."""
 
     @property
     def downsample(self) -> int:
-        """Image pixels a latent pixel, along each side."""
+        """Image pixels per latent pixel, along each side."""
         return 2 ** (len(self.encoder_blocks) - 1)
 
     def setup(self) -> None:
-        """Names the two halves."""
+        """Create encoder and decoder."""
         self.encoder = Encoder(self.channels, self.width, self.encoder_blocks, self.dtype)
         self.decoder = Decoder(self.width, self.decoder_blocks, self.dtype)
 
     def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """The latent of an image in [-1, 1]; H and W are multiples of the downsampling."""
+        """Return the latent of an image in [-1, 1]; H and W are multiples of `downsample`."""
         z = self.encoder(image).astype(jnp.float32)
         return (z - jnp.asarray(self.shift)) * jnp.asarray(self.scale)
 
     def decode(self, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """An image in [-1, 1] (not clipped)."""
+        """Decode a latent into an image in [-1, 1], not clipped."""
         z = latent / jnp.asarray(self.scale) + jnp.asarray(self.shift)
         return self.decoder(z).astype(jnp.float32)
 
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
-        """The reconstruction of an image."""
+        """Return the reconstruction of an image."""
         return self.decode(self.encode(image))
 
 
 class Encoder(nn.Module):
-    """Image to z."""
+    """Encoder from an image to z."""
 
     channels: int
     width: int
@@ -67,7 +67,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """Args: image in [-1, 1]."""
+        """Return z for an image in [-1, 1]."""
         x, layer = (image + 1.0) / 2.0, 0
         for stage, blocks in enumerate(self.blocks):
             x = _conv(self.width, self.dtype, layer, stride=2 if stage else 1, bias=not stage)(x)
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """z to image."""
+    """Decoder from z to an image."""
 
     width: int
     blocks: tuple[int, ...]
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Returns an image in [-1, 1] (not clipped)."""
+        """Return the image in [-1, 1], not clipped."""
         x = nn.relu(_conv(self.width, self.dtype, 0)(jnp.tanh(z / 3.0) * 3.0))
         layer = 2
         for stage, blocks in enumerate(self.blocks):
@@ -103,14 +103,14 @@ class Decoder(nn.Module):
 
 
 class Block(nn.Module):
-    """Three 3x3 convolutions around a residual."""
+    """Residual block of three 3x3 convolutions."""
 
     width: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
-        """Keeps the shape."""
+        """Return features of the same shape."""
         h = x
         for i in (0, 2, 4):
             h = Convolution(self.width, self.dtype, name=f"conv_{i}")(h)

@@ -1,4 +1,4 @@
-"""Attention forward and backward, in the shapes of a recipe's backbone."""
+"""Benchmark of attention forward and backward, in the shapes of a recipe's backbone."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lidit_jax.benchmarks.workload import (
 
 
 def shape_of(settings: Settings) -> tuple[int, int, int, int]:
-    """B, N, H and K: a batch's images as tokens, the model's heads."""
+    """Return B, N, H and K: a batch of images as tokens, and the model's heads."""
     config = settings.recipe()
     heads = config.model.heads
     return settings.batch, config.image_tokens, heads, config.model.width // heads
 
 
 def jax_workload(settings: Settings, kernel: str = "auto") -> Workload:
-    """`lidit_jax.attention.attention`, with the device's kernel or with plain products."""
+    """Build the workload of `lidit_jax.attention.attention`, with a kernel or plain products."""
     import jax
     import jax.numpy as jnp
 
@@ -49,7 +49,7 @@ def jax_workload(settings: Settings, kernel: str = "auto") -> Workload:
 
 
 def torch_workload(settings: Settings) -> Workload:
-    """PyTorch's scaled_dot_product_attention: FlashAttention or cuDNN on GPUs."""
+    """Build the workload of PyTorch's SDPA: FlashAttention or cuDNN on GPUs."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
@@ -74,7 +74,7 @@ def _inputs(settings: Settings) -> list[np.ndarray]:
 
 
 def _flops(settings: Settings) -> float:
-    """Six products of a training step; what a kernel computes again does not count."""
+    """Return the FLOPs of a training step: six matrix products, without recomputation."""
     B, N, H, K = shape_of(settings)
     return 6 * 2.0 * B * H * N * N * K
 

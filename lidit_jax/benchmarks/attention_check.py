@@ -1,4 +1,4 @@
-"""The GPU's attention kernel against the reference: how far it is off, and how fast it is."""
+"""Accuracy and speed of the GPU's attention kernel, compared with the reference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROUNDS, _CALLS = 5, 10
 
 
 class Case(NamedTuple):
-    """Shapes of one call; letters as in `attention`."""
+    """Shapes of one call, with the letters of `attention`."""
 
     B: int
     N: int
@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
     @property
     def description(self) -> str:
-        """Such as "2 x 255 x 201, 16 heads of 72, masked"."""
+        """Description such as "2 x 255 x 201, 16 heads of 72, masked"."""
         words = f"{self.B} x {self.N} x {self.S}, {self.H} heads of {self.K}"
         return words + ", masked" * self.masked + ", causal" * self.causal
 
@@ -49,7 +49,7 @@ _CASES = (
     Case(3, 77, 77, 4, 64, masked=True, causal=True),
     Case(2, 257, 257, 16, 72),
 )
-"""Small: the reference in float32 takes minutes to build at 4,096 tokens, and tells no more."""
+"""Small cases: at 4,096 tokens the float32 reference compiles for minutes, for the same result."""
 _TINY = (Case(2, 8, 8, 2, 8), Case(2, 7, 5, 2, 8, masked=True))
 _AT_256 = Case(64, 256, 256, 16, 72), Case(64, 256, 256, 9, 128)
 _AT_1024 = Case(4, 4096, 4096, 16, 72), Case(4, 4096, 4096, 9, 128)
@@ -59,24 +59,24 @@ _TIMED = (
     *((case, "kernel", False) for case in (*_AT_256, *_AT_1024)),
     *((case, "plain", True) for case in _AT_1024),
 )
-"""Shapes of the model of 1 B parameters at 256 and 1024 px, who, and whether both passes: each is
-a program, in the order of their worth."""
+"""Programs in order of priority: shapes of the 1B model at 256 and 1024 px, the implementation, and
+whether to run the backward pass too."""
 _ENOUGH = 5.0
-"""Seconds that must be left for one more program."""
+"""Seconds required to start one more program."""
 _UNTUNED: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"}
-"""For programs that are run once: trying out products would take most of the time."""
+"""Compiler options for programs that run once: autotuning would take most of the time."""
 
 
 def errors(note: Note, left: Callable[[], float], *, tiny: bool = False) -> None:
-    """Notes the errors of the kernel, and those of plain products in bfloat16 beside them.
+    """Report the errors of the kernel and, for comparison, of plain products in bfloat16.
 
-    An error is the largest difference to the reference in float32 over its largest value, of the
-    outputs and of the three gradients. One of the rows of a masked case has no valid key at all.
+    An error is the largest difference from the float32 reference over its largest value, for the
+    outputs and of the three gradients. One sample of a masked case has no valid key.
 
     Args:
-      note: takes the rows so far, each as soon as it is known.
-      left: seconds left.
-      tiny: a few small cases.
+      note: called with all rows so far, after each row.
+      left: returns the seconds left.
+      tiny: whether to measure only a few small cases.
     """
     cases = _TINY if tiny else _CASES
     rows: list[dict[str, Any]] = []
@@ -85,7 +85,7 @@ def errors(note: Note, left: Callable[[], float], *, tiny: bool = False) -> None
     try:
         for future in as_completed(begun, timeout=max(left() - _ENOUGH, 0.1)):
             row: dict[str, Any] = {"case": begun[future].description}
-            if error := future.exception():  # one shape that cuDNN refuses costs one row
+            if error := future.exception():  # a shape that cuDNN rejects fails one row only
                 row["error"] = f"{type(error).__name__}: {error}"[:300]
             else:
                 row |= future.result()
@@ -98,12 +98,12 @@ def errors(note: Note, left: Callable[[], float], *, tiny: bool = False) -> None
 
 
 def times(note: Note, left: Callable[[], float], *, tiny: bool = False) -> None:
-    """Notes times at the shapes of the model of 1 B parameters, forward and with the backward pass.
+    """Measure forward and training times at the shapes of the 1B model.
 
     Args:
-      note: takes the rows so far, each as soon as it is known.
-      left: seconds left.
-      tiny: one small case.
+      note: called with all rows so far, after each row.
+      left: returns the seconds left.
+      tiny: whether to measure only one small case.
     """
     rows: list[dict[str, Any]] = []
     peak = peak_flops(jax.devices()[0])
@@ -116,11 +116,11 @@ def times(note: Note, left: Callable[[], float], *, tiny: bool = False) -> None:
         row: dict[str, Any] = {"case": case.description, "who": who, "backward": backward}
         try:
             row |= _timed(case, calls[who], backward=backward)
-            # A product of the forward pass has two, of the backward pass four more.
+            # The forward pass has two products, the backward pass four more.
             flops = (12 if backward else 4) * case.B * case.H * case.N * case.S * case.K
             row["flops_per_second"] = flops / row["median_seconds"]
             row["mfu"] = row["flops_per_second"] / peak if peak else None
-        except Exception as error:  # memory, of plain products
+        except Exception as error:  # plain products may run out of memory
             row["error"] = f"{type(error).__name__}: {error}"[:300]
         rows.append(row)
         note({"times": rows})
@@ -139,21 +139,21 @@ def _plain(q: Any, k: Any, v: Any, mask: Any, *, causal: bool) -> Any:
 
 
 def _inputs(case: Case) -> tuple[Any, Any, Any, Any]:
-    """Queries, keys and values in bfloat16, and the mask; drawn by the host, which compiles
-    nothing for it."""
+    """Return queries, keys, values in bfloat16, and the mask, drawn on the host without
+    compiling."""
     random = np.random.default_rng(0)
     shapes = ((case.B, n, case.H, case.K) for n in (case.N, case.S, case.S))
     drawn = [random.standard_normal(shape, np.float32).astype(jnp.bfloat16) for shape in shapes]
     q, k, v = jax.device_put(drawn)
     if not case.masked:
         return q, k, v, None
-    # The first prompt is as long as can be, the last has no token.
+    # The first prompt has the full length, the last has no tokens.
     lengths = np.linspace(case.S, 0, case.B).astype(int)
     return q, k, v, jax.device_put(np.arange(case.S) < lengths[:, None])
 
 
 def _both(call: Callable[..., Any], case: Case, *, exact: bool) -> Callable[..., Any]:
-    """Outputs and gradients of a sum of squares, which weighs every output."""
+    """Return a function of outputs and gradients of a sum of squares, which weights all outputs."""
 
     def total(q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, Any]:
         out = call(q, k, v, mask, causal=case.causal)
@@ -170,7 +170,7 @@ def _both(call: Callable[..., Any], case: Case, *, exact: bool) -> Callable[...,
 
 
 def _compared(case: Case) -> dict[str, dict[str, float]]:
-    """Errors of the kernel and of plain products; all three in one program, which is built once."""
+    """Compute errors of the kernel and of plain products, in one program that compiles once."""
     inputs = _inputs(case)
     exact = _both(_plain, case, exact=True)
     plain = _both(_plain, case, exact=False)
@@ -195,7 +195,7 @@ def _errors(values: list[np.ndarray], exact: list[np.ndarray]) -> dict[str, floa
 
 
 def _timed(case: Case, call: Callable[..., Any], *, backward: bool) -> dict[str, float]:
-    """Seconds of a call: median, fastest and slowest of a few rounds of several calls."""
+    """Return the median, fastest and slowest seconds per call, over a few rounds."""
     inputs = _inputs(case)
     forward = functools.partial(call, causal=case.causal)
 

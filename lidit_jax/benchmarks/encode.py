@@ -1,4 +1,4 @@
-"""A frozen text encoder reading prompts behind the instruction."""
+"""Benchmark of a frozen text encoder on prompts that follow an instruction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _encoder(settings: Settings) -> tuple[TextEncoder, TokenBatch]:
 
 
 def jax_workload(settings: Settings, *, cached: bool = True) -> Workload:
-    """Our encoder; decoders read the instruction once, the others with every prompt."""
+    """Build our encoder's workload; with `cached`, decoders process the instruction only once."""
     import jax
 
     encoder, tokens = _encoder(settings)
@@ -40,7 +40,7 @@ def jax_workload(settings: Settings, *, cached: bool = True) -> Workload:
 
 
 def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
-    """transformers on the same folder, up to the same layer; the whole sequence every time."""
+    """Build the workload of transformers, up to the same layer, with the instruction every time."""
     import torch
     import transformers
 
@@ -52,7 +52,7 @@ def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
     model.eval()
     layers = getattr(model, "layers", None)
     if layers is not None and encoder.default_layer < 0:
-        # Blocks behind the layer that is read are not run here either.
+        # Blocks after the layer that is read are not run here either.
         del layers[len(layers) + 1 + encoder.default_layer :]
     call = torch.compile(model) if compiled else model
     ids, mask = (torch.from_numpy(a).to(device) for a in (tokens.ids, tokens.mask))

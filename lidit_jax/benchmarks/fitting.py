@@ -1,4 +1,4 @@
-"""How much of a model two frameworks can train at once on one device: its depth and its batch."""
+"""Find the depth and batch at which two frameworks can train together on one device."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from lidit_jax.planning.plan import Plan, make_plan
 from lidit_jax.planning.roofline import Split
 
 _CONTEXT = 1.5 * GIB
-"""Of a process on a GPU: libraries, kernels, workspaces."""
+"""Bytes per process on a GPU for libraries, kernels and workspaces."""
 _STATE_BYTES = 22.0
-"""Of PyTorch for a parameter: weight, average, two moments and gradient in float32, and the
+"""PyTorch's bytes per parameter: weight, average, two moments and gradient in float32, and the
 bfloat16 copy that autocast makes."""
 _PYTORCH_ACTIVATIONS = 1.4
-"""Those of PyTorch over ours without recomputation; autocast keeps some of them in float32."""
+"""Ratio of PyTorch's activations to jax_bytes without recomputation; autocast keeps some in float32."""
 _UNROLLED = 10
-"""Most blocks that are unrolled, as PyTorch's are: a scan copies all that it keeps into stacked
-arrays, in a step that is bound by memory, but compiles in the time of one block."""
+"""Maximum number of blocks that are unrolled, as in PyTorch: a scan copies what it keeps into
+stacked arrays, which slows a memory-bound step, but compiles in the time of one block."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What is trained, and how much memory it is predicted to take."""
+    """Chosen depth and batch, and the memory that they are predicted to take."""
 
     depth: int
     whole_depth: int
-    """Of the recipe."""
+    """Blocks of the recipe."""
     batch: int
     jax_bytes: float
-    """Bytes of our process, by the planner."""
+    """Bytes of our process, predicted by the planner."""
     torch_bytes: float
-    """Bytes of PyTorch's, by this module's rule; 0 where it takes no part."""
+    """Bytes of PyTorch's process, predicted by this module; 0 if it is not measured."""
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """Of the recipe, as the command line spells them."""
+        """Overrides of the recipe, in command-line form."""
         unrolled = self.depth if self.depth <= _UNROLLED else 1
         return (f"model.depth={self.depth}", "model.remat=none", f"model.scan_unroll={unrolled}")
 
     @property
     def description(self) -> str:
-        """What was cut down, and why."""
+        """Description of what was reduced, and why."""
         cut = (
             f"{self.depth} of {self.whole_depth} blocks"
             if self.depth < self.whole_depth
@@ -71,15 +71,15 @@ def fit(
     shallowest: int = 4,
     beside_pytorch: bool = True,
 ) -> Fit:
-    """The largest batch, and with it the most blocks, that fit.
+    """Return the largest batch, and for it the most blocks, that fit into memory.
 
     Args:
       config: the recipe.
-      streams: its text.
-      memory: bytes of the device that programs may use.
-      batches: to choose from, the best first.
-      deepest: most blocks, for the time that PyTorch takes to compile each of them.
-      shallowest: fewest blocks.
+      streams: its text streams.
+      memory: bytes of device memory that programs may use.
+      batches: batch sizes to choose from, in order of preference.
+      deepest: maximum number of blocks, as PyTorch's compile time grows with each.
+      shallowest: minimum number of blocks.
       beside_pytorch: whether PyTorch trains on the device at the same time.
 
     Raises:
@@ -101,7 +101,7 @@ def fit(
 def _bytes(
     config: Config, streams: Sequence[TextStream], depth: int, batch: int
 ) -> tuple[float, float]:
-    """Bytes that our process and PyTorch's take."""
+    """Return the bytes that our process and PyTorch's take."""
     model = dataclasses.replace(config.model, depth=depth, remat="none")
     training = dataclasses.replace(config.training, batch_size=batch)
     cut = dataclasses.replace(config, model=model, training=training)
@@ -112,7 +112,7 @@ def _bytes(
 
 
 def topology_of(kind: str) -> Topology | None:
-    """One device of a kind as JAX spells it, for the planner; None where it knows no such kind."""
+    """Return a topology of one device of a JAX device kind; None if the planner lacks the kind."""
     if generation := tpu_generation(kind):
         sides = {"v5e": "1x1", "v6e": "1x1"}.get(generation, "1x1x1")
         return parse_topology(f"{generation}:{sides}")
@@ -121,6 +121,6 @@ def topology_of(kind: str) -> Topology | None:
 
 
 def planned(config: Config, kind: str) -> Plan | None:
-    """What `lidit plan` says of a recipe on one device of a kind; None where it knows none."""
+    """Return the plan of a recipe on one device of a kind; None if the planner lacks the kind."""
     topology = topology_of(kind)
     return make_plan(config, topology, Split()) if topology else None

@@ -1,9 +1,9 @@
-"""Candidates in processes of their own that take turns, so that a machine that changes its speed
-changes it for all; a waiting candidate sleeps.
+"""Time candidates in separate processes that take turns, so that changes in the machine's speed
+affect all alike; waiting candidates sleep.
 
-A candidate's process answers on its standard output, one JSON object a line: first what it built,
-then the seconds of each piece of work it was asked for (`N` on its standard input), and, at the end
-of its input, what there is to say last.
+A candidate's process prints one JSON object per line: first a description of its workload, then the
+seconds of each requested iteration (`N` on its standard input) and, at the end of its input, its
+final facts.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _POLL = 0.05
-"""Seconds between looks at candidates that are being built."""
+"""Seconds between polls of candidates that are being built."""
 _ERROR_LINES = 12
-"""Of what a failed process printed, kept for its row."""
+"""Lines of a failed process's output that are kept for its row."""
 
 
 class Candidate:
-    """One process."""
+    """Candidate of a benchmark, in a process of its own."""
 
     def __init__(
         self,
@@ -34,15 +34,15 @@ class Candidate:
         env: Mapping[str, str],
         patience: float | None = None,
     ):
-        """Starts it.
+        """Start the process.
 
         Args:
-          name: in the table.
-          command: that serves the candidate.
-          threads: of its libraries.
-          env: more variables.
-          patience: seconds from its start in which it must be built, or it is ended; None to wait
-            for as long as it takes.
+          name: name in the table.
+          command: command that serves the candidate.
+          threads: number of threads of its libraries.
+          env: additional environment variables.
+          patience: seconds from its start within which it must be built, or it is killed; None for
+            no limit.
         """
         self.name = name
         self._patience, self._begun = patience, time.monotonic()
@@ -50,7 +50,7 @@ class Candidate:
         self.built: dict[str, Any] = {}
         self.error, self.error_lines = "", list[str]()
         own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        self._messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
+        self._messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the process)
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -64,7 +64,7 @@ class Candidate:
         self._requests, self._answers = self._process.stdin, self._process.stdout
 
     def build(self) -> None:
-        """Waits for the first piece of work; keeps the error when it fails."""
+        """Wait until the workload is built; store the error if it fails."""
         if self._is_late():
             self._process.kill()
             self._fail(f"not built within {self._patience:.0f} s")
@@ -73,19 +73,19 @@ class Candidate:
 
     @property
     def is_ready(self) -> bool:
-        """Whether `build` returns at once: there is an answer, or the process has ended."""
+        """Whether `build` would return at once: there is an answer, or the process has ended."""
         return bool(select.select([self._answers], [], [], 0)[0])
 
     @property
     def is_late(self) -> bool:
-        """Whether its patience is over."""
+        """Whether the time limit for building has passed."""
         return self._patience is not None and time.monotonic() > self._begun + self._patience
 
     def round(self, count: int, *, keep: bool) -> None:
-        """A few pieces of work, timed."""
+        """Time `count` iterations."""
         if self.error:
             return
-        with contextlib.suppress(BrokenPipeError):  # the missing answer tells more
+        with contextlib.suppress(BrokenPipeError):  # the missing answer is reported instead
             self._requests.write(f"{count}\n")
             self._requests.flush()
         seconds = self._answer()
@@ -93,12 +93,12 @@ class Candidate:
             self.rounds.append(seconds)
 
     def work_alone(self, count: int, warmup: int) -> None:
-        """One round before the turns, so that there is a figure whatever becomes of the others."""
+        """Time one round before the turns, so that there is a result even if others fail."""
         self.round(warmup, keep=False)
         self.round(count, keep=True)
 
     def finish(self) -> None:
-        """Ends the process and takes its last answer."""
+        """End the process and read its final answer."""
         if self.error:
             return
         with contextlib.suppress(BrokenPipeError):
@@ -107,7 +107,7 @@ class Candidate:
         self._process.wait()
 
     def summary(self, reference: "Candidate") -> dict[str, Any]:
-        """One row of a table; `relative_time` is the median over rounds of its time by theirs."""
+        """Return a table row; `relative_time` is the median over rounds of time / reference's."""
         if not self.rounds:
             error = self.error or "no round was timed"
             return {"name": self.name, "error": error, "error_lines": self.error_lines}
@@ -133,7 +133,7 @@ class Candidate:
         return None
 
     def _fail(self, reason: str = "") -> None:
-        """Keeps the reason, by default the last error that the process printed."""
+        """Store the reason, by default the last error that the process printed."""
         self._process.wait()
         self._messages.seek(0)
         errors = self._messages.read().strip().splitlines()
@@ -141,7 +141,7 @@ class Candidate:
         self.error, self.error_lines = reason or found, errors[-_ERROR_LINES:]
 
     def _is_late(self) -> bool:
-        """Waits for the first answer; whether none has come in time."""
+        """Wait for the first answer, and return whether the time limit has passed without one."""
         if self._patience is None:
             return False
         left = self._begun + self._patience - time.monotonic()
@@ -154,16 +154,16 @@ def build_concurrently(
     warmup: int,
     after_round: Callable[[list[Candidate]], None],
 ) -> None:
-    """Waits for candidates that were started at the same time, in the order in which they are done.
+    """Wait for candidates that are being built at the same time, in order of completion.
 
-    Whoever is built while others are not works alone at once: so there is a figure of it, whatever
-    becomes of the others. `run_interleaved` measures it anew.
+    A candidate that is built before others is timed alone at once, so that there is a result for it
+    even if others fail. `run_interleaved` measures it again.
 
     Args:
-      candidates: that are not built.
-      count: pieces of work a turn.
-      warmup: pieces of work before the first turn.
-      after_round: is given those that have a figure.
+      candidates: candidates that are not built yet.
+      count: iterations per turn.
+      warmup: iterations before the first turn.
+      after_round: called with the candidates that have a result.
     """
     waiting = list(candidates)
     while waiting:
@@ -185,19 +185,19 @@ def run_interleaved(
     warmup: int,
     after_round: Callable[[], None] = lambda: None,
 ) -> None:
-    """Lets everyone work `warmup` times, then `rounds` times `count` times, then ends them.
+    """Run `warmup` iterations of each candidate, then `rounds` turns of `count`, then end them.
 
     Args:
-      candidates: that are built.
-      rounds: turns that are timed.
-      count: pieces of work a turn.
-      warmup: pieces of work before the first turn.
-      after_round: is called after every turn, to keep what is known so far.
+      candidates: candidates that are built.
+      rounds: number of timed turns.
+      count: iterations per turn.
+      warmup: iterations before the first turn.
+      after_round: called after every turn, to store intermediate results.
     """
     for candidate in candidates:
         candidate.round(warmup, keep=False)
         if not candidate.error:
-            candidate.rounds.clear()  # those that it has worked alone
+            candidate.rounds.clear()  # those timed alone
     for _ in range(rounds):
         for candidate in candidates:
             time.sleep(0.3)  # the last one's idle threads stop spinning

@@ -1,7 +1,6 @@
-"""One part of `lidit bench all`, in a process of its own:
-`python -m lidit_jax.benchmarks.part NAME SETTINGS FACTS`.
+"""Run one part of `lidit bench all` in a process of its own:
 
-It leaves what it knows in FACTS as it goes (`Notes`), and prints what it likes.
+It stores intermediate results in FACTS (`Notes`); its output is free text.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from lidit_jax.benchmarks.workload import Settings
 from lidit_jax.io.paths import cache_dir
 
 _MEASURED = 15.0
-"""Seconds that a comparison keeps for its turns, after everyone is built."""
+"""Seconds that a comparison reserves for its turns, after all candidates are built."""
 _MANY_CORES = 4
-"""Above so many, candidates are built at the same time."""
+"""With more cores than this, candidates are built at the same time."""
 _MEMORY_FRACTION = "0.5"
-"""Of a GPU's memory, what our side may reserve: JAX's allocator takes up to twice what it uses."""
+"""Fraction of GPU memory that JAX may reserve: its allocator takes up to twice what is used."""
 
 
 def training_step(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
-    """The train step beside PyTorch; with half the batch where memory was not enough."""
+    """Compare the train step with PyTorch's; retry with half the batch if out of memory."""
     batch = given["batch"]
     while True:
         settings = Settings(
@@ -51,7 +50,7 @@ def training_step(given: dict[str, Any], note: Notes, left: Callable[[], float])
 
 
 def sampling(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
-    """Whole pictures of a packaged model beside PyTorch."""
+    """Compare sampling from a packaged model with PyTorch."""
     from lidit_jax.checkpoints.opener import open_model
     from lidit_jax.pytorch.export import export_torch
 
@@ -71,7 +70,7 @@ def sampling(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> N
 
 
 def encoding(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
-    """A language model that reads prompts beside PyTorch."""
+    """Compare a language model that encodes prompts with PyTorch."""
     settings = Settings(
         kind="encode",
         config="demo",
@@ -84,7 +83,7 @@ def encoding(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> N
 
 
 def attention(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
-    """The GPU's kernel against the reference: errors and times."""
+    """Compare the GPU's attention kernel with the reference: errors and times."""
     from lidit_jax.benchmarks.attention_check import errors, times
 
     errors(note, left, tiny=given["tiny"])
@@ -92,7 +91,7 @@ def attention(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> 
 
 
 def device(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
-    """What the machine is, and what `lidit doctor` would say of it."""
+    """Describe the machine, with the findings of `lidit doctor`."""
     import jax
 
     from lidit_jax.hardware import cuda
@@ -113,10 +112,10 @@ def device(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> Non
 
 
 def gpu_tests(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
-    """The tests with the mark "gpu", in this process's stead.
+    """Run the tests marked "gpu", and exit with pytest's status.
 
     Raises:
-      SystemExit: with pytest's status.
+      SystemExit: with pytest's exit status.
     """
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rfE", "-m", "gpu"]
     process = subprocess.Popen(
@@ -129,7 +128,7 @@ def gpu_tests(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> 
     )
     lines = []
     for line in process.stdout or ():
-        print(line, end="", flush=True)  # what was said outlives this part
+        print(line, end="", flush=True)  # kept in the log if this part is killed
         lines += [line.strip()] if line.strip() else []
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     note({"result": lines[-1] if lines else "", "failed": failed[:20]})
@@ -137,7 +136,7 @@ def gpu_tests(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> 
 
 
 def train(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:
-    """A recipe trained for as long as there is time, and exported."""
+    """Train a recipe for the available time, and export it."""
     from lidit_jax.benchmarks.timed_training import timed_training
 
     timed_training(given, note, left)
@@ -146,9 +145,9 @@ def train(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None
 def _run_candidates(
     settings: Settings, given: dict[str, Any], note: Notes, left: Callable[[], float]
 ) -> dict[str, Any]:
-    """A comparison of what is installed, within the part's time."""
+    """Compare the installed candidates within the part's time."""
     on_gpu = given["platform"] == "gpu"
-    # What PyTorch builds lasts longer than this call, as what JAX builds does.
+    # PyTorch's compilation cache outlives this call, as JAX's does.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
     if on_gpu and settings.kind == "step":
         os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = given.get("share", _MEMORY_FRACTION)
@@ -170,7 +169,7 @@ def _run_candidates(
 
 
 def _ended(facts: dict[str, Any]) -> None:
-    """A comparison without a single figure has failed."""
+    """Raise an error if a comparison has no result at all."""
     if all("error" in row for row in facts["rows"]):
         raise SystemExit("every candidate failed: " + facts["rows"][0]["error"])
 
@@ -178,7 +177,7 @@ def _ended(facts: dict[str, Any]) -> None:
 def _beside_the_plan(
     settings: Settings, rows: Sequence[dict[str, Any]], given: dict[str, Any]
 ) -> dict[str, Any]:
-    """What `lidit plan` predicts for this device, beside what our process took."""
+    """Return the predictions of `lidit plan` for this device, next to our measurements."""
     from lidit_jax.benchmarks.fitting import planned
     from lidit_jax.benchmarks.step import recipe_of
 
@@ -200,7 +199,7 @@ def _beside_the_plan(
 
 
 def _is_memory(error: str) -> bool:
-    """Whether a candidate's error is a lack of memory."""
+    """Return whether a candidate ran out of memory."""
     return any(word in error for word in ("RESOURCE_EXHAUSTED", "out of memory", "OutOfMemory"))
 
 
@@ -216,7 +215,7 @@ PARTS: dict[str, Callable[[dict[str, Any], Notes, Callable[[], float]], None]] =
 
 
 def main() -> None:
-    """Runs the part that the command line names."""
+    """Run the part that the command line names."""
     name, settings, facts = sys.argv[1:]
     PARTS[name](json.loads(settings), Notes(Path(facts)), seconds_left())
 

@@ -1,5 +1,5 @@
-"""Runs the parts of a long measurement, each in processes of its own with a limit, in order of
-worth, and keeps what is known as it comes: a part that fails, hangs or is killed costs its row."""
+"""Run the parts of a long measurement by priority, each in processes of its own with a time limit,
+storing results as they come: a part that fails, hangs or is killed loses only its row."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ from lidit_jax.io.output import atomic_file
 
 LOGS = "logs.txt"
 _HEAD, _TAIL = 50_000, 150_000
-"""Bytes kept of the beginning and of the end of what a part prints."""
+"""Bytes kept from the beginning and from the end of a part's output."""
 _ERROR_LINES = 12
 _KEPT = "measured by an earlier call"
 _POLL = 0.2
-"""Seconds between looks at a running part."""
+"""Seconds between polls of a running part."""
 _RESERVE = 3.0
-"""Seconds kept to end the last part and to write the page."""
+"""Seconds reserved to end the last part and to write the page."""
 
 
 _SAME = ("device", "driver", "versions", "tiny")
-"""Of the head of a page: where one differs, figures are measured anew."""
+"""Keys of a page's header: if one differs, results are measured again."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One row of the page."""
+    """Part of the measurement, and row of the page."""
 
     name: str
     title: str
     command: Sequence[str]
-    """Of its process; the word FACTS becomes the file where it leaves what it knows, as JSON."""
+    """Command of its process; the word FACTS is replaced by the file for its results, as JSON."""
     least: float
-    """Seconds that must be left for it to start."""
+    """Seconds that must be left to start the part."""
     limit: float
-    """Seconds after which it is killed."""
+    """Seconds after which the part is killed."""
     description: str = ""
-    """What was cut down, and why."""
+    """Description of what was reduced, and why."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class PartRunner:
-    """Runs parts one after the other, and rewrites the page whenever there is more to say."""
+    """Runner of parts in sequence, which rewrites the page whenever there are new results."""
 
     def __init__(self, out: Path, seconds: float, about: Mapping[str, Any]):
-        """Starts the clock and writes a page without rows.
+        """Start the clock and write a page without rows.
 
         Args:
           out: folder of the page.
-          seconds: the whole budget, a hard bound.
-          about: circumstances, for the head of the page.
+          seconds: total time budget, a hard limit.
+          about: facts about the run, for the page's header.
         """
         self._out, self._begun = out, time.monotonic()
         self._deadline = self._begun + seconds
@@ -75,21 +75,21 @@ class PartRunner:
         return self._deadline - _RESERVE - time.monotonic()
 
     def extend(self, seconds: float) -> None:
-        """Sets the budget to so many seconds from now: those that were left are given up."""
+        """Set the budget to `seconds` from now, replacing what was left."""
         self._deadline = time.monotonic() + seconds
 
     def tell(self, **about: Any) -> None:
-        """Adds circumstances to the head of the page."""
+        """Add facts about the run to the page's header."""
         self.page["about"] |= about
         self.write()
 
     def write(self) -> None:
-        """Writes the page as it is now."""
+        """Write the page in its current state."""
         self.page["about"]["seconds"] = round(time.monotonic() - self._begun, 1)
         write_page(self._out, self.page)
 
     def keep(self, row: Mapping[str, Any]) -> None:
-        """Shows what an earlier call has measured."""
+        """Add a row measured by an earlier run to the page."""
         others = [
             one for one in (row.get("description") or "").split("; ") if one not in ("", _KEPT)
         ]
@@ -97,10 +97,10 @@ class PartRunner:
         self.write()
 
     def run(self, part: Part) -> dict[str, Any]:
-        """Runs a part if there is time for it.
+        """Run a part if there is time for it.
 
         Returns:
-          What it left, or nothing.
+          The part's facts, or {}.
         """
         row: dict[str, Any] = {
             "name": part.name,
@@ -135,7 +135,7 @@ class PartRunner:
         return row["facts"]
 
     def _run(self, part: Part, row: dict[str, Any], facts: Path, log: Path) -> str:
-        """Starts the process and looks after it; how it ended."""
+        """Run the process to its end or limit, and return how it ended."""
         command = [str(facts) if word == "FACTS" else word for word in part.command]
         end = time.monotonic() + min(part.limit, self.left)
         environment = os.environ | {"LIDIT_PART_SECONDS": f"{end - time.monotonic():.1f}"}
@@ -154,7 +154,7 @@ class PartRunner:
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(_POLL)
                 changed = facts.stat().st_mtime_ns if facts.exists() else 0
-                if changed != seen:  # what it knows so far outlives it
+                if changed != seen:  # intermediate results, kept if it is killed
                     seen, row["facts"] = changed, _read(facts)
                     self.write()
             late = process.poll() is None
@@ -171,7 +171,7 @@ class PartRunner:
 
     @contextlib.contextmanager
     def _stopped_by_sigterm(self) -> Any:
-        """SIGTERM and Ctrl-C end the part, and leave the page as it is."""
+        """Make SIGTERM and Ctrl-C end the part and leave the page as it is."""
 
         def stop(*_: Any) -> None:
             raise KeyboardInterrupt
@@ -188,14 +188,14 @@ class PartRunner:
 
 
 def load_previous_results(out: Path) -> Callable[[Mapping[str, Any]], dict[str, dict[str, Any]]]:
-    """Reads a folder's page before it is written anew.
+    """Read a folder's page before it is overwritten.
 
     Args:
-      out: the folder; it may be empty.
+      out: the folder, which may be empty.
 
     Returns:
-      `(about) -> rows`, those of the parts that are done, by name: none where the page is of
-      another device, of other versions or of other sizes.
+      `(about) -> rows` by name, of the parts that are done: none if the page is of another
+      device, other versions or other sizes.
     """
     page = _read(out / JSON_FILE)
     rows = {row["name"]: row for row in page.get("parts", ()) if row["status"] == "done"}
@@ -209,7 +209,7 @@ def load_previous_results(out: Path) -> Callable[[Mapping[str, Any]], dict[str, 
 
 
 def kill_process_group(process: subprocess.Popen[Any]) -> None:
-    """Kills a process that leads a session, and all that it has started, wherever they went."""
+    """Kill the leader of a session and all its descendants, in any session."""
     family = _descendants(process.pid)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -220,7 +220,7 @@ def kill_process_group(process: subprocess.Popen[Any]) -> None:
 
 
 def truncate_output(text: bytes) -> bytes:
-    """The beginning and the end of what was printed."""
+    """Return the beginning and the end of a part's output."""
     if len(text) <= _HEAD + _TAIL:
         return text
     left_out = f"\n[{len(text) - _HEAD - _TAIL} bytes left out]\n".encode()
@@ -228,27 +228,27 @@ def truncate_output(text: bytes) -> bytes:
 
 
 class Notes:
-    """What a part knows so far, in the file that its runner reads."""
+    """Results of a part so far, stored in the file that its runner reads."""
 
     def __init__(self, file: Path):
-        """Starts with nothing."""
+        """Start without results."""
         self._file, self._facts = file, dict[str, Any]()
 
     def __call__(self, facts: Mapping[str, Any]) -> None:
-        """Adds facts, which are safe as soon as this returns."""
+        """Add facts, which are on disk when this returns."""
         self._facts |= facts
         with atomic_file(self._file) as handle:
             handle.write(json.dumps(self._facts, default=str).encode())
 
 
 def seconds_left() -> Callable[[], float]:
-    """A clock of the seconds until this part is killed, of a process that `PartRunner` started."""
+    """Return a function of the seconds until `PartRunner` kills this process."""
     end = time.monotonic() + float(os.environ["LIDIT_PART_SECONDS"])
     return lambda: end - time.monotonic()
 
 
 def part_command(name: str, **settings: Any) -> list[str]:
-    """The command of a part of `lidit_jax.benchmarks.part`."""
+    """Return the command that runs a part of `lidit_jax.benchmarks.part`."""
     return [sys.executable, "-m", "lidit_jax.benchmarks.part", name, json.dumps(settings), "FACTS"]
 
 
@@ -266,7 +266,7 @@ def _how_it_ended(status: int) -> str:
 
 
 def _descendants(pid: int) -> list[int]:
-    """Children of a process, theirs and so on (Linux); some start sessions of their own."""
+    """Return the descendants of a process (Linux), including those in other sessions."""
     children: dict[int, list[int]] = {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""The parts of `lidit bench all`, by worth: what each measures, and how much time it may take."""
+"""Parts of `lidit bench all` by priority: what each measures, and its time limit."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import GIB
 
 _TOKENS = 16_384
-"""Image tokens of a step: enough that the optimizer's share of it is small."""
+"""Image tokens per step: enough to make the optimizer's share of the time small."""
 _DEPTH = 4
-"""Blocks beside PyTorch: each takes either framework a core's 10 seconds or more to compile."""
+"""Blocks when compared with PyTorch: either framework compiles each for 10 seconds or more per
+core."""
 _SHARE = 0.8
-"""Of the memory that the planner may fill: its formula has been measured on no GPU."""
+"""Fraction of memory that the planner may fill: its formula has not been verified on GPUs."""
 _TINY = ("model.width=64", "model.heads=4", "data.image_size=32", "encoders.sources=('smollm2',)")
 
 
 def device_part(*, tiny: bool) -> Part:
-    """The first part: what the machine is."""
-    # Of a GPU the nine tenths that a run may use, none of which is taken.
+    """Return the first part, which describes the machine."""
+    # Nine tenths of a GPU's memory, which a run may use; none of it is reserved.
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = "0.9"
     command = part_command("device", tiny=tiny)
@@ -35,12 +36,12 @@ def device_part(*, tiny: bool) -> Part:
 
 
 def ordered_parts(device: Mapping[str, Any], tests: Path | None, *, tiny: bool) -> list[Part]:
-    """All other parts, the one that is worth most first.
+    """Return all other parts, in order of priority.
 
     Args:
-      device: what the first part has found; nothing where it failed.
-      tests: the folder that holds the project's tests; None without them.
-      tiny: everything at sizes that CPUs compute in about two minutes.
+      device: facts of the first part; {} if it failed.
+      tests: folder of the project's tests; None without them.
+      tiny: whether to use sizes that CPUs compute in about two minutes.
     """
     common = {
         "platform": device.get("platform", "gpu"),
@@ -98,7 +99,7 @@ def _attention(common: Mapping[str, Any]) -> Part:
 
 
 def _steps(common: Mapping[str, Any], memory: float, *, first: bool) -> list[Part]:
-    """Train steps of lidit_1b: those that must be measured, or those for the time that is left."""
+    """Return the train steps of lidit_1b: those of high priority, or those for remaining time."""
     if common["tiny"]:
         return [_step(common, memory, "step_tiny", 32, _TINY, least=5, limit=110)]
     if first:
@@ -124,7 +125,7 @@ def _step(
     limit: float,
     alone: bool = False,
 ) -> Part:
-    """One train step, as large as the memory allows."""
+    """Return the part of one train step, as large as memory allows."""
     overrides = (f"data.image_size={size}", *overrides)
     wide = ", heads of 128 channels" if "model.heads=9" in overrides else ""
     title = f"Train step of lidit_1b at {size} px{wide}{', whole' if alone else ''}"
@@ -150,13 +151,13 @@ def _step(
 def step_fit(
     overrides: tuple[str, ...], memory: float, *, tiny: bool = False, alone: bool = False
 ) -> Fit:
-    """Depth and batch of a train step of lidit_1b on a device with so much memory.
+    """Return depth and batch of a train step of lidit_1b that fit into `memory`.
 
     Args:
-      overrides: of the recipe.
+      overrides: overrides of the recipe.
       memory: bytes that the planner may fill.
-      tiny: one small batch.
-      alone: whether no PyTorch is beside it.
+      tiny: whether to use one small batch.
+      alone: whether PyTorch is not measured.
 
     Raises:
       LiditError: when nothing fits.

@@ -1,4 +1,4 @@
-"""The page of `lidit bench all`: what was measured, as JSON and as Markdown for people."""
+"""Write the results of `lidit bench all`, as JSON and as a Markdown page."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from lidit_jax.io.output import atomic_file
 JSON_FILE, MARKDOWN_FILE = "results.json", "results.md"
 _GIB = 2**30
 _CELL = 160
-"""Most letters of a message in a table."""
+"""Maximum number of characters of a message in a table."""
 
 
 def write_page(folder: Path, page: Mapping[str, Any]) -> None:
-    """Writes both files; whoever reads them at any time finds whole ones."""
+    """Write both files atomically, so that readers always find complete ones."""
     with atomic_file(folder / JSON_FILE) as file:
         file.write((json.dumps(page, indent=2, default=str) + "\n").encode())
     try:
         text = markdown(page)
-    except Exception as error:  # a figure of an unexpected kind must not end the measurements
+    except Exception as error:  # an unexpected value must not end the measurements
         text = f"{JSON_FILE} has all figures; this page cannot show them: {error!r}\n"
     with atomic_file(folder / MARKDOWN_FILE) as file:
         file.write(text.encode())
 
 
 def markdown(page: Mapping[str, Any]) -> str:
-    """The page for people: circumstances, how every part ended, and each part's figures."""
+    """Return the Markdown page: header, how each part ended, and each part's results."""
     about, parts = page["about"], page["parts"]
     lines = ["# Measurements of `lidit bench all`", "", *_meaning(parts)]
     lines += _table(["what", "value"], [[name, _text(value)] for name, value in about.items()])
@@ -45,7 +45,7 @@ def markdown(page: Mapping[str, Any]) -> str:
 
 
 def _meaning(parts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The first thing that a reader wants to know."""
+    """Return the summary at the top of the page."""
     table, sentences = compare_with_targets(parts)
     if not table:
         return []
@@ -82,7 +82,7 @@ def _part(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _candidates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Those of a comparison; "time of ours" is the median over rounds of a time by the first's."""
+    """Format a comparison; "time of ours" is the median over rounds of the ratio to the first."""
     names = ["candidate", "s (median)", "min..max", "items/s", "TFLOP/s", "MFU", "time of ours"]
     names += ["PSNR", "built, s", "peak GiB"]
     body = []
@@ -108,7 +108,7 @@ def _candidates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _errors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of attention: the kernel's and plain products', each against the reference in float32."""
+    """Format the errors of the kernel and of plain products, relative to the float32 reference."""
     names = ["error by the largest value", *(f"kernel {x}" for x in _TENSORS)]
     names += [f"plain {x}" for x in _TENSORS]
     body = []
@@ -135,7 +135,7 @@ def _times(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _plan(plan: Mapping[str, Any]) -> list[str]:
-    """What `lidit plan` predicts beside what was measured."""
+    """Format the predictions of `lidit plan` next to the measurements."""
     seconds, size, mfu = plan["seconds"], plan["bytes"], plan["mfu"]
     who = ("predicted", "measured")
     return _table(
@@ -150,7 +150,7 @@ def _plan(plan: Mapping[str, Any]) -> list[str]:
 
 _TENSORS = ("out", "dq", "dk", "dv")
 _TABLES = {"rows": _candidates, "plan": _plan, "errors": _errors, "times": _times}
-"""Facts that are tables; all others are listed."""
+"""Facts that are shown as tables; all others are listed."""
 _NOT_SHOWN = ("settings", "versions", "cpu", "description")
 
 
@@ -182,7 +182,7 @@ def _text(value: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    """A message on one line, which ends no column."""
+    """Format a message on one line, with column separators escaped."""
     return " ".join(text.split()).replace("|", "/")[:_CELL]
 
 

@@ -1,4 +1,4 @@
-"""What the page of `lidit bench all` means: its most telling figures beside their targets."""
+"""Summarize the page of `lidit bench all`: its key results compared with their targets."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ Row = Mapping[str, Any]
 
 
 class Target(NamedTuple):
-    """A figure that a part is measured for."""
+    """Key result of a part, and its target."""
 
     part: str
-    """The name of its part."""
+    """Name of the part."""
     figure: str
     goal: float
-    """The least that is good."""
+    """Minimum value that reaches the target."""
     of: Callable[[Sequence[Row]], float | None]
-    """The figure, of the part's candidates; None where it was not measured."""
+    """Function from the part's rows to the result; None if it was not measured."""
     shown: Callable[[float], str]
 
 
@@ -30,7 +30,7 @@ def _mfu(rows: Sequence[Row]) -> float | None:
 
 
 def _speed(rows: Sequence[Row]) -> float | None:
-    """How many times as fast as the fastest of PyTorch's candidates."""
+    """Return the speed relative to the fastest of PyTorch's candidates."""
     theirs = [r["relative_time"] for r in rows if "PyTorch" in r["name"] and r.get("relative_time")]
     return min(theirs) if theirs and _ours(rows) else None
 
@@ -51,14 +51,14 @@ TARGETS = (
     Target("sample", "speed of sampling by PyTorch's", 1.1, _speed, _times),
 )
 _SMALL_ERROR = 2.0
-"""Errors of the kernel over those of plain products, both of one rounding."""
+"""Acceptable ratio of the kernel's errors to those of plain products, both in one rounding."""
 
 
 def compare_with_targets(parts: Sequence[Row]) -> tuple[list[list[str]], list[str]]:
-    """Rows of a table (figure, measured, target, verdict) and sentences below it.
+    """Return table rows (figure, measured, target, verdict) and the sentences below the table.
 
     Args:
-      parts: of the page, measured or not.
+      parts: the page's parts, measured or not.
     """
     facts = {part["name"]: part.get("facts") or {} for part in parts}
     table = []
@@ -86,7 +86,7 @@ def _attention(facts: Row) -> list[str]:
 
 
 def _alone(facts: Mapping[str, Row]) -> list[str]:
-    """Parts in which only one side was measured."""
+    """List the parts in which only one side was measured."""
     found = []
     for name, one in facts.items():
         rows = one.get("rows") or []

@@ -1,4 +1,4 @@
-"""Runs the candidates of a benchmark in turns, and says what came out."""
+"""Run the candidates of a benchmark in turns, and print the results."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lidit_jax.benchmarks.workload import Settings
 from lidit_jax.errors import LiditError
 
 _LARGEST_SPREAD = 1.3
-"""Of a machine with nothing else to do; beyond it medians of few rounds say little."""
+"""Spread expected of an idle machine; above it, medians of few rounds are unreliable."""
 
 
 def default_platform() -> str:
-    """ "tpu", "gpu" or "cpu": where candidates will run, as a process of its own has seen.
+    """Return "tpu", "gpu" or "cpu", where candidates will run, as found by a child process.
 
     Raises:
       LiditError: when JAX finds no device, or another program holds it.
@@ -51,26 +51,26 @@ def run_candidates(
     patience: float | None = None,
     note: Callable[[dict[str, Any]], None] = lambda facts: None,
 ) -> dict[str, Any]:
-    """Builds everyone, lets them take turns, and returns rows and circumstances.
+    """Build the candidates, run them in turns, and return rows and facts about the run.
 
     Args:
-      settings: of every candidate.
-      rounds: turns that are timed.
-      count: pieces of work a turn.
-      warmup: pieces of work before the first turn.
-      torch: whether PyTorch takes part.
-      only: a word that names must contain.
-      alone: whether a candidate starts only when the one before has ended: on a TPU, which one
-        process holds at a time.
-      without: a word that names must not contain; empty for none.
-      together: whether candidates are built at the same time, where there are cores for it; who is
-        built first is measured alone until the others are.
-      patience: seconds in which all candidates must be built, or are left behind; then those that
-        are built are measured at once, as the others may be late. None for no limit.
-      note: is given all that is known after every turn.
+      settings: settings of all candidates.
+      rounds: number of timed turns.
+      count: iterations per turn.
+      warmup: iterations before the first turn.
+      torch: whether to include PyTorch.
+      only: substring that names must contain.
+      alone: whether a candidate starts only after the previous one has ended, as on a TPU, which
+        only one process can use at a time.
+      without: substring that names must not contain; empty for no filter.
+      together: whether candidates are built at the same time, if there are enough cores; those
+        built first are timed alone until the others are ready.
+      patience: seconds within which all candidates must be built, or are skipped; those that are
+        built are timed at once, as the others may be late. None for no limit.
+      note: called with all results so far after every turn.
 
     Raises:
-      LiditError: when nobody is left.
+      LiditError: when no candidate is left.
     """
     names = [
         name
@@ -79,7 +79,7 @@ def run_candidates(
     ]
     if not names:
         raise LiditError(f"--only={only}: no candidate of lidit bench {settings.kind} is called so")
-    # Two frameworks share the GPU: none may take all of its memory.
+    # Two frameworks share the GPU: neither may reserve all of its memory.
     env = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     threads = settings.threads or len(os.sched_getaffinity(0))
     ended: list[Candidate] = []
@@ -128,7 +128,7 @@ def _tell(candidate: Candidate) -> None:
 
 
 def _with_rates(row: dict[str, Any]) -> dict[str, Any]:
-    """Adds items and operations a second, and the share of the device's peak."""
+    """Add items and FLOPs per second, and the MFU."""
     if "error" in row:
         return row
     from lidit_jax.hardware.devices import peak_of_kind
@@ -143,12 +143,12 @@ def _with_rates(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_psnr(rows: list[dict[str, Any]], results: Path, first: str) -> None:
-    """Adds the PSNR of each candidate's images to the first's; None where they are equal.
+    """Add the PSNR of each candidate's images relative to the first's; None if they are equal.
 
     Args:
-      rows: of candidates, by "name"; those with an "error" are left alone.
-      results: has NAME.npy of each.
-      first: whose images are the reference.
+      rows: the candidates' rows; those with an "error" are skipped.
+      results: folder with NAME.npy of each candidate.
+      first: name of the candidate whose images are the reference.
     """
     from lidit_jax.pytorch.parity import psnr
 
@@ -160,7 +160,7 @@ def add_psnr(rows: list[dict[str, Any]], results: Path, first: str) -> None:
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
-    """A Markdown table, and warnings below it: of rounds that spread, and of other devices."""
+    """Print a Markdown table, and warnings about unstable timings and differing devices."""
     columns = ["candidate", "s (median)", "min to max", "items/s", "TFLOP/s", "MFU", "of ours"]
     columns += ["PSNR", "first, s", "peak MiB"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
@@ -197,12 +197,12 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def _spread(row: dict[str, Any]) -> float:
-    """The slowest round over the fastest."""
+    """Return the ratio of the slowest round to the fastest."""
     return row["slowest_round_seconds"] / row["fastest_round_seconds"]
 
 
 def versions() -> dict[str, str]:
-    """Those of the packages that a timing depends on."""
+    """Return the versions of the packages that affect timings."""
     found = {}
     names = ("lidit-jax", "jax", "jaxlib", "jax-cuda13-plugin", "nvidia-cudnn-cu13", "flax")
     for name in (*names, "torch", "triton", "transformers", "diffusers"):

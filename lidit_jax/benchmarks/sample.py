@@ -1,7 +1,7 @@
-"""Whole pictures from prompts: encoders, sampler with guidance, autoencoder.
+"""Benchmark of sampling images from prompts: encoders, sampler with guidance, autoencoder.
 
-All take the same steps of Euler's method from the same noise: PyTorch's are those of diffusers'
-scheduler, around the network that `lidit convert to-torch` has exported.
+All candidates take the same Euler steps from the same noise; PyTorch's use diffusers' scheduler
+with the network exported by `lidit convert to-torch`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PROMPTS = ("a red circle", "a blue square and a yellow triangle", "three green 
 
 
 def jax_workload(settings: Settings, *, cache_interval: int = 1) -> Workload:
-    """`Pipeline`, as `lidit sample` uses it."""
+    """Build the workload of `Pipeline`, as `lidit sample` uses it."""
     from lidit_jax.sampling.pipeline import Pipeline
 
     pipeline = Pipeline.from_checkpoint(settings.checkpoint)
@@ -36,7 +36,7 @@ def jax_workload(settings: Settings, *, cache_interval: int = 1) -> Workload:
 
 
 def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
-    """The loop of diffusers' pipelines around the exported network."""
+    """Build the workload of a diffusers-style sampling loop with the exported network."""
     import diffusers
     import torch
     from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
@@ -58,7 +58,7 @@ def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
     noise = [module.noise_of_seed(seed, (side, side, config.channels)) for seed in range(count)]
     noise = torch.stack(noise).to(device)
     mean, std = (noise.new_tensor(v) for v in (config.latents.mean, config.latents.std))
-    # Any: its annotations allow for what it is not here, such as tables that are not yet set.
+    # Any: its annotations allow cases that do not occur here, such as unset tables.
     scheduler: Any = FlowMatchEulerDiscreteScheduler()
 
     @torch.inference_mode()

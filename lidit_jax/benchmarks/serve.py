@@ -1,8 +1,7 @@
-"""One candidate in a process of its own: `python -m lidit_jax.benchmarks.serve NAME SETTINGS`.
+"""Serve a candidate in its own process: `python -m lidit_jax.benchmarks.serve NAME SETTINGS`.
 
-It answers on its standard output, one JSON object a line: first what it built, then the seconds
-of each piece of work it was asked for (`N` on its standard input), last its peak memory (end of
-input).
+It prints one JSON object per line: first a description of the workload, then the seconds of each
+requested iteration (`N` on its standard input), last its peak memory (at the end of input).
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from lidit_jax.benchmarks.workload import Builder, Settings, peak_bytes
 
 
 def candidates(kind: str) -> dict[str, Builder]:
-    """The candidates of a benchmark, ours first; those of PyTorch have its name in theirs."""
+    """Return the candidates of a benchmark, ours first; PyTorch's have "PyTorch" in their names."""
     return importlib.import_module(f"lidit_jax.benchmarks.{kind}").CANDIDATES
 
 
 def main() -> None:
-    """Serves one candidate until its input ends."""
+    """Serve one candidate until its input ends."""
     name, settings = sys.argv[1], Settings.from_json(sys.argv[2])
-    # Libraries print what they like; only the answers may reach the parent.
+    # Libraries may print; only the answers may reach the parent.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     if settings.threads and hasattr(os, "sched_setaffinity"):
@@ -39,7 +38,7 @@ def main() -> None:
     else:
         from lidit_jax.hardware.xla_flags import apply_flags
 
-        apply_flags()  # those of `lidit train`
+        apply_flags()  # as `lidit train` does
     start = time.perf_counter()
     workload = candidates(settings.kind)[name](settings)
     result = workload.run()

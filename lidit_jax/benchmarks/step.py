@@ -1,4 +1,4 @@
-"""The whole train step: forward, backward, clipping, AdamW and averaged weights."""
+"""Benchmark of the whole train step: forward, backward, clipping, AdamW and EMA weights."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from lidit_jax.models.flops import TextStream, forward_flops
 
 _BATCHES = 2
 _NOISE = 0.02
-"""Deviation added to all parameters, so that no gate is zero and no gradient underflows."""
+"""Standard deviation of the noise added to all parameters, so that no gate is zero and no gradient
+underflows."""
 
 
 def recipe_of(settings: Settings) -> tuple[Config, tuple[TextStream, ...]]:
-    """The recipe with an objective that both sides know, and the sizes of its text."""
+    """Return the recipe with an objective that both sides support, and its text streams."""
     config = settings.recipe()
-    # All cost the same.
+    # All objectives cost the same.
     diffusion = dataclasses.replace(
         config.diffusion, process="flow", prediction="x0", loss="velocity", weighting="none"
     )
@@ -37,14 +38,14 @@ def recipe_of(settings: Settings) -> tuple[Config, tuple[TextStream, ...]]:
 
 
 def text_streams(config: Config, tokens: int) -> tuple[TextStream, ...]:
-    """The sizes of the recipe's text with so many tokens of a prompt."""
+    """Return the recipe's text streams for `tokens` prompt tokens."""
     from lidit_jax.planning.plan import describe_text
 
     return describe_text(config, prompt=tokens).streams
 
 
 def jax_workload(settings: Settings) -> Workload:
-    """The step that `lidit train` compiles, on one device."""
+    """Build the workload of the step that `lidit train` compiles, on one device."""
     import flax.linen as nn
     import jax
 
@@ -61,7 +62,7 @@ def jax_workload(settings: Settings) -> Workload:
     def noisy_state() -> Any:
         state = nn.unbox(create_state(task.init, optimizer, config))
         leaves, structure = jax.tree.flatten(state.params)
-        # The device's own generator, which compiles in no time.
+        # The device's own generator, which compiles quickly.
         keys = jax.random.split(jax.random.key(1, impl="rbg"), len(leaves))
         noisy = [
             p + _NOISE * jax.random.normal(key, p.shape)
@@ -69,7 +70,7 @@ def jax_workload(settings: Settings) -> Workload:
         ]
         return state.replace(params=jax.tree.unflatten(structure, noisy))
 
-    # On the device: a host draws a billion numbers for minutes.
+    # On the device: a host takes minutes to draw a billion numbers.
     state = jax.jit(noisy_state)()
     compiled = jax.jit(make_train_step(task.loss, config), donate_argnums=0)
     frozen, rate = jax.device_put((task.frozen, rate_of(config)))
@@ -89,7 +90,7 @@ def jax_workload(settings: Settings) -> Workload:
 
 
 def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
-    """The same step of the same network in PyTorch."""
+    """Build the workload of the same step of the same network in PyTorch."""
     import torch
 
     from lidit_jax.benchmarks.torch_training import Batch, Text, TorchTrainer

@@ -1,4 +1,4 @@
-"""Made-up training data of real shapes, with NumPy alone, so that every candidate sees the same."""
+"""Synthetic training data of real shapes, with NumPy only, so that all candidates get the same."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,9 @@ from lidit_jax.models.flops import TextStream
 def make_batch(
     config: Config, streams: Sequence[TextStream], batch_size: int, seed: int = 0
 ) -> dict[str, Any]:
-    """What `LatentRecords` would give: float32 latents, bfloat16 features, masks, indices.
+    """Return a batch like `LatentRecords`': float32 latents, bfloat16 features, masks, indices.
 
-    Prompts have 5 tokens or more after the instruction.
+    Prompts have at least 5 tokens after the instruction.
     """
     rng = np.random.default_rng(seed)
     features, masks = [], []
@@ -34,7 +34,7 @@ def make_batch(
 
 
 def empty_prompt(streams: Sequence[TextStream], seed: int = 1) -> dict[str, Any]:
-    """Features [1, S_k, D_k] and masks of the instruction with nothing after it but its end."""
+    """Return features [1, S_k, D_k] and masks of the empty prompt: instruction and end token."""
     rng = np.random.default_rng(seed)
     return {
         "features": tuple(

@@ -1,4 +1,4 @@
-"""Made-up data for the text-to-image task: the real network and loss, nothing to prepare."""
+"""Synthetic data for the text-to-image task: the real network and loss, without preparation."""
 
 from collections.abc import Sequence
 
@@ -18,12 +18,12 @@ from lidit_jax.training.prepared_data import FrozenModels, PreparedData
 
 
 def synthetic_data(config: Config, streams: Sequence[TextStream], records: int = 1) -> PreparedData:
-    """Takes the place of `prepare` in a benchmark.
+    """Return synthetic data in place of `prepare`'s, for benchmarks.
 
     Args:
-      config: of the run, for the shape of its latents.
-      streams: the text.
-      records: samples to train on.
+      config: the run's configuration, for the shape of its latents.
+      streams: text streams.
+      records: number of samples to train on.
     """
     batch = make_batch(config, streams, records)
     samples = [jax.tree.map(lambda leaf, i=i: leaf[i], batch) for i in range(records)]
@@ -45,18 +45,18 @@ def synthetic_data(config: Config, streams: Sequence[TextStream], records: int =
 
 
 class _FirstChannel(nn.Module):
-    """Stands in for an autoencoder: shows the first channel of latents, as large as the image."""
+    """Placeholder autoencoder that shows the first latent channel at the image's size."""
 
     channels: int
     downsample: int
     dtype: jnp.dtype = jnp.float32
 
     def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """Red of one pixel in each block, in all channels."""
+        """Return the red value of one pixel per block, in all channels."""
         step = self.downsample
         return jnp.repeat(image[:, ::step, ::step, :1], self.channels, axis=-1)
 
     def decode(self, latent: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Gray pictures."""
+        """Return grayscale images."""
         gray = jnp.repeat(latent[..., :1], 3, axis=-1)
         return jnp.repeat(jnp.repeat(gray, self.downsample, axis=1), self.downsample, axis=2)

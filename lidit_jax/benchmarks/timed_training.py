@@ -1,8 +1,8 @@
-"""A recipe trained for as long as there is time: a constant rate, then a decay that ends in time.
+"""Train a recipe for a given time: a constant learning rate, then a decay that ends in time.
 
-How many steps fit is known only once some were done. So the first phase has no end: it is stopped
-by SIGTERM, on which it saves itself, and its speed decides the length of the second, which resumes
-it with all of its steps under the decay.
+How many steps fit is known only after some have run. The first phase therefore has no fixed end:
+SIGTERM makes it save a checkpoint and stop, and its speed determines the number of steps of the
+second phase, which resumes it with the decay.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from lidit_jax.training.monitoring.metric_files import RECORDS, read_records
 
 _ENDLESS = 100_000_000
 _DECAY_FRACTION = 0.4
-"""Of the time for training."""
+"""Fraction of the training time spent in the decay."""
 _LARGEST_FILE = 15 * 2**20
 _FILES_BESIDE = 4
-"""Files of results beside the weights: the page's three, and the archive of small ones."""
+"""Result files besides the weights: the page's three, and the archive of small files."""
 _MOST_FILES = 8
 _GRACE = 12.0
-"""Seconds that a run has to save itself."""
+"""Seconds that a stopped run has to save its checkpoint."""
 _SAFETY = 0.95
-"""Of the steps that the measured speed promises."""
+"""Fraction of the steps predicted from the measured speed that is scheduled."""
 _TRACED = 0.3
-"""Of the time of compiling, what is left of it where the program is in the cache."""
+"""Fraction of the compile time that remains when the program is in the compilation cache."""
 _PROGRAM = "jit_train_step-*"
-"""Its files in JAX's cache of compiled programs."""
+"""Pattern of the train step's files in JAX's compilation cache."""
 _TINY = ("model.width=32", "model.depth=2", "model.heads=2", "model.scan_unroll=1")
 _TINY += ("data.train_records=64", "data.distinct_captions=16", "data.validation_records=8")
 _TINY += ("sampling.steps=2", "training.batch_size=8", "optimizer.warmup_steps=4")
@@ -47,23 +47,23 @@ _ARCHIVE = "model.tar"
 
 
 class TimeBudget(NamedTuple):
-    """How the seconds of a training are spent, from its first to its last."""
+    """Time budget of a training, in seconds from its start."""
 
     stable: float
-    """When the constant rate ends."""
+    """End of the constant learning rate."""
     decays: bool
-    """Whether there is a decay: it is longer than the restart that it takes."""
+    """Whether there is a decay: only if it takes longer than the restart before it."""
     trained: float
-    """When training must have ended: the rest is for the export."""
+    """End of training: the rest is for the export."""
 
 
 def split_seconds(total: float, started: float, restart: float) -> TimeBudget:
-    """The times of a training, once its first steps were seen.
+    """Divide the total time, once the first steps have run.
 
     Args:
-      total: seconds from the start to the end of everything.
+      total: seconds from the start to the end of the export.
       started: seconds until the first steps.
-      restart: seconds until the second phase takes steps (`restart_seconds`).
+      restart: seconds until the first steps of the second phase (`restart_seconds`).
     """
     trained = total - export_reserve(total)
     steps = max(trained - started - restart, 0.0)
@@ -73,22 +73,22 @@ def split_seconds(total: float, started: float, restart: float) -> TimeBudget:
 
 
 def export_reserve(total: float) -> float:
-    """Seconds kept for validation, the last checkpoint, pictures and the export."""
+    """Return the seconds reserved for validation, the last checkpoint, images and the export."""
     return min(40.0, 0.3 * total)
 
 
 def late_reserve(total: float) -> float:
-    """Seconds kept where the decay is late: a run that is stopped does nothing but save itself."""
+    """Return the seconds reserved if the decay is late: a stopped run only saves a checkpoint."""
     return min(27.0, 0.2 * total)
 
 
 def restart_seconds(started: float, compiled: float, *, cached: bool) -> float:
-    """Seconds until the second phase takes steps.
+    """Return the seconds until the first steps of the second phase.
 
     Args:
-      started: those of the first phase.
-      compiled: its part in which the step was traced, compiled and run for the first time.
-      cached: whether the compiled step was kept: then it is traced again, and read.
+      started: seconds until the first steps of the first phase.
+      compiled: part of them in which the step was traced, compiled and run for the first time.
+      cached: whether the compiled step is cached: then it is only traced again and read.
     """
     return started - (1 - _TRACED) * compiled if cached else started
 
@@ -98,12 +98,12 @@ def timed_training(
     note: Callable[[dict[str, Any]], None],
     left: Callable[[], float],
 ) -> None:
-    """Trains and exports into `given["out"]`, whatever goes wrong after the first checkpoint.
+    """Train and export into `given["out"]`, even if something fails after the first checkpoint.
 
     Args:
       given: `recipe`, its `overrides`, `out`, and whether it is `tiny`.
-      note: takes what is known so far.
-      left: seconds left.
+      note: called with the results so far.
+      left: returns the seconds left.
 
     Raises:
       LiditError: when there is no checkpoint to export.
@@ -117,7 +117,7 @@ def timed_training(
         run = _Run(Path(folder) / "run", given)
         try:
             _both_phases(run, note, clock, total)
-        except LiditError as error:  # whatever was saved before is exported
+        except LiditError as error:  # the last checkpoint is exported anyway
             note({"trouble": str(error)})
         note(run.summary())
         if not run.step:
@@ -162,7 +162,7 @@ def _both_phases(
 
 
 class _Run:
-    """One workdir and the processes that train in it."""
+    """Workdir of a run and the processes that train in it."""
 
     def __init__(self, workdir: Path, given: Mapping[str, Any]):
         self.workdir = workdir
@@ -171,34 +171,34 @@ class _Run:
 
     @property
     def step(self) -> int:
-        """Of the newest checkpoint; 0 for none."""
+        """Step of the newest checkpoint; 0 for none."""
         found = (self.workdir / "checkpoints").glob("[0-9]*")
         return max((int(path.name) for path in found if path.name.isdecimal()), default=0)
 
     def records(self) -> list[dict[str, Any]]:
-        """What the run has logged."""
+        """Return the records of the run's log."""
         with contextlib.suppress(OSError, ValueError):
             return read_records(self.workdir / RECORDS)
         return []
 
     @property
     def logged(self) -> int:
-        """The newest step of the log."""
+        """Newest step in the log."""
         return max((row["step"] for row in self.records()), default=0)
 
     def speeds(self) -> list[float]:
-        """Steps a second between entries of the log."""
+        """Return the steps per second between log entries."""
         return [1 / row["step_seconds"] for row in self.records() if row.get("step_seconds")]
 
     @property
     def prepared(self) -> float:
-        """When the run had its data and began to compile its step; now, before that."""
+        """Time at which data was ready and compilation began; now, if that is still to come."""
         with contextlib.suppress(OSError):
             return (self.workdir / "config.json").stat().st_mtime
         return time.time()
 
     def summary(self) -> dict[str, Any]:
-        """Speed, use of the device and loss, from the log."""
+        """Return speed, MFU and loss, from the log."""
         rows = [row for row in self.records() if "loss" in row]
         names = ("images_per_second", "model_flops_utilization", "data_wait_fraction")
         found = {}
@@ -212,7 +212,7 @@ class _Run:
 
     @contextlib.contextmanager
     def phase(self, settings: Sequence[str]) -> Any:
-        """A process that trains; it has ended afterwards."""
+        """Run a training process within a context, and make sure that it ends with it."""
         quiet = [f"training.{name}_every={_ENDLESS}" for name in ("eval", "image")]
         quiet += ["training.keep_checkpoints=2"]
         words = [f"--config.{one}" for one in (*quiet, *self._overrides, *settings)]
@@ -227,7 +227,7 @@ class _Run:
                 process.wait()
 
     def wait(self, process: subprocess.Popen[Any], done: Callable[[], Any]) -> None:
-        """Waits for something, or for the end of the process.
+        """Wait until `done` is true or the process ends.
 
         Raises:
           LiditError: when the process has failed.
@@ -238,7 +238,7 @@ class _Run:
             raise LiditError(f"lidit train ended with status {process.returncode}")
 
     def stop(self, process: subprocess.Popen[Any]) -> None:
-        """Lets a process save itself and end; one that does not is killed."""
+        """Let a process save a checkpoint and end; kill it if it does not."""
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -246,13 +246,13 @@ class _Run:
 
 
 def _is_cached() -> bool:
-    """Whether JAX keeps the compiled step, so that a run with another schedule finds it."""
+    """Return whether JAX caches the compiled step, so that another schedule's run reuses it."""
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", cache_dir() / "xla")
     return any(Path(folder).glob(_PROGRAM))
 
 
 def _export(workdir: Path, folder: Path, out: Path) -> list[str]:
-    """Writes the averaged weights, in files that are small enough, and the rest as one archive."""
+    """Export the EMA weights, split into files of limited size, and the rest as one archive."""
     model = folder / "model"
     command = [sys.executable, "-m", "lidit_jax.cli", "export", f"--checkpoint={workdir}"]
     for limit in (["--max-file-size=15MiB"], []):
@@ -278,7 +278,7 @@ def _export(workdir: Path, folder: Path, out: Path) -> list[str]:
 
 
 def _moved(file: Path, out: Path) -> list[str]:
-    """Moves a file; one that could not be divided by tensors is cut: `cat` joins its pieces."""
+    """Move a file; cut it if it is still too large, so that `cat` joins the pieces."""
     if file.stat().st_size <= _LARGEST_FILE:
         shutil.move(file, out / file.name)
         return [file.name]
@@ -291,7 +291,7 @@ def _moved(file: Path, out: Path) -> list[str]:
 
 
 def _archive(model: Path, workdir: Path, file: Path) -> None:
-    """The model's small files, the log of the run and its last pictures."""
+    """Write the model's small files, the run's log and its last images into an archive."""
     images = sorted((workdir / "images").glob("*.png"))[-2:]
     logs = [workdir / name for name in (RECORDS, "config.json", "parameters.txt")]
     with tarfile.open(file, "w") as archive:

@@ -1,4 +1,4 @@
-"""A loss and train step in PyTorch, for `lidit_jax/pytorch/model.py`."""
+"""Loss and train step in PyTorch, for the model in `lidit_jax/pytorch/model.py`."""
 
 import contextlib
 import copy
@@ -14,17 +14,17 @@ from lidit_jax.pytorch.model import AdaLayerNormZero
 
 
 class Text(TypedDict):
-    """Features [B, S_k, D_k] and masks [B, S_k] of each stream."""
+    """Features [B, S_k, D_k] and masks [B, S_k] of each text stream."""
 
     features: tuple[Tensor, ...]
     masks: tuple[Tensor, ...]
 
 
 class Batch(Text):
-    """Samples to train on."""
+    """Batch of training samples."""
 
     latent: Tensor
-    """[B, h, w, C]."""
+    """Latents [B, h, w, C]."""
 
 
 def x0_velocity_loss(
@@ -36,7 +36,7 @@ def x0_velocity_loss(
     masks: Sequence[Tensor],
     prefix_lengths: Sequence[int],
 ) -> Tensor:
-    """Rectified flow with x0-prediction and the error measured in velocity.
+    """Return the rectified-flow loss of an x0-prediction, with the error measured in velocity.
 
     t is in [0, 1], 1 being noise; the divisor is at least 0.05 (JiT, arXiv 2511.13720).
     """
@@ -47,8 +47,9 @@ def x0_velocity_loss(
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for AdamW: as in `training.optimizers`, weight decay acts on linear maps and
-    convolutions, but not on their biases, on norms, and on what makes adaLN vectors."""
+    """Return parameter groups for AdamW: as in `training.optimizers`, weight decay applies to
+    linear maps and convolutions, but not to biases, norms and the layers that produce adaLN
+    vectors."""
     undecayed = {
         id(parameter)
         for module in model.modules()
@@ -64,15 +65,14 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 class TorchTrainer:
-    """Caption dropout, loss, backward, clipping, AdamW and the average of the weights.
+    """Trainer with caption dropout, loss, backward pass, clipping, AdamW and EMA weights.
 
-    On GPUs convolutions are channels-last and their algorithms are timed, and float32 products are
-    TF32: so they are in XLA.
+    On GPUs convolutions are channels-last and autotuned, and float32 products use TF32, as in XLA.
 
     Args:
       model: a `LIDiTTransformer`.
       config: the recipe; flow with x0-prediction and the error in velocity.
-      prefix_lengths: instruction tokens of each stream.
+      prefix_lengths: instruction tokens per stream.
       unconditional: features [1, S_k, D_k] and masks [1, S_k] of the empty prompt.
       compiled: whether `torch.compile` compiles the model.
       bfloat16: whether the forward pass runs under bfloat16 autocast.
@@ -101,7 +101,7 @@ class TorchTrainer:
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
-            # PyTorch's stubs do not know this argument.
+            # PyTorch's stubs lack this argument.
             model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.model = torch.compile(model) if compiled else model
         self.parameters: list[Tensor] = list(model.parameters())
@@ -116,7 +116,7 @@ class TorchTrainer:
         self.steps = 0
 
     def step(self, batch: Batch) -> Tensor:
-        """One update; returns the loss, which is not waited for."""
+        """Apply one update and return the loss, without waiting for it."""
         features, masks = self._drop_captions(batch["features"], batch["masks"])
         x0 = batch["latent"]
         t = torch.sigmoid(torch.randn(len(x0), device=self.device))

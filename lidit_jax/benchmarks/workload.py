@@ -1,4 +1,4 @@
-"""What a benchmark is made of: settings, and a piece of work that can be timed."""
+"""Settings of a benchmark, and workloads that can be timed."""
 
 from __future__ import annotations
 
@@ -17,72 +17,72 @@ from lidit_jax.config.schema import Config
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one benchmark; every candidate gets the same."""
+    """Settings of a benchmark, the same for all candidates."""
 
     kind: str
-    """One of `lidit_jax.benchmarks.KINDS`."""
+    """Benchmark, one of `lidit_jax.benchmarks.KINDS`."""
     config: str
-    """The recipe, for shapes."""
+    """Recipe, which determines the shapes."""
     overrides: tuple[str, ...] = ()
     batch: int = 8
     dtype: str = "float32"
     """Compute type: "float32" or "bfloat16"."""
     threads: int = 0
-    """Of the CPU; 0 for all."""
+    """Number of CPU threads; 0 for all."""
     checkpoint: str = "demo"
-    """What "sample" draws with."""
+    """Model that "sample" draws with."""
     exported: str = ""
-    """Its export to PyTorch: a folder, or empty."""
+    """Folder with the checkpoint's export to PyTorch, or empty."""
     results: str = ""
-    """Folder for what candidates draw, to be compared; empty to keep nothing."""
+    """Folder for the candidates' images, to compare them; empty to store none."""
     encoder: str = "smollm2"
-    """What "encode" reads with."""
+    """Text encoder that "encode" runs."""
     tokens: int = 100
-    """Prompt tokens that "encode" reads."""
+    """Prompt tokens that "encode" processes."""
 
     def recipe(self) -> Config:
-        """The recipe, computing in `dtype`."""
+        """Return the recipe, computing in `dtype`."""
         config = load_recipe(self.config, self.overrides)
         model = dataclasses.replace(config.model, dtype=self.dtype)
         return dataclasses.replace(config, model=model)
 
     def to_json(self) -> str:
-        """For another process."""
+        """Return the settings as JSON, for another process."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
-        """The inverse of `to_json`."""
+        """Read settings from JSON: the inverse of `to_json`."""
         values = json.loads(text)
         return cls(**values | {"overrides": tuple(values["overrides"])})
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A candidate that is ready."""
+    """Candidate that is ready to be timed."""
 
     run: Callable[[], Any]
-    """One piece of work, finished when it returns. An array that it returns may be compared."""
+    """Run one iteration, finished when it returns. A returned array may be compared."""
     items: int
-    """What one piece handles: images, prompts, sequences."""
+    """Images, prompts or sequences per iteration."""
     flops: float | None = None
-    """Operations of one piece as `models.flops` counts them, where that is known."""
+    """FLOPs per iteration as `models.flops` counts them, if known."""
     about: dict[str, Any] = field(default_factory=dict)
-    """What else to tell: parameters, kernels, tiles."""
+    """Other facts to report: parameters, kernels, tiles."""
 
 
 Builder = Callable[[Settings], Workload]
 
 
 def torch_device() -> str:
-    """ "cuda" where PyTorch has one, else "cpu"."""
+    """Return "cuda" if PyTorch has a CUDA device, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def synchronize_torch() -> None:
-    """Waits for the GPU's queue."""
+    """Wait until the GPU has finished all work."""
     import torch
 
     if torch.cuda.is_available():
@@ -90,7 +90,7 @@ def synchronize_torch() -> None:
 
 
 def peak_bytes() -> int:
-    """Most memory so far: of the GPU that this process uses, else resident (Linux)."""
+    """Return this process's peak memory: on its GPU if it uses one, else resident (Linux)."""
     if torch := sys.modules.get("torch"):
         if torch.cuda.is_available():
             return torch.cuda.max_memory_allocated()

@@ -1,10 +1,10 @@
-"""A model to give away: a folder with `config.json` and `model.safetensors`, checked on loading.
+"""Read and write exported models: a folder with `config.json` and `model.safetensors`, verified.
 
-The weights may lie in several files instead, `model-00001-of-00003.safetensors` and so on, with the
-`model.safetensors.index.json` that says which tensor is where, as on the Hugging Face hub.
-`config.json` holds the format number, the configuration of the run, what else sampling needs to
-know (`metadata`, see `Provenance`) and the sha256 of the weights. Training state lives in Orbax
-checkpoints instead.
+The weights may be split into several files instead, `model-00001-of-00003.safetensors` and so on,
+with a `model.safetensors.index.json` that maps tensors to files, as on the Hugging Face hub.
+`config.json` holds the format number, the configuration of the run, the other facts that sampling
+requires (`metadata`, see `Provenance`) and the sha256 of the weights. Training state is stored in
+Orbax checkpoints instead.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from lidit_jax.weights.tensor_writer import TensorSpec, shard_names, shards, wri
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
 _HEADER_BYTES = 512
-"""At most, of a file's header for each tensor."""
+"""Upper bound on a safetensors header, in bytes per tensor."""
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether the folder looks like one of ours."""
+    """Return whether the folder has the files of an exported model."""
     weights = (folder / name for name in (WEIGHTS, INDEX))
     return (folder / CONFIG).is_file() and any(file.is_file() for file in weights)
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a bundle's weights, in order.
+    """List a bundle's weight files, in order.
 
     Raises:
       OSError: when there are none.
@@ -65,21 +65,21 @@ def save_bundle(
     dtype: str = "float16",
     largest_file: int = 0,
 ) -> None:
-    """Writes a folder; `config.json` comes last and makes it valid.
+    """Write a bundle; `config.json`, which makes it valid, is written last.
 
     Args:
-      folder: to write; weights that are there already make room.
-      params: nested.
-      config: of the run.
-      provenance: of the weights.
-      dtype: in which they are written.
-      largest_file: most bytes of a file of weights; 0 for one file, however large.
+      folder: where to write; weights already there are replaced.
+      params: nested parameters.
+      config: the run's configuration.
+      provenance: the weights' provenance.
+      dtype: type in which the weights are written.
+      largest_file: maximum bytes per weight file; 0 for a single file of any size.
 
     Raises:
-      LiditError: when a weight is not finite in `dtype`, or one alone is larger than a file may be.
+      LiditError: when a weight is not finite in `dtype`, or larger than a file may be.
     """
     flat = by_path(jax.tree.map(np.asarray, params))
-    with np.errstate(over="ignore"):  # told below, by name
+    with np.errstate(over="ignore"):  # reported below, by name
         tensors = {name: np.ascontiguousarray(value.astype(dtype)) for name, value in flat.items()}
     broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     if broken:
@@ -92,7 +92,7 @@ def save_bundle(
 def _write_weights(
     folder: Path, tensors: Mapping[str, np.ndarray], dtype: str, largest: int
 ) -> list[str]:
-    """Writes one file, or several and their index; the sha256 of each."""
+    """Write one weight file, or several and their index; return the sha256 of each."""
     specs = [TensorSpec(name, value.shape, dtype) for name, value in sorted(tensors.items())]
     room = largest - _HEADER_BYTES * len(specs) if largest else sum(s.nbytes for s in specs)
     for spec in specs:
@@ -109,7 +109,7 @@ def _write_weights(
         digests.append(write_tensors(folder / name, held, values)[1])
     if not in_bucket(folder):
         for other in {*folder.glob("model*.safetensors"), folder / INDEX}:
-            if other.name not in names:  # of another size, written before
+            if other.name not in names:  # left from an earlier export split differently
                 other.unlink(missing_ok=True)
     if len(names) > 1:
         size = sum(spec.nbytes for spec in specs)
@@ -124,20 +124,20 @@ def _write_weights(
 
 
 def _fingerprint(digests: Sequence[str]) -> str:
-    """The sha256 of a file; of several files that of theirs, one after the other."""
+    """Return the sha256 of a single file or, for several files, of their concatenated digests."""
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def save_description(folder: Path, config: Config, provenance: Provenance, sha256: str) -> None:
-    """Writes `config.json` for the weights that are in the folder already.
+    """Write `config.json` for the weights that are already in the folder.
 
     Args:
-      folder: of the bundle.
-      config: of the run.
-      provenance: of the weights.
-      sha256: of their file.
+      folder: folder of the bundle.
+      config: the run's configuration.
+      provenance: the weights' provenance.
+      sha256: fingerprint of the weights.
     """
     description = {
         "format": FORMAT,
@@ -150,16 +150,16 @@ def save_description(folder: Path, config: Config, provenance: Provenance, sha25
 
 
 class Bundle:
-    """A folder that was opened: its description is read, its weights are not.
+    """Opened bundle, of which the description is read and the weights are not.
 
     Attributes:
-      config: of the run.
-      provenance: of the weights.
-      fingerprint: sha256 of the weights' file.
+      config: the run's configuration.
+      provenance: the weights' provenance.
+      fingerprint: sha256 of the weights.
     """
 
     def __init__(self, folder: Path):
-        """Reads `config.json`.
+        """Read `config.json`.
 
         Raises:
           LiditError: when it is missing, damaged or of a newer format.
@@ -173,17 +173,17 @@ class Bundle:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every parameter by its path, from the file's header (in a bucket, the file)."""
+        """Shape of every parameter by its path; in a bucket this reads the whole file."""
         if in_bucket(self._folder):
             return {path: tensor.shape for path, tensor in self._tensors.items()}
         return {path: tensor.shape for path, tensor in self._header.items()}
 
     def read(self, path: str) -> np.ndarray:
-        """One parameter, float32; read-only."""
+        """Return one parameter as a read-only float32 array."""
         return self._tensors[path].astype(np.float32, copy=False)
 
     def load(self, shardings: Any = None) -> Any:
-        """All parameters, nested, float32: one after the other where `shardings` has a place."""
+        """Load all parameters, nested, in float32, each placed as `shardings` specifies."""
         known = by_path(shardings or {})
         flat = {}
         for path, tensor in self._tensors.items():
@@ -198,10 +198,10 @@ class Bundle:
 
     @functools.cached_property
     def _tensors(self) -> Mapping[str, np.ndarray]:
-        """Views of the weights' file, once it has been proven to be the one described."""
+        """Views of the weights, after their sha256 has been verified."""
         with _reading(self._folder):
             files = weight_files(self._folder)
-            if in_bucket(self._folder):  # an object has no pages to map
+            if in_bucket(self._folder):  # objects in a bucket cannot be memory-mapped
                 contents = [file.read_bytes() for file in files]
                 self._verify(files, [hashlib.sha256(data).hexdigest() for data in contents])
                 loaded = [safetensors.numpy.load(data) for data in contents]
@@ -225,7 +225,7 @@ def _digest(file: Path) -> str:
 
 @contextlib.contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Says what is wrong with a folder in one line."""
+    """Convert errors of reading a folder into a one-line `LiditError`."""
     try:
         yield
     except OSError as error:

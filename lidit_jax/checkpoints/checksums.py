@@ -1,4 +1,4 @@
-"""A number for each array that changes with any bit of it, and not with where its parts lie."""
+"""Checksums of arrays that detect any changed bit and do not depend on sharding."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 
 _GOLDEN = np.uint32(0x9E3779B1)
 _PART = 2**24
-"""Bytes of a NumPy array that are copied to the device at once."""
+"""Bytes of a NumPy array copied to the device at a time."""
 
 
 def checksums(tree: Any) -> dict[str, int]:
-    """A 32-bit checksum for each array of a tree, by its name in the tree.
+    """Return a 32-bit checksum for each array of a tree, by its path in the tree.
 
-    Each element's bits are mixed with its place and summed, modulo 2^32, where the array lies: on
-    any mesh and any number of processes the result is the same, and no array is gathered. It finds
-    damage by accident, of which it overlooks one in four billion; it is no signature.
+    Each element's bits are hashed with its index and summed, modulo 2^32, on the array's devices:
+    the result is the same for any mesh and any number of processes, and no array is gathered. It
+    detects accidental damage, missing one case in four billion; it is not cryptographic.
 
     Args:
-      tree: of arrays of at most 32 bits an element.
+      tree: arrays of at most 32 bits per element.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    # One program a shape compiles sooner than one of all. Each is waited for: many collectives in
-    # flight can block each other on several CPU devices.
+    # One program per shape compiles faster than one for all. Each result is awaited, because many
+    # collectives in flight can deadlock on several CPU devices.
     return {
         jax.tree_util.keystr(path): _in_parts(leaf)
         if isinstance(leaf, np.ndarray) and leaf.ndim
@@ -36,7 +36,7 @@ def checksums(tree: Any) -> dict[str, int]:
 
 
 def verify_checksums(read: dict[str, int], expected: dict[str, int] | None) -> None:
-    """Raises `ValueError` for arrays that are not what was saved; older checkpoints cannot tell."""
+    """Raise `ValueError` if arrays differ from those saved; `expected` is None if unknown."""
     if expected is None:
         return
     changed = [name for name, value in read.items() if expected.get(name) != value]
@@ -48,7 +48,7 @@ def verify_checksums(read: dict[str, int], expected: dict[str, int] | None) -> N
 
 
 def _in_parts(array: np.ndarray) -> int:
-    """The checksum of an array in NumPy's memory, of which a device never holds much."""
+    """Return the checksum of a NumPy array, copying only a part to the device at a time."""
     elements = math.prod(array.shape[1:])
     rows = max(1, _PART // max(1, elements * array.itemsize))
     parts = (
@@ -60,12 +60,12 @@ def _in_parts(array: np.ndarray) -> int:
 
 @jax.jit
 def _checksum(leaf: jax.Array, first: np.uint32 | int = 0) -> jax.Array:
-    """Of an array, or of the rows of one whose first element has the place `first` in it."""
+    """Return the checksum of an array, or of rows of it, whose first element has index `first`."""
     if leaf.dtype == jnp.bool_:
         leaf = leaf.astype(jnp.uint8)
     width = leaf.dtype.itemsize * 8
     bits = jax.lax.bitcast_convert_type(leaf, f"uint{width}").astype(jnp.uint32)
-    # The place in the whole array, wherever its parts lie; it may wrap around in huge ones.
+    # The index in the whole array, whatever its sharding; it may wrap around in huge arrays.
     place = jnp.full(leaf.shape, first, jnp.uint32)
     for axis in range(leaf.ndim):
         stride = np.uint32(math.prod(leaf.shape[axis + 1 :]) % 2**32)
@@ -74,7 +74,7 @@ def _checksum(leaf: jax.Array, first: np.uint32 | int = 0) -> jax.Array:
 
 
 def _mixed(value: jax.Array) -> jax.Array:
-    """Spreads each bit over all 32: the last steps of MurmurHash3 (Appleby, public domain)."""
+    """Spread each bit over all 32: the final steps of MurmurHash3 (Appleby, public domain)."""
     value = (value ^ (value >> 16)) * np.uint32(0x85EBCA6B)
     value = (value ^ (value >> 13)) * np.uint32(0xC2B2AE35)
     return value ^ (value >> 16)

@@ -1,4 +1,4 @@
-"""Checkpoints on the hosts' own disks: written often, for a start after a crash."""
+"""Checkpoints on the hosts' own disks, saved often for a quick restart after a crash."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ from lidit_jax.parallel.distributed import all_gather, print_on_main
 
 _TOKEN = "local_checkpoints.txt"
 _KEPT = 2
-"""A host deletes a step when it has two newer ones: the last but one is then on every host."""
+"""Checkpoints kept per host; when a host has two newer ones, every host has the older of these."""
 
 
 class LocalCheckpoints:
-    """What each process saves of its own shards in a folder of its host.
+    """Checkpoints of each process's own shards, in a folder on its host.
 
-    A step counts when all processes of one replica (slice) have it: where others lack it, because
-    their machine was replaced, that replica's arrays are sent to them. A save waits for no other
-    process, and one that fails only ends the saving: the workdir's checkpoints go on.
+    A step is usable when all processes of one replica (slice) have it: processes that lack it,
+    because their machine was replaced, receive that replica's arrays. A save does not wait for
+    other processes, and a failure only ends local saving: the workdir's checkpoints continue.
 
-    The folder belongs to one workdir, to its mesh and to the number of the process; what lies there
-    for others is not read, so that a new run never goes on from an old one's state.
+    The folder is specific to a workdir, its mesh and the process index; other entries there are not
+    read, so that a new run never resumes from an old run's state.
 
-    Orbax's own managers of this kind (`experimental.emergency`) cannot be used beside a manager of
+    Orbax's own local managers (`experimental.emergency`) cannot be used together with a manager of
     all processes: they change its keys (`AwaitableSignalsContract`) on some processes only, save
-    nothing in the first slice, and add the replicas' arrays up, which turns -0.0 into 0.0.
+    nothing in the first slice, and sum the replicas' arrays, which turns -0.0 into 0.0.
     """
 
     def __init__(self, workdir: Path, training: TrainingConfig, mesh: Mesh):
-        """Finds what is there. All processes call this and every method.
+        """Find the existing checkpoints. All processes must call this and every method.
 
         Args:
-          workdir: of the run; a folder, or in a bucket.
-          training: names the folder.
-          mesh: of the run.
+          workdir: workdir of the run; a folder, or in a bucket.
+          training: configuration that names the local folder.
+          mesh: mesh of the run.
 
         Raises:
-          LiditError: when the folder cannot be made.
+          LiditError: when the folder cannot be created.
         """
         self._root = local_path(training.local_checkpoints).absolute()
         self._mesh, self._number, self._trouble, self._off = mesh, jax.process_index(), "", False
@@ -69,7 +69,7 @@ class LocalCheckpoints:
         self.folder = self._root / f"{self._layout}{self._number}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for rest in self.folder.glob("*-tmp*"):  # what a save that was cut off has left
+            for rest in self.folder.glob("*-tmp*"):  # left by interrupted saves
                 shutil.rmtree(rest)
             failure = ""
         except OSError as error:
@@ -84,32 +84,32 @@ class LocalCheckpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What failed here is no reason for the run to fail.
+        # A failure here must not fail the run.
         with contextlib.suppress(Exception):
             self._manager.close()
 
     def steps(self) -> list[int]:
-        """Steps that were complete on at least one replica at the start, the newest last."""
+        """Return the steps that at least one replica had completely at the start, newest last."""
         return sorted(step for step in self._holders if self._source(step) is not None)
 
     def metadata(self, step: int) -> dict[str, Any]:
-        """What `save` was given beside the state, in today's format."""
+        """Return the metadata saved with a step, migrated to the current format."""
         described = self._described(step)
         described.pop(CHECKSUMS)
         return described
 
     def save(self, step: int, state: TrainState, metadata: dict[str, Any]) -> None:
-        """Starts a save and returns as soon as the state is copied.
+        """Start a save and return as soon as the state is copied.
 
         Args:
-          step: of the state.
-          state: all of it.
-          metadata: the run's configuration, encoders and the like.
+          step: step of the state.
+          state: the whole train state.
+          metadata: the run's configuration, encoders and so on.
         """
         if self._off:
             return
         self._attempt(self._manager.wait_until_finished)
-        # From here on the step before this one is on all hosts, or the saving ends on all of them.
+        # From here on the previous step is on all hosts, or local saving has ended on all of them.
         troubles = [trouble for trouble in all_gather(self._trouble) if trouble]
         if troubles:
             self._off = True
@@ -122,14 +122,14 @@ class LocalCheckpoints:
         self._attempt(lambda: self._start(step, arguments))
 
     def restore(self, step: int, shapes: TrainState) -> TrainState:
-        """The state of a step of `steps()`, placed as `shapes` asks; its mesh is the run's.
+        """Restore a step of `steps()`, sharded as `shapes` specifies, on the run's mesh.
 
         Raises:
           LiditError: when a process cannot read its part, or the arrays are not what was saved.
         """
         everywhere = len(self._holders[step]) == jax.process_count()
         replica = self._source(step)
-        assert replica is not None  # `steps` names no others
+        assert replica is not None  # true for all of `steps`
         targets, state, failure = shapes, None, ""
         if not everywhere:
             part = Mesh(
@@ -146,7 +146,7 @@ class LocalCheckpoints:
         if everywhere or self._number in self._processes(replica):
             try:
                 state = self._read(step, targets)
-            except Exception as error:  # TensorStore's are of many kinds
+            except Exception as error:  # TensorStore raises many types
                 failure = f"{self.folder / str(step)}: {reason(error)}"
         self._raise_on_all(failure, f"cannot restore checkpoint {{}}; {self._remedy}")
         if not everywhere:
@@ -154,7 +154,7 @@ class LocalCheckpoints:
             mine = jax.tree.leaves(state) if state is not None else [None] * len(wanted)
             sent = [_to_all(*pair) for pair in zip(mine, wanted, strict=True)]
             state = jax.tree.unflatten(jax.tree.structure(shapes), sent)
-        assert state is not None  # without it there was a failure
+        assert state is not None  # else `failure` is set
         try:
             verify_checksums(checksums(state), self._described(step)[CHECKSUMS])
         except ValueError as error:
@@ -169,7 +169,7 @@ class LocalCheckpoints:
         return f"delete {self._root} on every host to go on from the workdir's last checkpoint"
 
     def _open(self) -> ocp.CheckpointManager:
-        # Each process is alone: it neither waits for others nor leaves the writing to the first.
+        # Each process acts alone: it neither waits for others nor leaves writing to the first.
         alone = ocp.options.MultiprocessingOptions(
             primary_host=None,
             active_processes={self._number},
@@ -185,7 +185,7 @@ class LocalCheckpoints:
                 max_to_keep=_KEPT,
                 create=False,
                 multiprocessing_options=alone,
-                # That a folder is there would be told to the other processes, for theirs.
+                # Asynchronous creation would signal the other processes, which create their own.
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
             item_handlers={
@@ -197,25 +197,25 @@ class LocalCheckpoints:
         )
 
     def _start(self, step: int, arguments: ocp.args.Composite) -> None:
-        for entry in self._root.glob(f"{self._mine}*"):  # of another mesh; it takes room
+        for entry in self._root.glob(f"{self._mine}*"):  # of another mesh; frees the disk
             if not entry.name.startswith(self._layout):
                 shutil.rmtree(entry, ignore_errors=True)
         for newer in self._manager.all_steps():
-            if newer >= step:  # other hosts lacked it, so that the run did not go on from there
+            if newer >= step:  # other hosts lacked it, so the run did not resume from it
                 self._manager.delete(newer)
         self._manager.save(step, args=arguments, force=True)
 
     def _attempt(self, action: Any) -> None:
-        """Remembers what failed, until all processes meet again."""
+        """Record the first failure, until all processes synchronize again."""
         try:
             action()
-        except Exception as error:  # a full disk, a lost one: whatever it was
+        except Exception as error:  # a full disk, a lost disk or any other
             self._trouble = (
                 f"process {self._number} cannot write to {self.folder} ({reason(error)})"
             )
 
     def _find(self) -> dict[int, list[int]]:
-        """Processes that have a step, by step."""
+        """Return the indices of the processes that have each step."""
         found = all_gather(sorted(self._manager.all_steps()))
         steps = sorted({step for mine in found for step in mine})
         return {step: [n for n, mine in enumerate(found) if step in mine] for step in steps}
@@ -224,7 +224,7 @@ class LocalCheckpoints:
         return {device.process_index for device in self._mesh.devices[replica].flat}
 
     def _source(self, step: int) -> int | None:
-        """The first replica of whose processes all have the step."""
+        """Return the first replica of which all processes have the step."""
         for replica in range(self._mesh.shape["replica"]):
             if self._processes(replica) <= set(self._holders[step]):
                 return replica
@@ -249,14 +249,14 @@ class LocalCheckpoints:
         return self._manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
 
     def _raise_on_all(self, failure: str, message: str) -> None:
-        """Raises `LiditError` on all processes when there is a failure on one."""
+        """Raise `LiditError` on all processes if any of them has a failure."""
         failures = [theirs for theirs in all_gather(failure) if theirs]
         if failures:
             raise LiditError(message.format(failures[0]))
 
 
 def _token(workdir: Path) -> str:
-    """A name that the workdir got when this was called first; a new workdir of its name differs."""
+    """Return the workdir's unique token, created on the first call; a recreated workdir differs."""
     mine = None
     if jax.process_index() == 0:
         file = workdir / _TOKEN
@@ -271,7 +271,7 @@ def _token(workdir: Path) -> str:
 
 
 def _to_all(mine: jax.Array | None, shape: jax.ShapeDtypeStruct) -> jax.Array:
-    """An array that one replica has, on all of them; the others give None."""
+    """Send one replica's array to all replicas; the others pass None."""
     mesh, spec = shape.sharding.mesh, shape.sharding.spec
     copies = NamedSharding(mesh, PartitionSpec("replica", *spec))
     whole = (mesh.shape["replica"], *shape.shape)
@@ -284,12 +284,12 @@ def _to_all(mine: jax.Array | None, shape: jax.ShapeDtypeStruct) -> jax.Array:
         for device in copies.addressable_devices
     ]
     stacked = jax.make_array_from_single_device_arrays(whole, copies, parts)
-    # One at a time: many collectives in flight can block each other on several CPU devices.
+    # One at a time: many collectives in flight can deadlock on several CPU devices.
     return jax.block_until_ready(jax.jit(_merged, out_shardings=shape.sharding)(stacked))
 
 
 def _merged(copies: jax.Array) -> jax.Array:
-    """The one of several copies that is not zero; bits are added, so that -0.0 stays what it is."""
+    """Return the nonzero copy of several; bits are added, so that -0.0 is preserved."""
     if copies.dtype == jnp.bool_:
         return jnp.any(copies, axis=0)
     kind = f"uint{copies.dtype.itemsize * 8}"

@@ -1,8 +1,8 @@
-"""From the descriptions that older versions stored to today's: one function a format.
+"""Migrate stored descriptions of older formats to the current one, with one function per format.
 
 Checkpoints and exported folders both hold a description: a format number, the configuration of the
-run, and what else sampling needs to know. A change that would make an old description unreadable
-raises `FORMAT` and adds the step from the format before.
+run, and the other facts that sampling requires. A change that would make old descriptions
+unreadable increments `FORMAT` and adds a migration from the previous format.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Description = dict[str, Any]
 
 
 def migrate(description: Any, place: Any) -> Description:
-    """A stored description in today's format.
+    """Return a stored description in the current format.
 
     Args:
-      description: as it was read; it is not changed.
-      place: where it was read, for the error.
+      description: the description as read; it is not modified.
+      place: where it was read from, for error messages.
 
     Raises:
       LiditError: when it comes from a newer version.
@@ -40,7 +40,7 @@ def migrate(description: Any, place: Any) -> Description:
 
 
 def _name_remat_policies(description: Description) -> Description:
-    """Format 1 only knew whether blocks are recomputed, not what of them is kept."""
+    """Replace format 1's boolean for rematerialization with the name of a policy."""
     config = description.get("config", {})
     model = dict(config.get("model", {}))
     if "remat" in model:
@@ -55,11 +55,11 @@ _WRITTEN_OUT = {
     "training.quantization": "none",
     "training.tracker": "none",
 }
-"""Fields that format 2 left empty where nothing was chosen, and what says so since."""
+"""Fields that format 2 left empty where no choice was made, and the values that replaced ""."""
 
 
 def _name_by_standard_terms(description: Description) -> Description:
-    """Format 2 had other names for some fields and facts, and "" where a choice was not made."""
+    """Rename format 2's fields, and replace "" where no choice was made."""
     config = {
         group: dict(fields) if isinstance(fields, Mapping) else fields
         for group, fields in description.get("config", {}).items()

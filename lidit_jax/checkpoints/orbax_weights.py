@@ -1,4 +1,4 @@
-"""The weights in a checkpoint that Orbax wrote: one of them or all, and never the rest."""
+"""Read weights from an Orbax checkpoint, all or one at a time, without the rest of the state."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from lidit_jax.weights.parameter_paths import by_path
 
 
 class StoredWeights:
-    """`params` or `ema_params` of one checkpoint, read when they are asked for."""
+    """`params` or `ema_params` of one checkpoint, read on demand."""
 
     def __init__(self, checkpoint: Path, name: str, expected: dict[str, int] | None):
-        """Reads nothing yet.
+        """Store the location; nothing is read yet.
 
         Args:
-          checkpoint: its folder, `checkpoints/STEP`.
-          name: of the part of the state.
-          expected: checksums of the whole state by the names in it; old checkpoints have none.
+          checkpoint: the checkpoint's folder, `checkpoints/STEP`.
+          name: `params` or `ema_params`.
+          expected: checksums of the whole state by path; None for old checkpoints without them.
         """
         self._checkpoint, self._name, self._expected = checkpoint, name, expected
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every parameter by its path; the arrays are not read."""
+        """Shape of every parameter by its path, without reading the arrays."""
         return {path: tuple(leaf.shape) for path, leaf in self._leaves.items()}
 
     def read(self, path: str) -> np.ndarray:
-        """One parameter, as it was saved."""
+        """Return one parameter, as it was saved."""
         return self._restore({path: None})[path]
 
     def load(self, shardings: Any = None) -> Any:
-        """All parameters, nested, straight to their shards.
+        """Load all parameters, nested, straight to their shards.
 
         Args:
-          shardings: where to put them; what it lacks goes to the host's first device.
+          shardings: placement; parameters that it lacks go to the host's first device.
         """
         known = by_path(shardings or {})
         first = SingleDeviceSharding(jax.local_devices()[0])
@@ -62,9 +62,9 @@ class StoredWeights:
             return by_path(found.tree[self._name])
 
     def _restore(self, places: dict[str, Sharding | None]) -> dict[str, Any]:
-        """The parameters that have a place, there; None is NumPy's memory, without a second copy.
+        """Restore the parameters of `places` to their shardings; None is host memory, as NumPy.
 
-        They are proven to be what was saved, where the checkpoint can tell.
+        Their checksums are verified, if the checkpoint has them.
         """
         leaves = {path: self._leaves[path] for path in places}
         flat = {
@@ -88,7 +88,7 @@ class StoredWeights:
 
 @contextlib.contextmanager
 def explain_read_errors(checkpoint: Path) -> Iterator[None]:
-    """Names the checkpoint that cannot be read; TensorStore's errors are of many kinds."""
+    """Convert any error of reading a checkpoint into a `LiditError` that names it."""
     try:
         yield
     except LiditError:
@@ -101,6 +101,6 @@ def explain_read_errors(checkpoint: Path) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an error says, quoted; Orbax's go on for pages."""
+    """Return the first line of an error's message, quoted; Orbax's messages span pages."""
     text = f"it lacks {error}" if isinstance(error, KeyError) else str(error).strip()
     return json.dumps(text.splitlines()[0][:200]) if text else type(error).__name__

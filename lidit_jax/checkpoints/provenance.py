@@ -1,4 +1,4 @@
-"""What a trained model must remember beside its weights and its configuration."""
+"""Facts stored with a trained model besides its weights and configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _BESIDE = {"format", "config"}
-"""What stands beside it in the description of a checkpoint; old exports repeat the format too."""
+"""Other keys of a checkpoint's description; old exports repeat the format too."""
 _MODELS = {"encoders", "prefix_lengths", "autoencoder", "latents"}
 _STREAM = ("source", "layer", "fingerprint", "prefix")
 _DATA = ("records", "fingerprint")
@@ -16,36 +16,36 @@ _STORED = _MODELS | {"data", "step"}
 
 @dataclass(frozen=True)
 class Provenance:
-    """The frozen models and the latent statistics that a text-to-image model was trained with.
+    """Frozen models and latent statistics that a text-to-image model was trained with.
 
-    An autoencoder was trained with none of them: it has a step at most.
+    An autoencoder was trained with none of them: it has at most a step.
     """
 
     encoders: tuple[dict[str, Any], ...] = ()
-    """Of each stream: source, layer, fingerprint and prefix (see `PromptEncoders.description`)."""
+    """Source, layer, fingerprint and prefix per stream (see `PromptEncoders.description`)."""
     prefix_lengths: tuple[int, ...] = ()
-    """Instruction tokens of each stream, which the network drops after the refiners."""
+    """Instruction tokens per stream, which the network drops after the refiners."""
     autoencoder: str = ""
     """sha256 of the autoencoder's weights, or "pixels"."""
     latent_mean: tuple[float, ...] = ()
-    """Of each latent channel, over the training data."""
+    """Mean per latent channel, over the training data."""
     latent_std: tuple[float, ...] = ()
-    """Standard deviations, likewise: the network sees (latent - mean) / std."""
+    """Standard deviation per latent channel: the network uses (latent - mean) / std."""
     data: dict[str, Any] | None = None
-    """Number and fingerprint of the training records, to tell at a resume what has changed; None
-    in older checkpoints."""
+    """Number and fingerprint of the training records, to report changes at a resume; None in older
+    checkpoints."""
     step: int | None = None
-    """Updates that the weights have had, where it is known."""
+    """Number of updates of the weights; None if unknown."""
     more: dict[str, Any] = field(default_factory=dict)
-    """Entries that this version has no field for: kept as they are, and nothing depends on them."""
+    """Entries that this version has no field for, preserved but not used."""
 
     @classmethod
     def from_json(cls, stored: Any) -> Provenance:
-        """Reads the stored form, alone or as a part of a checkpoint's description.
+        """Read the stored form, by itself or as part of a checkpoint's description.
 
         Raises:
           KeyError: when a part is missing.
-          ValueError: when parts do not fit each other.
+          ValueError: when parts are inconsistent.
           AttributeError: when it is no mapping.
         """
         step, data = stored.get("step"), stored.get("data")
@@ -77,7 +77,7 @@ class Provenance:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The stored form: without what there is none of."""
+        """Return the stored form, without empty entries."""
         stored = dict(self.more)
         if self.encoders:
             stored |= {
@@ -91,7 +91,7 @@ class Provenance:
 
 
 def _require(part: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Raises `KeyError` for the first name that a part lacks."""
+    """Raise `KeyError` for the first name that a part lacks."""
     for name in names:
         if name not in part:
             raise KeyError(name)

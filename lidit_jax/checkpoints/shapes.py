@@ -1,4 +1,4 @@
-"""Which parameters a configuration has, and whether a saved model has exactly those."""
+"""Check that a saved model has exactly the parameters of its configuration."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lidit_jax.weights.placement import first_names
 def parameter_shapes(
     config: ModelConfig, feature_widths: Sequence[int], channels: int
 ) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter of `LIDiT(config)`, by its path; nothing is allocated.
+    """Return the shape of every parameter of `LIDiT(config)` by its path, without allocating.
 
     Args:
-      config: of the network.
+      config: configuration of the network.
       feature_widths: width D_k of each stream's features.
       channels: latent channels C.
     """
@@ -33,10 +33,10 @@ def parameter_shapes(
 
 
 def check_shapes(model: SavedModel) -> None:
-    """Proves that a saved model has exactly the parameters of its configuration.
+    """Check that a saved model has exactly the parameters of its configuration.
 
     Raises:
-      LiditError: names what is missing, unexpected or of another shape.
+      LiditError: when parameters are missing, unexpected or of another shape, which it names.
     """
     config, found = model.config.model, model.shapes
     try:
@@ -53,7 +53,7 @@ def check_shapes(model: SavedModel) -> None:
 def compare_shapes(
     place: str, wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
 ) -> None:
-    """Raises `LiditError` with all names that differ."""
+    """Raise `LiditError` with all parameters that differ."""
     problems = {
         "missing": [name for name in wanted if name not in found],
         "unexpected": [name for name in found if name not in wanted],

@@ -1,4 +1,4 @@
-"""Everything a run must remember between two steps, as one tree."""
+"""Train state of a run, as one pytree."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,29 +14,29 @@ from lidit_jax.config.schema import Config
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """One checkpoint's worth of state; saved, restored and donated as a unit."""
+    """Train state, saved, restored and donated as a unit."""
 
     step: Int[Array, ""]
-    """Updates done."""
+    """Number of updates."""
     position: Int[Array, ""]
-    """Batches consumed: the whole state of the data pipeline, whose order is a pure function."""
+    """Batches consumed: the whole state of the data pipeline, a pure function of it."""
     key: UInt32[Array, " 2"]
-    """Data of the run's random key; step and sample are folded in, so it never changes."""
+    """Data of the run's random key; constant, as step and sample are folded in."""
     params: Any
     ema_params: Any
-    """Averaged weights, which sampling uses."""
+    """EMA weights, which sampling uses."""
     opt_state: Any
 
 
 def create_state(
     init: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, config: Config
 ) -> TrainState:
-    """A fresh state; pure, so that `jax.jit` can create it already sharded.
+    """Create the initial state; pure, so that `jax.jit` can create it already sharded.
 
     Args:
-      init: from a random key to (boxed) parameters.
+      init: function from a random key to (boxed) parameters.
       optimizer: the optimizer that will update them.
-      config: the run's configuration; its seed decides all.
+      config: the run's configuration; its seed determines the state.
     """
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     params = init(init_key)
@@ -56,9 +56,9 @@ def _is_boxed(leaf: Any) -> bool:
 
 
 def _fitting(leaf: Any) -> Any:
-    """A leaf of the optimizer's state, without the axis names of its parameter where they do not
-    fit: Adafactor keeps one value per row and per column, which every device holds, and Muon
-    nothing at all for what is no matrix."""
+    """Remove a parameter's axis names from an optimizer state leaf of another rank: Adafactor keeps
+    one value per row and per column, replicated on every device, and Muon nothing for parameters
+    that are not matrices."""
     if _is_boxed(leaf) and getattr(leaf.value, "ndim", None) != len(leaf.names):
         return leaf.value
     return leaf

@@ -72,7 +72,7 @@ def test_cudnn_needs_an_nvidia_gpu():
 def test_an_unknown_kernel_is_no_plain_attention():
     q, k, v, _ = arrays(8, 8, 16)
     known = "auto, reference, splash, cudnn"
-    with pytest.raises(LiditError, match=f"no attention kernel 'flash': know {known}"):
+    with pytest.raises(LiditError, match=f"no attention kernel 'flash': choose from {known}"):
         attention(q, k, v, kernel="flash")
 
 
