@@ -21,7 +21,7 @@ _STATE_BYTES = 22.0
 """PyTorch's bytes per parameter: weight, average, two moments and gradient in float32, and the
 bfloat16 copy that autocast makes."""
 _PYTORCH_ACTIVATIONS = 1.4
-"""Ratio of PyTorch's activations to jax_bytes without recomputation; autocast keeps some in float32."""
+"""Ratio of PyTorch's activations to ours without recomputation; autocast keeps some in float32."""
 _UNROLLED = 10
 """Maximum number of blocks that are unrolled, as in PyTorch: a scan copies what it keeps into
 stacked arrays, which slows a memory-bound step, but compiles in the time of one block."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+if TYPE_CHECKING:  # the name of a structure, which jaxtyping takes as text
+    K = TypeVar("K")
 
 
 def sample_keys(key: Key[Array, ""], global_indices: Int[Array, " B"]) -> Key[Array, " B"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ from lidit_jax.encoders.decoder import PrefixCache
 from lidit_jax.encoders.relocated import resolve_sources
 from lidit_jax.encoders.text_encoder import TextEncoder
 from lidit_jax.errors import LiditError
+
+if TYPE_CHECKING:  # the name of a structure, which jaxtyping takes as text
+    K = TypeVar("K")
 
 _LENGTH_STEP = 16
 

@@ -1,6 +1,7 @@
 """The LI-DiT network (paper, figure 5)."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -21,6 +22,9 @@ from lidit_jax.models.layers import Dense, TimeEmbedder, dtype_of
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
 from lidit_jax.models.rematerialization import rematerialized
 from lidit_jax.models.step_cache import CachedActivations, run_blocks
+
+if TYPE_CHECKING:  # the name of a structure, which jaxtyping takes as text
+    K = TypeVar("K")
 
 
 class LIDiT(nn.Module):

@@ -6,7 +6,7 @@ then attend to each other. The gates of both depend on the time and the prompt.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -28,6 +28,9 @@ from lidit_jax.models.layers import (
     rms_norm,
 )
 from lidit_jax.models.rematerialization import rematerialized
+
+if TYPE_CHECKING:  # the name of a structure, which jaxtyping takes as text
+    K = TypeVar("K")
 
 GATE_MAGNITUDES = "gate_magnitudes"
 """Flax collection, stored if `mutable`, of the mean gate magnitude per block. Unlike
