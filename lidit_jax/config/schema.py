@@ -178,9 +178,12 @@ class DataConfig:
     """Images and captions."""
 
     source: str = "scenes"
-    """ "scenes" (procedural, with known truth) or "folder" (a directory of captioned images)."""
+    """ "scenes" (procedural, with known truth), "folder" (a directory of captioned images), or
+    another format of docs/data.md: "webdataset", "parquet", "array_record", "tfds", "classes", …"""
     path: str = ""
-    """Folder of images with captions, for source "folder"."""
+    """Where the images are; for formats other than "folder" also an index of `lidit data index`."""
+    caption_column: str = ""
+    """Caption column to read; empty: "caption", or the only one."""
     image_size: Positive[int] = 64
     """Side of the square training images, in pixels."""
     train_records: Positive[int] = 50_000

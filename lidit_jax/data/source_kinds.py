@@ -9,10 +9,11 @@ from __future__ import annotations
 from lidit_jax.config.schema import Config
 from lidit_jax.data.folder import FOLDER
 from lidit_jax.data.image_source import ImageSource, SourceKind
+from lidit_jax.data.indexed_images import INDEXED
 from lidit_jax.data.scenes.source import SCENES
 from lidit_jax.errors import LiditError
 
-SOURCES: dict[str, SourceKind] = {"scenes": SCENES, "folder": FOLDER}
+SOURCES: dict[str, SourceKind] = {"scenes": SCENES, "folder": FOLDER, **INDEXED}
 """Values of `config.data.source`."""
 
 
