@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO, Self, TextIO
+from typing import IO, Any, BinaryIO, Self, TextIO
 
 import beartype
 import beartype.roar
@@ -32,6 +32,7 @@ _CONF = beartype.BeartypeConf(
             Path: Path | epath.Path,
             # Those in memory have no name, which beartype asks for.
             BinaryIO: BinaryIO | io.IOBase,
+            IO[bytes]: IO[bytes] | io.IOBase,
             TextIO: TextIO | io.IOBase,
         }
     ),

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from lidit_jax.config import data_settings
-from lidit_jax.config.values import field_types, listed, ranges
+from lidit_jax.config.values import field_types, literal_values, ranges
 
 GROUPS = [group for name, group in vars(data_settings).items() if name.endswith("Settings")]
 
@@ -15,7 +15,7 @@ def test_defaults_are_allowed(group):
     settings = group()
     for name, hint in field_types(group).items():
         value = getattr(settings, name)
-        assert not listed(hint) or value in listed(hint)
+        assert not literal_values(hint) or value in literal_values(hint)
         assert all(allowed.holds(value) for allowed in ranges(hint)), name
 
 

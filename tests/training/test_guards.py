@@ -12,7 +12,7 @@ from lidit_jax.checkpoints.state import create_state
 from lidit_jax.config.load import load_recipe
 from lidit_jax.errors import LiditError
 from lidit_jax.training import guards
-from lidit_jax.training.device_prefetch import Feed
+from lidit_jax.training.device_prefetch import DevicePrefetch
 from lidit_jax.training.guards import SkippedUpdates, Watchdog, guarded_step
 from lidit_jax.training.loop import train
 from lidit_jax.training.optimizers import make_optimizer, rate_of
@@ -117,6 +117,6 @@ def test_a_step_refuses_transfers_that_nobody_asked_for():
 
 
 def test_a_run_ends_at_a_batch_that_was_left_on_the_host(tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(Feed, "put", lambda self, batch: batch)
+    monkeypatch.setattr(DevicePrefetch, "put", lambda self, batch: batch)
     with pytest.raises(jax.errors.JaxRuntimeError, match="host-to-device"):
         train(tiny_config(), tmp_path)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lidit_jax.data.digests import short_digest
 from lidit_jax.data.index.columns import FORMAT, encode_key
@@ -28,6 +28,7 @@ from lidit_jax.io.progress import Progress
 _PARTS, _CLAIMS, _DONE, _SOURCE = "parts", "claims", "done", "source.json"
 
 
+@runtime_checkable
 class Work(Protocol):
     """Gets files written: in processes, as `share_work` does, or as a Beam pipeline."""
 

@@ -19,7 +19,7 @@ import numpy as np
 from lidit_jax.data.caption_flags import CaptionFlag
 from lidit_jax.data.index.columns import COLUMNS, Part
 from lidit_jax.data.index.merge import COLUMNS_NAME, merge_parts
-from lidit_jax.io.numbers import whole_number
+from lidit_jax.io.numbers import parse_integer
 from lidit_jax.io.progress import Progress
 
 KEY = 18
@@ -116,7 +116,7 @@ def measure(folder: Path) -> dict[str, float]:
 def main() -> None:
     """Prints what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--records", type=whole_number, default=10_000_000)
+    parser.add_argument("--records", type=parse_integer, default=10_000_000)
     with tempfile.TemporaryDirectory(prefix="lidit-") as name:
         folder = Path(name)
         merging = make(folder, parser.parse_args().records)
