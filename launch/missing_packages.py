@@ -1,8 +1,8 @@
-"""What a machine lacks of the packages that lidit-jax needs, one NAME==VERSION a line.
+"""Packages that lidit-jax needs and a machine lacks, one NAME==VERSION per line.
 
-The packages are those of this environment, so that nothing has to be resolved anew:
+The versions are those of this environment, so that no resolver is needed:
   python launch/missing_packages.py 3.12 FILE     FILE: `pip list --format=freeze`, or bare names
-  python launch/missing_packages.py --metadata    what the project says of itself
+  python launch/missing_packages.py --metadata    metadata of the project
 """
 
 import re
@@ -17,7 +17,7 @@ PROJECT = "lidit-jax"
 
 
 def main(arguments: list[str]) -> None:
-    """Prints the lines; exits with one line of stderr where that machine cannot do."""
+    """Print the lines; exit with one line on stderr if the machine is not supported."""
     if arguments == ["--metadata"]:
         print(metadata.distribution(PROJECT).read_text("METADATA"))
         return
@@ -34,19 +34,19 @@ def main(arguments: list[str]) -> None:
 
 
 def canonical(name: str) -> str:
-    """One spelling of a package's name."""
+    """Return the canonical spelling of a package's name."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def read_list(file: Path) -> dict[str, str]:
-    """Name -> version of a `pip list --format=freeze`; an empty version for a bare name."""
+    """Read name -> version of a `pip list --format=freeze`; an empty version for a bare name."""
     lines = [line.partition("#")[0].strip() for line in file.read_text().splitlines()]
     parts = [re.split(r"==| @ ", line, maxsplit=1) for line in lines if line]
     return {canonical(name): version[0] if version else "" for name, *version in parts}
 
 
 def needs(name: str, python: str, extras: Iterable[str] = ()) -> Iterator[Requirement]:
-    """The requirements of a package on Linux, x86_64, for one version of Python."""
+    """Yield the requirements of a package on Linux, x86_64, for one version of Python."""
     on = {
         "python_version": python,
         "python_full_version": f"{python}.0",
@@ -62,9 +62,9 @@ def needs(name: str, python: str, extras: Iterable[str] = ()) -> Iterator[Requir
 
 
 def missing(python: str, have: Container[str]) -> list[str]:
-    """The packages to bring, each at this environment's version, by name.
+    """Return the missing packages, each at this environment's version, by name.
 
-    What is needed by a package that is there is there as well.
+    The requirements of a package that is installed are assumed to be installed.
     """
     found: dict[str, str] = {}
     seen = set()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One command for every place where a run can happen.
+"""Launches a run on this machine, TPU VMs, GKE, Slurm or in a container.
 
     python launch/run.py --on=WHERE [options of that place] train --config=… --workdir=…
 

@@ -1,4 +1,4 @@
-"""LI-DiT (arXiv 2406.11831) in JAX/Flax: prompts in, images out, from a laptop to a TPU pod.
+"""LI-DiT (arXiv 2406.11831) in JAX/Flax: text-to-image training and sampling, laptop to TPU pod.
 
 ```python
 from lidit_jax import Pipeline

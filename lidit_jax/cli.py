@@ -1,7 +1,7 @@
-"""The `lidit` command: reads the command line, runs one command, turns mistakes into one line.
+"""The `lidit` command: parses arguments, runs one command, prints user errors as one line.
 
 Each command is a module of `lidit_jax.commands` with two functions, `add_parser` and `run`.
-They import the program inside `run`, so that `lidit --help` answers at once.
+Other subpackages are imported inside `run`, so that `lidit --help` is fast.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ Exit status: 0 done, 1 the machine lacks something (doctor), 2 a mistake in what
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are `LiditError`s, with the option that was meant.
+    """Argument parser that raises `LiditError` with the most similar option.
 
     Attributes:
-      other_names: what people may write for an option, to the option that they mean.
+      other_names: maps other spellings of options to the options of this program.
 
-    What follows "--" becomes `rest` where that has a default: the options of another program.
+    Arguments after "--" become `rest` if that has a default: the options of another program.
     """
 
     other_names: Mapping[str, str] = MappingProxyType({})
 
-    # It takes whatever the three overloads of argparse's stub take, which pyright does not see.
+    # Accepts all three overloads of argparse's stub, which pyright does not detect.
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args=None, namespace=None
     ):
@@ -92,15 +92,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit status (see `lidit --help`)."""
+    """Run one command and return the exit status (see `lidit --help`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files may hold bytes that are no text: shown as \udcff, as stderr does.
+        # File names may hold bytes that are not text: printed as \udcff, as on stderr.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             status = _run(arguments)
-        except SystemExit as end:  # argparse leaves so after --help
+        except SystemExit as end:  # argparse exits this way after --help
             status = int(end.code or 0)
         sys.stdout.flush()
         return status
@@ -111,11 +111,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("lidit: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) has left. Python flushes stdout once more at exit: to nowhere.
+        # The reader (`| head`) has closed the pipe; Python's flush at exit must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        # Whichever of many places first looks at a file; all other errors are for them to explain.
+        # Many places open files; all other errors are reported where they occur.
         if error.errno != errno.ENAMETOOLONG:
             raise
         name = f"{error.filename}"
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line as an argparse parser."""
+    """Build the parser of the whole command line."""
     parser = _Parser(
         prog="lidit",
         description="Text-to-image diffusion with frozen LLMs as prompt encoders (LI-DiT) in JAX.",
@@ -159,25 +159,25 @@ def _run(arguments: list[str]) -> int:
 
 
 def _prepare_environment() -> None:
-    """Sets what JAX and its neighbors read when they are imported; the user's own values win."""
+    """Set environment variables that JAX and others read at import; the user's values are kept."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir() / "xla"))
-    # Errors still show; XLA's and Orbax's progress notes do not.
+    # Errors are still printed; progress messages of XLA and Orbax are not.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
     from absl import flags, logging
 
-    # Orbax logs whole tracebacks of errors that it raises too, and that commands report in a line;
-    # so does asyncio, for each array of a save that has failed.
+    # Orbax logs tracebacks of errors that it also raises, and that commands report in one line;
+    # so does asyncio, for each array of a failed save.
     logging.set_verbosity(logging.FATAL)
     standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
     sys.unraisablehook = _report_unraisable
-    # Grain's loader reads absl flags and fails where nobody has parsed them.
+    # Grain's loader reads absl flags and fails if they are not parsed.
     flags.FLAGS.mark_as_parsed()
 
 
 def _report_unraisable(unraisable: Any) -> None:
-    """As usual, but for the threads of a save that has failed: their loop is gone."""
+    """Report unraisable exceptions as usual, except those of threads of a failed save."""
     if "Event loop is closed" not in str(unraisable.exc_value):
         sys.__unraisablehook__(unraisable)
 

@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can fix, and how its messages list names."""
+"""Exception for mistakes that users can fix, and formatting of names in its messages."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 
 class LiditError(Exception):
-    """A user's mistake: the message names the thing that is wrong and the remedy, in one line.
+    """User mistake: the message states in one line what is wrong and the remedy.
 
     The command line prints it as `lidit: error: …` and exits with status 2, without a traceback.
-    Anything else that escapes is a bug of ours and keeps its traceback.
+    Any other exception is a bug in lidit-jax and keeps its traceback.
     """
 
 
 def quoted(names: Iterable[object]) -> str:
-    """The names that a user may choose from, as messages list them: 'a', 'b'."""
+    """Format names that a user may choose from, for messages: 'a', 'b'."""
     return ", ".join(repr(name) for name in names)

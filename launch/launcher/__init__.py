@@ -1,1 +1,1 @@
-"""The launcher behind `launch/run.py`. Standard library only: it runs on a laptop without JAX."""
+"""Launcher behind `launch/run.py`. Standard library only: it runs on a laptop without JAX."""

@@ -1,4 +1,4 @@
-"""TPU slices by the name that Google Cloud gives them."""
+"""TPU slice types by their Google Cloud names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from launcher.commands import LaunchError
 
 @dataclass(frozen=True)
 class Generation:
-    """What differs between the generations, for a launcher."""
+    """Properties of a TPU generation that a launcher needs."""
 
     runtime: str
-    """Image of the TPU VM, from https://cloud.google.com/tpu/docs/runtimes."""
+    """Runtime image of the TPU VM, from https://cloud.google.com/tpu/docs/runtimes."""
     counts_cores: bool
-    """Whether the number in the slice's name is of cores, two a chip, and not of chips."""
+    """Whether the number in the slice's name counts cores, two per chip, rather than chips."""
 
 
 _GENERATIONS = {
@@ -29,16 +29,16 @@ _SHAPE = re.compile(r"(v4|v5litepod|v5p|v6e)-([1-9]\d*)")
 
 @dataclass(frozen=True)
 class Accelerator:
-    """One slice."""
+    """TPU slice type."""
 
     name: str
-    """As the cloud writes it: v6e-64."""
+    """Google Cloud's name: v6e-64."""
     generation: Generation
     chips: int
 
 
 def parse_accelerator(name: str | None) -> Accelerator:
-    """Reads "v6e-64", "v5litepod-16", "v5p-256" (128 chips) or "v4-32" (16 chips).
+    """Parse "v6e-64", "v5litepod-16", "v5p-256" (128 chips) or "v4-32" (16 chips).
 
     Raises:
       LaunchError: for any other name.

@@ -1,4 +1,4 @@
-"""The command line of `launch/run.py`."""
+"""Command line of `launch/run.py`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Exit status: that of `lidit train`; 2 for a mistake in what was asked; 130 after
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Reads the command line and launches; mistakes are one line and exit status 2."""
+    """Read the command line and launch; mistakes give one line and exit status 2."""
     try:
         own, training = _split(list(arguments))
         parser = build_parser()
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The launcher's own options; those of `lidit train` are not read here."""
+    """Build the parser of the launcher's own options, without those of `lidit train`."""
     parser = argparse.ArgumentParser(
         prog="launch/run.py",
         description="Start `lidit train` here, on TPU VMs, on GKE, on Slurm or in a container.",
@@ -120,7 +120,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _refuse_own_options(training: list[str], parser: argparse.ArgumentParser) -> None:
-    """Of `lidit train` none has such a name, and --dry-run passed on to it would rent machines."""
+    """Refuse launcher options after `train`: `lidit train` has none of these names."""
     own = set(parser._option_string_actions) - {"-h", "--help"}  # lidit has these too
     for argument in training:
         option = argument.partition("=")[0]

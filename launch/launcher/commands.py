@@ -1,4 +1,4 @@
-"""Running other programs: shown first, stopped cleanly, or only shown (`--dry-run`)."""
+"""Execution of other programs: printed first, stopped cleanly, or only printed (`--dry-run`)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from typing import Any, BinaryIO
 
 
 class LaunchError(Exception):
-    """A mistake or failure that the user can mend: one line that names it and the remedy."""
+    """Mistake or failure that the user can fix: one line with the cause and the remedy."""
 
 
 class Commands:
-    """Runs programs and says which, or with `dry_run` only says it."""
+    """Runs and prints programs, or with `dry_run` only prints them."""
 
     def __init__(self, dry_run: bool = False):
-        """With `dry_run` every program counts as having succeeded, without output."""
+        """With `dry_run`, every program counts as successful, without output."""
         self.dry_run = dry_run
         self._interrupted = self._listening = self._deaf = False
 
     def require(self, program: str, remedy: str) -> None:
-        """Refuses to go on without a program.
+        """Check that a program is installed.
 
         Raises:
           LaunchError: when it is not on PATH.
@@ -36,20 +36,20 @@ class Commands:
             raise LaunchError(f"{program} is not installed: {remedy}")
 
     def say(self, text: str) -> None:
-        """Prints a line about what happens."""
+        """Print a status line."""
         print(f"# {text}", flush=True)
 
     def show(self, name: str, content: str) -> None:
-        """Prints a file that is handed to another program, when nothing runs."""
+        """Print a file that is input to another program, under `dry_run`."""
         if self.dry_run:
             print(f"# ---- {name}\n{content.rstrip()}\n# ----", flush=True)
 
     def run(
         self, *command: str, stdin: Path | None = None, quiet: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a program to its end and returns status, output and errors.
+        """Run a program to its end and return status, output and errors.
 
-        Ctrl-C does not reach it: a request to a cloud that is cut off may have been granted. The
+        Ctrl-C does not reach it: an interrupted request to a cloud may have been granted. The
         interrupt is raised when the program has ended.
         """
         self._hear()
@@ -69,7 +69,7 @@ class Commands:
         return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
     def stream(self, *command: str, stdin: Path | None = None) -> int:
-        """Runs a program whose output is shown as it comes; Ctrl-C ends it. Returns its status."""
+        """Run a program, show its output as it comes, and return its status; Ctrl-C stops it."""
         self._print(command, stdin)
         if self.dry_run:
             return 0
@@ -88,17 +88,17 @@ class Commands:
                 raise
 
     def pause(self, seconds: float) -> None:
-        """Waits, unless nothing runs; Ctrl-C ends it."""
+        """Wait, except under `dry_run`; Ctrl-C ends the wait."""
         if not self.dry_run:
             with self._interruptible():
                 time.sleep(seconds)
 
     @contextlib.contextmanager
     def one_interrupt(self) -> Iterator[None]:
-        """The first Ctrl-C, SIGTERM or hang-up is a KeyboardInterrupt; later ones change nothing.
+        """Raise KeyboardInterrupt for the first Ctrl-C, SIGTERM or hang-up; ignore later ones.
 
-        So what was rented is given back even when the user is impatient. It is raised only by the
-        methods above: in between, a program could be started and then forgotten.
+        So rented machines are deleted even after repeated Ctrl-C. It is raised only by the methods
+        above: elsewhere, it could leave a started program behind.
         """
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -119,7 +119,7 @@ class Commands:
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """For giving back what was rented: Ctrl-C is raised when that is done, repeats included."""
+        """Delay Ctrl-C until the block, which deletes rented machines, has ended."""
         self._deaf = True
         try:
             yield
@@ -137,7 +137,7 @@ class Commands:
             self._listening = False
 
     def _hear(self) -> None:
-        """Raises the interrupt that has come, once."""
+        """Raise the pending interrupt, once."""
         if self._interrupted and not self._deaf:
             self._interrupted = False
             raise KeyboardInterrupt
@@ -148,7 +148,7 @@ class Commands:
 
 
 def _start(command: Sequence[str], **streams: Any) -> subprocess.Popen:
-    """A process that the terminal's Ctrl-C does not reach."""
+    """Start a process that the terminal's Ctrl-C does not reach."""
     try:
         return subprocess.Popen(command, start_new_session=True, **streams)
     except FileNotFoundError:
@@ -156,9 +156,9 @@ def _start(command: Sequence[str], **streams: Any) -> subprocess.Popen:
 
 
 def cause(text: str) -> str:
-    """The line of a program's errors that says most: gcloud's "ERROR: …", else the last one.
+    """Return the most informative line of a program's errors: gcloud's "ERROR: …", else the last.
 
-    Below its error gcloud explains on several lines what to do.
+    After this line gcloud prints several lines of advice.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if line.startswith("ERROR:")] or lines

@@ -1,4 +1,4 @@
-"""The run in a container on this machine."""
+"""Launch in a container on this machine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from launcher.job import Job
 
 _HOME = "/home/lidit"
 _CREDENTIALS = {"gcs": ".config/gcloud", "s3": ".aws"}
-"""Where the user's credentials for a store lie, below the home folder."""
+"""Location of the user's credentials for a store, relative to the home folder."""
 
 
 def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: Commands) -> int:
-    """Builds the image of HEAD and trains in it, on the machine's GPUs or TPU chips.
+    """Build the image of HEAD and train in it, on the machine's GPUs or TPU chips.
 
     The workdir, unless it is a bucket, and the cache of data and compiled programs are folders of
-    this machine. For a bucket the user's credentials are lent to the container, to be read only.
+    this machine. For a bucket the user's credentials are mounted in the container, read-only.
 
     Returns:
       The exit status of `lidit train`.
@@ -43,7 +43,7 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
     devices = {"cuda": ["--gpus=all"], "tpu": ["--privileged", "--network=host"]}
-    # The user's own number, so that what the run writes belongs to the user.
+    # The user's own id, so that the user owns the files of the run.
     return commands.stream(
         *("docker", "run", "--rm", "--init", f"--name={job.name}", f"--user={options.user}"),
         *devices[options.platform],

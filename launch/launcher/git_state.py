@@ -1,4 +1,4 @@
-"""The commit that runs: exactly what HEAD holds, never files that are not committed."""
+"""Commit to launch: exactly the files of HEAD, never files that are not committed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SHORT = 12
 
 
 class Checkout:
-    """A git work tree without changes, whose HEAD is staged elsewhere."""
+    """Git work tree without changes, whose HEAD is copied to other machines."""
 
     def __init__(self, root: Path):
-        """Looks at the work tree in `root`.
+        """Check the work tree in `root`.
 
         Raises:
           LaunchError: when it is no git work tree, or holds anything that is not committed.
@@ -36,10 +36,10 @@ class Checkout:
         self.short = self.commit[:_SHORT]
 
     def check_recipe(self, config: str) -> None:
-        """Refuses a recipe that the commit lacks.
+        """Check that the commit has a recipe.
 
         Args:
-          config: what `--config` names: a file, or a recipe's bare name; choices behind a colon.
+          config: value of `--config`: a file or a recipe's name, with choices after a colon.
 
         Raises:
           LaunchError: when it is a file that is absent, elsewhere, or ignored by git.
@@ -54,14 +54,14 @@ class Checkout:
             )
 
     def holds(self, path: str) -> bool:
-        """Whether the commit has this file, or files in this folder."""
+        """Return whether the commit has this file, or files in this folder."""
         path = posixpath.normpath(path)
         committed = self._git("ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
         return any(name == path or name.startswith(f"{path}/") for name in committed)
 
     @contextmanager
     def archive(self) -> Iterator[Path]:
-        """HEAD as a gzipped tar file, without `.git`; gone afterwards."""
+        """Write HEAD to a temporary gzipped tar file, without `.git`."""
         with tempfile.TemporaryDirectory(prefix="lidit-") as folder:
             target = Path(folder) / f"lidit-{self.short}.tar.gz"
             self._git("archive", "--format=tar.gz", f"--output={target}", "HEAD")

@@ -1,4 +1,4 @@
-"""GKE through XPK: a JobSet that Kueue queues and Kubernetes restarts.
+"""Launch on GKE through XPK: a JobSet that Kueue queues and Kubernetes restarts.
 
 XPK's commands: https://github.com/AI-Hypercomputer/xpk
 """
@@ -17,13 +17,13 @@ from launcher.job import STOPPED_STATUS, Job, check_bucket
 
 
 def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: Commands) -> int:
-    """Builds and pushes the image of HEAD, makes a workload of it, and follows it to the end.
+    """Build and push the image of HEAD, create a workload, and follow it to the end.
 
     The run itself reads and writes the workdir's bucket. Without `--detach` the workload is deleted
     at the end, after a failure and after Ctrl-C.
 
     Returns:
-      0 when the workload has succeeded, 1 when not.
+      0 when the workload has succeeded, else 1.
 
     Raises:
       LaunchError: for mistakes found before anything is created, and when a tool fails.
@@ -77,7 +77,7 @@ def _create(
         f"--command=lidit {shlex.join(job.arguments)}",
         f"--env=LIDIT_ACCELERATOR={options.accelerator}",
         f"--env=LIDIT_STOPPED_STATUS={STOPPED_STATUS}",
-        # XPK's own default is no restart at all.
+        # XPK's default is no restart.
         f"--max-restarts={options.restarts}",
         "--deploy-stacktrace-sidecar",
         # Time to save on SIGTERM; the default is 30 seconds.
@@ -88,7 +88,7 @@ def _create(
 
 
 def _follow(job: Job, place: list[str], commands: Commands) -> int:
-    """Shows the first worker's log, then waits for the end."""
+    """Show the first worker's log, then wait for the end."""
     commands.stream(
         *("kubectl", "logs", "--follow", "--ignore-errors", "--pod-running-timeout=24h"),
         f"--selector=jobset.sigs.k8s.io/jobset-name={job.name},"
@@ -106,7 +106,7 @@ def _delete(job: Job, place: list[str], commands: Commands) -> None:
         if not result.returncode:
             return
         reason = _reason(result)
-        # XPK fails, too, on a workload that was never made.
+        # XPK also fails on a workload that was never created.
         with contextlib.suppress(LaunchError):
             if not _exists(job, place, commands):
                 return
@@ -121,7 +121,7 @@ def _deletion(job: Job, place: list[str]) -> tuple[str, ...]:
 
 
 def _exists(job: Job, place: list[str], commands: Commands) -> bool:
-    """Whether the cluster has a workload of this name, finished ones included."""
+    """Return whether the cluster has a workload of this name, finished ones included."""
     result = commands.run("xpk", "workload", "list", *place, f"--filter-by-job={job.name}")
     if result.returncode:
         raise LaunchError(
@@ -132,6 +132,6 @@ def _exists(job: Job, place: list[str], commands: Commands) -> bool:
 
 
 def _reason(result: subprocess.CompletedProcess[str]) -> str:
-    """The last line with a cause; XPK prints errors like all else, and its status at the end."""
+    """Return the last line with a cause; XPK prints errors like other lines, its status last."""
     lines = (result.stderr + result.stdout).splitlines()
     return cause("\n".join(line for line in lines if "XPK failed" not in line))

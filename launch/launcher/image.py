@@ -1,4 +1,4 @@
-"""Container images of exactly one commit."""
+"""Container images of one commit."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from launcher.git_state import Checkout
 
 
 def build_image(repository: str, platform: str, checkout: Checkout, commands: Commands) -> str:
-    """Builds `launch/docker/PLATFORM.Dockerfile` from HEAD and returns the image's name.
+    """Build `launch/docker/PLATFORM.Dockerfile` from HEAD and return the image's name.
 
     Args:
-      repository: of images, such as us-docker.pkg.dev/PROJECT/images/lidit.
+      repository: image repository, such as us-docker.pkg.dev/PROJECT/images/lidit.
       platform: "tpu" or "cuda".
       checkout: what goes into the image.
       commands: runs docker.

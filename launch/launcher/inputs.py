@@ -1,7 +1,7 @@
-"""What a run reads from elsewhere: pictures, encoders, an autoencoder, weights to start from.
+"""Inputs of a run that are paths: images, encoders, an autoencoder, initial weights.
 
-Read without running the recipe, which needs packages that the launcher does without: from literal
-values in the recipe's file, in the choices behind its colon, and in the command line's overrides.
+Found without running the recipe, which needs packages that the launcher does not: in literal
+values of the recipe's file, of the choices after its colon, and of the command line's overrides.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _REMEDIES = {
     "vae.source": _HUB,
     "training.init_from": "copy it to a bucket and name it as gs://BUCKET/FOLDER",
 }
-"""The fields, and what to do where one names something of this machine."""
+"""Fields with paths, and the remedy if one is a path on this machine."""
 
 
 def inputs_of(job: Job, checkout: Checkout) -> list[tuple[str, str]]:
-    """Fields of the run's configuration and what they name, as far as it is written literally."""
+    """Return fields of the run's configuration and their values, as far as these are literals."""
     path, _, words = job.config.partition(":")
     file = checkout.root / (path if path.endswith(".py") else f"configs/{path}.py")
     fields: dict[str, object] = {}
     if file.is_file():
         try:
             tree = ast.parse(file.read_text(encoding="utf-8"))
-        except (SyntaxError, ValueError):  # `lidit train` says so better
+        except (SyntaxError, ValueError):  # `lidit train` reports it in more detail
             tree = ast.Module([], [])
         fields.update(_assigned(tree))
         fields.update(_chosen(tree, words.split(",")))
@@ -47,10 +47,10 @@ def inputs_of(job: Job, checkout: Checkout) -> list[tuple[str, str]]:
 
 
 def refuse_local(inputs: list[tuple[str, str]], checkout: Checkout) -> None:
-    """Refuses what lies on this machine alone: nothing but the commit is copied to the others.
+    """Refuse paths that are on this machine only: only the commit is copied to the others.
 
     Raises:
-      LaunchError: names the field and what to do.
+      LaunchError: states the field and the remedy.
     """
     for name, value in inputs:
         if _is_local(name, value, checkout):
@@ -61,7 +61,7 @@ def refuse_local(inputs: list[tuple[str, str]], checkout: Checkout) -> None:
 
 
 def buckets_to_mount(job: Job, inputs: list[tuple[str, str]]) -> list[str]:
-    """Buckets that arguments or recipe name as folders, `/gcs/BUCKET/…`."""
+    """Return buckets that arguments or recipe access as folders, `/gcs/BUCKET/…`."""
     return mounted_buckets([*job.arguments, *(value for _, value in inputs)])
 
 
@@ -78,7 +78,7 @@ def _is_local(name: str, value: str, checkout: Checkout) -> bool:
 
 
 def _assigned(tree: ast.Module) -> Iterator[tuple[str, object]]:
-    """Of lines such as `config.data.path = "…"`."""
+    """Yield fields and values of lines such as `config.data.path = "…"`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign):
             for target in node.targets:
@@ -88,7 +88,7 @@ def _assigned(tree: ast.Module) -> Iterator[tuple[str, object]]:
 
 
 def _chosen(tree: ast.Module, words: list[str]) -> Iterator[tuple[str, object]]:
-    """Of the recipe's choices: `"word": {"training.init_from": "…"}`."""
+    """Yield fields and values of the recipe's choices: `"word": {"training.init_from": "…"}`."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Dict):
             continue
@@ -100,7 +100,7 @@ def _chosen(tree: ast.Module, words: list[str]) -> Iterator[tuple[str, object]]:
 
 
 def _overrides(arguments: tuple[str, ...]) -> Iterator[tuple[str, object]]:
-    """Of `--config.data.path=…` and `--config.data.path …`."""
+    """Yield fields and values of `--config.data.path=…` and `--config.data.path …`."""
     for index, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         name = option.removeprefix("--config.")
@@ -112,7 +112,7 @@ def _overrides(arguments: tuple[str, ...]) -> Iterator[tuple[str, object]]:
 
 
 def _literal(written: ast.expr | str) -> object:
-    """A value that is written out; nothing for one that the recipe computes."""
+    """Return the value of a literal; None for a value that the recipe computes."""
     try:
         return ast.literal_eval(written)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):

@@ -1,4 +1,4 @@
-"""What is launched: the arguments of `lidit train`, a name, and where its files live."""
+"""Job to launch: the arguments of `lidit train`, a name, and the workdir."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from launcher.commands import Commands, LaunchError, cause
 
 STOPPED_STATUS = 143
-"""What `lidit train` shall end with after a SIGTERM (128 + 15); 0 would mean that all is done.
+"""Exit status of `lidit train` after a SIGTERM (128 + 15); 0 would mean that training is complete.
 
 XPK restarts on it (https://github.com/AI-Hypercomputer/xpk: 42 and 127 to 255)."""
 
@@ -24,22 +24,22 @@ class Job:
     """One run of `lidit train`."""
 
     name: str
-    """Of the job, in the cloud or scheduler: letters, digits and hyphens."""
+    """Name of the job, in the cloud or scheduler: letters, digits and hyphens."""
     arguments: tuple[str, ...]
-    """Of `lidit`, beginning with "train", passed on as they are."""
+    """Arguments of `lidit`, beginning with "train", passed on unchanged."""
 
     @property
     def config(self) -> str:
-        """The recipe."""
+        """Recipe."""
         return _value(self.arguments, "--config")
 
     @property
     def workdir(self) -> str:
-        """Where the run lives."""
+        """Workdir of the run."""
         return _value(self.arguments, "--workdir")
 
     def with_workdir(self, workdir: str) -> Job:
-        """The same run with the name that its folder has where it runs."""
+        """Return the same run with the workdir's path on the machine where it runs."""
         replaced = [
             f"--workdir={workdir}" if argument.startswith("--workdir=") else argument
             for argument in self.arguments
@@ -50,12 +50,12 @@ class Job:
 
     @property
     def store(self) -> str | None:
-        """The extra of lidit-jax that reaches the workdir: "gcs", "s3", or None for a folder."""
+        """Extra of lidit-jax for access to the workdir: "gcs", "s3", or None for a folder."""
         return {"gs": "gcs", "s3": "s3"}.get(self.workdir.partition("://")[0])
 
 
 def make_job(arguments: list[str], name: str | None) -> Job:
-    """The job that a command line asks for; its default name comes from the workdir.
+    """Build the job of a command line; its default name comes from the workdir.
 
     Raises:
       LaunchError: when `--config` or `--workdir` is absent, or the name cannot be used.
@@ -73,16 +73,16 @@ def make_job(arguments: list[str], name: str | None) -> Job:
 
 
 def mounted_buckets(texts: Iterable[str]) -> list[str]:
-    """Buckets that texts name as folders, `/gcs/BUCKET/…`: one with pictures, say."""
+    """Return buckets that texts contain as folders, `/gcs/BUCKET/…`, such as one with images."""
     return sorted({name for text in texts for name in _MOUNTED.findall(text)})
 
 
 def check_bucket(job: Job, commands: Commands) -> str:
-    """The bucket of a workdir that must outlive the machines, after looking whether it is there.
+    """Return the bucket of a workdir that must outlive the machines, after checking access to it.
 
     Raises:
       LaunchError: when the workdir is not in a bucket, or the bucket has no valid name or cannot
-        be seen.
+        be accessed.
     """
     found = _BUCKET_RUN.fullmatch(job.workdir)
     if not found:

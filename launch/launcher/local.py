@@ -1,4 +1,4 @@
-"""One or several processes on this machine, which is one GPU machine or a rehearsal for many."""
+"""Launch of one or several processes on this machine: one GPU machine, or a test of many hosts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS_TO_SAVE = 600
 
 
 def launch(job: Job, options: argparse.Namespace, root: Path, commands: Commands) -> int:
-    """Runs `lidit train` as it stands in the work tree; process 0 prints, the others keep quiet.
+    """Run `lidit train` from the work tree; process 0 prints, the output of others goes to logs.
 
     Ctrl-C and SIGTERM let the run save itself. When one process fails, the others are stopped and
     its last lines are shown.
@@ -45,12 +45,12 @@ def launch(job: Job, options: argparse.Namespace, root: Path, commands: Commands
 
 
 def process_environments(processes: int, gpus: int, port: int) -> list[dict[str, str]]:
-    """The variables of each process: where process 0 listens, how many there are, which it is.
+    """Return the variables of each process: process 0's address, process count and index.
 
     Args:
-      processes: how many.
-      gpus: of this machine; each process gets one, when there are several processes.
-      port: on which process 0 listens.
+      processes: number of processes.
+      gpus: GPUs of this machine; each of several processes gets one.
+      port: port of process 0.
 
     Raises:
       LaunchError: when there are more processes than GPUs.
@@ -84,7 +84,7 @@ def _run(command: Sequence[str], environments: list[dict[str, str]], commands: C
 
 
 def _log(folder: str, number: int) -> Path | None:
-    """Only process 0 is heard; what another one says is kept in case that it fails."""
+    """Return the log file of a process other than 0, whose last lines are shown if it fails."""
     return Path(folder) / f"{number}.log" if number else None
 
 
@@ -120,7 +120,7 @@ def _wait(running: list[subprocess.Popen[bytes]], folder: str, commands: Command
 
 
 def _stop(running: list[subprocess.Popen[bytes]]) -> None:
-    """SIGTERM, on which a run saves itself, and SIGKILL for whoever does not end."""
+    """Send SIGTERM, after which a run saves itself, then SIGKILL to processes that do not end."""
     for process in running:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -134,7 +134,7 @@ def _stop(running: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _python(root: Path) -> str:
-    """The interpreter of the environment that `launch/quickstart.sh` makes, else this one."""
+    """Return the Python of the environment of `launch/quickstart.sh`, else this one."""
     made = Path(os.environ.get("LIDIT_VENV") or root / ".venv") / "bin" / "python"
     return str(made) if made.is_file() else sys.executable
 

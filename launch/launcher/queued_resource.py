@@ -1,4 +1,4 @@
-"""A queued resource: TPU VMs that are asked for, waited for, used, and always given back.
+"""Queued resource: TPU VMs that are requested, waited for, used, and always deleted.
 
 The commands are those of https://cloud.google.com/sdk/gcloud/reference/compute/tpus/queued-resources
 """
@@ -17,16 +17,16 @@ _TRIES = 5
 
 
 class PreemptedError(Exception):
-    """The cloud took the machines back."""
+    """The cloud preempted the machines."""
 
 
 class UnavailableError(LaunchError):
-    """The zone does not give the machines; another one may."""
+    """Machines that are not available in the zone; they may be in another one."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for."""
+    """Requested machines."""
 
     name: str
     zone: str
@@ -39,7 +39,7 @@ class Request:
 
 
 class QueuedResource:
-    """One queued resource by its name; creating it twice is an error, deleting it twice is not."""
+    """Queued resource by name; creating it twice is an error, deleting it twice is not."""
 
     def __init__(self, request: Request, commands: Commands, poll_seconds: float):
         """Nothing is created yet."""
@@ -50,11 +50,11 @@ class QueuedResource:
 
     @property
     def zone(self) -> str:
-        """Where it is asked for."""
+        """Zone of the request."""
         return self._request.zone
 
     def check(self) -> None:
-        """Looks whether the zone has such slices, and the name is free.
+        """Check that the zone has such slices, and that the name is free.
 
         Raises:
           LaunchError: when not.
@@ -77,10 +77,10 @@ class QueuedResource:
             )
 
     def create(self) -> None:
-        """Asks for the machines.
+        """Request the machines.
 
         Raises:
-          UnavailableError: when the cloud refuses; names the quota when that is the reason.
+          UnavailableError: when the cloud refuses; states the quota if that is the reason.
         """
         request = self._request
         nodes = [f"--node-id={request.name}"]
@@ -106,7 +106,7 @@ class QueuedResource:
         raise UnavailableError(f"cannot create {request.name} in {request.zone}: {reason}")
 
     def wait_until_active(self, minutes: float | None = None) -> None:
-        """Returns when the machines run; waiting in the queue costs nothing.
+        """Wait until the machines run; waiting in the queue costs nothing.
 
         Args:
           minutes: how long to wait; None for as long as it takes.
@@ -140,7 +140,7 @@ class QueuedResource:
             self._commands.pause(self._poll)
 
     def state(self) -> str:
-        """The state as the cloud writes it; empty when there is no such resource.
+        """Return the cloud's name of the state; empty when there is no such resource.
 
         Raises:
           LaunchError: when the cloud does not answer.
@@ -155,31 +155,31 @@ class QueuedResource:
         raise LaunchError(f"gcloud does not answer: {cause(result.stderr)}")
 
     def copy(self, source: Path) -> None:
-        """Copies a file into the home folder of every worker of every slice."""
+        """Copy a file into the home folder of every worker of every slice."""
         self._repeat(
             *self._gcloud("scp", str(source), f"{self._request.name}:"),
             *("--node=all", "--worker=all", "--batch-size=all"),
         )
 
     def everywhere(self, command: str) -> None:
-        """Runs a command that may be repeated on every worker of every slice."""
+        """Run a command that may be repeated on every worker of every slice."""
         self._repeat(*self._ssh("all"), f"--command={command}")
 
     def follow(self, command: str) -> int:
-        """Runs a command on every worker at the same time and shows what they print."""
+        """Run a command on every worker at the same time and show the output."""
         return self._commands.stream(*self._ssh("all"), f"--command={command}")
 
     def ask_first_worker(self, command: str) -> str | None:
-        """What a command prints on worker 0 of slice 0; None when it cannot be reached."""
+        """Return the output of a command on worker 0 of slice 0; None if it cannot be reached."""
         result = self._commands.run(*self._ssh("0"), f"--command={command}", quiet=True)
         return None if result.returncode else result.stdout.strip()
 
     def is_active(self) -> bool:
-        """Whether the machines are still ours."""
+        """Return whether the machines still belong to this request."""
         return self._commands.dry_run or self._state_with_patience() == "ACTIVE"
 
     def delete(self) -> None:
-        """Gives everything back; what is not there is fine. Tried several times.
+        """Delete the machines, with several attempts; a resource that is absent is no error.
 
         Raises:
           LaunchError: when it may still be there; the message has the command that deletes it.
@@ -197,7 +197,7 @@ class QueuedResource:
         )
 
     def _repeat(self, *command: str) -> None:
-        """A command that needs the workers' network, tried again while the machines are ours."""
+        """Run a command over the workers' network, repeated while the machines are active."""
         reason = ""
         for _ in range(_TRIES):
             result = self._commands.run(*command)
@@ -221,7 +221,7 @@ class QueuedResource:
         raise AssertionError("unreachable")
 
     def _ssh(self, which: str) -> list[str]:
-        # The default batch of 64 workers would wait for the others for ever on larger slices.
+        # With the default batch of 64 workers, larger slices would wait forever for the others.
         batch = ["--batch-size=all"] if which == "all" else []
         return [*self._gcloud("ssh"), f"--node={which}", f"--worker={which}", *batch]
 

@@ -1,4 +1,4 @@
-"""Slurm: one batch script, with one process a node or one a GPU."""
+"""Launch on Slurm: one batch script, with one process per node or per GPU."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ srun --kill-on-bad-exit=1 .venv/bin/lidit {arguments}
 
 
 def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: Commands) -> int:
-    """Submits the run and follows its log; Ctrl-C cancels it, `--detach` leaves it alone.
+    """Submit the run and follow its log; Ctrl-C cancels it, unless with `--detach`.
 
-    Slurm starts it again after a preemption or the loss of a node (`--requeue`), and the run goes
-    on from its last checkpoint. The commit lies beside the workdir, which all nodes must see, or
-    beside the checkout when the workdir is in a bucket.
+    Slurm restarts it after a preemption or the loss of a node (`--requeue`), and the run resumes
+    from its last checkpoint. The commit is copied to a folder beside the workdir, on a file system
+    shared by all nodes, or beside the checkout when the workdir is in a bucket.
 
     Returns:
-      0 when the job has completed, 1 when not.
+      0 when the job has completed, else 1.
 
     Raises:
       LaunchError: when Slurm refuses the job.
@@ -81,12 +81,12 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
 
 
 def batch_script(job: Job, options: argparse.Namespace, folder: Path, log: Path) -> str:
-    """The script for `sbatch`."""
+    """Return the script for `sbatch`."""
     extra = "".join(f"\n#SBATCH {line}" for line in options.sbatch)
     by_gpu = options.process_per == "gpu"
     devices = ""
     if not by_gpu:
-        # JAX gives a process one GPU unless told otherwise.
+        # JAX uses one GPU per process by default.
         every = ",".join(map(str, range(options.gpus_per_node)))
         devices = f"export JAX_LOCAL_DEVICE_IDS={every}\n"
     return _SCRIPT.format(
@@ -105,7 +105,7 @@ def batch_script(job: Job, options: argparse.Namespace, folder: Path, log: Path)
 
 
 def _refuse_name_in_use(job: Job, commands: Commands) -> None:
-    """Two jobs in one workdir would disturb each other, and a cancellation by name hit both."""
+    """Refuse a name in use: two jobs in one workdir conflict, and `scancel` would stop both."""
     result = commands.run("squeue", "--me", "--noheader", "--format=%i", f"--name={job.name}")
     if result.returncode:
         raise LaunchError(f"squeue does not answer: {cause(result.stderr)}")
@@ -119,7 +119,7 @@ def _refuse_name_in_use(job: Job, commands: Commands) -> None:
 def _stage(checkout: Checkout, folder: Path, commands: Commands) -> None:
     if folder.is_dir():
         return
-    # Under another name until it is whole: what is there is not unpacked again.
+    # Under another name until it is complete: an existing folder is not unpacked again.
     part = f"{folder}.part"
     with checkout.archive() as archive:
         for command in (
@@ -133,7 +133,7 @@ def _stage(checkout: Checkout, folder: Path, commands: Commands) -> None:
 
 
 def _follow(identity: str, log: Path, poll_seconds: float, commands: Commands) -> int:
-    """Shows what the job writes until Slurm says that it is over."""
+    """Show the job's output until Slurm reports its end."""
     shown = silent = 0
     while True:
         result = commands.run(

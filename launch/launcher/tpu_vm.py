@@ -1,4 +1,4 @@
-"""TPU VMs from queued resources: asked for, set up, watched, asked for again, given back."""
+"""Launch on TPU VMs from queued resources: create, set up, follow, restart, delete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOST_CONNECTIONS = 10
 
 
 def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: Commands) -> int:
-    """Trains on TPU VMs to the end; whatever happens, no machine is left behind.
+    """Train on TPU VMs to the end; the machines are deleted in all cases.
 
     Returns:
       The exit status of `lidit train` on the first worker.
@@ -72,7 +72,7 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
 
 
 def _zones(text: str | None) -> list[str]:
-    """The zones of "A,B,C", the preferred one first."""
+    """Return the zones of "A,B,C", the preferred one first."""
     zones = [zone.strip() for zone in (text or "").split(",")]
     if not text or not all(zones):
         raise LaunchError("which zone? --zone=us-east5-b, where the project has quota")
@@ -85,18 +85,18 @@ def _zones(text: str | None) -> list[str]:
 def _machines(
     resources: list[QueuedResource], minutes: float, commands: Commands
 ) -> Iterator[QueuedResource]:
-    """The machines of the first zone that gives them; given back at the end, whatever happens.
+    """Yield the machines of the first zone that provides them; delete them at the end in all cases.
 
-    In each zone they are waited for so many minutes, in the last one for as long as it takes. A
-    request is deleted before the next zone is asked, so that no more than one is ever open.
+    The wait per zone is limited to `minutes`, except in the last zone. A request is deleted before
+    the next zone is tried, so that there is never more than one.
 
     Args:
-      resources: of each zone, not created yet.
+      resources: one resource per zone, not created yet.
       minutes: see above.
-      commands: says what happens.
+      commands: prints the status.
     """
     for resource, following in zip(resources, [*resources[1:], None], strict=True):
-        # From here on something may exist, even when `create` fails.
+        # From here on the resource may exist, even when `create` fails.
         try:
             resource.create()
             resource.wait_until_active(minutes if following else None)
@@ -115,7 +115,7 @@ def _machines(
 def _stage(
     resource: QueuedResource, checkout: Checkout, job: Job, mounts: list[str], cache: str
 ) -> None:
-    """Brings the commit to all workers and sets up its environment there."""
+    """Copy the commit to all workers and set up its environment there."""
     folder = _folder(checkout)
     with checkout.archive() as archive:
         resource.copy(archive)
@@ -129,13 +129,13 @@ def _stage(
 def _train(
     resource: QueuedResource, start: str, ask: str, commands: Commands, poll_seconds: float
 ) -> int:
-    """Starts the run, or finds it running, and follows it over lost connections.
+    """Start the run, or find it running, and follow it despite lost connections.
 
     Args:
       resource: the machines.
-      start: starts or follows, on every worker.
-      ask: prints how the run of a worker stands.
-      commands: says what happens.
+      start: command that starts or follows the run, on every worker.
+      ask: command that prints the state of a worker's run.
+      commands: prints the status.
       poll_seconds: between two connections.
     """
     for _ in range(_LOST_CONNECTIONS):
@@ -149,7 +149,7 @@ def _train(
                 "the run has saved itself and stopped; starting it, or its machines, again"
             )
         elif status and status.isdecimal():
-            return int(status) or 1  # 0: it was another worker that failed
+            return int(status) or 1  # 0: another worker failed
         else:
             commands.say("the connection was lost, the run goes on; connecting again")
         commands.pause(poll_seconds)

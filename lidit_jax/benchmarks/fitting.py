@@ -1,4 +1,4 @@
-"""Find the depth and batch at which two frameworks can train together on one device."""
+"""Search for the model depth and batch size at which JAX and PyTorch both fit on one device."""
 
 from __future__ import annotations
 

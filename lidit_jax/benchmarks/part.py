@@ -1,4 +1,4 @@
-"""Run one part of `lidit bench all` in a process of its own:
+"""Entry point of the process that runs one part of `lidit bench all`:
 
 It stores intermediate results in FACTS (`Notes`); its output is free text.
 """

@@ -1,4 +1,4 @@
-"""Synthetic training data of real shapes, with NumPy only, so that all candidates get the same."""
+"""Random batches in NumPy with realistic shapes, identical for JAX and PyTorch."""
 
 from collections.abc import Sequence
 from typing import Any

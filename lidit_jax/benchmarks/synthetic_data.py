@@ -1,4 +1,4 @@
-"""Synthetic data for the text-to-image task: the real network and loss, without preparation."""
+"""Text-to-image task on random data, with the real network and loss and no cached data."""
 
 from collections.abc import Sequence
 

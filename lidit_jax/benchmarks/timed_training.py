@@ -1,4 +1,4 @@
-"""Train a recipe for a given time: a constant learning rate, then a decay that ends in time.
+"""Training for a given wall time: constant learning rate, then a decay that ends in time.
 
 How many steps fit is known only after some have run. The first phase therefore has no fixed end:
 SIGTERM makes it save a checkpoint and stop, and its speed determines the number of steps of the

@@ -59,7 +59,7 @@ def _in_parts(array: np.ndarray) -> int:
 
 
 @jax.jit
-def _checksum(leaf: jax.Array, first: np.uint32 | int = 0) -> jax.Array:
+def _checksum(leaf: jax.Array, first: jax.Array | np.uint32 | int = 0) -> jax.Array:
     """Return the checksum of an array, or of rows of it, whose first element has index `first`."""
     if leaf.dtype == jnp.bool_:
         leaf = leaf.astype(jnp.uint8)

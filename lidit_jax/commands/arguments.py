@@ -1,4 +1,4 @@
-"""Argument types and the parser layout that the commands share."""
+"""Argument types and parser layout shared by the commands."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def add_command(
     run: Callable[[argparse.Namespace], int] | None,
     other_names: Mapping[str, str] | None = None,
 ) -> argparse.ArgumentParser:
-    """A subparser with examples below its options.
+    """Add a subparser with examples after its options.
 
     Args:
-      subparsers: of the parser that gets the command.
-      name: of the command.
-      summary: what it does, for the list of commands.
-      examples: command lines.
-      run: what it does.
-      other_names: what people may write for an option, to the option that they mean.
+      subparsers: subparsers of the parser that gets the command.
+      name: name of the command.
+      summary: one-line description, for the list of commands.
+      examples: example command lines.
+      run: function that runs the command.
+      other_names: maps other spellings of options to the options of this program.
     """
     parser = subparsers.add_parser(
         name,
@@ -43,7 +43,7 @@ def add_command(
 
 
 def add_encoder_option(parser: argparse.ArgumentParser) -> None:
-    """Adds `--encoder NAME=PATH`: where the text encoders of a checkpoint are on this machine."""
+    """Add `--encoder NAME=PATH`: location of a checkpoint's text encoder on this machine."""
     parser.add_argument(
         "--encoder",
         action="append",
@@ -64,24 +64,24 @@ def _name_and_path(text: str) -> tuple[str, str]:
 
 
 def positive_int(text: str) -> int:
-    """A whole number above 0, in any form that `parse_integer` reads."""
+    """Parse a whole number above 0, in any form that `parse_integer` reads."""
     return _checked(text, parse_integer, "a whole number above 0", lambda value: value > 0)
 
 
 def non_negative_int(text: str) -> int:
-    """A whole number, 0 or above, that fits in 32 bits (seeds)."""
+    """Parse a whole number, 0 or above, that fits in 32 bits (seeds)."""
     return _checked(
         text, parse_integer, "a whole number from 0 to 4294967295", lambda v: 0 <= v < 2**32
     )
 
 
 def guidance_scale(text: str) -> float:
-    """A guidance scale: 1 switches guidance off, below 0 means nothing."""
+    """Parse a guidance scale, 0 or above; 1 turns guidance off."""
     return _checked(text, float, "a number from 0 to 100", lambda value: 0 <= value <= 100)
 
 
 def price(text: str) -> float:
-    """An amount of money."""
+    """Parse an amount of money."""
     return _checked(text, float, "a number, 0 or above", lambda value: 0 <= value < float("inf"))
 
 
@@ -89,7 +89,7 @@ _UNITS = {"MiB": 2**20, "GiB": 2**30, "MB": 10**6, "GB": 10**9}
 
 
 def file_size(text: str) -> int:
-    """Bytes of a size such as "15MiB" or "2GB"; a megabyte at least."""
+    """Parse a size such as "15MiB" or "2GB" to bytes; one megabyte at least."""
     number, unit = text.rstrip("BGMi"), text[len(text.rstrip("BGMi")) :]
     wanted = f"a size of 1MB or more, with {', '.join(_UNITS)}"
     size = _checked(number, float, wanted, lambda v: v * _UNITS.get(unit, 0) >= 10**6)
@@ -97,7 +97,7 @@ def file_size(text: str) -> int:
 
 
 def minutes(text: str) -> float:
-    """A time, from a tenth of a minute to a day."""
+    """Parse a time in minutes, from a tenth of a minute to a day."""
     return _checked(text, float, "minutes from 0.1 to 1440", lambda v: 0.1 <= v <= 1440)
 
 
@@ -114,25 +114,25 @@ def _checked(
 
 
 def fraction(text: str) -> float:
-    """A share, 0 to 1."""
+    """Parse a fraction, 0 to 1."""
     return _checked(text, float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """A side, or "WIDTHxHEIGHT", as (height, width) in pixels."""
+    """Parse a side, or "WIDTHxHEIGHT", to (height, width) in pixels."""
     width, times, height = text.partition("x")
     width, height = _pair(text, (width, height if times else width), "a size: write 96 or 96x48")
     return height, width
 
 
 def aspect_ratio(text: str) -> tuple[int, int]:
-    """ "WIDTH:HEIGHT", as a pair."""
+    """Parse "WIDTH:HEIGHT" to a pair."""
     width, _, height = text.partition(":")
     return _pair(text, (width, height), "a shape: write 16:9")
 
 
 def _pair(text: str, parts: tuple[str, str], wanted: str) -> tuple[int, int]:
-    """Two whole numbers above 0, or a message about all of the text."""
+    """Parse two whole numbers above 0; errors show the whole text."""
     try:
         return positive_int(parts[0]), positive_int(parts[1])
     except argparse.ArgumentTypeError:

@@ -1,4 +1,4 @@
-"""`lidit bench`: times attention, train step, sampling or encoding beside PyTorch, or all."""
+"""`lidit bench`: times attention, train step, sampling or encoding against PyTorch, or all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ doctor).
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `lidit bench`."""
+    """Add `lidit bench`."""
     summary = "time attention, train step, sampling or encoding beside PyTorch, or all"
     parser = add_command(subparsers, "bench", summary, _EXAMPLES, run)
     parser.add_argument("what", choices=(*KINDS, "all"))
@@ -71,12 +71,12 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the table; 1 when a candidate failed."""
+    """Print the table and return the exit status; 1 when a candidate failed."""
     import jax
 
     from lidit_jax.benchmarks.runner import print_rows
 
-    # This process would take a TPU away from the candidates, and memory of a GPU: it gets neither.
+    # This process must not hold the TPU, or GPU memory, that the candidates need.
     jax.config.update("jax_platforms", "cpu")
     if options.what == "all":
         return bench_all.run(options)
@@ -93,7 +93,7 @@ def _run_candidates(options: argparse.Namespace) -> dict[str, Any]:
     from lidit_jax.benchmarks.runner import default_platform, run_candidates
     from lidit_jax.benchmarks.workload import Settings
 
-    # Mistakes are found here and not in every process.
+    # Mistakes are reported here, once, rather than in every process.
     checked_recipe(options)
     if options.what == "sample":
         _check_flow(options.checkpoint)
@@ -131,7 +131,7 @@ def _run_candidates(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_flow(checkpoint: str) -> None:
-    """Everybody draws with Euler's method of a flow."""
+    """Check that the checkpoint is a flow, which all candidates sample with Euler's method."""
     from lidit_jax.checkpoints.opener import open_model
 
     config = open_model(checkpoint).config

@@ -1,4 +1,4 @@
-"""`lidit bench all`: everything that is worth measuring, in minutes, as a page."""
+"""`lidit bench all`: all benchmarks by priority, within minutes, written to one page."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
 
 _TRAIN_RESERVE = 5.0
-"""Seconds that the training part ends before the minutes that it was given."""
+"""Seconds before its time limit at which the training part stops."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `lidit bench all`."""
+    """Add the options of `lidit bench all`."""
     group = parser.add_argument_group("lidit bench all")
     group.add_argument(
         "--minutes", type=minutes, default=4.0, metavar="M", help="for all parts, a hard bound"
@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures and writes the page; 1 when a part failed or there was no time for it."""
+    """Measure and write the page; return 1 when a part failed or did not fit the time limit."""
     if options.out is None:
         raise LiditError("lidit bench all writes a page: name its folder with --out=DIR")
     if options.then_train:

@@ -1,4 +1,4 @@
-"""`lidit convert`: weights to PyTorch and back, and trained refiners of other projects."""
+"""`lidit convert`: conversion of weights to and from PyTorch, and import of trained refiners."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXAMPLES = """\
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `lidit convert` and its directions."""
+    """Add `lidit convert` and its subcommands."""
     parser = add_command(
         subparsers,
         "convert",

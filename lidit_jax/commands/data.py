@@ -1,4 +1,4 @@
-"""`lidit data`: indexes of captioned images, what they hold, and conversion to ArrayRecord."""
+"""`lidit data`: indexes of captioned images, their statistics, and conversion to ArrayRecord."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ and what was killed goes on.
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `lidit data` and its subcommands."""
+    """Add `lidit data` and its subcommands."""
     parser = add_command(
         subparsers, "data", "index, inspect and convert captioned images", _EXAMPLES, None
     )
@@ -153,7 +153,7 @@ def _add_json(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def run_index(options: argparse.Namespace) -> int:
-    """Makes an index and says what it holds."""
+    """Build an index and print its statistics."""
     from lidit_jax.data.index.build import build_index
     from lidit_jax.data.index.statistics import statistics
     from lidit_jax.data.sources import registry
@@ -177,7 +177,7 @@ def run_index(options: argparse.Namespace) -> int:
     )
     if found["usable"] < found["records"]:
         print(f"problems: lidit data inspect {options.out}")
-    # Of formats of files of which some may belong to no record.
+    # Only formats in which files may belong to no record have this.
     if left_out := getattr(source, "left_out", str)():
         print(f"left out: {left_out}")
     _write_json(options.json, found)
@@ -185,7 +185,7 @@ def run_index(options: argparse.Namespace) -> int:
 
 
 def run_convert(options: argparse.Namespace) -> int:
-    """Writes shards of ArrayRecord, and their index."""
+    """Write ArrayRecord shards and their index."""
     from lidit_jax.data.conversion import convert
     from lidit_jax.data.index.build import build_index
     from lidit_jax.data.index.open import is_index
@@ -221,7 +221,7 @@ def _names_format(source: str) -> bool:
 
 
 def run_inspect(options: argparse.Namespace) -> int:
-    """Prints counts and problems, and draws a contact sheet."""
+    """Print counts and problems, and write a contact sheet."""
     from lidit_jax.commands.data_inspect import inspect
 
     with (
@@ -233,7 +233,7 @@ def run_inspect(options: argparse.Namespace) -> int:
 
 
 def _work(options: argparse.Namespace) -> Work:
-    """What gets files written: a Beam pipeline, or processes on this host."""
+    """Return the writer of files: a Beam pipeline, or processes on this host."""
     import os
     from functools import partial
 

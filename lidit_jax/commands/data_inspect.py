@@ -1,4 +1,4 @@
-"""What `lidit data inspect` shows of an index."""
+"""Summary of an index for `lidit data inspect`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TOLD = 10
 
 
 def inspect(options: argparse.Namespace) -> dict[str, Any]:
-    """Prints what an index holds, and draws some of its pictures; returns what it printed.
+    """Print an index's statistics, write a contact sheet, and return what was printed.
 
     Raises:
       LiditError: when there is no such index, its source cannot be read, or a tokenizer is missing.
@@ -57,7 +57,7 @@ def inspect(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def contact_sheet(index: Index, source: RecordSource, options: argparse.Namespace) -> Image.Image:
-    """Some pictures, whole, each with a caption below it; a caption says where a picture fails."""
+    """Draw sample images, not cropped, each above a caption or its error message."""
     tiles, captions = [], []
     chosen = usable_sample(index, options.pictures, options.seed)
     if not chosen:
@@ -75,7 +75,7 @@ def contact_sheet(index: Index, source: RecordSource, options: argparse.Namespac
 
 
 def _tile(record: Record, key: str) -> tuple[UInt8[np.ndarray, "192 192 3"], str]:
-    """A picture in the middle of a gray square, and what is wrong with it."""
+    """Return an image centered on a gray square, and its error message."""
     square = Image.new("RGB", (_TILE, _TILE), _AROUND)
     mistake = ""
     try:
@@ -90,7 +90,7 @@ def _tile(record: Record, key: str) -> tuple[UInt8[np.ndarray, "192 192 3"], str
 def _tokens(
     index: Index, tokenizers: Mapping[str, PromptTokenizer], options: argparse.Namespace
 ) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Lengths in tokens of each column of captions of a sample, by tokenizer."""
+    """Return caption lengths in tokens in a sample, per tokenizer and caption column."""
     source = registry.open_records(index.source)
     chosen = usable_sample(index, options.sample, options.seed)
     captions: dict[str, list[str]] = {name: [] for name in index.caption_chars}

@@ -1,4 +1,4 @@
-"""`lidit doctor`: the report about this machine, for people or as JSON."""
+"""`lidit doctor`: report about this machine, as text or JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MARKS = {"ok": ("ok", "green"), "warning": ("limited", "yellow"), "missing": ("
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `lidit doctor`."""
+    """Add `lidit doctor`."""
     parser = add_command(
         subparsers, "doctor", "say what this machine has, and what is missing", _EXAMPLES, run
     )
@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the report; 1 when something that every training needs is missing."""
+    """Print the report and return the exit status; 1 when a requirement of training is missing."""
     from lidit_jax.commands.doctor_findings import can_train, examine
 
     findings = examine()

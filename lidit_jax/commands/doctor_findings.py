@@ -1,4 +1,4 @@
-"""What this machine has, what a run on it would use, and what is missing."""
+"""Findings of `lidit doctor`: what is installed, what a run would use, what is missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ATTENTION = {
     "reference": "plain XLA",
 }
 _CUDNN_TOLERANCE = 0.05
-"""Of outputs and gradients in bfloat16, which keeps 8 bits."""
+"""Largest relative error of outputs and gradients in bfloat16 (8 bits of precision)."""
 _MIN_MEMORY = 4 * GIB
 _MIN_DISK = 2 * GIB
 
@@ -37,19 +37,19 @@ class Finding:
     """One line of the report."""
 
     name: str
-    """What was looked at."""
+    """Subject of the check."""
     status: Literal["ok", "warning", "missing"]
-    """ "warning" limits what can be done; with "missing" no training can work."""
+    """Result; "warning" limits what can be done, "missing" prevents all training."""
     value: str
-    """What was found."""
+    """Result as text."""
     remedy: str = ""
-    """What to do about it, where there is something to do."""
+    """What to do about it; empty if nothing."""
 
 
 def examine() -> list[Finding]:
-    """Looks at packages, devices, memory, encoders, demo model and cache, in that order.
+    """Check packages, devices, memory, encoders, demo model and cache, in that order.
 
-    The order of the report is that of the questions a user has when something does not work.
+    This is the order in which a user looks for the cause when something does not work.
     """
     return [
         Finding("python", "ok", f"{platform.python_version()} in {sys.prefix}"),
@@ -63,12 +63,12 @@ def examine() -> list[Finding]:
 
 
 def can_train(findings: list[Finding]) -> bool:
-    """Whether nothing is missing that every training needs."""
+    """Return whether no requirement of training is missing."""
     return all(finding.status != "missing" for finding in findings)
 
 
 def _packages() -> Iterator[Finding]:
-    """The versions worth knowing, then each requirement of lidit-jax that is not met."""
+    """Yield the versions of main packages, then each unmet requirement of lidit-jax."""
     from packaging.requirements import Requirement
 
     shown = [f"{name} {metadata.version(name)}" for name in _SHOWN_PACKAGES if _installed(name)]
@@ -83,7 +83,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _devices() -> Iterator[Finding]:
-    """Devices, and the mesh and attention kernel that a run with the default recipe would use."""
+    """Yield devices, and the mesh and attention kernel of a run with the default recipe."""
     import jax
 
     from lidit_jax.attention import attention_kernel
@@ -120,7 +120,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _compiler(devices: Sequence[JaxDevice]) -> Iterator[Finding]:
-    """Faults of XLA that are known: those that happen here, and those that were tried in vain."""
+    """Yield known faults of XLA: those that occur here, and those that do not."""
     from lidit_jax.hardware.known_faults import FAULTS
 
     happening = [fault for fault in FAULTS if fault.happens(devices)]
@@ -136,7 +136,7 @@ def _compiler(devices: Sequence[JaxDevice]) -> Iterator[Finding]:
 
 
 def _attention(kernel: str) -> Finding:
-    """The kernel by name; cuDNN's is tried, which depends on driver, GPU and its own version."""
+    """Return the attention kernel; cuDNN's is tested, as it depends on driver, GPU and version."""
     value = _ATTENTION[kernel]
     if kernel != "cudnn":
         return Finding("attention", "ok", value)
@@ -145,7 +145,7 @@ def _attention(kernel: str) -> Finding:
     remedy = "train with --config.model.attention=reference, and update driver and cuDNN"
     try:
         difference = cudnn_difference()
-    except Exception as error:  # a kernel that does not exist, a library that does not load, ...
+    except Exception as error:  # an unsupported kernel, a library that does not load, ...
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         return Finding("attention", "warning", f"cuDNN's kernel does not run ({reason})", remedy)
     if not difference < _CUDNN_TOLERANCE:
@@ -155,7 +155,7 @@ def _attention(kernel: str) -> Finding:
 
 
 def _cuda(driver: str) -> Iterator[Finding]:
-    """Driver, JAX's plugin for it, and cuDNN, of a machine with an NVIDIA GPU."""
+    """Yield driver, JAX plugin and cuDNN of a machine with an NVIDIA GPU."""
     extra = cuda.extra_for(driver)
     remedy = f"pip install 'lidit-jax[{extra}]'"
     plugin = cuda.plugin()
@@ -186,7 +186,7 @@ def _memory() -> Finding:
 
 
 def _encoders() -> Iterator[Finding]:
-    """The encoders of the demo recipe: packages of weights, none of whose code runs."""
+    """Yield the encoders of the demo recipe: packages of weights, whose code is not run."""
     for name, model in locations.PACKAGED_ENCODERS.items():
         package = model.requirement.partition("==")[0]
         if _installed(package):

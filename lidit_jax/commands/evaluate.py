@@ -1,4 +1,4 @@
-"""`lidit eval`: images for a benchmark, and their scores."""
+"""`lidit eval`: generation of benchmark images, and their scores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ the same command goes on where it was stopped.
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `lidit eval` and its benchmarks."""
+    """Add `lidit eval` and its benchmarks."""
     parser = add_command(
         subparsers, "eval", "generate for a benchmark and score the images", _EXAMPLES, None
     )
@@ -123,7 +123,7 @@ def _add_samplers(benchmarks: Any) -> None:
 
 
 def run_samplers(options: argparse.Namespace) -> int:
-    """Draws with every sampler and prints the tables."""
+    """Generate with every sampler and print the tables."""
     steps = _numbers("--steps", options.steps)
     cache_intervals = _numbers("--cache-intervals", options.cache_intervals)
     with writable_folder(options.out, "--out"):
@@ -155,7 +155,7 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Generates, scores and prints the table."""
+    """Generate and score images, and print the table."""
     from lidit_jax.evaluation.scenes import RESULTS, evaluate
 
     with writable_folder(options.out or RESULTS, "--out"):

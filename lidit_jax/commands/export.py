@@ -1,4 +1,4 @@
-"""`lidit export`: from a workdir to a small folder that `lidit sample` and others can use."""
+"""`lidit export`: export of a workdir's newest checkpoint to a small folder for sampling."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ diffusers opens too.
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `lidit export`."""
+    """Add `lidit export`."""
     parser = add_command(
         subparsers, "export", "write the weights of a run as a folder to share", _EXAMPLES, run
     )
@@ -50,7 +50,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Loads the newest checkpoint and writes the folder."""
+    """Load the newest checkpoint and write the folder."""
     with writable_folder(options.out, "--out"), local_staging(options.out) as out:
         import jax
 

@@ -1,4 +1,4 @@
-"""`lidit plan`: what a run needs on TPU slices or GPU nodes, how fast it could be, its cost."""
+"""`lidit plan`: memory, speed and cost estimates of a run on TPU slices or GPU nodes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ formula alone.
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `lidit plan`."""
+    """Add `lidit plan`."""
     summary = "predict memory, time and cost of a run on TPUs or GPUs"
     parser = add_command(subparsers, "plan", summary, _EXAMPLES, run)
     parser.add_argument("--config", metavar="RECIPE", help="see lidit train")
@@ -84,10 +84,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the plan; 1 when it does not fit."""
+    """Print the plan and return the exit status; 1 when it does not fit."""
     import os
 
-    # Nothing here runs on an accelerator, and looking for one takes seconds.
+    # Nothing here runs on an accelerator, and detecting one takes seconds.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if options.hlo and not options.compile:
         raise LiditError("--hlo writes what --compile has compiled: add --compile")
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.config or not options.topology:
         raise LiditError("lidit plan needs --config and --topology (see: lidit plan --help)")
     with ExitStack() as outputs:
-        # Before compiling, which takes minutes.
+        # Checked before compiling, which takes minutes.
         outputs.enter_context(writable_file(options.json, "--json"))
         outputs.enter_context(writable_file(options.png, "--png", ".png"))
         outputs.enter_context(writable_file(options.hlo, "--hlo"))
@@ -111,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _standard_topology(text: str) -> str:
-    """The topology by its sides; says what another name was taken for."""
+    """Return the topology by its sides; print how another name was interpreted."""
     from lidit_jax.hardware.cloud_names import describe_topology_name, standard_name
 
     name = standard_name(text)
@@ -153,7 +153,7 @@ def _write_plan(options: argparse.Namespace) -> int:
 
 
 def _unused_layout(options: argparse.Namespace) -> str:
-    """The recipe with its own layout for this topology, where no other was asked for."""
+    """Return the recipe with its own layout for this topology, if the options name none."""
     from lidit_jax.config.load import recipe_choices
     from lidit_jax.config.recipe_choices import SLICES
 
@@ -169,7 +169,7 @@ def _unused_layout(options: argparse.Namespace) -> str:
 
 
 def _plan(options: argparse.Namespace) -> tuple[Config, Plan]:
-    """The run, with the plan's policy and parts, and its plan."""
+    """Return the configuration, with the plan's remat policy and accumulation, and the plan."""
     from lidit_jax.hardware.topologies import parse_topology
     from lidit_jax.planning.plan import make_plan
     from lidit_jax.planning.plan_mesh import parse_mesh, recipe_mesh

@@ -1,4 +1,4 @@
-"""The recipe that a command line names, with everything about it checked."""
+"""Loading and validation of the recipe named on the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def checked_recipe(options: argparse.Namespace) -> Config:
-    """The configuration of --config and its overrides.
+    """Load and check the configuration of --config and its overrides.
 
     Raises:
       LiditError: when the recipe, a field or a value does not exist or does not fit the others.

@@ -1,4 +1,4 @@
-"""`lidit sample`: from prompts to PNG files that remember how they were made."""
+"""`lidit sample`: generates PNG files from prompts, with all settings as metadata."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `lidit sample`."""
+    """Add `lidit sample`."""
     add_sample(subparsers, run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Checks inputs and output path, then samples and writes."""
+    """Check inputs and output path, then sample and write the images."""
     from lidit_jax.commands.sample_inputs import changes_since, read_inputs
 
     inputs = read_inputs(options)
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
             _check_same(options.again, inputs.checkpoint, pipeline, record.fingerprint)
             if guide is not None and record.guide_fingerprint:
                 checkpoint = inputs.guide_checkpoint
-                assert checkpoint is not None  # the guide is from there
+                assert checkpoint is not None  # the guide requires one
                 _check_same(options.again, checkpoint, guide, record.guide_fingerprint)
         with progress_bar("sampling steps", sys.stderr) as progress:
             images = pipeline(
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _mesh(options: argparse.Namespace) -> MeshConfig | None:
-    """All devices, if the options split the model; else the first device alone."""
+    """Return a mesh of all devices if the options split the model, else None: the first device."""
     sizes = {name: getattr(options, name) for name in ("tensor", "fsdp") if getattr(options, name)}
     if not sizes:
         return None

@@ -1,4 +1,4 @@
-"""The size that `lidit sample` draws at, and the picture that it begins from."""
+"""Output size and initial image of `lidit sample`."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
-    """What the images are drawn on."""
+    """Image size, and initial image and mask."""
 
     size: tuple[int, int]
     """Height and width in pixels."""
     path: Path | None = None
-    """Of the picture to begin from; None for noise."""
+    """Path of the initial image; None for noise."""
     image: np.ndarray | None = None
     mask: np.ndarray | None = None
     strength: float | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """As `Pipeline.__call__` takes them."""
+        """Return the arguments of `Pipeline.__call__`."""
         names = ("size", "image", "mask", "strength")
         return {name: getattr(self, name) for name in names}
 
     @property
     def chunks(self) -> dict[str, Any]:
-        """What a PNG remembers of the picture."""
+        """Return the PNG text chunks about the initial image."""
         if self.image is None:
             return {}
         strength = self.strength or default_strength(self.mask is not None)
@@ -52,12 +52,12 @@ class Canvas:
 def read_canvas(
     options: argparse.Namespace, opened: OpenedModel, record: ImageRecord | None, count: int
 ) -> Canvas:
-    """The size, checked, and the picture and mask in that size.
+    """Return the checked size, and the initial image and mask in that size.
 
     Args:
-      options: of the command.
-      opened: the model that is to draw.
-      record: of the image that is drawn once more.
+      options: options of the command.
+      opened: the model.
+      record: record of the image to reproduce.
       count: number of images.
 
     Raises:
@@ -77,7 +77,7 @@ def read_canvas(
     if options.image is None:
         if options.mask or options.strength is not None:
             raise LiditError("--mask and --strength are for a picture: give --image=FILE")
-        assert size is not None  # that of training is taken above
+        assert size is not None  # the default size is set above
         return Canvas(size=size)
     image = read_picture(options.image, "--image", size, step)
     check_memory(count, image.shape[:2])
@@ -97,11 +97,11 @@ def read_canvas(
 
 
 def read_picture(path: Path, option: str, size: tuple[int, int] | None, step: int) -> np.ndarray:
-    """A picture as uint8 [H, W, 3], on white where it is transparent.
+    """Read an image as uint8 [H, W, 3], on white where it is transparent.
 
     Args:
       path: any format that Pillow decodes.
-      option: which option named it, for messages.
+      option: the option with its path, for messages.
       size: (height, width) to scale and crop it to; None for its own, cropped to multiples of
         `step`.
       step: what sides must be multiples of.
@@ -118,9 +118,9 @@ def read_picture(path: Path, option: str, size: tuple[int, int] | None, step: in
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A mask as bool [H, W]: True where the picture is bright.
+    """Read a mask as bool [H, W]: True where the image is bright.
 
-    Where any of it is transparent, its opacity is the mask, whatever its colors.
+    If any part is transparent, the mask is the opacity, whatever the colors.
 
     Raises:
       LiditError: when it cannot be read.

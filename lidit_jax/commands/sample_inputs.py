@@ -1,4 +1,4 @@
-"""What `lidit sample` is asked for: read, and checked against the model before it is loaded."""
+"""Inputs of `lidit sample`, validated before the model's weights are loaded."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleInputs:
-    """What to draw, with which model, and into which files."""
+    """Prompts, settings, model and output files of `lidit sample`."""
 
     checkpoint: str
-    """As it was named."""
+    """Checkpoint as given on the command line."""
     model: OpenedModel
     guide_checkpoint: str | None
-    """The weaker model of autoguidance, as it was named."""
+    """Weaker model of autoguidance, as given on the command line."""
     guide: OpenedModel | None
     raw: bool
-    """Whether to draw with the raw weights instead of their moving average."""
+    """Whether to sample with the raw weights instead of the EMA weights."""
     prompts: list[str]
-    """One an image."""
+    """One prompt per image."""
     per_image: dict[str, Any]
-    """What may differ from image to image, as `Pipeline.__call__` takes it."""
+    """Arguments of `Pipeline.__call__` that may differ per image."""
     settings: dict[str, Any]
     """Fields of `config.sampling`; None for those of the checkpoint."""
     canvas: Canvas
-    """The size, and the picture to begin from."""
+    """Image size and initial image."""
     files: list[Path]
-    """The PNGs to write: one an image, or one of all of them."""
+    """PNG files to write: one per image, or one with all of them."""
     record: ImageRecord | None
-    """The image to draw once more, with --again."""
+    """Record of the image to reproduce, with --again."""
 
 
 def read_inputs(options: argparse.Namespace) -> SampleInputs:
-    """Puts together what the options say, or the record of the image that --again names.
+    """Combine the options, or the record of the image named by --again, into inputs.
 
-    The model is opened, not loaded: whatever can be wrong with the options is found here, at once.
+    The model is opened, not loaded: all mistakes in the options are reported at once.
 
     Raises:
       LiditError: for options that contradict each other or do not fit the model, files that cannot
@@ -99,7 +99,7 @@ def read_inputs(options: argparse.Namespace) -> SampleInputs:
 
 
 def _read_record(options: argparse.Namespace, given: list[str]) -> ImageRecord | None:
-    """The record of --again, whose checkpoint the options may name anew; `given` must be empty."""
+    """Read the record of --again, with the options' checkpoint if given; `given` must be empty."""
     if options.again is None:
         return None
     if given:
@@ -112,16 +112,16 @@ def _read_record(options: argparse.Namespace, given: list[str]) -> ImageRecord |
 
 
 def changes_since(record: ImageRecord, config: Config) -> list[str]:
-    """Why the image of a record will not come out to the bit, each to complete "was drawn …".
+    """Return why an image cannot be reproduced bit by bit, each to complete "was drawn …".
 
     Args:
-      record: of the image.
-      config: of the checkpoint, as it is now.
+      record: record of the image.
+      config: current configuration of the checkpoint.
     """
     from lidit_jax.sampling.request import TEXTS
 
     texts = [record.request[name] for name in TEXTS]
-    # Version 0.1 cleaned none.
+    # Version 0.1 did not clean prompts.
     untidy = [text for text in texts if text != clean_text(text)]
     changes = [
         f"from {text!r} by a version that read it otherwise: this picture will differ"
@@ -157,7 +157,7 @@ def _per_image(options: argparse.Namespace, count: int) -> dict[str, Any]:
 
 
 def read_prompts(options: argparse.Namespace) -> list[str]:
-    """The prompts of --prompt, then the lines of --prompts, cleaned.
+    """Return the prompts of --prompt, then the lines of --prompts, cleaned.
 
     Raises:
       LiditError: when there is none, one is empty or damaged, or the file cannot be read.
@@ -185,7 +185,7 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
 
 
 def output_files(out: Path, count: int, grid: bool) -> list[Path]:
-    """The PNG files to write: `out` itself, or numbered ones (`grid.png`) in the folder `out`.
+    """Return the PNG files: `out` itself, or numbered ones (`grid.png`) in the folder `out`.
 
     Raises:
       LiditError: when the name is a folder, of another format, or one for several images.

@@ -1,4 +1,4 @@
-"""The options of `lidit sample`."""
+"""Options of `lidit sample`."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ DEFAULTS = {
     "variation_seed": 1,
     "blend_with": "",
 }
-"""What is left out, where the checkpoint has no say. Not the parser's own: --again has to know what
-was given."""
+"""Defaults that do not depend on the checkpoint. They are not the parser's, so that --again can
+detect options that were given."""
 
 RECORDED = (*DEFAULTS, "prompts", "size", "aspect", "guidance", "blend", "strength", *SETTINGS)
-"""Options that the record of --again answers."""
+"""Options whose values are in the record of --again."""
 
 _OTHER_NAMES = {
     "--cfg-scale": "--guidance",
@@ -94,11 +94,11 @@ _OTHER_NAMES = {
     "--weaker-checkpoint": "--guide-checkpoint",
     "--width": "--size=WIDTHxHEIGHT",
 }
-"""Names that other programs, or older versions, have for options that are called otherwise here."""
+"""Names of options in other programs or older versions, and their names here."""
 
 
 def add_sample(subparsers: Any, run: Callable[[argparse.Namespace], int]) -> None:
-    """Adds `lidit sample`; `run` is what it does."""
+    """Add `lidit sample`, with `run` as its function."""
     parser = add_command(
         subparsers, "sample", "make images from prompts", _EXAMPLES, run, _OTHER_NAMES
     )

@@ -1,4 +1,4 @@
-"""The PNGs that `lidit sample` writes, which remember how they were made."""
+"""PNG files of `lidit sample`, with all settings as metadata."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def write_images(
     pipeline: Pipeline,
     guide: Pipeline | None,
 ) -> None:
-    """Writes each image to its file, or all of them to one, with text chunks.
+    """Write each image to its file, or all of them to one, with text chunks.
 
     Args:
-      images: one a prompt, uint8 [B, H, W, 3].
-      inputs: what was asked for.
-      pipeline: what drew them.
+      images: one per prompt, uint8 [B, H, W, 3].
+      inputs: prompts, settings and files.
+      pipeline: the pipeline that generated them.
       guide: the weaker model of autoguidance.
     """
     settings = pipeline.settings(**inputs.settings)

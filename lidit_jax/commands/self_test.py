@@ -1,4 +1,4 @@
-"""What commands that compute say when the installed compiler computes wrong."""
+"""Warning printed by commands if the installed XLA compiler gives wrong results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def warn_of_known_faults() -> None:
-    """Prints a line for each fault that the user must mend; takes some milliseconds."""
+    """Print a line for each compiler fault that the user must fix; takes some milliseconds."""
     import jax
 
     from lidit_jax.hardware.known_faults import warnings

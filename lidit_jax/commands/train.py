@@ -1,4 +1,4 @@
-"""`lidit train`: from a recipe to checkpoints, curves and image grids in a workdir."""
+"""`lidit train`: from a recipe to checkpoints, metrics and image grids in a workdir."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PREFIX = "--config."
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `lidit train`."""
+    """Add `lidit train`."""
     parser = add_command(
         subparsers, "train", "train a model, or resume a run in its workdir", _EXAMPLES, run
     )
@@ -57,10 +57,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Takes `--config.a.b=V` and `--config.a.b V` out of the arguments.
+    """Separate `--config.a.b=V` and `--config.a.b V` from the other arguments.
 
     Returns:
-      The overrides as `a.b=V`, and the arguments that are left.
+      The overrides as `a.b=V`, and the other arguments.
     """
     overrides, rest = [], []
     remaining = iter(arguments)
@@ -79,7 +79,7 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Checks recipe and workdir, then trains."""
+    """Check recipe and workdir, then train."""
     import jax
 
     from lidit_jax.hardware import known_faults
@@ -117,12 +117,12 @@ def run(options: argparse.Namespace) -> int:
 def _has_checkpoints(workdir: Path) -> bool:
     try:
         return any(entry.name.isdecimal() for entry in (workdir / "checkpoints").iterdir())
-    except OSError:  # there is none, or what is wrong with it is said later
+    except OSError:  # there is none, or errors in it are reported later
         return False
 
 
 def _stopped_status() -> int:
-    """Exit status of a run that was stopped before its last step."""
+    """Return the exit status of a run that was stopped before its last step."""
     given = os.environ.get("LIDIT_STOPPED_STATUS", "0")
     if not given.isdecimal() or int(given) > _LARGEST_STATUS:
         raise LiditError(f"LIDIT_STOPPED_STATUS={given!r} is no exit status from 0 to 255")

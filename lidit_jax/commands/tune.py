@@ -1,4 +1,4 @@
-"""`lidit tune`: searches tile sizes for the attention kernel, and remembers the best."""
+"""`lidit tune`: search for the attention kernel's best tile sizes, which are stored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ nothing to tune: cuDNN chooses its own tiles.
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `lidit tune`."""
+    """Add `lidit tune`."""
     parser = add_command(
         subparsers, "tune", "search tile sizes for the attention kernel", _EXAMPLES, run
     )
@@ -51,7 +51,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints costs as they are known, and keeps the best tiles."""
+    """Print each measurement and store the best tiles."""
     with writable_file(options.json, "--json"):
         return _tune(options)
 

@@ -1,4 +1,4 @@
-"""Between nested dictionaries and dataclasses: every name is known, every value of its type."""
+"""Conversion between nested dictionaries and dataclasses, with checks of names and types."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _Built = TypeVar("_Built")
 
 @dataclasses.dataclass(frozen=True)
 class Storable:
-    """A dataclass of dataclasses that is stored as nested dictionaries, as in checkpoints."""
+    """Dataclass of dataclasses that is stored as nested dictionaries, as in checkpoints."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`; fields that `values` lacks get their defaults.
+        """Build an instance from the result of `to_dict`; missing fields get their defaults.
 
-        What the values mean is not judged: `lidit_jax.config.checks.check` does.
+        Only names and types are checked; `lidit_jax.config.checks.check` checks the values.
 
         Raises:
           LiditError: for an unknown field or a value of the wrong type; names the field.
@@ -32,16 +32,16 @@ class Storable:
         return build(cls, values, "config")
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields."""
+        """Return all fields as nested dictionaries."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
-        """All fields as text."""
+        """Return all fields as JSON text."""
         return json.dumps(self.to_dict(), indent=2)
 
 
 def build(cls: type[_Built], values: Any, place: str) -> _Built:
-    """Builds a dataclass of dataclasses; fields that are not given keep their defaults.
+    """Build a dataclass of dataclasses; fields that are not given keep their defaults.
 
     Args:
       cls: the dataclass.
@@ -65,7 +65,7 @@ def build(cls: type[_Built], values: Any, place: str) -> _Built:
 
 
 def unknown_field(place: str, name: str, known: Iterable[str]) -> LiditError:
-    """The error for a field that does not exist, with the one that was probably meant."""
+    """Return the error for a field that does not exist, with the most similar name."""
     if renamed := new_name(place, name):
         return LiditError(f"{place}.{name} is now {renamed}: use that name")
     known = list(known)
@@ -82,7 +82,7 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
         if not isinstance(value, (tuple, list)) or not all(isinstance(v, item) for v in value):
             raise LiditError(f"{place}={value!r} must be a tuple of {item.__name__}")
         return tuple(value)
-    if typing.get_origin(hint) is Literal:  # which of its values it is, the checks know
+    if typing.get_origin(hint) is Literal:  # `checks` compares it with the choices
         hint = type(typing.get_args(hint)[0])
     if hint is float and type(value) is int:
         return float(value)

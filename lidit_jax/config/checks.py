@@ -1,7 +1,7 @@
-"""What a configuration must satisfy before anything starts: choices, ranges, and fields that fit.
+"""Validation of a configuration before a run: choices, ranges, and fields that must agree.
 
-A mistake is found here, in the first second, rather than after an hour of preparation. What
-`data.source` may name is known to `lidit_jax.data.source_kinds`.
+Mistakes are reported in the first second rather than after an hour of preparation. The values of
+`data.source` are in `lidit_jax.data.source_kinds`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.paths import local_path
 
 ENCODER_TEXTS = ("instruction", "system_prompt")
-"""Fields of `config.encoders` that the encoders read."""
+"""Fields of `config.encoders` that are input to the encoders."""
 
 
 def check(config: Config) -> Config:
-    """The configuration itself, once it has been checked.
+    """Check a configuration and return it unchanged.
 
     Raises:
       LiditError: for the first value that is out of range or does not fit another.
@@ -71,7 +71,7 @@ def _check_model(config: Config) -> None:
             f"config.model.heads={model.heads} does not divide config.model.width={model.width}: "
             "choose a divisor"
         )
-    # Sines and cosines of rows and of columns: four equal parts.
+    # Sines and cosines of rows and columns are four equal parts.
     parts = {"rope": model.width // model.heads, "sincos": model.width}
     for position, channels in parts.items():
         if position in model.position and channels % 4:

@@ -1,4 +1,4 @@
-"""From a recipe file and command-line overrides to a checked, frozen `Config`."""
+"""Loading of a recipe file with command-line overrides into a validated, frozen `Config`."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.numbers import parse_integer
 from lidit_jax.io.paths import PACKAGE_DATA
 
-# Where recipes of version 0.1 found what they import.
+# Recipes of version 0.1 import these names from here.
 _MOVED = ("lidit_jax.recipes", "lidit_jax.recipe_choices")
 
 
 def default_config() -> RecipeConfig:
-    """All fields at their defaults, as the locked, typed dictionary that recipes override."""
+    """Return the default configuration as the locked, typed dictionary that recipes override."""
     config = RecipeConfig(Config().to_dict())
     config.lock()
     return config
 
 
 def freeze(config: RecipeConfig) -> Config:
-    """Checks every field and returns the frozen `Config`, with texts for encoders cleaned.
+    """Check every field and return the frozen `Config`, with texts for encoders cleaned.
 
     Raises:
       LiditError: for an unknown field, a wrong type or a value out of range; names the field.
     """
     checked = check(Config.from_dict(config.to_dict()))
-    # Not in `check`: a checkpoint's own texts are what its weights were trained with.
+    # Not in `check`: the texts of a checkpoint must stay as in training.
     cleaned = {name: clean_text(getattr(checked.encoders, name)) for name in ENCODER_TEXTS}
     return dataclasses.replace(checked, encoders=dataclasses.replace(checked.encoders, **cleaned))
 
 
 def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
-    """Loads `configs/NAME.py` (or a packaged recipe by name) and applies `a.b=value` overrides.
+    """Load `configs/NAME.py` (or a packaged recipe by name) and apply `a.b=value` overrides.
 
     "NAME:WORD,WORD" also applies choices of the recipe (`lidit_jax.config.recipe_choices`).
 
@@ -67,7 +67,7 @@ def load_recipe(recipe: str, overrides: Iterable[str] = ()) -> Config:
 
 
 def find_recipe(recipe: str) -> Path:
-    """The file of a recipe given as a path or as the name of a packaged one."""
+    """Return the file of a recipe given as a path or as the name of a packaged one."""
     checkout = PACKAGE_DATA.parents[1]
     folders = (PACKAGE_DATA / "configs", checkout / "configs")
     name = Path(recipe).name.removesuffix(".py") + ".py"
@@ -81,7 +81,7 @@ def find_recipe(recipe: str) -> Path:
 
 
 def recipe_choices(recipe: str) -> Choices:
-    """The words that may stand behind a recipe's colon; none for most recipes."""
+    """Return the choices that may follow a recipe's colon; none for most recipes."""
     path = find_recipe(recipe)
     return getattr(_run(path), "CHOICES", Choices({}))
 
@@ -103,7 +103,7 @@ def _run_recipe(path: Path, words: str) -> RecipeConfig:
             config = getattr(module, "CHOICES", Choices({})).apply(config, words)
     except LiditError:
         raise
-    except Exception as error:  # a recipe is the user's program: it may raise anything
+    except Exception as error:  # a recipe is a user's program that may raise anything
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
@@ -119,7 +119,7 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if isinstance(error, ImportError) and error.name in _MOVED:
         return f"{error.name} is gone: write `from lidit_jax.config import ...`"
-    # ml_collections lists every other field before it says which one was meant.
+    # ml_collections lists every other field before the most similar one.
     if unknown := re.search(r'Key "(.+?)" does not exist', text):
         if renamed := new_name("", unknown[1]):
             return f"the field {unknown[1]!r} is now {renamed}: use that name"
@@ -130,7 +130,7 @@ def _reason(error: Exception) -> str:
 
 
 def _find(config: RecipeConfig, path: str) -> tuple[RecipeConfig, str]:
-    """The group that holds a field, and the field's name in it."""
+    """Return the group that holds a field, and the field's name in it."""
     *groups, name = path.split(".")
     node = config
     for i, part in enumerate([*groups, name]):
@@ -162,7 +162,7 @@ def _set(config: RecipeConfig, path: str, value: Any) -> None:
 
 
 def _example(path: str, value: Any) -> str:
-    """How a tuple of texts is written on the command line, where one was meant."""
+    """Return how to write a tuple of texts on the command line, where one was meant."""
     if field_types(Config)[path] != tuple[str, ...] or not isinstance(value, str):
         return ""
     texts = tuple(text.strip() for text in value.split(","))
@@ -170,7 +170,7 @@ def _example(path: str, value: Any) -> str:
 
 
 def _parse(text: str, current: Any) -> Any:
-    """What an override's text means for a field with a value like `current`."""
+    """Parse an override's text as the type of the field's `current` value."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

@@ -1,4 +1,4 @@
-"""The text that the language models read: instruction, layout and the batch of tokens."""
+"""Input text of the language models: instruction, layout and the batch of tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INSTRUCTION = (
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """The three-line layout of the paper's figures 4 and 5; an empty line is left out."""
+    """Three-line layout of the paper's figures 4 and 5; an empty line is left out."""
 
     instruction: str = INSTRUCTION
     """Second line. Empty: the "no instruction" ablation (table 4)."""
@@ -25,13 +25,13 @@ class PromptFormat:
 
     @property
     def prefix(self) -> str:
-        """Everything before the prompt, each line ended by a line break."""
+        """Return the text before the prompt, each line ended by a line break."""
         return "".join(f"{line}\n" for line in (self.system_prompt, self.instruction) if line)
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Prompts as token ids, ready for an encoder."""
+    """Prompts as token ids, the input of an encoder."""
 
     ids: Int32[np.ndarray, "B S"]
     """Instruction, prompt, one end token, padding."""

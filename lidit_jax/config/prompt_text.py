@@ -1,4 +1,4 @@
-"""Texts that are fit for encoders: cleaned, and refused where they are damaged."""
+"""Cleaning of prompts and captions before encoding; damaged text is refused."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _SHOWN = 60
 
 
 def prompt_text(where: str, text: str) -> str:
-    """A prompt or caption as encoders are to read it.
+    """Return a prompt or caption cleaned for encoders.
 
     Args:
-      where: what the text is or stands in, for the message.
-      text: as it was written.
+      where: what the text is or its location, for the message.
+      text: the original text.
 
     Raises:
-      LiditError: when it holds half of a character.
+      LiditError: when it holds a lone surrogate (half of a character).
     """
     if broken := broken_characters(text):
         shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -1,7 +1,7 @@
-"""What a recipe offers beside itself: `--config=configs/lidit_10b.py:1024px,v5p:8x8x16,2slices`.
+"""Named variants of a recipe: `--config=configs/lidit_10b.py:1024px,v5p:8x8x16,2slices`.
 
-A recipe is a page of overrides. Its choices are words behind the colon, each a few overrides more:
-a stage, a variant of the model, where it runs, and the number of slices.
+A recipe is a list of overrides. Its choices are words after the colon, each with more overrides:
+a training stage, a variant of the model, a topology, and the number of slices.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SLICES = {"2slices": 2, "4slices": 4}
 if TYPE_CHECKING:
 
     class RecipeConfig(ml_collections.ConfigDict):
-        """What recipes change: a dictionary that has no types of its own, with fields of any."""
+        """Recipe dictionary, as type checkers see it: fields of any type."""
 
         def __getattr__(self, attribute: str) -> Any: ...
 else:
@@ -30,30 +30,30 @@ else:
 
 @dataclass(frozen=True)
 class Placement:
-    """How a run is laid out on one topology, for one image size."""
+    """Layout of a run on one topology, for one image size."""
 
     fsdp: int
-    """Devices of a slice that share the weights; the others hold copies."""
+    """Devices of a slice that shard the weights; the others hold copies."""
     remat: str
     at_once: int
-    """Images that a device works on at a time; the batch is accumulated from such parts."""
+    """Images per device and microbatch; gradients are accumulated over the batch."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The words of one recipe."""
+    """Choices of one recipe."""
 
     variants: Mapping[str, Mapping[str, Any]]
     """Fields to override, by word."""
     placements: Mapping[str, Mapping[int, Placement]] = field(default_factory=dict)
-    """By topology and image size."""
+    """Layouts by topology and image size."""
 
     def apply(self, config: RecipeConfig, words: str) -> RecipeConfig:
-        """The recipe with the words of a choice, such as "1024px,v5p:8x8x16".
+        """Return the recipe with the overrides of a choice, such as "1024px,v5p:8x8x16".
 
         Raises:
-          LiditError: for a word that the recipe does not have, which names those that it has, for
-            several topologies or slices without one, and for more devices than images.
+          LiditError: for an unknown word, with the list of known ones, for several topologies or
+            slices without one, and for more devices than images.
         """
         chosen = [word for word in words.split(",") if word]
         known = [*self.variants, *self.placements, *SLICES]

@@ -8,15 +8,15 @@ RENAMED_FIELDS = {
     "data.textured_share": "data.textured_fraction",
     "training.matmul": "training.quantization",
 }
-"""Today's name of each. Overrides and recipes that use an old name are told the new one;
-descriptions of old checkpoints are migrated (`lidit_jax.checkpoints.migrations`)."""
+"""Current name of each. Errors about old names in overrides and recipes state the new one;
+configurations of old checkpoints are migrated (`lidit_jax.checkpoints.migrations`)."""
 
 
 def new_name(place: str, name: str) -> str | None:
-    """Today's path of a field that was renamed, such as "config.training.quantization".
+    """Return the current path of a renamed field, such as "config.training.quantization".
 
     Args:
-      place: the group it was in, such as "config.training"; "" finds it in any group.
+      place: its former group, such as "config.training"; "" searches all groups.
       name: the field's old name.
     """
     for old, new in RENAMED_FIELDS.items():

@@ -1,4 +1,4 @@
-"""How texts that people write are read: one way for prompts, captions and the files of them.
+"""Decoding of users' text files and strings, the same for prompts and captions.
 
 An exported PyTorch model carries a copy of this file, so it imports only the standard library.
 """
@@ -7,13 +7,13 @@ import re
 import unicodedata
 
 _BYTE_ORDER_MARK = "\ufeff"
-# Control characters say nothing of a picture; those that break lines or columns are spaces anyway.
+# Control characters do not describe an image; those that break lines or columns are white space.
 _GAPS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def clean_text(text: str) -> str:
-    """One line of text in its usual form: what looks the same is the same, and draws the same.
+    """Return one line of normalized text, so that texts that look the same give the same image.
 
     Characters are composed (Unicode NFC), byte order marks are left out, and each run of white
     space, line breaks of every kind or control characters is one space, or nothing at the ends.
@@ -23,10 +23,10 @@ def clean_text(text: str) -> str:
 
 
 def broken_characters(text: str) -> str:
-    """Halves of characters in a text, which stand for nothing and cannot be encoded.
+    """Return the lone surrogates of a text: halves of characters, which cannot be encoded.
 
-    JSON and command lines can hold such "lone surrogates", where a text was cut in the middle of a
-    character or is not UTF-8.
+    JSON and command lines can hold them, where a text was cut in the middle of a character or is
+    not UTF-8.
     """
     return "".join(_SURROGATE.findall(text))
 

@@ -1,7 +1,7 @@
-"""Types of the configuration's fields that say more than "text" or "number": choices and ranges.
+"""Field types of the configuration that restrict values to choices or ranges.
 
-A `Literal` lists the values of a field; a `Range` beside a number's type says which of them mean
-something. `lidit_jax.config.checks` holds every field to its type.
+A `Literal` lists the values of a field; a `Range` annotation of a number's type defines which are
+valid. `lidit_jax.config.checks` checks every field.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a field takes."""
+    """Valid numbers of a field."""
 
     holds: Callable[[float], bool]
     requirement: str
@@ -32,34 +32,34 @@ NotNegative = Annotated[
     Number, Range(lambda value: 0 <= value < math.inf, "must be 0 or greater, and finite")
 ]
 Decay = Annotated[float, Range(lambda v: 0 <= v < 1, "must be at least 0 and less than 1")]
-"""Of a running mean."""
+"""Decay of a running mean."""
 Fraction = Annotated[float, Range(lambda v: 0 <= v <= 1, "must be from 0 to 1")]
 Seed = Annotated[int, Range(lambda v: 0 <= v < 2**32, f"must be from 0 to {2**32 - 1}")]
 
 ComputeType = Literal["float32", "bfloat16"]
-"""Type of products and activations, by the name that NumPy and JAX give it."""
+"""Type of matmuls and activations, by its name in NumPy and JAX."""
 Space = Literal["epsilon", "v", "x0", "velocity"]
-"""What a diffusion network may predict (`lidit_jax.diffusion.parameterization`)."""
+"""Prediction targets of a diffusion network (`lidit_jax.diffusion.parameterization`)."""
 
 
 def literal_values(hint: Any) -> tuple[str, ...]:
-    """The values that a field's type lists; () where it is no `Literal`."""
+    """Return the values that a field's type lists; () if it is no `Literal`."""
     return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
 
 
 def choices(group: type, name: str) -> tuple[str, ...]:
-    """The values that a field of a group, such as `ModelConfig`, may have; () for any."""
+    """Return the valid values of a field of a group, such as `ModelConfig`; () for any."""
     return literal_values(typing.get_type_hints(group)[name])
 
 
 def ranges(hint: Any) -> tuple[Range, ...]:
-    """The ranges that a field's type, read with its extras, holds it to."""
+    """Return the ranges in the annotations of a field's type."""
     return tuple(extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Range))
 
 
 @functools.cache
 def field_types(group: type, prefix: str = "") -> Mapping[str, Any]:
-    """The types of all fields in and below a group, with their ranges, by dotted path."""
+    """Return the types of all fields in and below a group, with their ranges, by dotted path."""
     found: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(group, include_extras=True).items():
         if dataclasses.is_dataclass(hint):

@@ -1,4 +1,4 @@
-"""Random crops and flips of pictures, keyed by record and pass."""
+"""Random crops and flips of images, keyed by record and pass."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lidit_jax.io.picture_crops import CENTER
 
 
 class Augmentation(NamedTuple):
-    """What is done to the pictures of a batch."""
+    """Augmentation of the images of a batch."""
 
     places: Float64[np.ndarray, "b 2"]
-    """Where each is cropped, down and to the right, from 0 to 1, see
+    """Position of each crop, down and to the right, from 0 to 1, see
     `lidit_jax.io.picture_crops`."""
     flipped: Bool[np.ndarray, " b"]
-    """Which are mirrored, once they are cropped."""
+    """Which images are mirrored, after cropping."""
 
 
 def draw_augmentation(
@@ -28,13 +28,13 @@ def draw_augmentation(
     passes: Int64[np.ndarray, " b"],
     settings: AugmentationSettings,
 ) -> Augmentation:
-    """Draws crops and flips; by default pictures are cut at both ends and never mirrored.
+    """Draw crops and flips; by default crops are centered and nothing is mirrored.
 
     Args:
-      seed: of the run.
-      records: their numbers.
-      passes: which pass over the records this is, for each.
-      settings: what is drawn.
+      seed: seed of the run.
+      records: record numbers.
+      passes: number of the pass, per record.
+      settings: kinds of augmentation.
     """
 
     def share(use: str) -> Float64[np.ndarray, " b"]:

@@ -1,8 +1,7 @@
-"""Reads batches of captioned pictures from where they lie: bytes, decoded into one shape a batch.
+"""Batch reader for streamed data: images decoded to one shape per batch, with captions.
 
-A batch is a function of its number: which records, in which shape, with which captions and crops,
-and which other record stands in for one that cannot be read. So it is the same whatever was read
-before, and whoever reads it.
+A batch is a function of its number: records, shape, captions, crops, and the substitutes of
+records that cannot be read. So it does not depend on what was read before, or by which process.
 """
 
 from __future__ import annotations
@@ -36,63 +35,63 @@ from lidit_jax.io.picture_crops import Box
 from lidit_jax.io.pictures import UnreadablePictureError, read_fitted
 
 _ENDLESS = 2**62
-"""Batches of a run, so that its data set has a length."""
+"""Number of batches of a run, so that its data set has a length."""
 _ATTEMPTS = 50
-"""Records that are tried in the place of one that cannot be read."""
+"""Number of substitutes tried for a record that cannot be read."""
 
 
 @runtime_checkable
 class RecordIndex(RecordColumns, Protocol):
-    """An index: columns, and where each record is."""
+    """Index: columns, and the place of each record."""
 
     def place(self, record: int) -> Place:
-        """Of a record."""
+        """Return the place of a record."""
         ...
 
 
 @dataclass(frozen=True)
 class StreamedSource:
-    """A source as training reads it. It is sent to the processes that read."""
+    """Source for training. It is sent to the reader processes."""
 
     index: RecordIndex
     records: RecordSource
-    """Several threads may read it at a time."""
+    """Record source; several threads may read it at a time."""
     captions: CaptionSettings
     filters: FilterSettings
-    """Those by which `order` was made; they also say which captions may be read."""
+    """Filters used for `order`; they also determine the usable captions."""
 
 
 class Batch(NamedTuple):
-    """What one process reads for a batch; the lists have b entries."""
+    """Part of a batch that one process reads; the lists have b entries."""
 
     number: int
-    """Of the batch, from 0."""
+    """Batch number, from 0."""
     bucket: int
     image: UInt8[np.ndarray, "b H W 3"]
     captions: list[str]
-    """Cleaned."""
+    """Cleaned captions."""
     records: Int64[np.ndarray, " b"]
-    """Record numbers, counted through all sources."""
+    """Record numbers, across all sources."""
     boxes: Float32[np.ndarray, "b 4"]
-    """Left, top, right and bottom of what is shown, in pixels of the upright picture."""
+    """Left, top, right and bottom of the crop, in pixels of the upright image."""
     flipped: Bool[np.ndarray, " b"]
-    """Which are mirrored."""
+    """Which images are mirrored."""
     skipped: list[Skipped]
-    """Records that could not be read, and have another one in their place."""
+    """Records that could not be read and were replaced."""
 
 
 class _Row(NamedTuple):
-    """What is drawn for one record of a batch."""
+    """Random choices for one record of a batch."""
 
     column: str
-    """Of its caption."""
+    """Column of its caption."""
     place: tuple[float, float]
-    """Of its prefix_lengths."""
+    """Position of its crop."""
     flipped: bool
 
 
 class _Read(NamedTuple):
-    """What is read of one record beside its picture."""
+    """Data read for one record, besides the image."""
 
     record: int
     caption: str
@@ -101,7 +100,7 @@ class _Read(NamedTuple):
 
 
 class _UnusableError(Exception):
-    """A record that cannot be used: the field of `ReadingSettings` that decides, and why."""
+    """Record that cannot be used: the field of `ReadingSettings` that applies, and the reason."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -109,9 +108,9 @@ class _UnusableError(Exception):
 
 
 class BatchReader:
-    """Random access to the part of every batch that one process reads: `reader.read(7)`.
+    """Random access to one process's part of every batch: `reader.read(7)`.
 
-    It keeps no state, so that threads and processes can share it.
+    It has no state, so that threads and processes can share it.
     """
 
     def __init__(
@@ -124,16 +123,16 @@ class BatchReader:
         augmentation: AugmentationSettings,
         share: tuple[int, int] = (0, 1),
     ):
-        """Prepares to read.
+        """Prepare to read.
 
         Args:
-          sources: those of the order.
-          order: which records make a batch.
+          sources: sources of the order.
+          order: records of each batch.
           shapes: height and width in pixels, of each bucket.
-          seed: decides captions, crops and flips.
-          reading: what happens to records that cannot be read.
+          seed: seed of captions, crops and flips.
+          reading: handling of records that cannot be read.
           augmentation: crops and flips.
-          share: number of the process, and how many there are.
+          share: index of the process, and number of processes.
 
         Raises:
           LiditError: for caption columns that an index lacks, or rates that do not fit.
@@ -146,14 +145,14 @@ class BatchReader:
         ]
 
     def __reduce__(self) -> tuple[type[BatchReader], tuple[Any, ...]]:
-        """For a process that reads; columns of an index are opened there."""
+        """Pickle for a reader process, which opens the columns of an index itself."""
         return BatchReader, self._arguments
 
     def read(self, number: int) -> Batch:
-        """A batch.
+        """Read a batch.
 
         Args:
-          number: of the batch, from 0.
+          number: batch number, from 0.
 
         Raises:
           LiditError: when a record cannot be read, and may not be skipped.
@@ -182,7 +181,7 @@ class BatchReader:
     def _draw(
         self, records: Int64[np.ndarray, " b"], passes: Int64[np.ndarray, " b"]
     ) -> list[_Row]:
-        """Caption column, prefix_lengths and flip of each record."""
+        """Return the caption column, crop position and flip of each record."""
         origins = [self._order.source(record) for record in records.tolist()]
         source, own = np.array(origins, np.int64).reshape(-1, 2).T
         columns = np.empty(len(records), object)
@@ -207,7 +206,7 @@ class BatchReader:
         image: UInt8[np.ndarray, "H W 3"],
         skipped: list[Skipped],
     ) -> _Read:
-        """Fills `image` with a record, or with the first of its substitutes that can be read."""
+        """Fill `image` with a record, or with the first substitute that can be read."""
         tried, error = record, None
         for attempt in range(_ATTEMPTS):
             try:
@@ -274,16 +273,16 @@ class BatchReader:
 def batches(
     reader: BatchReader, position: int, skipped: SkippedRecords, workers: int = 0, threads: int = 2
 ) -> Generator[Batch]:
-    """Endless batches of a reader, in their order, read ahead.
+    """Yield endless batches of a reader, in order, prefetched.
 
-    Nothing begins before the first batch is asked for; to close the generator ends what has begun.
+    Reading starts with the first request, and stops when the generator is closed.
 
     Args:
-      reader: of this process.
+      reader: reader of this process.
       position: number of the first batch.
       skipped: counts and lists records that could not be read.
-      workers: processes that read, whole batches in turn; 0 for threads.
-      threads: threads that read whole batches, without processes.
+      workers: number of processes that read whole batches in turn; 0 for threads.
+      threads: number of threads that read whole batches, without processes.
 
     Raises:
       LiditError: when a record cannot be read and may not be skipped, when too many are skipped,

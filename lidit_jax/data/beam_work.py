@@ -1,6 +1,6 @@
-"""Files written by an Apache Beam pipeline, where a data set outgrows one machine.
+"""Apache Beam pipeline that indexes or converts data sets too large for one machine.
 
-The same function makes each file as in `lidit_jax.data.shared_work`, so the files are the same.
+Files are written by the same function as in `lidit_jax.data.shared_work`, with equal content.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _MISTAKE = ".mistake"
 
 
 class BeamWork:
-    """Takes the place of `share_work`: `BeamWork(["--runner=DataflowRunner", …])`."""
+    """Replacement of `share_work`: `BeamWork(["--runner=DataflowRunner", …])`."""
 
     def __init__(self, arguments: Sequence[str] = ()):
-        """Nothing starts yet.
+        """Parse the options; nothing starts yet.
 
         Args:
           arguments: Beam's own options; none for its direct runner, on this machine.
@@ -39,7 +39,7 @@ class BeamWork:
             raise LiditError("--beam needs Apache Beam: pip install 'lidit-jax[beam]'") from error
         try:
             self._options = pipeline_options.PipelineOptions([*arguments])
-        except SystemExit as end:  # of argparse, which has said why
+        except SystemExit as end:  # by argparse, which has printed the reason
             raise LiditError(f"--beam: Beam refuses {' '.join(arguments)}") from end
 
     def __call__(
@@ -51,7 +51,7 @@ class BeamWork:
         *,
         progress: Progress | None = None,
     ) -> None:
-        """Returns when every file is there; see `share_work`.
+        """Return when every file is there; see `share_work`.
 
         Raises:
           LiditError: when files cannot be written, after all others have been; or when the
@@ -72,7 +72,7 @@ class BeamWork:
             with beam.Pipeline(options=self._options) as pipeline:
                 named = pipeline | beam.Create([(name, tasks[name]) for name in missing])
                 _ = named | beam.Reshuffle() | beam.Map(attempt)
-        except Exception as error:  # each runner has errors of its own
+        except Exception as error:  # each runner has its own exception types
             reason = str(error).partition("\n")[0][:300]
             raise LiditError(
                 f"the Beam pipeline failed ({type(error).__name__}: {reason}): start again, what "
@@ -86,7 +86,7 @@ class BeamWork:
 
 
 class _Attempt:
-    """Writes one file, on whichever machine; a mistake becomes a file too, for whoever started."""
+    """Writes one file, on any worker; stores an error in a file for the launching process."""
 
     def __init__(self, write: Write, folder: str, claims: str):
         self._write, self._folder, self._claims = write, folder, claims
@@ -102,7 +102,7 @@ class _Attempt:
 
 
 def _take_mistakes(folder: Path) -> Iterator[str]:
-    """What is wrong with each file, in the order of their names; they are told once."""
+    """Return the error of each file, in the order of names, and delete the error files."""
     if folder.exists():
         for file in sorted(folder.iterdir()):
             if file.name.endswith(_MISTAKE):

@@ -1,4 +1,4 @@
-"""Which record is the r-th of its bucket, found without a list of the records of each bucket."""
+"""Lookup of the r-th record of a bucket, without storing a list per bucket."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 _BLOCK = 512
-"""Records whose buckets are counted together, and looked through when one is asked for."""
+"""Records per block: counted together, and searched for a lookup."""
 _PIECE = 2**11
-"""Blocks that are counted at a time."""
+"""Number of blocks counted at a time."""
 _ROWS = 256
-"""Records that are looked up at a time: 128 KiB of buckets."""
+"""Number of records looked up at a time: 128 KiB of buckets."""
 
 
 class _Mapped(NamedTuple):
-    """Where bytes of a file are that are mapped into memory."""
+    """Location of memory-mapped bytes in a file."""
 
     file: str
     offset: int
@@ -25,17 +25,17 @@ class _Mapped(NamedTuple):
 
 
 class BucketMembers:
-    """The records of each bucket of one source, in their order: a byte a record, and few more.
+    """Records of each bucket of one source, in order: about one byte per record.
 
-    Beside the bucket of each record, which may lie in a file that is mapped into memory, it keeps
-    how many records of each bucket come before each block of 512: 1.6% for one bucket, 16% for ten.
+    Besides the bucket of each record, which may be in a memory-mapped file, it stores the number of
+    records of each bucket before each block of 512: 1.6% for one bucket, 16% for ten.
     """
 
     def __init__(self, buckets: UInt8[np.ndarray, " n"], count: int):
-        """Counts the records, in one pass.
+        """Count the records, in one pass.
 
         Args:
-          buckets: of each record; those of `count` and more are not used.
+          buckets: bucket of each record; records of `count` and above are not used.
           count: number of buckets.
         """
         self._buckets = buckets
@@ -49,14 +49,14 @@ class BucketMembers:
         np.cumsum(self._before, axis=1, out=self._before)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a process that reads: buckets in a file are mapped there anew, not sent along."""
+        """Pickle for a reader process, which maps buckets in a file itself."""
         state, buckets = dict(vars(self)), self._buckets
         if isinstance(buckets, np.memmap) and isinstance(buckets.base, mmap.mmap):
             state["_buckets"] = _Mapped(str(buckets.filename), buckets.offset, len(buckets))
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Restore the state of `__getstate__`."""
         buckets = state["_buckets"]
         if isinstance(buckets, _Mapped):
             file, offset, size = buckets
@@ -64,20 +64,20 @@ class BucketMembers:
         vars(self).update(state | {"_buckets": buckets})
 
     def __len__(self) -> int:
-        """Records in all, used or not."""
+        """Return the number of records, used or not."""
         return len(self._buckets)
 
     @property
     def counts(self) -> Int64[np.ndarray, " k"]:
-        """Records of each bucket."""
+        """Records per bucket."""
         return self._before[:, -1]
 
     def bucket(self, record: int) -> int:
-        """The bucket of a record."""
+        """Return the bucket of a record."""
         return int(self._buckets[record])
 
     def records(self, bucket: int, ranks: Int64[np.ndarray, " r"]) -> Int64[np.ndarray, " r"]:
-        """The records with these ranks in a bucket, counted from 0."""
+        """Return the records with these ranks in a bucket, counted from 0."""
         found = np.empty(len(ranks), np.int64)
         for start in range(0, len(ranks), _ROWS):
             part = slice(start, start + _ROWS)
@@ -92,7 +92,7 @@ class BucketMembers:
         return blocks * _BLOCK + np.argmax(inside == wanted[:, None], axis=1)
 
     def _rows(self, blocks: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b 512"]:
-        """The buckets of blocks of records; behind the last record stands a bucket of none."""
+        """Return the buckets of blocks of records; past the last record, an invalid bucket."""
         last = len(self._buckets) // _BLOCK
         rows = np.full((len(blocks), _BLOCK), 255, np.uint8)
         whole = blocks < last

@@ -1,6 +1,6 @@
-"""Shapes of training pictures: wide, square and tall ones of nearly the same number of tokens.
+"""Aspect-ratio buckets: training image sizes with nearly equal token counts.
 
-All pictures of a batch have one shape, and a picture has the shape that is nearest to its own.
+All images of a batch have one shape, and each image gets the shape nearest to its own.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from lidit_jax.errors import LiditError
 LEFT_OUT = 255
 """Bucket of records that are not used."""
 _TOLERANCE = 1.05
-"""The square has at most this many times the tokens of any other shape, and never fewer."""
+"""Largest ratio of the square's tokens to those of any other shape; the smallest is 1."""
 _LONGER = 1.05
-"""The longest shapes may be longer than asked for by this factor: sides are whole patches."""
+"""Factor by which the longest shapes may exceed the limit, as sides are whole patches."""
 _FAR = 2**20
-"""Sides beyond are taken for this long: their squares would not fit 64 bits."""
+"""Limit to which longer sides are clipped, so that their squares fit 64 bits."""
 _PIECE = 2**20
-"""Records that are assigned at a time, so that memory does not grow with their number."""
+"""Number of records assigned at a time, so that memory does not grow with their number."""
 
 
 class BucketReport(NamedTuple):
-    """What becomes of the pictures of one shape."""
+    """Number and cropping of the images of one shape."""
 
     shape: tuple[int, int]
     """Height and width in pixels."""
     records: int
     cut: float
-    """Share of their pixels that is cut off."""
+    """Share of their pixels that is cropped."""
 
 
 class Buckets:
-    """The shapes of one resolution, from the tallest to the widest.
+    """Shapes of one resolution, from the tallest to the widest.
 
-    Of n shapes, the one in the middle is a square; shape i, turned, is shape n - 1 - i.
+    Of n shapes, the middle one is a square; shape i is the transpose of shape n - 1 - i.
     """
 
     def __init__(self, side: int, step: int, settings: BucketSettings | None = None):
-        """Chooses the shapes.
+        """Choose the shapes.
 
-        Aspects are spread evenly in their logarithm from 1:2 to 2:1 (`settings.aspect`), as far as
+        Aspects are spaced evenly in their logarithm from 1:2 to 2:1 (`settings.aspect`), as far as
         sides in whole steps allow: each shape has the tokens of the square or up to 5% fewer, so
-        that none needs more memory. Small sizes have fewer shapes, down to the square alone.
+        that none needs more memory. Small sizes have fewer shapes, down to only the square.
 
         Args:
-          side: of the square, in pixels.
-          step: what all sides are multiples of: patch times downsampling of the autoencoder.
-          settings: how many shapes there may be, and how long ones.
+          side: side of the square, in pixels.
+          step: divisor of all sides: patch times downsampling of the autoencoder.
+          settings: maximum number of shapes, and largest aspect.
 
         Raises:
-          LiditError: when the side is no multiple of the step.
+          LiditError: when the side is not a multiple of the step.
         """
         if side <= 0 or side % step:
             raise LiditError(
@@ -83,9 +83,9 @@ class Buckets:
     def assign(
         self, width: Int64[np.ndarray, " n"], height: Int64[np.ndarray, " n"]
     ) -> UInt8[np.ndarray, " n"]:
-        """The shape of each picture: the one of the nearest aspect, in its logarithm.
+        """Return the shape of each image: the nearest aspect, in its logarithm.
 
-        Whole numbers decide, so that all processors agree.
+        It is computed in integers, so that all processors give the same result.
 
         Args:
           width: of upright pictures, in pixels.
@@ -101,10 +101,10 @@ class Buckets:
     def assign_kept(
         self, width: np.ndarray, height: np.ndarray, keep: Bool[np.ndarray, " n"]
     ) -> UInt8[np.ndarray, " n"]:
-        """`assign`, and `LEFT_OUT` for records that are not kept, in pieces of little memory.
+        """Return `assign`, with `LEFT_OUT` for records that are not kept, computed in blocks.
 
         Args:
-          width: a column of an index, of any whole numbers.
+          width: a column of an index, of any integers.
           height: likewise.
           keep: which records are used.
         """
@@ -121,7 +121,7 @@ class Buckets:
         height: Int64[np.ndarray, " n"],
         buckets: UInt8[np.ndarray, " n"],
     ) -> Float64[np.ndarray, " n"]:
-        """The share of each picture's pixels that lies outside of its bucket's shape."""
+        """Return the share of each image's pixels outside its bucket's shape."""
         shapes = np.array(self.shapes, np.float64)[buckets]
         ratio = (width / height) / (shapes[:, 1] / shapes[:, 0])
         return 1 - np.minimum(ratio, 1 / ratio)
@@ -129,12 +129,12 @@ class Buckets:
     def report(
         self, width: np.ndarray, height: np.ndarray, buckets: UInt8[np.ndarray, " n"]
     ) -> list[BucketReport]:
-        """How many records each shape has, and how much of them is cut off.
+        """Return the number of records per shape, and the share that is cropped.
 
         Args:
           width: a column of an index.
           height: likewise.
-          buckets: of each record; those `LEFT_OUT` do not count.
+          buckets: bucket of each record; `LEFT_OUT` is not counted.
         """
         records, lost, pixels = np.zeros((3, len(self)))
         for start in range(0, len(buckets), _PIECE):
@@ -151,11 +151,11 @@ class Buckets:
         ]
 
     def join_small(self, counts: Sequence[int], batch_size: int) -> UInt8[np.ndarray, " k"]:
-        """Where each bucket's records go when buckets with fewer than a batch join others.
+        """Return the new bucket of each bucket, after those smaller than a batch are merged.
 
-        The smallest joins the nearest aspect that is left, until all that are left fill a batch;
-        empty ones are no longer used. The last one stays, however small: its records come more than
-        once in a batch.
+        The smallest is merged into the remaining one of nearest aspect, until all fill a batch;
+        empty ones are no longer used. The last one remains, however small: its records are repeated
+        within a batch.
 
         Args:
           counts: records of each bucket, of all sources together.
@@ -180,7 +180,7 @@ class Buckets:
 
 
 def bucket_counts(buckets: UInt8[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " k"]:
-    """Records in each of `count` buckets; those `LEFT_OUT` do not count."""
+    """Return the number of records in each of `count` buckets, without `LEFT_OUT`."""
     found = np.zeros(256, np.int64)
     for start in range(0, len(buckets), _PIECE):
         found += np.bincount(buckets[start : start + _PIECE], minlength=256)
@@ -190,14 +190,14 @@ def bucket_counts(buckets: UInt8[np.ndarray, " n"], count: int) -> Int64[np.ndar
 def joined(
     buckets: UInt8[np.ndarray, " n"], goes_to: UInt8[np.ndarray, " k"]
 ) -> UInt8[np.ndarray, " n"]:
-    """The buckets of records after small ones have joined others, see `Buckets.join_small`."""
+    """Return the buckets of records after merging of small ones, see `Buckets.join_small`."""
     table = np.full(256, LEFT_OUT, np.uint8)
     table[: len(goes_to)] = goes_to
     return table[buckets]
 
 
 def _wide_shapes(side: int, count: int, aspect: float) -> list[tuple[int, int]]:
-    """Up to `count` shapes (height, width) wider than the square, in steps, by their aspect."""
+    """Return up to `count` shapes (height, width) wider than the square, in steps, by aspect."""
     most, least = side * side, side * side / _TOLERANCE
     fitting = [
         (height, width)

@@ -1,4 +1,4 @@
-"""Which of a record's captions is read in each pass: a keyed choice at given rates."""
+"""Random choice of one caption per record and epoch, keyed by seed, at configured rates."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def choose_columns(
     rates: Sequence[float],
     usable: Bool[np.ndarray, "b columns"],
 ) -> Int64[np.ndarray, " b"]:
-    """The caption column that each record uses in a pass.
+    """Return the caption column that each record uses in a pass.
 
-    Each is drawn on its own, at the rates of those columns that the record has; the same record
-    draws anew in each pass.
+    Choices are independent, by the rates of the columns that the record has; each record gets a
+    new choice in each pass.
 
     Args:
-      seed: of the run.
-      records: their numbers.
-      passes: which pass over the records this is, for each.
-      rates: of each column, not negative; only their ratios count.
+      seed: seed of the run.
+      records: record numbers.
+      passes: number of the pass, per record.
+      rates: rate of each column, not negative; only their ratios count.
       usable: which columns each record has.
 
     Raises:
@@ -42,6 +42,6 @@ def choose_columns(
             f"record {record} has no caption that may be read: filter the records by the same rules"
         )
     drawn = keyed_share(subkey(seed, "caption"), records, passes) * total
-    # The product may be rounded up to the total itself, behind the last column.
+    # The product may be rounded up to the total, past the last column.
     last = weights.shape[1] - 1 - np.argmax(weights[:, ::-1] > 0, axis=1)
     return np.minimum(np.sum(drawn[:, None] >= ends, axis=1), last)

@@ -1,4 +1,4 @@
-"""The captions of a folder of pictures: a text file beside each, or one listing of all of them."""
+"""Captions of a folder of images: a text file beside each, or one listing of all."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from lidit_jax.data.sources.columns import CAPTION_KEYS, json_object
 from lidit_jax.errors import LiditError
 
 LISTINGS = ("captions.jsonl", "metadata.jsonl")
-"""Names of a listing; the first that a folder holds is read."""
+"""Names of a listing; the first one in a folder is used."""
 FILE_KEYS = ("file", "file_name")
-"""Fields of a listing that name the picture."""
+"""Fields of a listing with the image's name."""
 EXAMPLE = '{"file": "NAME.png", "caption": "TEXT"}'
-"""What messages advise to write into a listing."""
+"""Example line of a listing, for messages."""
 
 
 def find_listing(folder: Path) -> Path | None:
-    """The listing of a folder; None where each picture has a text file."""
+    """Return the listing of a folder; None if each image has a text file."""
     return next((folder / name for name in LISTINGS if (folder / name).is_file()), None)
 
 
 def read_caption(file: Path, picture: str) -> str:
-    """The caption in a text file.
+    """Read the caption in a text file.
 
     Args:
       file: the text file.
-      picture: name of the picture that it belongs to, for messages.
+      picture: name of its image, for messages.
 
     Raises:
       LiditError: when it is empty, or not UTF-8.
@@ -43,12 +43,12 @@ def read_caption(file: Path, picture: str) -> str:
 
 
 def read_listing(listing: Path, errors: FileErrors) -> list[tuple[Path, str]]:
-    """The picture and the caption of each line of JSON.
+    """Read the image and the caption of each JSON line.
 
     Args:
       listing: the file.
-      errors: gets what is wrong with it: lines that are no record, damaged captions, pictures
-        that do not exist or lie outside of the folder; each names the file and the line.
+      errors: receives messages about invalid lines, damaged captions, and images that do not
+        exist or are outside the folder; each states the file and the line.
     """
     records = []
     with errors.collect():
@@ -60,10 +60,10 @@ def read_listing(listing: Path, errors: FileErrors) -> list[tuple[Path, str]]:
 
 
 def picture_name(record: Mapping[str, Any], folder: str, where: str) -> str:
-    """The name of the picture that a record of a listing is about, relative to its folder.
+    """Return the image name in a record of a listing, relative to its folder.
 
     Args:
-      record: a line of the listing.
+      record: one line of the listing.
       folder: what messages call the folder.
       where: what messages call the line.
 
@@ -88,7 +88,7 @@ def _record(line: str, folder: Path, where: str) -> tuple[Path, str]:
     picture = folder / picture_name(record, str(folder), where)
     try:
         exists = picture.is_file()
-    except OSError:  # a name longer than the disk takes
+    except OSError:  # a name too long for the file system
         exists = False
     if not exists:
         raise LiditError(f"{where}: {picture} does not exist")
@@ -105,6 +105,6 @@ def _lines(file: Path) -> list[str]:
 
 
 def _text(record: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
-    """The text under the first of the keys that a record has."""
+    """Return the text of the first of the keys that a record has."""
     found = [record[key] for key in keys if key in record]
     return found[0] if found and isinstance(found[0], str) else None

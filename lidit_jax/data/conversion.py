@@ -1,6 +1,6 @@
-"""From any source to shards of ArrayRecord, in the order of its index, by any number of processes.
+"""Conversion of any source to ArrayRecord shards, in index order, by several processes.
 
-Records that cannot be used are left out. Killed and started again it writes what is missing.
+Unusable records are excluded. After an interruption only the missing shards are written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lidit_jax.io.paths import in_bucket, to_path
 from lidit_jax.io.progress import Progress
 
 RECORDS = 10_000
-"""Of a shard, where nothing else is said."""
+"""Default number of records per shard."""
 _INDEX, _STATE = "index", "conversion.json"
 
 
@@ -40,14 +40,14 @@ def convert(
     records_per_shard: int = RECORDS,
     progress: Progress | None = None,
 ) -> Index:
-    """Writes `photos-00000-of-00012.array_record` and so on, and their index to `index/` in it.
+    """Write `photos-00000-of-00012.array_record` and so on, and their index in `index/`.
 
     Args:
-      index_folder: where the index of the source is.
-      out: folder for the shards, which may lie in a bucket; it exists and can be written.
-      work: what gets the shards written, and then scanned.
-      records_per_shard: at most.
-      progress: told shards written, then scanned, of how many.
+      index_folder: folder of the source's index.
+      out: folder for the shards, which may be in a bucket; it exists and can be written.
+      work: runs the writing of shards, then their scans.
+      records_per_shard: maximum number of records per shard.
+      progress: receives the counts of shards written, then scanned, and the total.
 
     Returns:
       The index of the shards.
@@ -110,18 +110,18 @@ class _WriteShard:
                 shutil.copyfileobj(source, sink)
 
     def _record(self, number: int) -> tuple[str, bytes, Mapping[str, str], dict[str, float]]:
-        """As it is written. Raises `LiditError` when it cannot be read."""
+        """Return a record to write. Raises `LiditError` when it cannot be read."""
         place = self._index.place(number)
         record = self._source.read(place)
         values = {name: float(column[number]) for name, column in self._index.numbers.items()}
         numbers = {name: value for name, value in values.items() if not math.isnan(value)}
-        # Names of files may hold bytes that are no text.
+        # File names may hold bytes that are not text.
         key = place.key.encode("utf-8", "backslashreplace").decode()
         return key, record.image, record.captions, numbers
 
 
 def _take_folder(out: Path, state: dict[str, object]) -> None:
-    """Notes what a folder is made of, and refuses it where that is something else."""
+    """Store the inputs of a folder's conversion; refuse a folder of another one."""
     file = out / _INDEX / _STATE
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)

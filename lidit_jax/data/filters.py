@@ -1,4 +1,4 @@
-"""Which records of an index are used, and why the others are not."""
+"""Filters over an index: the records to train on, and why each other one is dropped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lidit_jax.data.near_duplicates import copies
 from lidit_jax.errors import LiditError, quoted
 
 _PIECE = 2**20
-"""Records that are judged at a time, so that memory does not grow with their number."""
+"""Number of records filtered at a time, so that memory does not grow with their number."""
 _CONDITION = re.compile(r"\s*(\S.*?)\s*(>=|<=|>|<)\s*(\S+)\s*")
 _COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _KINDS = {
@@ -29,26 +29,26 @@ _SCRIPTS = {"latin": CaptionFlag.LATIN, "han": CaptionFlag.HAN, "other": Caption
 
 @runtime_checkable
 class RecordColumns(Protocol):
-    """What an index knows of its records, one array a column."""
+    """Columns of an index, one array per column."""
 
     @property
     def width(self) -> np.ndarray:
-        """Of upright pictures, in pixels."""
+        """Width of upright images, in pixels."""
         ...
 
     @property
     def height(self) -> np.ndarray:
-        """Likewise."""
+        """Height of upright images, in pixels."""
         ...
 
     @property
     def problem(self) -> np.ndarray:
-        """0 for records that can be used."""
+        """Problem codes; 0 for usable records."""
         ...
 
     @property
     def content(self) -> np.ndarray:
-        """64-bit digests of pictures with their captions."""
+        """64-bit digests of images with their captions."""
         ...
 
     @property
@@ -68,32 +68,32 @@ class RecordColumns(Protocol):
 
     @property
     def perceptual_hash(self) -> np.ndarray | None:
-        """64 bits of each picture's looks, where they were asked for."""
+        """64-bit perceptual hash of each image, if computed."""
         ...
 
     def __len__(self) -> int:
-        """Records."""
+        """Return the number of records."""
         ...
 
 
 class Filtered(NamedTuple):
-    """What filters leave."""
+    """Result of the filters."""
 
     keep: Bool[np.ndarray, " n"]
-    """Which records are used."""
+    """Records that are used."""
     removed: dict[str, int]
-    """How many records each filter removed of those that the ones before it had left."""
+    """Number of records that each filter removed of those that passed the earlier ones."""
 
 
 def filter_records(
     index: RecordColumns, settings: FilterSettings, captions: CaptionSettings
 ) -> Filtered:
-    """Applies all filters, in the order of the settings.
+    """Apply all filters, in the order of the settings.
 
     Args:
-      index: the records' columns.
-      settings: of the filters.
-      captions: which caption columns are in use.
+      index: columns of the records.
+      settings: settings of the filters.
+      captions: caption columns in use.
 
     Raises:
       LiditError: for a column that the index lacks, and when no record is left.
@@ -123,13 +123,13 @@ def filter_records(
 
 
 class CaptionUse:
-    """Which captions of a record may be read, by the rules for captions.
+    """Captions of a record that the rules for captions allow.
 
-    `columns` are those in use and `rates` how often each is to be read.
+    `columns` are the columns in use and `rates` their sampling rates.
     """
 
     def __init__(self, index: RecordColumns, settings: FilterSettings, captions: CaptionSettings):
-        """Checks the names.
+        """Check the names in the settings.
 
         Args:
           index: the records' columns.
@@ -161,7 +161,7 @@ class CaptionUse:
         """Names of the rules."""
 
     def usable(self, records: slice | np.ndarray) -> Bool[np.ndarray, "n columns"]:
-        """Which of the columns in use may be read.
+        """Return which of the columns in use pass all rules.
 
         Args:
           records: numbers of records in the index, or a range of them.
@@ -169,7 +169,7 @@ class CaptionUse:
         return self.after_each_step(records)[-1]
 
     def after_each_step(self, records: slice | np.ndarray) -> list[Bool[np.ndarray, "n columns"]]:
-        """The same as far as the first rule, the first two, … say."""
+        """Return the same after the first rule, the first two, and so on."""
         chars = np.stack([np.asarray(column[records]) for column in self._chars], axis=1)
         found = [chars >= self._least]
         if self._flags:
@@ -197,7 +197,7 @@ _Rule = tuple[str, Callable[[RecordColumns, slice], np.ndarray]]
 
 
 def _size_rules(settings: FilterSettings) -> Iterable[_Rule]:
-    """Limits of sizes that are set, by their names."""
+    """Yield the size limits that are set, by their names."""
 
     def measure(index: RecordColumns, part: slice, what: str) -> np.ndarray:
         width = np.asarray(index.width[part]).astype(np.int64)
@@ -220,7 +220,7 @@ def _size_rules(settings: FilterSettings) -> Iterable[_Rule]:
 
 
 def _score_rules(index: RecordColumns, settings: FilterSettings) -> Iterable[_Rule]:
-    """Conditions on numbers, by their texts. A missing number is NaN and fulfills none."""
+    """Yield conditions on numbers, by their texts. A missing number is NaN and fails all."""
     for condition in settings.scores:
         match = _CONDITION.fullmatch(condition)
         try:
@@ -243,7 +243,7 @@ def _score_rules(index: RecordColumns, settings: FilterSettings) -> Iterable[_Ru
 def _drop_copies(
     index: RecordColumns, settings: FilterSettings, keep: Bool[np.ndarray, " n"]
 ) -> int:
-    """Takes copies out of `keep`, and counts them."""
+    """Remove duplicates from `keep`, and return their number."""
     near = settings.duplicates == "near"
     hashes = index.perceptual_hash if near else index.content
     if hashes is None:
@@ -263,7 +263,7 @@ def _drop_copies(
 
 
 def _used_columns(captions: CaptionSettings) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """Columns that are read at all, and how often: a rate of 0 leaves one out."""
+    """Return columns with a rate above 0, and their rates."""
     rates = captions.rates or (1.0,) * len(captions.columns)
     if len(rates) != len(captions.columns) or min(rates, default=0) < 0 or not any(rates):
         raise LiditError(

@@ -1,4 +1,4 @@
-"""A user's folder of pictures with captions, as a random-access source."""
+"""Folder of captioned images as a random-access source."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ from lidit_jax.io.pictures import read_fitted, reduction
 
 _VALIDATION_STRIDE = 20
 _DECODING = "sRGB, 8 of 16 bits, reduced JPEG"
-"""Ends the description of pictures whose pixels differ from those of version 0.1: what was prepared
-from these has another name, and what was prepared from all others keeps its own."""
+"""Suffix of the description of images whose pixels differ from those of version 0.1: only their
+cached data gets a new name."""
 
 
 class FolderSource:
-    """Pictures of a folder that any Grain pipeline reads: `len(source)` and `source[i]`.
+    """Images of a folder for any Grain pipeline: `len(source)` and `source[i]`.
 
     Two layouts, subfolders included:
 
     - a text file beside each picture: `cat.jpg` and `cat.txt`;
-    - `captions.jsonl` in the folder, a line a record: `{"file": "cat.jpg", "caption": "a cat"}`; or
+    - `captions.jsonl` in the folder, lines such as `{"file": "cat.jpg", "caption": "a cat"}`; or
       `metadata.jsonl`, as Hugging Face's: `{"file_name": "cat.jpg", "text": "a cat"}`.
-      Pictures that it does not name are left out; a picture may have several lines.
+      Images without a line are excluded; an image may have several lines.
 
     Captions are cleaned as prompts are (`lidit_jax.config.text.clean_text`).
 
-    Every caption and every picture's header is checked when the source is opened; pixels are
-    decoded on demand. The order is that of the names, or of the lines. Hidden files and what file
-    managers leave behind are no part of the folder; links to folders are followed.
+    Every caption and every image header is checked when the source is opened; pixels are decoded
+    on demand. Records are in the order of the names, or of the lines. Hidden files and files of
+    file managers are ignored; links to folders are followed.
     """
 
     left_out: str
-    """Files without a part in the source, counted by their kind: "1 .heic (a.heic)"; else empty."""
+    """Files that are not in the source, counted by kind: "1 .heic (a.heic)"; else empty."""
 
     def __init__(self, path: str | Path, size: int = 64, prepared: Path | None = None):
-        """Opens a folder.
+        """Open a folder and check its images and captions.
 
         Args:
           path: the folder.
-          size: side in pixels to which pictures are cropped and resized, a multiple of 8.
-          prepared: where prepared data is kept: a picture whose size and time are those of an
-            earlier start is not opened again. None opens each once.
+          size: side in pixels to which images are cropped and resized, a multiple of 8.
+          prepared: cache folder: images whose size and time have not changed since an earlier
+            start are not opened again. None opens all.
 
         Raises:
           LiditError: when the folder, a caption, a line of the jsonl or a picture is missing or
-            unreadable; names the files, and the line.
+            unreadable; states the files, and the line.
         """
         self.path, self.size = Path(path), size
         check_size(size)
@@ -104,7 +104,7 @@ class FolderSource:
         return len(self._records)
 
     def __repr__(self) -> str:
-        """Names the folder, the size and a digest of names, file times and captions."""
+        """Return the folder, the size and a digest of names, file times and captions as text."""
         digest = hashlib.sha256()
         for file, caption in self._records:
             facts = self._facts[file]
@@ -118,10 +118,10 @@ class FolderSource:
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Record `index`: {"image": uint8 [H, W, 3], "caption": str, "index": int}.
+        """Return record `index`: {"image": uint8 [H, W, 3], "caption": str, "index": int}.
 
         Raises:
-          LiditError: when the picture cannot be decoded; names the file.
+          LiditError: when the image cannot be decoded; states the file.
         """
         file, caption = self._record(index)
         image = read_fitted(file, (self.size, self.size)).image
@@ -129,22 +129,22 @@ class FolderSource:
 
     @property
     def distinct_captions(self) -> int:
-        """Its length: every picture has words of its own."""
+        """Number of captions: one per image."""
         return len(self)
 
     def caption(self, index: int) -> str:
-        """The caption of record `index`, without decoding its picture."""
+        """Return the caption of record `index`, without decoding its image."""
         return self._record(index)[1]
 
     def digests(self) -> UInt64[np.ndarray, "n 2"]:
-        """Of each record, a digest of the picture's name and one of the picture and its caption.
+        """Return, per record, digests of the image's name and of the image with its caption.
 
-        The folder's own name does not count, so a copy has the same.
+        They do not depend on the folder's path, so a copy has the same digests.
         """
         lines: dict[Path, int] = {}
         rows = []
         for file, caption in self._records:
-            # A picture may have several lines: they differ by their number.
+            # An image may have several lines, which differ by their number.
             lines[file] = lines.get(file, 0) + 1
             name = f"{file.relative_to(self.path).as_posix()}:{lines[file]}"
             content = short_digest(self._facts[file].digest, caption.encode())
@@ -159,13 +159,13 @@ class FolderSource:
 
 
 def open_folder(config: Config, split: str) -> ImageSource:
-    """The pictures of `config.data.path`.
+    """Open the images of `config.data.path`.
 
-    A folder may be too small to spare any, so training sees all of it, and validation every
+    Small folders cannot spare held-out images, so training uses all of them, and validation every
     twentieth.
 
     Raises:
-      LiditError: when the folder is not named, not on this machine, or not fit for training.
+      LiditError: when the path is empty, not on this machine, or not usable for training.
     """
     data = config.data
     if not data.path:

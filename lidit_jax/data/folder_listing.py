@@ -1,4 +1,4 @@
-"""Which files of a folder are pictures, and which text file captions each."""
+"""Listing of a folder: its images, and the caption file of each."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _suffixes = functools.cache(suffixes)
 
 @dataclass
 class FolderListing:
-    """The files of a folder and its subfolders, without hidden ones and litter.
+    """Files of a folder and its subfolders, without hidden and system files.
 
     All names are relative to the folder, with "/".
     """
 
     captioned: list[tuple[str, str | None]] = field(default_factory=list)
-    """Each picture with its text file, or None; in the order of their names. A link that leads
-    nowhere is one by its name."""
+    """Each image with its text file, or None; in the order of names. A broken link counts by
+    its name."""
     left_out: list[str] = field(default_factory=list)
     """Files that are neither, in order."""
     errors: list[str] = field(default_factory=list)
-    """Folders that cannot be read, and names that cannot be kept; each a message."""
+    """Messages about folders that cannot be read, and names that cannot be encoded."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Of each file a text that changes when it may have changed."""
+    """Per file, a text that changes when the file may have changed."""
 
 
 def list_folder(files: Files) -> FolderListing:
-    """Looks through a folder and its subfolders for pictures and their text files.
+    """List the images of a folder and its subfolders with their text files.
 
     Links to folders are followed, and no folder is read twice. The text file of `IMG_1.JPG` is
-    `IMG_1.txt`, or else one whose name differs in upper and lower case only.
+    `IMG_1.txt`, or else one whose name differs only in case.
 
     Raises:
       LiditError: when there is no such folder.
@@ -56,9 +56,9 @@ def list_folder(files: Files) -> FolderListing:
 
 
 def summary(names: Iterable[str]) -> str:
-    """Files by the ends of their names, the most first: "2 .heic (a.heic, b.heic), 1 .psd (c.psd)".
+    """Return counts of files by suffix, largest first: "2 .heic (a.heic, b.heic), 1 .psd (c.psd)".
 
-    Of each kind three are named.
+    Up to three names are given per suffix.
     """
     kinds: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
@@ -70,16 +70,16 @@ def summary(names: Iterable[str]) -> str:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file is decoded, by the end of its name."""
+    """Return whether a file is decoded as an image, by its suffix."""
     return PurePosixPath(name).suffix.lower() in _suffixes()
 
 
 def find_caption(picture: str, names: Iterable[str]) -> str | None:
-    """The text file of a picture: of those that differ from its name in case only, the most alike.
+    """Return the text file of an image: of names that differ only in case, the most similar.
 
     Args:
-      picture: the picture's name in its folder.
-      names: what lies in the same folder.
+      picture: the image's name in its folder.
+      names: names of files in the same folder.
     """
     stem = PurePosixPath(picture).stem
     texts = [

@@ -1,7 +1,7 @@
-"""Random numbers and orders that are functions of a key: the same on every machine, in any order.
+"""Random numbers and permutations computed from a key, identical on every machine.
 
-All of it is arithmetic of whole numbers on arrays, so that no state is kept and nothing depends on
-how many processes ask.
+All are integer functions of arrays, without state, so that results do not depend on the number of
+processes.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from jaxtyping import Float64, Int64, UInt64
 from lidit_jax.data.digests import short_digest
 
 _ROUNDS = 24
-"""Rounds of the shuffle: orders of many places need four, those of five places all of them."""
+"""Rounds of the shuffle: four suffice for many places, all are needed for five places."""
 _GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def keyed_bits(key: int, *numbers: Int64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-    """64 random bits for each row of some columns.
+    """Return 64 random bits per row of some columns.
 
-    The mixing is that of SplitMix64 (Steele, Lea, Flood 2014), one column after the other.
+    The mixing function is that of SplitMix64 (Steele, Lea, Flood 2014), per column in turn.
 
     Args:
-      key: of this use, from `subkey`; other keys give independent bits.
+      key: key of this use, from `subkey`; other keys give independent bits.
       numbers: columns of one length.
     """
     bits = np.full(len(numbers[0]), key, np.uint64)
@@ -34,27 +34,27 @@ def keyed_bits(key: int, *numbers: Int64[np.ndarray, " n"]) -> UInt64[np.ndarray
 
 
 def keyed_share(key: int, *numbers: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """A random number from 0 to below 1 for each row; see `keyed_bits`."""
+    """Return a random number in [0, 1) per row; see `keyed_bits`."""
     return (keyed_bits(key, *numbers) >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 def subkey(seed: int, *parts: int | str) -> int:
-    """A key for one use of a seed: each use, by its name and numbers, has its own."""
+    """Return the key for one use of a seed, identified by a name and numbers."""
     return int.from_bytes(short_digest(*(str(part).encode() for part in (seed, *parts))), "little")
 
 
 def shuffled(
     places: Int64[np.ndarray, " n"], count: int, keys: UInt64[np.ndarray, " n"]
 ) -> Int64[np.ndarray, " n"]:
-    """Where each place of 0 … count - 1 goes in a random order: a permutation, without an array.
+    """Return the image of each place under a random permutation of 0 … count - 1, without an array.
 
-    A Feistel network over the cells of a rectangle with sides near √count; what falls outside of
-    `count`, less than one side of it, goes around once more.
+    It is a Feistel network over the cells of a rectangle with sides near √count; results outside
+    of `count`, fewer than one side, are permuted again.
 
     Args:
       places: from 0 to below `count`.
-      count: size of what is shuffled, at most 2^62.
-      keys: of the order that each place belongs to.
+      count: size of the permutation, at most 2^62.
+      keys: key of the permutation, per place.
     """
     # With an odd number of both, every order would be an even permutation of the cells.
     rows = 2 * max(math.isqrt(count) // 2, 1)

@@ -1,4 +1,4 @@
-"""Pictures that look like others: 64-bit hashes that are equal or differ in a few bits."""
+"""Detection of near-duplicate images: perceptual hashes that differ in at most a few bits."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ _BITS = 64
 def copies(
     hashes: UInt64[np.ndarray, " n"], rank: Int64[np.ndarray, " n"], distance: int
 ) -> Bool[np.ndarray, " n"]:
-    """Which records are copies of others that stay.
+    """Return which records are duplicates of records that are kept.
 
-    The records are gone through from the best to the worst: each one stays unless one that stays
-    already differs from it by `distance` bits or less. So all that stay are farther apart, and
-    every copy is near one that stays; a chain of small changes is not taken for one picture.
+    Records are visited from the best to the worst: each is kept unless a kept one differs from it
+    by at most `distance` bits. So kept records are farther apart, and every duplicate is near a
+    kept one; a chain of small changes does not count as one image.
 
     Args:
-      hashes: of each record.
-      rank: which of two copies is preferred, the one of the lower number; no two are equal.
-      distance: in bits, from 0; it costs memory and time from about 8 on.
+      hashes: hash of each record.
+      rank: preference among duplicates, lower is better; no two are equal.
+      distance: Hamming distance in bits, from 0; from about 8, memory and time are high.
     """
     order = np.lexsort((rank, hashes))
     first = np.ones(len(hashes), bool)
     first[1:] = hashes[order[1:]] != hashes[order[:-1]]
     result = np.ones(len(hashes), bool)
     best = order[first]
-    best = best[np.argsort(rank[best])]  # of each hash the preferred record, from the best
+    best = best[np.argsort(rank[best])]  # the preferred record per hash, best first
     result[best] = _near_better(hashes[best], distance) if distance else False
     return result
 
 
 def _near_better(hashes: UInt64[np.ndarray, " m"], distance: int) -> Bool[np.ndarray, " m"]:
-    """Which of different hashes, from the best to the worst, are near a better one that stays."""
+    """Return which of different hashes, sorted from best to worst, are near a better kept one."""
     better, worse = _near_pairs(hashes, distance)
     dropped = np.zeros(len(hashes), bool)
     while len(better):
-        # Where all better neighbors are dropped, a hash stays, and its neighbors go.
+        # A hash whose better neighbors are all dropped is kept, and its neighbors are dropped.
         undecided = np.zeros(len(hashes), bool)
         undecided[worse] = True
         stays = ~undecided[better]
@@ -53,10 +53,10 @@ def _near_better(hashes: UInt64[np.ndarray, " m"], distance: int) -> Bool[np.nda
 def _near_pairs(
     hashes: UInt64[np.ndarray, " m"], distance: int
 ) -> tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"]]:
-    """All pairs of hashes that are near, by their places, the smaller one first.
+    """Return all pairs of near hashes, as indices, the smaller one first.
 
-    Of d + k parts of two hashes that differ in d bits, k parts at least are equal: hashes are
-    sorted by each choice of k parts, and compared where those are equal.
+    If two hashes differ in d bits, at least k of their d + k parts are equal: hashes are sorted by
+    each choice of k parts, and compared where those are equal.
     """
     equal = _equal_parts(len(hashes), distance)
     edges = [_BITS * part // (distance + equal) for part in range(distance + equal + 1)]
@@ -70,7 +70,7 @@ def _near_pairs(
 
 
 def _equal_parts(count: int, distance: int) -> int:
-    """How many parts are to be equal, for the least work: sorting, and comparing what is equal."""
+    """Return the number of equal parts that minimizes the work of sorting and comparing."""
 
     def work(equal: int) -> float:
         bits = _BITS * equal // (distance + equal)
@@ -83,7 +83,7 @@ def _equal_parts(count: int, distance: int) -> int:
 def _pairs_of_equal_bits(
     hashes: UInt64[np.ndarray, " m"], mask: np.uint64, distance: int
 ) -> Int64[np.ndarray, "2 p"]:
-    """The near pairs among hashes that are equal in the bits of a mask."""
+    """Return the near pairs among hashes that are equal in the bits of a mask."""
     order = np.argsort(hashes & mask, kind="stable")
     kept = hashes[order]
     bits = kept & mask

@@ -1,11 +1,11 @@
-"""Which records make a batch: a function of the seed and of the batch's number, and nothing else.
+"""Order of records: the contents of batch N as a pure function of the seed and N.
 
-Every batch has one bucket. The buckets take turns in proportion to their records, so that all of
-them come to the end of a pass together, to a few batches. Within a bucket each pass is a random
-order of its records; what is left of a pass begins the next batch of the bucket, so that a pass
-uses every record once. Several sources are mixed within each batch, and each repeats on its own.
+Every batch has one bucket. The buckets alternate in proportion to their records, so that all of
+them end a pass together, within a few batches. Within a bucket each pass is a random order of its
+records; the rest of a pass begins the next batch of the bucket, so that a pass uses every record
+once. Several sources are mixed within each batch, each with its own passes.
 
-The whole state is the number of batches. Batches are the same for any number of processes: of P
+The state is only the batch number. Batches do not depend on the number of processes: of P
 processes the p-th reads the p-th part of each.
 """
 
@@ -24,23 +24,23 @@ from lidit_jax.data.proportions import Proportions
 from lidit_jax.errors import LiditError
 
 _FINEST = 10**6
-"""Weights of sources count to one part in so many."""
+"""Resolution of the sources' weights."""
 
 
 class BatchOrder(NamedTuple):
-    """What one process reads for a batch."""
+    """Records of a batch that one process reads."""
 
     number: int
-    """Of the batch, from 0."""
+    """Batch number, from 0."""
     bucket: int
     records: Int64[np.ndarray, " b"]
-    """Record numbers, counted through all sources."""
+    """Record numbers, across all sources."""
     passes: Int64[np.ndarray, " b"]
-    """How often each record has come before, but for small sources that fill batches twice."""
+    """Number of earlier uses of each record, except in small sources that fill batches twice."""
 
 
 class Order:
-    """The batches of a run: `order.batch(7)`."""
+    """Batches of a run: `order.batch(7)`."""
 
     def __init__(
         self,
@@ -50,16 +50,16 @@ class Order:
         weights: Sequence[float] = (),
         used: Int64[np.ndarray, "sources buckets"] | None = None,
     ):
-        """Prepares the turns; nothing here grows with the number of records.
+        """Prepare the order; nothing here grows with the number of records.
 
         Args:
-          sources: the records of each source by bucket; all have the same number of buckets.
-          batch_size: of all processes together.
-          seed: decides the order.
-          weights: how much of each batch comes from each source, as proportions; empty: as many as
-            it has records.
+          sources: records of each source by bucket; all have the same number of buckets.
+          batch_size: global batch size, over all processes.
+          seed: seed of the order.
+          weights: relative share of each source in every batch; empty: in proportion to its
+            number of records.
           used: records of each source and bucket that earlier batches of another size have used,
-            as `counts` told; None for none.
+            from `counts`; None for none.
 
         Raises:
           LiditError: when a source has no record, or no positive weight.
@@ -85,16 +85,16 @@ class Order:
         self._used = np.zeros((len(sources), len(by_bucket)), np.int64) if used is None else used
 
     def __len__(self) -> int:
-        """Records of all sources, used or not: one more than the largest record number."""
+        """Return the number of records of all sources, used or not."""
         return int(self._offsets[-1])
 
     def batch(self, number: int, process: int = 0, processes: int = 1) -> BatchOrder:
-        """The part of a batch that one process reads.
+        """Return the part of a batch that one process reads.
 
         Args:
-          number: of the batch, from 0.
-          process: number of the process.
-          processes: how many there are.
+          number: batch number, from 0.
+          process: index of the process.
+          processes: number of processes.
 
         Raises:
           LiditError: when they do not divide the batch.
@@ -108,7 +108,7 @@ class Order:
         bucket, share = int(buckets[0]), self._size // processes
         first = int(turns[0]) * self._size + process * share
         mixture = self._mixtures[bucket]
-        assert mixture is not None  # a bucket without records never has a turn
+        assert mixture is not None  # a bucket without records is never used
         origins, places = mixture.turns(np.arange(first, first + share))
         records, passes = np.empty((2, share), np.int64)
         for source in np.unique(origins):
@@ -118,16 +118,16 @@ class Order:
         return BatchOrder(number, bucket, records, passes)
 
     def source(self, record: int) -> tuple[int, int]:
-        """The source of a record number, and the record's number there."""
+        """Return the source of a record number, and the record's number in it."""
         source = int(np.searchsorted(self._offsets, record, side="right")) - 1
         return source, record - int(self._offsets[source])
 
     def substitute(self, record: int, attempt: int) -> int:
-        """Another record of the same source and bucket, for one that cannot be read.
+        """Return another record of the same source and bucket, for one that cannot be read.
 
         Args:
-          record: that cannot be read.
-          attempt: counted from 0; each gives another record, as far as there are any.
+          record: the record that cannot be read.
+          attempt: attempt number, from 0; each gives another record, as far as there are any.
         """
         source, own = self.source(record)
         members = self._sources[source]
@@ -138,7 +138,7 @@ class Order:
         return int(self._offsets[source] + members.records(bucket, rank)[0])
 
     def counts(self, batches: int) -> Int64[np.ndarray, "sources buckets"]:
-        """Records of each source and bucket that have been used once so many batches are over.
+        """Return the records used per source and bucket after a number of batches.
 
         Args:
           batches: number of batches.
@@ -153,7 +153,7 @@ class Order:
     def _drawn(
         self, source: int, bucket: int, places: Int64[np.ndarray, " r"]
     ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
-        """Records at places of the endless passes of a source's bucket, and which passes."""
+        """Return the records at positions in the endless passes of a bucket, and the passes."""
         members = self._sources[source]
         count = int(members.counts[bucket])
         passes, inside = np.divmod(places + self._used[source, bucket], count)

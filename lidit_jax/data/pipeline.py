@@ -1,6 +1,6 @@
-"""From data to batches: a Grain pipeline whose order is a pure function of the seed.
+"""Grain pipeline from data to batches, whose order is a pure function of the seed.
 
-Pictures may be read by processes of their own, see `lidit_jax.data.reader_processes`.
+Images may be read by separate processes, see `lidit_jax.data.reader_processes`.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from lidit_jax.errors import LiditError
 
 
 class ImageRecords:
-    """Images alone, in [-1, 1]: what the autoencoder trains on."""
+    """Images without captions, in [-1, 1], to train the autoencoder."""
 
     def __init__(self, source: ImageSource):
         self._source = source
@@ -29,13 +29,13 @@ class ImageRecords:
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """`{"image": float32 [H, W, 3], "index": int32}`."""
+        """Return `{"image": float32 [H, W, 3], "index": int32}`."""
         image = self._source[index]["image"].astype(np.float32) / 127.5 - 1.0
         return {"image": image, "index": np.int32(index)}
 
 
 class LatentRecords:
-    """Normalized latents with their captions, encoded or tokenized: what LI-DiT trains on."""
+    """Normalized latents with their captions, encoded or tokenized, to train LI-DiT."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class LatentRecords:
         return len(self._caption_ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """`{"latent": float32 [h, w, C], "features": K of [S_k, D_k], "masks", "index"}`.
+        """Return `{"latent": float32 [h, w, C], "features": K of [S_k, D_k], "masks", "index"}`.
 
-        Tokenized captions have "ids" in the place of "features": K of int32 [S_k].
+        Tokenized captions have "ids" instead of "features": K of int32 [S_k].
         """
         latent = (self._latents[index].astype(np.float32) - self._mean) / self._std
         caption = int(self._caption_ids[index])
@@ -68,10 +68,10 @@ class LatentRecords:
 
 
 class PictureRecords:
-    """Pictures with their captions, encoded or tokenized: for latents made on the device.
+    """Images with their captions, encoded or tokenized, for latents computed on the device.
 
-    A batch is read in two parts: the pictures, by threads or processes that need nothing but the
-    source; then their captions, by the process that trains, which holds them already.
+    A batch is read in two parts: the images, by threads or processes that need only the source;
+    then their captions, by the training process, which has them in memory.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class PictureRecords:
         return len(self._caption_ids)
 
     def with_captions(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A batch of `pictures`, with K of [B, S_k, D_k] "features" or K of [B, S_k] "ids", and
-        "masks"."""
+        """Return a batch of `pictures`, with K of [B, S_k, D_k] "features" or of [B, S_k] "ids",
+        and "masks"."""
         captions = self._caption_ids[batch["index"]]
         pairs = [stream.take(captions) for stream in self._streams]
         return batch | {
@@ -98,7 +98,7 @@ class PictureRecords:
 
 
 class Pictures:
-    """Pictures alone, as bytes."""
+    """Images without captions, as bytes."""
 
     def __init__(self, source: ImageSource):
         self._source = source
@@ -107,12 +107,12 @@ class Pictures:
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """`{"image": uint8 [H, W, 3], "index": int32}`."""
+        """Return `{"image": uint8 [H, W, 3], "index": int32}`."""
         return {"image": self._source[index]["image"], "index": np.int32(index)}
 
 
 class _Named:
-    """Records whose mistakes say which one it was: a traceback of another process does not."""
+    """Records whose errors state the record, as tracebacks of another process do not."""
 
     def __init__(self, records: Any):
         self._records = records
@@ -142,21 +142,21 @@ def training_batches(
     threads: int = 2,
     shard: tuple[int, int] | None = None,
 ) -> Generator[dict[str, Any]]:
-    """Endless shuffled batches of this process, beginning with batch number `position`.
+    """Yield endless shuffled batches of this process, from batch number `position`.
 
-    Each epoch has its own order. Batch `n` holds the same records however many processes share it
-    and wherever the run was interrupted, so `position` is the whole state of the pipeline.
+    Each epoch has its own order. Batch `n` holds the same records for any number of processes and
+    any interruptions of the run, so `position` is the complete state of the pipeline.
 
-    Nothing begins before the first batch is asked for; to close the generator ends what has begun.
+    Reading starts with the first request, and stops when the generator is closed.
 
     Args:
       records: random access to dictionaries of arrays, or `PictureRecords`.
-      batch_size: of all processes together.
-      seed: decides the order.
-      position: batches already consumed.
-      workers: processes that read, whole batches in turn; 0 for threads.
-      threads: readers that prefetch, without processes.
-      shard: number of a process, and how many there are; None for this one.
+      batch_size: global batch size, over all processes.
+      seed: seed of the order.
+      position: number of batches already consumed.
+      workers: number of processes that read whole batches in turn; 0 for threads.
+      threads: number of prefetching threads, without processes.
+      shard: index of a process, and number of processes; None for this one.
 
     Raises:
       LiditError: when a record cannot be read, or a process that reads was ended.
@@ -165,7 +165,7 @@ def training_batches(
     streamed = isinstance(records, PictureRecords)
     readable = _Named(records.pictures if streamed else records)
     dataset = grain.MapDataset.source(readable).seed(seed).shuffle().repeat(None)
-    # Process p takes records p, p + P, …: together they hold the same records at any P.
+    # Process p takes records p, p + P, …: together they hold the same records for any P.
     dataset = dataset[process::processes]
     dataset = dataset.batch(batch_size // processes, drop_remainder=True)
     dataset = dataset[position:]
@@ -175,11 +175,11 @@ def training_batches(
 
 
 def evaluation_batches(records: Any, batch_size: int) -> Iterator[dict[str, Any]]:
-    """All records once, in order, in whole batches; `valid` is False where the last is filled up.
+    """Yield all records once, in order, in full batches; `valid` is False for padding.
 
     Args:
       records: random access to dictionaries of arrays.
-      batch_size: of all processes together.
+      batch_size: global batch size, over all processes.
     """
     processes, count = jax.process_count(), len(records)
     padded = -(-count // batch_size) * batch_size

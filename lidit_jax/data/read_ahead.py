@@ -1,4 +1,4 @@
-"""Batches read ahead by threads or by processes of their own, in their order."""
+"""Prefetch of batches by threads or processes, delivered in order."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from lidit_jax.data.reader_processes import begin_reader
 from lidit_jax.errors import LiditError
 
 _AHEAD = 8
-"""Batches that threads keep ready."""
+"""Batches prefetched by threads."""
 _AHEAD_EACH = 4
-"""Batches that each process keeps ready."""
+"""Batches prefetched per process."""
 
 
 def read_ahead(batches: grain.MapDataset, workers: int = 0, threads: int = 2) -> Generator[Any]:
-    """The elements of a data set in their order, each read as a whole by one thread or process.
+    """Yield the elements of a data set in order, each read by one thread or process.
 
-    Nothing begins before the first one is asked for; to close the generator ends what has begun.
+    Reading starts with the first request, and stops when the generator is closed.
 
     Args:
-      batches: random access to trees of arrays; other leaves, such as texts, are left as they are.
-      workers: processes that read, in turn; 0 for threads.
-      threads: threads that read, without processes.
+      batches: random access to trees of arrays; other leaves, such as texts, are unchanged.
+      workers: number of processes that read in turn; 0 for threads.
+      threads: number of threads that read, without processes.
 
     Raises:
       LiditError: when a process that reads was ended.
     """
     if workers:
-        if not flags.FLAGS.is_parsed():  # Grain asks absl for its own, which have their defaults
+        if not flags.FLAGS.is_parsed():  # Grain reads its flags from absl; they have defaults
             flags.FLAGS.mark_as_parsed()
-        # Each reads one batch after the other: threads in them would only wait for each other.
+        # Each process reads batches in sequence: more threads would only wait for each other.
         alone = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_AHEAD_EACH)
         iterator = iter(batches.to_iter_dataset(alone).mp_prefetch(options, begin_reader))
@@ -58,5 +58,5 @@ def read_ahead(batches: grain.MapDataset, workers: int = 0, threads: int = 2) ->
 
 
 def _own(leaf: Any) -> Any:
-    """An array out of the shared memory, which the next batches take."""
+    """Copy an array from the shared memory, which later batches reuse."""
     return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf

@@ -1,8 +1,8 @@
-"""What a process does that only reads pictures: it stays off the accelerator, and ends in time.
+"""Setup of image-reading worker processes: no accelerator, and exit with the parent.
 
-Grain starts such processes afresh ("spawn"), so they import what they read with, and inherit
-nothing but the environment. They end when their batches are closed, or when the process that trains
-has gone, whatever took it.
+Grain starts these processes by "spawn", so they import their modules, and inherit only the
+environment. They end when their batches are closed, or when the training process has ended for any
+reason.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from multiprocessing.process import BaseProcess
 
 
 def begin_reader(number: int, count: int) -> None:
-    """Prepares a reading process, before its first record.
+    """Prepare a reader process, before its first record.
 
-    A signal to the whole process group, such as Ctrl-C or SIGTERM, is left to the process that
-    trains: it still waits for a batch, then saves, and then ends its readers.
+    Signals to the whole process group, such as Ctrl-C or SIGTERM, are handled by the training
+    process: it still waits for a batch, then saves, and then ends its readers.
 
     Args:
-      number: of the process, from 0.
-      count: how many there are.
+      number: index of the process, from 0.
+      count: number of processes.
     """
     del number, count
     follow_parent()
@@ -31,9 +31,9 @@ def begin_reader(number: int, count: int) -> None:
 
 
 def follow_parent() -> None:
-    """Lets this process end when the one that has started it ends, and not before.
+    """End this process when its parent process ends, and not before.
 
-    Ctrl-C, which every process of a terminal gets, is left to that one.
+    Ctrl-C, which every process of a terminal receives, is handled by the parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -42,14 +42,14 @@ def follow_parent() -> None:
 
 
 def _keep_off_accelerators() -> None:
-    """Reading needs no JAX; whoever uses it by mistake finds the CPU and no memory taken."""
-    import jax  # Grain has imported it, so the environment comes too late
+    """Restrict JAX to the CPU, in case a reader uses it by mistake."""
+    import jax  # Grain has imported it, so environment variables have no effect
 
     jax.config.update("jax_platforms", "cpu")
     os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def _end_with(parent: BaseProcess) -> None:
-    """Ends this process once the other one is no more: a daemon outlives one that was killed."""
+    """End this process when the parent has ended: a daemon outlives a killed parent."""
     parent.join()
     os._exit(1)

@@ -1,9 +1,8 @@
-"""Files that any number of processes, started by hand on any number of hosts, write together.
+"""Work shared by independently started processes on several hosts, coordinated by files.
 
-Each file is the work of one process and appears whole or not at all. Whoever wants to write one
-leaves a claim beside the launch's sign of life. A claim whose launch has ended, or has shown no
-sign of life for a while, is void. Nothing breaks where two write the same file at once: both write
-the same.
+Each file is written by one process and appears atomically. To write one, a process first creates a
+claim beside the launch's heartbeat. Claims of launches that have ended, or without heartbeats for a
+while, are ignored. If two processes write the same file at once, both write the same content.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ from lidit_jax.io.paths import in_bucket, to_path
 from lidit_jax.io.progress import Progress
 
 Write = Callable[[Any, Path], None]
-"""Writes the file that a task is about; gets the task and the path. It can be pickled."""
+"""Function that writes the file of a task; receives the task and the path. It can be pickled."""
 
 PATIENCE = 10.0
-"""Seconds without a sign of life after which a launch counts as dead."""
+"""Seconds without a heartbeat after which a launch counts as dead."""
 _BEATS = 6
-"""Signs of life in that time."""
+"""Heartbeats in that time."""
 _LOOK = 2.0
-"""Seconds between two looks at what others have written, and between two reports."""
+"""Seconds between checks for files of other launches, and between reports."""
 
 
 def share_work(
@@ -53,16 +52,16 @@ def share_work(
     progress: Progress | None = None,
     patience: float = PATIENCE,
 ) -> None:
-    """Returns when every file is there, whoever has written it.
+    """Return when every file exists, written by this or another launch.
 
     Args:
-      folder: where the files belong, which may lie in a bucket; it exists.
-      tasks: name of each file that there must be, and what `write` makes it of.
-      write: makes one file; it must appear at once (`lidit_jax.io.output.atomic_file`).
-      claims: a folder for claims, the same for all launches; made here, and left without any.
-      processes: on this host; 1 does the work in this process.
-      progress: told files written, of how many.
-      patience: seconds without a sign of life after which another launch counts as dead.
+      folder: folder of the files, which may be in a bucket; it exists.
+      tasks: name of each required file, and the argument of `write` for it.
+      write: writes one file, atomically (`lidit_jax.io.output.atomic_file`).
+      claims: folder for claims, the same for all launches; created here, and empty at the end.
+      processes: number of processes on this host; 1 works in this process.
+      progress: receives the count of files written and the total.
+      patience: seconds without a heartbeat after which another launch counts as dead.
 
     Raises:
       LiditError: when files cannot be written, with the reasons of the first ten; all others are
@@ -87,7 +86,7 @@ def share_work(
                     break
                 if name in present or name in failed or name in busy or not claimed.take(name):
                     continue
-                if (folder / name).exists():  # written since the last look
+                if (folder / name).exists():  # written since the last check
                     present.add(name)
                     claimed.drop(name)
                     continue
@@ -129,7 +128,7 @@ def _names(folder: Path) -> set[str]:
 
 
 class _Claims:
-    """The claims of this launch, and what is known of other launches."""
+    """Claims of this launch, and state of other launches."""
 
     def __init__(self, folder: Path, patience: float):
         self._folder, self._patience = folder, patience
@@ -154,7 +153,7 @@ class _Claims:
         self._sign.unlink(missing_ok=True)
 
     def take(self, name: str) -> bool:
-        """Whether the work on a file is this launch's from now on."""
+        """Claim the work on a file; return whether this launch has it."""
         claim = self._folder / f"{name}.claim"
         mine = self._launch.encode()
         if not _create(claim, mine):
@@ -166,7 +165,7 @@ class _Claims:
         return True
 
     def drop(self, name: str) -> None:
-        """Takes a claim of this launch back."""
+        """Delete a claim of this launch."""
         self._mine.discard(name)
         (self._folder / f"{name}.claim").unlink(missing_ok=True)
 
@@ -182,7 +181,7 @@ class _Claims:
         return now - when < self._patience
 
     def _live(self) -> None:
-        """Shows that this launch lives, by a number that changes: clocks of hosts may differ."""
+        """Write a heartbeat: a counter, as clocks of hosts may differ."""
         beat = 0
         while not self._ended.wait(self._patience / _BEATS):
             beat += 1
@@ -190,7 +189,7 @@ class _Claims:
 
 
 def _create(claim: Path, content: bytes) -> bool:
-    """Writes a file where there is none."""
+    """Create a file that does not exist yet."""
     if in_bucket(claim):
         if claim.exists():
             return False
@@ -212,7 +211,7 @@ def _content(file: Path) -> bytes | None:
 
 
 class _Here(Executor):
-    """Does the work where it is handed in."""
+    """Executor that works in this process at once."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -225,16 +224,16 @@ class _Here(Executor):
 
 @contextmanager
 def _workers(processes: int, write: Write) -> Iterator[Executor]:
-    """Processes that do the work, or this one where there is to be none beside it.
+    """Yield an executor with worker processes, or one that works in this process.
 
-    When the body fails they end at once, whatever they are at.
+    If the body fails, they are ended at once.
     """
     if not processes:
         _begin(write)
         yield _Here()
         return
     before = {*multiprocessing.active_children()}
-    # Processes that are forked off a program with threads may hang.
+    # Processes that are forked from a program with threads may hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, _begin_worker, (write,))
     try:

@@ -1,4 +1,4 @@
-"""Records that training could not read and went on without: counted, listed, and bounded."""
+"""Unreadable records skipped in training: counted, listed, and limited in number."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file, writable_folder
 
 _FIRST = 1000
-"""Records that are taken for read at the least, so that one bad one at the start ends nothing."""
+"""Smallest assumed number of records read, so that one bad record at the start is allowed."""
 _GROWTH = 1.1
-"""The list is written anew once it is longer by this factor, or the reader is closed."""
+"""The list is written again when it has grown by this factor, or the reader is closed."""
 
 
 class Skipped(NamedTuple):
-    """A record in whose place another one was read."""
+    """Record that was replaced by another one."""
 
     record: int
-    """Its number."""
+    """Record number."""
     source: str
     shard: str
     key: str
     kind: str
-    """Field of `ReadingSettings` that says to skip it: "damaged" and so on."""
+    """Field of `ReadingSettings` that allows skipping: "damaged" and so on."""
     message: str
 
 
 class SkippedRecords:
-    """The records that this process has skipped, each of them once."""
+    """Records skipped by this process, each listed once."""
 
     def __init__(self, file: Path, records: int, most: float, read: int = 0):
-        """Goes on with the list of an earlier start.
+        """Continue the list of an earlier start.
 
         Args:
-          file: where to list them, a line of JSON each; it may lie in a bucket.
-          records: how many the set has.
-          most: share of the records read, or of all where they are fewer, that may be skipped.
-          read: records that this process has read in earlier starts.
+          file: JSON lines file for the list; it may be in a bucket.
+          records: number of records in the data set.
+          most: largest share skipped of the records read, or of all if these are fewer.
+          read: number of records read by this process in earlier starts.
         """
         self._file, self._total, self._most, self._read = file, records, most, read
         self._listed = {row.record: row for row in _read(file)}
@@ -49,14 +49,14 @@ class SkippedRecords:
         return len(self._listed)
 
     def add(self, skipped: Sequence[Skipped], read: int) -> None:
-        """Counts those of a batch.
+        """Add the skipped records of a batch.
 
         Args:
-          skipped: in the order in which they were tried.
+          skipped: skipped records, in the order of the attempts.
           read: size of the batch.
 
         Raises:
-          LiditError: when there are more than may be; names the newest, and the list.
+          LiditError: when the limit is exceeded; states the newest, and the list's file.
         """
         self._read += read
         self._listed |= {row.record: row for row in skipped if row.record not in self._listed}
@@ -72,7 +72,7 @@ class SkippedRecords:
             )
 
     def write(self) -> None:
-        """Writes the list, if it has grown.
+        """Write the list, if it has grown.
 
         Raises:
           LiditError: when its folder cannot be written.

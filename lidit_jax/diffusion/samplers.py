@@ -1,4 +1,4 @@
-"""Samplers from noise to images, as one compiled loop over a table of coefficients.
+"""Compiled sampling loop that executes the coefficient table of `solvers.py`.
 
 | name              | order | evaluations | fresh noise | a step                                |
 |-------------------|-------|-------------|-------------|---------------------------------------|

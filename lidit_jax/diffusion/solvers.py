@@ -1,4 +1,4 @@
-"""Samplers as tables of coefficients: NumPy, float64, computed before compilation.
+"""Coefficient tables of each sampler, computed in float64 NumPy before compilation.
 
 Every sampler here is a linear recurrence. Between two evaluations of the network the new sample is
 a weighted sum of five arrays, plus fresh noise, with weights that depend on the times alone:

@@ -1,4 +1,4 @@
-"""Time grids of samplers, with the scales of image and noise; NumPy, float64.
+"""Time steps of samplers and their signal and noise scales, in float64 NumPy.
 
 | spacing    | times of n steps                                                               |
 |------------|--------------------------------------------------------------------------------|

@@ -1,4 +1,4 @@
-"""Captioned image grids."""
+"""Drawing of image grids with captions."""
 
 import math
 import textwrap

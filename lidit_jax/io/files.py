@@ -1,4 +1,4 @@
-"""The files below a folder of this machine or of a bucket: their names, and any bytes of them."""
+"""Listing and byte-range reads of files in local folders and buckets."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import to_path
 
 _LITTER = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")
-"""What file managers and disks leave in folders, beside hidden files such as `._cat.jpg`."""
+"""Names left in folders by file managers and disks, besides hidden files such as `._cat.jpg`."""
 _BLOCK = 2**23
-"""Bytes that are asked of a store at a time where a file is read from its beginning to its end."""
+"""Bytes per request to a store in sequential reads of a file."""
 _OPEN_FILES = 64
-"""Local files that are kept open for reads of a part."""
+"""Number of local files kept open for reads of a part."""
 
 
 @dataclass
 class Listing:
-    """The files below a folder, without hidden ones and litter."""
+    """Files below a folder, without hidden and system files."""
 
     files: dict[str, str] = field(default_factory=dict)
     """Names, in order, each with a text that changes when the file may have changed."""
     broken: list[str] = field(default_factory=list)
-    """Names that lead to no file: broken links, and devices."""
+    """Names that are not files: broken links, and devices."""
     errors: list[str] = field(default_factory=list)
-    """Folders that cannot be read and names that cannot be kept; each a message."""
+    """Messages about folders that cannot be read, and names that cannot be encoded."""
 
 
 class Files:
-    """The files below a folder, named relative to it with "/": alike on a disk and in a bucket.
+    """Files below a folder, with names relative to it, "/"-separated on disks and in buckets.
 
-    It can be pickled, and holds nothing that a process could not share with another.
+    It can be pickled, and its state can be shared between processes.
     """
 
     def __init__(self, root: str):
-        """Reads nothing yet.
+        """Set the folder; nothing is read yet.
 
         Args:
           root: a folder of this machine, with `gs://BUCKET/…` or `s3://BUCKET/…` of a bucket, or
             with `hf://datasets/USER/NAME` of the Hugging Face hub.
 
         Raises:
-          LiditError: for a path that names none.
+          LiditError: for a path that is none of these.
         """
         if not root:
             raise LiditError("the path is empty: name a folder")
@@ -58,23 +58,23 @@ class Files:
         self._local = "://" not in root
 
     def named(self, name: str) -> str:
-        """What messages call a file."""
+        """Return the name of a file in messages."""
         return f"{self.root.rstrip('/')}/{name}"
 
     def listing(self) -> Listing:
-        """All files of the folder and its subfolders, whatever the order that the disk has.
+        """Return all files of the folder and its subfolders, in an order independent of the disk.
 
         Links to folders are followed, and no folder is read twice.
 
         Raises:
-          LiditError: when it is no folder, or holds nothing where it is a part of a bucket.
+          LiditError: when it is not a folder, or, in a bucket, is empty.
         """
         found = self._list_local() if self._local else self._list_bucket()
         found.files = dict(sorted(found.files.items()))
         return found
 
     def inside(self, folder: str) -> list[str]:
-        """The names, without the folder's, of what lies in a subfolder itself; [] for none."""
+        """Return the names, without the folder's, of direct entries of a subfolder; [] for none."""
         if self._local:
             try:
                 return sorted(os.listdir(self._path(folder)))
@@ -87,14 +87,14 @@ class Files:
             return []
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether a file exists."""
         if self._local:
             return os.path.isfile(self._path(name))
         store, path = self._store(name)
         return bool(store.isfile(path))
 
     def version(self, name: str) -> str:
-        """A text that changes when the file may have changed.
+        """Return a text that changes when the file may have changed.
 
         Raises:
           LiditError: when there is no such file.
@@ -106,7 +106,7 @@ class Files:
             return _store_version(store.info(path))
 
     def read(self, name: str) -> bytes:
-        """The content of a file.
+        """Return the content of a file.
 
         Raises:
           LiditError: when it cannot be read.
@@ -119,7 +119,7 @@ class Files:
             return store.cat_file(path)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Some bytes of a file in one request; fewer where it ends before them.
+        """Read a byte range of a file in one request; shorter at the end of the file.
 
         Raises:
           LiditError: when it cannot be read.
@@ -135,7 +135,7 @@ class Files:
             return store.cat_file(path, start=offset, end=offset + length)
 
     def open(self, name: str) -> BinaryIO:
-        """A file from which a part may be read; of a bucket all of it is fetched in one request.
+        """Open a file for partial reads; a file of a bucket is downloaded in one request.
 
         Raises:
           LiditError: when it cannot be read.
@@ -146,7 +146,7 @@ class Files:
             return self._open_local(name)
 
     def stream(self, name: str) -> BinaryIO:
-        """A large file that is read from its beginning to its end, in some memory.
+        """Open a large file for sequential reading, with limited memory.
 
         Raises:
           LiditError: when it cannot be opened.
@@ -163,13 +163,13 @@ class Files:
 
     def _open_local(self, name: str) -> BinaryIO:
         path = self._path(name)
-        # A pipe would wait for somebody to write into it.
+        # Opening a pipe would wait for a writer.
         if stat.S_ISREG(os.stat(path).st_mode):
             return open(path, "rb")
         raise LiditError(f"{path} is no file: replace or remove it")
 
     def _store(self, name: str) -> tuple[Any, str]:
-        """The client of the bucket, which fsspec keeps for each process, and the path there."""
+        """Return the bucket's client, cached per process by fsspec, and the path in the bucket."""
         from fsspec.core import url_to_fs
 
         _refuse_unknown(self.root)
@@ -178,14 +178,14 @@ class Files:
 
     @contextmanager
     def _told(self, name: str) -> Iterator[None]:
-        """Makes one line of what disks and the clients of stores raise."""
+        """Convert exceptions of disks and store clients to one-line errors."""
         try:
             yield
         except LiditError:
             raise
         except FileNotFoundError as error:
             raise LiditError(f"{self.named(name)} does not exist") from error
-        # The clients have errors of their own, and a name may be one that no disk takes.
+        # The clients have their own exception types, and a name may be invalid on the disk.
         except Exception as error:
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
             raise LiditError(
@@ -198,7 +198,7 @@ class Files:
             raise LiditError(f"{self.root} is not a folder: name one that exists")
         found = Listing()
         seen: set[tuple[int, int]] = set()
-        # Links come last, so that files have the names that they have without them.
+        # Links are read last, so that files keep the names that they have without links.
         folders, links = [""], list[str]()
         while folders or links:
             folder = folders.pop() if folders else links.pop()
@@ -247,14 +247,14 @@ class _Entry(NamedTuple):
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is hidden, or what file managers leave behind."""
+    """Return whether a file or folder is hidden, or left by file managers."""
     return name.startswith(".") or name.lower() in _LITTER
 
 
 def _entry(entry: os.DirEntry[str]) -> _Entry:
     try:
         state = entry.stat()
-    except OSError:  # a link that leads nowhere, or to itself
+    except OSError:  # a broken or circular link
         return _Entry(entry.name, 0, "", True)
     return _Entry(entry.name, state.st_mode, _local_version(state), entry.is_symlink())
 
@@ -264,7 +264,7 @@ def _local_version(state: os.stat_result) -> str:
 
 
 def _refuse_unknown(root: str) -> None:
-    """Raises `LiditError` for a path of neither this machine, a bucket nor the hub."""
+    """Raise `LiditError` for a path that is not on this machine, in a bucket or on the hub."""
     if not root.startswith("hf://"):
         to_path(root)
 
@@ -284,11 +284,11 @@ def _encodable(name: str) -> bool:
 
 @functools.lru_cache(_OPEN_FILES)
 def _kept_open(path: str, device: int, number: int) -> io.FileIO:
-    """A file whose place nobody moves, so that threads and forked processes can share it.
+    """Return an open file without a shared position, for threads and forked processes.
 
     Args:
       path: the file.
-      device: with `number`, tells it from one that has taken its name since.
-      number: of the file on the device.
+      device: with `number`, distinguishes it from a newer file of the same name.
+      number: inode number of the file on the device.
     """
     return Path(path).open("rb", buffering=0)

@@ -1,4 +1,4 @@
-"""Which part of a picture fills a shape: boxes in pixels, upright or as a file stores them."""
+"""Crop boxes that fill a target shape, in upright or stored pixel coordinates."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import NamedTuple
 from PIL import ExifTags, Image
 
 CENTER = (0.5, 0.5)
-"""Where a crop lies, down and to the right: shares of what is cut off; 0.5 is the middle."""
+"""Centered position of a crop, down and to the right, as shares of the pixels cut off."""
 _TURNED = (5, 6, 7, 8)
 _MIRRORED_ACROSS = (2, 3, 7, 8)
 _MIRRORED_DOWN = (3, 4, 6, 7)
-"""EXIF orientations that swap the sides of a picture, or count its columns or rows backwards."""
+"""EXIF orientations that swap the sides of an image, or reverse its columns or rows."""
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels, which need not be whole."""
+    """Rectangle in pixels, not necessarily integers."""
 
     left: float
     top: float
@@ -26,12 +26,12 @@ class Box(NamedTuple):
 def crop_box(
     picture: tuple[int, int], size: tuple[int, int], place: tuple[float, float] = CENTER
 ) -> Box:
-    """The largest part of a picture that has the shape of `size`.
+    """Return the largest part of an image with the shape of `size`.
 
     Args:
       picture: height and width.
-      size: height and width, of which only the ratio matters.
-      place: where the part lies, down and to the right, from 0 to 1.
+      size: height and width, of which only the ratio is used.
+      place: position of the part, down and to the right, from 0 to 1.
     """
     height, width = picture
     ratio = size[1] / size[0]
@@ -45,30 +45,30 @@ def crop_box(
 
 
 def orientation(picture: Image.Image) -> int:
-    """How an opened picture is stored: 1 for upright, up to 8, as EXIF counts.
+    """Return the EXIF orientation of an opened image: 1 for upright, up to 8.
 
-    Of a PNG only what stands before its pixels is read. A TIFF is turned as Pillow decodes it, and
-    has the size of the upright picture from the beginning.
+    For a PNG only metadata before its pixels is read. Pillow decodes a TIFF upright, so its size is
+    that of the upright image.
     """
     if picture.format == "TIFF":
         return 1
-    # A PNG's own method decodes the picture, to see what stands behind its pixels.
+    # A PNG's own method decodes the image to read metadata after its pixels.
     found = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
     return found if found in range(1, 9) else 1
 
 
 def turned(orientation: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Two sides, stored or upright, as they are in the other of both."""
+    """Convert two sides between stored and upright order."""
     return (size[1], size[0]) if orientation in _TURNED else size
 
 
 def stored_box(box: Box, orientation: int, stored: tuple[int, int]) -> Box:
-    """Where a part of the upright picture lies in the picture as its file stores it.
+    """Return the box of an upright image's part in the image as stored in its file.
 
     Args:
-      box: in the upright picture.
-      orientation: of the file.
-      stored: height and width of the picture in the file.
+      box: box in the upright image.
+      orientation: EXIF orientation of the file.
+      stored: height and width of the image in the file.
     """
     left, top, right, bottom = box
     if orientation in _TURNED:

@@ -1,4 +1,4 @@
-"""Where a PNG says how it is to be turned: before its pixels, or behind them."""
+"""Orientation metadata of PNG files, which may be before or after the pixels."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _XMP = b"XML:com.adobe.xmp\0"
 
 
 def add_late_metadata(picture: Image.Image, stream: BinaryIO) -> None:
-    """Gives a PNG the EXIF and XMP data that may stand behind its pixels, without decoding them.
+    """Add EXIF and XMP data after a PNG's pixels to the image, without decoding it.
 
     Args:
-      picture: as opened, not yet decoded; other formats are left as they are.
-      stream: what it was opened from; left where it was.
+      picture: opened image, not yet decoded; other formats are unchanged.
+      stream: its file; the position is restored.
     """
     if picture.format == "PNG" and "exif" not in picture.info:
         picture.info |= _metadata_anywhere(stream)
 
 
 def _metadata_anywhere(stream: BinaryIO) -> dict[str, bytes]:
-    """The EXIF and XMP data of a PNG, wherever they stand; a damaged file has what comes before."""
+    """Return a PNG's EXIF and XMP data; for a damaged file, those before the damage."""
     found: dict[str, bytes] = {}
     position = stream.tell()
     stream.seek(_SIGNATURE)

@@ -1,6 +1,6 @@
-"""Pictures from files: upright, in sRGB, 8 bits a channel. All commands read them here.
+"""Image reading for all commands: upright, sRGB, 8 bits per channel.
 
-Of an animation, and of a file with several pages, the first picture is taken.
+For an animation or a file with several pages, this is the first image.
 """
 
 from __future__ import annotations
@@ -27,57 +27,57 @@ from lidit_jax.io.picture_orientation import add_late_metadata
 
 _DAMAGE = (EOFError, IndexError, KeyError, SyntaxError, TypeError, struct.error, zlib.error)
 _ERRORS = (OSError, ValueError, NotImplementedError, Image.DecompressionBombError, *_DAMAGE)
-"""What Pillow raises where it does not know a file, and where it trusts a damaged one."""
+"""Exceptions of Pillow for unknown and damaged files."""
 _REMEDY = "replace or remove it"
 MOST_MEGAPIXELS = 178.95697
-"""Pictures with more pixels are refused before they are decoded: Pillow's own limit."""
+"""Limit above which images are refused before decoding: Pillow's own limit."""
 _SPARE = 2
-"""How many times larger than asked for a JPEG is decoded at least; LANCZOS does the rest."""
+"""Smallest ratio of a downscaled JPEG's size to the requested one, for LANCZOS resampling."""
 _NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PSD", "WMF")
-"""What Pillow opens without decoding it, or with another program; PSD is a working file, whose
-merged picture its program leaves out unless told."""
+"""Formats that Pillow opens without decoding, or with another program; PSD files may lack the
+merged image."""
 
 
 class UnreadablePictureError(LiditError):
-    """A picture that cannot be decoded, or has more pixels than are read."""
+    """Image that cannot be decoded, or has too many pixels."""
 
     def __init__(self, message: str, too_large: bool = False):
         super().__init__(message)
         self.too_large = too_large
 
     def __reduce__(self) -> tuple[type, tuple[str, bool]]:
-        """Keeps both arguments on the way from a process that reads."""
+        """Pickle both arguments, for transfer from a reader process."""
         return type(self), (str(self), self.too_large)
 
 
 class Header(NamedTuple):
-    """What is known of a picture before its pixels are decoded."""
+    """Metadata of an image before its pixels are decoded."""
 
     width: int
-    """Of the upright picture, in pixels."""
+    """Width of the upright image, in pixels."""
     height: int
     scalable: bool
-    """Whether a smaller version can be decoded in less time: JPEG."""
+    """Whether a downscaled version can be decoded faster: JPEG."""
     converted: bool
-    """Whether its numbers are not sRGB of 8 bits a channel, so that they are converted."""
+    """Whether its values are not 8-bit sRGB, so that they are converted."""
 
 
 def suffixes() -> frozenset[str]:
-    """The ends of names, in lower case, of all files that are decoded here: ".png", ".jpg", …"""
+    """Return the lower-case suffixes of all image files that can be decoded: ".png", ".jpg", …"""
     Image.init()
     known = {*Image.OPEN, "MPO"} - {*_NOT_DECODED}
     return frozenset(end for end, name in Image.registered_extensions().items() if name in known)
 
 
 def read_header(stream: BinaryIO, named: str | Path) -> Header:
-    """What the header of a picture says, without decoding it.
+    """Read the header of an image, without decoding it.
 
     Args:
       stream: the file's content, from its beginning.
-      named: what messages call the file.
+      named: name of the file in messages.
 
     Raises:
-      LiditError: when it is no picture, or too large a one.
+      LiditError: when it is not an image, or too large.
     """
     try:
         with _opened(stream) as picture:
@@ -88,12 +88,12 @@ def read_header(stream: BinaryIO, named: str | Path) -> Header:
 
 
 def decode(file: Path | BinaryIO, named: str | None = None, remedy: str = _REMEDY) -> Image.Image:
-    """A whole picture, upright, in sRGB: mode "RGB", or "RGBA" where anything may be transparent.
+    """Decode an image, upright, in sRGB: mode "RGB", or "RGBA" if any part may be transparent.
 
     Args:
       file: a path, or the content from its beginning; of any format that Pillow decodes.
-      named: what messages call it; None for its path.
-      remedy: what messages advise.
+      named: name in messages; None for its path.
+      remedy: remedy in messages.
 
     Raises:
       LiditError: when it cannot be decoded.
@@ -106,7 +106,7 @@ def decode(file: Path | BinaryIO, named: str | None = None, remedy: str = _REMED
 
 
 def on_white(picture: Image.Image) -> Image.Image:
-    """What `decode` gave, as mode "RGB": white shows through where it is transparent."""
+    """Convert a result of `decode` to mode "RGB", with white behind transparent parts."""
     if picture.mode != "RGBA":
         return picture
     white = Image.new("RGBA", picture.size, "white")
@@ -114,11 +114,11 @@ def on_white(picture: Image.Image) -> Image.Image:
 
 
 class Fitted(NamedTuple):
-    """A picture in the shape that was asked for."""
+    """Image in the requested shape."""
 
     image: UInt8[np.ndarray, "H W 3"]
     box: Box
-    """The part of the upright picture that it shows, in pixels."""
+    """Crop of the upright image, in pixels."""
 
 
 def read_fitted(
@@ -129,17 +129,17 @@ def read_fitted(
     named: str | None = None,
     most_megapixels: float = MOST_MEGAPIXELS,
 ) -> Fitted:
-    """A picture, upright and on white, cropped to the shape of `size` and scaled to it.
+    """Read an image, upright and on white, cropped to the shape of `size` and scaled to it.
 
-    A JPEG much larger than that is decoded in a smaller version, see `reduction`: it takes a small
-    part of the time and differs by rounding.
+    A much larger JPEG is decoded downscaled, see `reduction`: this takes a fraction of the time,
+    and differs by rounding.
 
     Args:
       file: a path, or the file's content from its beginning.
       size: height and width in pixels.
-      place: where the crop lies, down and to the right, from 0 to 1; the middle by default.
-      named: what messages call it; None for its path.
-      most_megapixels: pictures with more are refused, as decoding them takes memory.
+      place: position of the crop, down and to the right, from 0 to 1; centered by default.
+      named: name in messages; None for its path.
+      most_megapixels: limit of the image's size, as decoding takes memory.
 
     Raises:
       UnreadablePictureError: when it cannot be decoded, or is too large.
@@ -159,14 +159,14 @@ def read_fitted(
 
 
 def fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The middle of a picture, cropped to the shape of `size` (height, width) and scaled to it."""
+    """Crop the center of an image to the shape of `size` (height, width) and scale it to it."""
     return _scaled(picture, size, crop_box((picture.height, picture.width), size))
 
 
 def reduction(header: Header, size: tuple[int, int]) -> int:
-    """By how much a picture is decoded smaller for `read_fitted`: 1, 2, 4 or 8 times.
+    """Return the factor by which `read_fitted` decodes an image downscaled: 1, 2, 4 or 8.
 
-    What is decoded stays at least twice as large as the result, (height, width).
+    The decoded image is at least twice as large as the result, (height, width).
     """
     most = 1
     if header.scalable:
@@ -175,7 +175,7 @@ def reduction(header: Header, size: tuple[int, int]) -> int:
 
 
 def open_quietly(file: Path | BinaryIO) -> ImageFile.ImageFile:
-    """As Pillow opens it, without its warning of many pixels: twice as many are an error."""
+    """Open an image without Pillow's warning of many pixels; twice as many are an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(file)
@@ -185,7 +185,7 @@ def open_quietly(file: Path | BinaryIO) -> ImageFile.ImageFile:
 def _opened(
     file: Path | BinaryIO, most_megapixels: float = MOST_MEGAPIXELS
 ) -> Iterator[Image.Image]:
-    """A picture that is not yet decoded, with a profile wherever its file describes its colors."""
+    """Yield an image before decoding, with a profile if its file describes its colors."""
     with open_quietly(file) as picture:
         pixels = picture.width * picture.height
         if pixels > most_megapixels * 1e6:
@@ -207,10 +207,10 @@ def _decoded(picture: Image.Image) -> Image.Image:
 
 
 def _reduced(picture: Image.Image, factor: int, size: tuple[int, int], box: Box) -> Image.Image:
-    """A part of a JPEG that is decoded `factor` times smaller."""
+    """Return a part of a JPEG, decoded downscaled by `factor`."""
     stored, way = (picture.height, picture.width), orientation(picture)
     picture.draft(None, (picture.width // factor, picture.height // factor))
-    # The last row and the last column may stand for a part of a pixel only.
+    # The last row and column may represent only part of a pixel.
     part = Box(*(side / factor for side in stored_box(box, way, stored)))
     small = _scaled(to_srgb(picture), turned(way, size), part)
     small.info = picture.info
@@ -222,11 +222,11 @@ def _scaled(picture: Image.Image, size: tuple[int, int], box: Box) -> Image.Imag
 
 
 class _TooLargeError(ValueError):
-    """More pixels than are read: how many, and the limit in megapixels."""
+    """Too many pixels: their number, and the limit in megapixels."""
 
 
 def _unreadable(named: str, remedy: str, error: Exception) -> UnreadablePictureError:
-    """The one line about a picture that cannot be used, from what Pillow raised."""
+    """Return the one-line error about an unusable image, from Pillow's exception."""
     if isinstance(error, Image.DecompressionBombError):
         pixels, limit = map(int, re.findall(r"\d+", str(error))[:2])
         error = _TooLargeError(pixels, limit / 1e6)
@@ -238,7 +238,7 @@ def _unreadable(named: str, remedy: str, error: Exception) -> UnreadablePictureE
             too_large=True,
         )
     if isinstance(error, UnidentifiedImageError):
-        reason = "no format that is known"  # its own words show an address of memory
+        reason = "no format that is known"  # Pillow's message shows a memory address
     else:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     return UnreadablePictureError(

@@ -1,4 +1,4 @@
-"""Held-out records, repeated if few so that the validation loss covers all times equally."""
+"""Held-out records, repeated if few, so that validation covers all diffusion times equally."""
 
 from __future__ import annotations
 

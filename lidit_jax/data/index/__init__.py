@@ -1,5 +1,5 @@
-"""The index of a source: what is known of every record, as columns that are mapped into memory.
+"""Index of a source: facts about every record (size, captions), as memory-mapped columns.
 
-A source is scanned once, by any number of processes, and never again for what the columns tell:
-filters, buckets, order and statistics read them, not the pictures.
+A source is scanned once, by any number of processes. Afterward filters, buckets, order and
+statistics read the columns, not the images.
 """

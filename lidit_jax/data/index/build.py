@@ -1,6 +1,6 @@
-"""Makes an index: scans each shard of a source once, and merges what the scans have found.
+"""Building of an index: each shard is scanned once and the results are merged.
 
-Killed and started again it scans what is missing; so it does where shards have come or changed.
+After an interruption it scans only the missing shards; after changes, the new or changed ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PARTS, _CLAIMS, _DONE, _SOURCE = "parts", "claims", "done", "source.json"
 
 @runtime_checkable
 class Work(Protocol):
-    """Gets files written: in processes, as `share_work` does, or as a Beam pipeline."""
+    """Writes files: in processes, as `share_work` does, or as a Beam pipeline."""
 
     def __call__(
         self,
@@ -63,7 +63,7 @@ class _WritePart:
 
 @dataclass(frozen=True)
 class _Merge:
-    """Merges all parts, and takes away what an earlier state of the source has left."""
+    """Merges all parts, and removes files of earlier states of the source."""
 
     source: RecordSource
     shards: Sequence[Shard]
@@ -91,18 +91,18 @@ def build_index(
     progress: Progress | None = None,
     work: Work | None = None,
 ) -> Index:
-    """Makes the index of a source, or brings it up to date, and opens it.
+    """Build or update the index of a source, and open it.
 
-    Several launches on one or more hosts may do it together; all return when it is made. The
-    result is the same to the byte however many did.
+    Several launches on one or more hosts may share the work; all return when it is complete. The
+    result has the same bytes for any number of launches.
 
     Args:
       source: what to scan.
-      out: folder for the index, which may lie in a bucket; it exists and can be written.
-      processes: on this host.
+      out: folder for the index, which may be in a bucket; it exists and can be written.
+      processes: number of processes on this host.
       near_duplicates: whether to decode all pictures for a perceptual hash of each.
-      progress: told shards scanned, then parts merged, of how many.
-      work: what gets the shards scanned; None for processes.
+      progress: receives the counts of shards scanned, then of parts merged, and the totals.
+      work: runs the scans; None for processes.
 
     Raises:
       LiditError: when shards cannot be read to their end (all others are scanned first), when the
@@ -128,7 +128,7 @@ def build_index(
 
 
 def _take_folder(out: Path, source: str) -> None:
-    """Notes what a folder is the index of, and refuses it where that is something else."""
+    """Store which source a folder is the index of; refuse a folder of another one."""
     file = out / _SOURCE
     if not file.exists():
         with atomic_file(file) as stream:
@@ -139,13 +139,13 @@ def _take_folder(out: Path, source: str) -> None:
 
 
 def _part_name(shard: Shard, near_duplicates: bool) -> str:
-    """Changes with all that decides what a scan finds."""
+    """Return a name that changes with everything that affects the result of a scan."""
     kind = f"{FORMAT} {near_duplicates}"
     return short_digest(encode_key(shard.name), shard.version.encode(), kind.encode()).hex()
 
 
 def _remove(folder: Path, kept: Collection[str], begin: str = "") -> None:
-    """Takes away what a folder holds, or what of it has such a name, but for what is kept."""
+    """Delete a folder's entries, all or those with a prefix, except `kept`."""
     try:
         found = [*folder.iterdir()]
     except FileNotFoundError:  # a bucket has no empty folders

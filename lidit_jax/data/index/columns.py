@@ -1,4 +1,4 @@
-"""The columns of records: their names, types and files, and the records of one shard in them."""
+"""Columns of an index: names, types, files, and the rows of one shard."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lidit_jax.data.caption_flags import CaptionFlag
 from lidit_jax.errors import LiditError
 
 FORMAT = 1
-"""Of index and parts; raised when a column is added or means something else."""
+"""Version of index and parts; increased when a column is added or its meaning changes."""
 
 COLUMNS = {
     "offset": "<i8",
@@ -27,51 +27,51 @@ COLUMNS = {
     "name": "<u8",
     "key_end": "<i8",
 }
-"""Columns of one number a record, and their types on every machine. `key_end` is where a record's
-key ends in the bytes of all keys."""
+"""Columns of one number per record, and their types on every machine. `key_end` is the end of a
+record's key in the bytes of all keys."""
 NEAR = "near"
-"""Column of perceptual hashes, where they were asked for."""
+"""Column of perceptual hashes, if requested."""
 TABLES = {"caption_chars": "<u4", "caption_flags": "|u1", "numbers": "<f8"}
-"""Columns whose number differs from source to source: the rows of a table, with names apart."""
+"""Columns whose number depends on the source: the rows of a table, with separate names."""
 MISSING = {"caption_chars": 0, "caption_flags": int(CaptionFlag.EMPTY), "numbers": np.nan}
-"""What stands in the tables for a record without a caption or number of that name."""
+"""Values in the tables for a record without a caption or number of that name."""
 
 
 class Problem(IntEnum):
-    """Why a record cannot be used."""
+    """Reason why a record cannot be used."""
 
     NONE = 0
     RECORD = 1
-    """Its format is at fault, such as a picture without a caption."""
+    """Invalid record, such as an image without a caption."""
     PICTURE = 2
-    """Its picture cannot be opened, is of no known format, or is too large."""
+    """Image that cannot be opened, is of an unknown format, or is too large."""
     PIXELS = 3
-    """Its picture can be opened and not decoded; known where perceptual hashes were asked for."""
+    """Image that can be opened but not decoded; detected only with perceptual hashes."""
     CAPTION = 4
-    """A caption holds halves of characters."""
+    """Caption with lone surrogates."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The records of one shard."""
+    """Records of one shard."""
 
     columns: dict[str, np.ndarray]
-    """As `COLUMNS`, and `NEAR`; each of n numbers."""
+    """Columns `COLUMNS` and `NEAR`, each of n numbers."""
     caption_names: list[str]
     caption_chars: UInt32[np.ndarray, "captions n"]
     caption_flags: UInt8[np.ndarray, "captions n"]
     number_names: list[str]
     numbers: Float64[np.ndarray, "scores n"]
     keys: UInt8[np.ndarray, " bytes"]
-    """All keys, one after the other, in UTF-8."""
+    """All keys, concatenated, in UTF-8."""
     problems: list[list[Any]] = field(default_factory=list)
-    """Record, counted from the shard's first, and message; in their order."""
+    """Record, counted from the shard's first, and message; in order."""
 
     def __len__(self) -> int:
         return len(self.columns["offset"])
 
     def save(self, file: BinaryIO) -> None:
-        """Writes all of it."""
+        """Write the part to a file."""
         about = {
             "captions": self.caption_names,
             "numbers": self.number_names,
@@ -87,7 +87,7 @@ class Part:
 
     @classmethod
     def load(cls, file: Any) -> Part:
-        """Reads what `save` wrote, from a path of this machine or an open file.
+        """Read the result of `save`, from a path of this machine or an open file.
 
         Raises:
           LiditError: when it is damaged.
@@ -114,10 +114,10 @@ class Part:
 
 
 def encode_key(key: str) -> bytes:
-    """UTF-8, also of names that are no text, which the names of files may be."""
+    """Encode a key as UTF-8, also a file name that is not valid text."""
     return key.encode("utf-8", "surrogatepass")
 
 
 def decode_key(content: bytes) -> str:
-    """What `encode_key` was given."""
+    """Return the argument of `encode_key`."""
     return content.decode("utf-8", "surrogatepass")

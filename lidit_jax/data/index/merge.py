@@ -1,4 +1,4 @@
-"""From the parts of an index, one a shard, to its columns over all records."""
+"""Merging of per-shard index parts into columns over all records."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from lidit_jax.io.paths import in_bucket
 from lidit_jax.io.progress import Progress
 
 INDEX = "index.json"
-"""Says what an index holds; the last file that is written."""
+"""Description of an index; the last file that is written."""
 PROBLEMS = "problems.jsonl"
 """Every problem: record, its shard and key, kind and message."""
 COLUMNS_NAME = "columns"
-"""Begins the name of the folder of the columns."""
+"""Prefix of the columns' folder name."""
 KEYS = "keys.bin"
 SHARD = "shard"
-"""Column of the number of each record's shard."""
+"""Column with the number of each record's shard."""
 _DOWNLOADS = 16
 
 
@@ -51,18 +51,18 @@ def merge_parts(
     name: str,
     progress: Progress,
 ) -> None:
-    """Writes the columns of an index, then `index.json`.
+    """Write the columns of an index, then `index.json`.
 
     Args:
       parts: files of parts, in the order of the records.
-      shards: name of the shard of each.
-      source: as `lidit data index` takes it.
+      shards: name of the shard of each part.
+      source: the source, in the syntax of `lidit data index`.
       out: folder of the index.
-      name: of the folder in it for the columns.
-      progress: told parts read, of how many; each is read twice.
+      name: name of the columns' folder in `out`.
+      progress: receives the count of parts read and the total; each is read twice.
 
     Raises:
-      LiditError: when a part is damaged, or there is not a single record.
+      LiditError: when a part is damaged, or there is no record.
     """
     with _local(parts) as files, _new_folder(out / name) as folder:
         about = _write_columns(files, shards, folder, progress)
@@ -80,11 +80,11 @@ def merge_parts(
 
 
 def fingerprint(name: UInt64[np.ndarray, " n"], content: UInt64[np.ndarray, " n"]) -> str:
-    """The same for the same records, whatever their order and wherever they lie.
+    """Return a digest of the records that does not depend on their order and location.
 
     Args:
       name: digest of each record's key.
-      content: digest of its picture and captions.
+      content: digest of each record's image and captions.
     """
     order = np.lexsort((content, name))
     digests = np.stack([name[order], content[order]], axis=1).astype("<u8", copy=False)
@@ -94,7 +94,7 @@ def fingerprint(name: UInt64[np.ndarray, " n"], content: UInt64[np.ndarray, " n"
 def _write_columns(
     files: Sequence[Path], shards: Sequence[str], folder: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Writes them, and returns what `index.json` says of them."""
+    """Write the columns, and return their description for `index.json`."""
     steps = 2 * len(files)
     captions: set[str] = set()
     numbers: set[str] = set()
@@ -161,7 +161,7 @@ def _write_columns(
 def _problem(
     part: Part, row: int, first: int, first_byte: int, shard: str, message: str
 ) -> dict[str, Any]:
-    """One line of `problems.jsonl`."""
+    """Return one line of `problems.jsonl`."""
     end = int(part.columns["key_end"][row]) - first_byte
     begin = int(part.columns["key_end"][row - 1]) - first_byte if row else 0
     kind = Problem(int(part.columns["problem"][row])).name.lower()
@@ -171,7 +171,7 @@ def _problem(
 
 @contextmanager
 def _local(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """The files on this machine."""
+    """Yield the files on this machine."""
     if not in_bucket(files[0]):
         yield list(files)
         return
@@ -186,7 +186,7 @@ def _local(files: Sequence[Path]) -> Iterator[list[Path]]:
 
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder that appears as `target` once it is complete; in a bucket its files appear then."""
+    """Create a folder that appears as `target` when complete; in a bucket its files appear then."""
     if in_bucket(target):
         with tempfile.TemporaryDirectory(prefix="lidit-") as name:
             yield Path(name)

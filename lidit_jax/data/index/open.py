@@ -1,4 +1,4 @@
-"""Opens an index: its columns are mapped into memory, so that nothing is read before it is used."""
+"""Opening of an index: its columns are memory-mapped, so that only used parts are read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BLOCK = 2**24
 
 
 class RecordProblem(NamedTuple):
-    """Why a record cannot be used."""
+    """Reason why a record cannot be used."""
 
     record: int
     shard: str
@@ -37,64 +37,64 @@ class RecordProblem(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """What is known of every record of a source, by its number.
+    """Metadata of every record of a source, by record number.
 
-    Columns are arrays that lie on the disk; their pages count as memory only while they are used.
+    Columns are arrays on the disk; their pages count as memory only while they are used.
     """
 
     source: str
-    """The source, as `lidit_jax.data.sources.registry.open_records` takes it."""
+    """Source, in the syntax of `lidit_jax.data.sources.registry.open_records`."""
     fingerprint: str
-    """The same for the same keys, pictures and captions, whatever their order and place."""
+    """Digest of keys, images and captions; independent of their order and location."""
     shards: tuple[str, ...]
     """Names of the source's shards."""
     shard: UInt32[np.ndarray, " n"]
     """Number of each record's shard."""
     offset: Int64[np.ndarray, " n"]
     length: Int64[np.ndarray, " n"]
-    """As in `Place`."""
+    """Length of the record, see `Place`."""
     width: UInt32[np.ndarray, " n"]
     height: UInt32[np.ndarray, " n"]
-    """Of the upright picture, in pixels; 0 where it cannot be opened."""
+    """Height of the upright image, in pixels; 0 if it cannot be opened."""
     problem: UInt8[np.ndarray, " n"]
-    """A `lidit_jax.data.index.columns.Problem`; 0 for a record that can be used."""
+    """`lidit_jax.data.index.columns.Problem` of the record; 0 if it can be used."""
     name: UInt64[np.ndarray, " n"]
     """Digest of the key."""
     content: UInt64[np.ndarray, " n"]
-    """Digest of picture and captions; 0 where the picture cannot be opened."""
+    """Digest of image and captions; 0 if the image cannot be opened."""
     caption_chars: Mapping[str, UInt32[np.ndarray, " n"]]
     """Characters of each cleaned caption, by column; 0 for none."""
     caption_flags: Mapping[str, UInt8[np.ndarray, " n"]]
     """Bits of `lidit_jax.data.caption_flags.CaptionFlag`, by column."""
     numbers: Mapping[str, Float64[np.ndarray, " n"]]
-    """Scores and the like, by column; NaN for none."""
+    """Scores and other numbers, by column; NaN for none."""
     perceptual_hash: UInt64[np.ndarray, " n"] | None
-    """Of each picture's looks, see `lidit_jax.data.index.perceptual_hash`; None where not asked
-    for."""
+    """Hash of each image's appearance (`lidit_jax.data.index.perceptual_hash`); None if not
+    requested."""
     counts: Mapping[str, int]
-    """Records with a problem, by kind."""
+    """Number of records with a problem, by kind."""
     folder: Path
-    """Where the columns lie on this machine."""
+    """Folder of the columns on this machine."""
     key_end: Int64[np.ndarray, " n"]
-    """Where each key ends in `keys`."""
+    """End of each key in `keys`."""
     keys: UInt8[np.ndarray, " bytes"]
     about: Mapping[str, Any]
-    """What `index.json` says."""
+    """Content of `index.json`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A process that it is sent to maps the columns anew, in the place of getting copies."""
+        """Pickle the folder only: another process maps the columns instead of copying them."""
         return _open, (self.folder, self.about)
 
     def __len__(self) -> int:
         return len(self.offset)
 
     def key(self, record: int) -> str:
-        """The name of a record."""
+        """Return the name of a record."""
         begin = int(self.key_end[record - 1]) if record else 0
         return decode_key(self.keys[begin : int(self.key_end[record])].tobytes())
 
     def place(self, record: int) -> Place:
-        """Where a record is; its source reads it there."""
+        """Return the place from which the source reads a record."""
         return Place(
             self.shards[self.shard[record]],
             self.key(record),
@@ -103,20 +103,20 @@ class Index:
         )
 
     def problems(self) -> Iterator[RecordProblem]:
-        """Every record with a problem, in their order."""
+        """Yield every record with a problem, in order."""
         with (self.folder / PROBLEMS).open(encoding="utf-8") as lines:
             for line in lines:
                 yield RecordProblem(**json.loads(line))
 
 
 def open_index(path: Path, progress: Progress | None = None) -> Index:
-    """Opens an index that `lidit data index` has made.
+    """Open an index built by `lidit data index`.
 
-    One in a bucket is copied into the user's cache first, once.
+    An index in a bucket is copied into the user's cache first, once.
 
     Args:
       path: its folder.
-      progress: told bytes copied, of how many.
+      progress: receives the count of bytes copied and the total.
 
     Raises:
       LiditError: when there is none, or it is damaged or of another version.
@@ -134,7 +134,7 @@ def open_index(path: Path, progress: Progress | None = None) -> Index:
 
 
 def is_index(path: Path) -> bool:
-    """Whether a folder holds an index."""
+    """Return whether a folder holds an index."""
     return (path / INDEX).is_file()
 
 
@@ -194,12 +194,12 @@ def _open(folder: Path, about: Mapping[str, Any]) -> Index:
 
 
 def _no_keys() -> UInt8[np.ndarray, " bytes"]:
-    """An empty file cannot be mapped."""
+    """Return an empty array, as an empty file cannot be mapped."""
     return np.zeros(0, np.uint8)
 
 
 def _fetch(folder: Path, sizes: Mapping[str, int], progress: Progress) -> Path:
-    """The columns on this machine; they appear there once all have come."""
+    """Return the columns' folder on this machine; it appears when all files are copied."""
     # The name changes with the source, its shards and their versions.
     local = cache_dir() / "indexes" / folder.name
     local.parent.mkdir(parents=True, exist_ok=True)

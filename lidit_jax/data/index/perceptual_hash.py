@@ -1,4 +1,4 @@
-"""A hash of what a picture looks like, which hardly changes when it is scaled or compressed."""
+"""Perceptual hash of an image, which hardly changes with its size or compression."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from lidit_jax.io.pictures import Header, read_fitted
 
 _SIDE = 8
 _READ = 64
-"""The shorter side of the picture that is read, in pixels; of large JPEGs it is decoded smaller."""
+"""Shorter side at which the image is read, in pixels; large JPEGs are decoded downscaled."""
 _LONGEST = 1024
 
 
 def perceptual_hash(stream: BinaryIO, header: Header, named: str) -> int:
-    """64 bits ("dHash"): whether each of 8 x 8 places is darker than the one to its right.
+    """Return the 64-bit "dHash": whether each of 8 x 8 cells is darker than its right neighbor.
 
-    Of one picture scaled, compressed or without its colors few bits differ, six or less as a rule;
-    of pictures that have nothing in common about half.
+    For one image scaled, compressed or without its colors few bits differ, usually at most six;
+    for unrelated images about half.
 
     Args:
-      stream: the picture's file, from its beginning.
-      header: what `read_header` says of it.
-      named: what messages call it.
+      stream: the image's file, from its beginning.
+      header: result of `read_header` for it.
+      named: its name in messages.
 
     Raises:
       LiditError: when it cannot be decoded.

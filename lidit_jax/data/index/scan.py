@@ -1,4 +1,4 @@
-"""From one shard of a source to the columns of its records; no picture is decoded unless asked."""
+"""Scan of one shard into index columns; images are decoded only on request."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from lidit_jax.io.pictures import read_header
 
 
 def scan_shard(source: RecordSource, shard: Shard, near_duplicates: bool = False) -> Part:
-    """The columns of a shard's records, in their order.
+    """Return the columns of a shard's records, in order.
 
     Args:
-      source: what the shard belongs to.
+      source: the source of the shard.
       shard: one of its shards.
-      near_duplicates: whether to decode the pictures for a perceptual hash of each.
+      near_duplicates: whether to decode the images for a perceptual hash of each.
 
     Raises:
-      LiditError: when the shard cannot be read to its end; what is wrong with a record is counted
-        in its column `problem` instead.
+      LiditError: when the shard cannot be read to its end; problems of single records are in the
+        column `problem` instead.
     """
     kinds = COLUMNS | ({NEAR: "<u8"} if near_duplicates else {})
     rows: dict[str, list[int]] = {name: [] for name in kinds}
@@ -71,7 +71,7 @@ def scan_shard(source: RecordSource, shard: Shard, near_duplicates: bool = False
 
 
 def _facts(record: ScannedRecord, near_duplicates: bool) -> tuple[dict[str, int], str]:
-    """What the picture and the captions tell, and what is wrong with them."""
+    """Return the metadata of the image and the captions, and their problem."""
     if record.problem:
         return {"problem": Problem.RECORD}, record.problem
     for name, caption in record.captions.items():
@@ -101,7 +101,7 @@ def _facts(record: ScannedRecord, near_duplicates: bool) -> tuple[dict[str, int]
 
 
 def _content(picture: bytes, captions: Mapping[str, str]) -> int:
-    """Of a record's picture and captions together."""
+    """Return the digest of a record's image and captions together."""
     texts = [text.encode() for name in sorted(captions) for text in (name, captions[name])]
     return _number(short_digest(picture, *texts))
 
@@ -111,7 +111,7 @@ def _number(digest: bytes) -> int:
 
 
 def _table(cells: Mapping[str, Mapping[int, float]], count: int, table_name: str) -> np.ndarray:
-    """Rows of some names, in their order, with what is known of each record."""
+    """Return one row of values over all records per name, in order."""
     table = np.full((len(cells), count), MISSING[table_name], TABLES[table_name])
     for row, name in zip(table, sorted(cells), strict=True):
         row[list(cells[name])] = list(cells[name].values())

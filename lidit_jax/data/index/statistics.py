@@ -1,6 +1,6 @@
-"""What an index says of a whole set: counts by shape and size, and lengths of captions.
+"""Statistics of an index: counts by shape and size, caption lengths.
 
-Columns are read block by block, so that memory does not grow with the records.
+Columns are read in blocks, so that memory does not grow with the number of records.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from jaxtyping import Int64
 from lidit_jax.data.index.open import Index
 
 ASPECTS = ("1:2", "9:16", "2:3", "3:4", "1:1", "4:3", "3:2", "16:9", "2:1")
-"""Shapes, width to height; a picture counts for the one that is nearest by ratio."""
+"""Aspect ratios, width to height; an image counts for the nearest one."""
 SIDES = (64, 128, 256, 512, 768, 1024, 2048)
-"""Limits between sizes of the shorter side, in pixels."""
+"""Limits between size classes of the shorter side, in pixels."""
 _LONGEST = 2**16
 _BLOCK = 2**20
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long the captions of a column are."""
+    """Lengths of the captions of a column."""
 
     captions: int
-    """How many there are."""
+    """Number of captions."""
     mean: float
     median: int
     most: int
-    """Of 95 of 100."""
+    """95th percentile."""
     longest: int
-    """Up to 65535."""
+    """Maximum, up to 65535."""
 
     @classmethod
     def of(cls, counts: Int64[np.ndarray, " lengths"]) -> Lengths:
-        """From the number of captions of each length; those of length 0 are none."""
+        """Compute lengths from the number of captions per length; length 0 is no caption."""
         counts = counts.copy()
         counts[:1] = 0
         total = int(counts.sum())
@@ -52,7 +52,7 @@ class Lengths:
 
 
 def statistics(index: Index) -> dict[str, Any]:
-    """Counts over an index; shapes, sizes and captions of the records that can be used."""
+    """Return counts over an index; shapes, sizes and captions of usable records only."""
     bounds = np.log([_ratio(aspect) for aspect in ASPECTS])
     between = (bounds[1:] + bounds[:-1]) / 2
     aspects = np.zeros(len(ASPECTS), np.int64)
@@ -82,7 +82,7 @@ def statistics(index: Index) -> dict[str, Any]:
 
 
 def usable_sample(index: Index, count: int, seed: int) -> list[int]:
-    """Some records that can be used, drawn by a seed, in their order; all where there are fewer."""
+    """Return a random sample of usable records, in order; all if there are fewer."""
     usable = np.flatnonzero(index.problem[:] == 0)
     if len(usable) > count:
         usable = np.random.default_rng(seed).choice(usable, count, replace=False, shuffle=False)

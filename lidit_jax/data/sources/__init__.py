@@ -1,1 +1,1 @@
-"""Captioned images in the formats that people keep them in, one format per file."""
+"""Readers of captioned images: folders, WebDataset, Parquet, ArrayRecord, TFDS and others."""

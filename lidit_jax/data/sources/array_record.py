@@ -1,4 +1,4 @@
-"""ArrayRecord files of `tf.train.Example`: those of `lidit data convert`, and others'."""
+"""ArrayRecord files of `tf.train.Example`: those of `lidit data convert`, and others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lidit_jax.errors import LiditError
 
 SUFFIXES = (".array_record", ".arrayrecord")
 IMAGES = (IMAGE, "image/encoded")
-"""Features that hold the encoded file of an image; the first that a record has counts."""
+"""Features with the encoded file of an image; the first one present is used."""
 
 
 class ArrayRecords:
@@ -32,7 +32,7 @@ class ArrayRecords:
     """
 
     def __init__(self, path: str):
-        """Reads nothing yet.
+        """Set the path; no file is read yet.
 
         Args:
           path: a file, a folder, or a pattern such as `photos/train*.array_record*`, of this
@@ -52,24 +52,24 @@ class ArrayRecords:
         return f"array_record:{self._path}"
 
     def shards(self) -> Sequence[Shard]:
-        """One for each file. Raises `LiditError` when there is none."""
+        """Return one shard per file. Raises `LiditError` when there is none."""
         return [Shard(name, version) for name, version in self._named.find().items()]
 
     def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
-        """The records of a file, in their order."""
+        """Yield the records of a file, in order."""
         for number, content in enumerate(self._records.scan(shard.name)):
             where = self._where(shard.name, number)
             found = decoded(parse_example(content, where), where)
             yield scanned(found, f"{shard.name}/{number}", number)
 
     def read(self, place: Place) -> Record:
-        """One record. Raises `LiditError` when it is no longer there or cannot be used."""
+        """Read one record. Raises `LiditError` when it is no longer there or cannot be used."""
         content = self._records.read(place.shard, place.offset)
         where = self._where(place.shard, place.offset)
         return read(decoded(parse_example(content, where), where), place)
 
     def left_out(self) -> str:
-        """Files of the folder of another kind, counted, with examples; else empty."""
+        """Return counts and examples of the folder's other files; else ""."""
         return summary(self._named.others())
 
     def _where(self, name: str, number: int) -> str:
@@ -77,7 +77,7 @@ class ArrayRecords:
 
 
 class Decoded(NamedTuple):
-    """What an example holds."""
+    """Decoded content of an example."""
 
     key: str
     image: bytes
@@ -86,11 +86,11 @@ class Decoded(NamedTuple):
 
 
 def decoded(features: Mapping[str, Sequence[Any]], where: str) -> Decoded:
-    """The image, captions and numbers of an example.
+    """Return the image, captions and numbers of an example.
 
     Args:
       features: lists of bytes or of numbers, by name.
-      where: what messages call the example.
+      where: name of the example in messages.
 
     Raises:
       LiditError: when no feature is an image.
@@ -125,7 +125,7 @@ def decoded(features: Mapping[str, Sequence[Any]], where: str) -> Decoded:
 
 
 def scanned(found: Decoded, key: str, number: int) -> ScannedRecord:
-    """What a scan tells of a decoded record; `key` is its name where it has none of its own."""
+    """Return the scan of a decoded record; `key` is its name if it has none of its own."""
     return ScannedRecord(
         found.key or key,
         number,
@@ -138,7 +138,7 @@ def scanned(found: Decoded, key: str, number: int) -> ScannedRecord:
 
 
 def read(found: Decoded, place: Place) -> Record:
-    """A decoded record. Raises `LiditError` when it has a problem, or another name than `place`."""
+    """Return a decoded record. Raises `LiditError` for a problem, or a wrong name."""
     if found.problem:
         raise LiditError(found.problem)
     if found.key and found.key != place.key:
@@ -151,22 +151,22 @@ def read(found: Decoded, place: Place) -> Record:
 def write_records(
     path: Path, records: Iterable[tuple[str, bytes, Mapping[str, str], Mapping[str, float]]]
 ) -> int:
-    """Writes an ArrayRecord file that appears once it is complete; gives the count of records.
+    """Write an ArrayRecord file that appears when complete; return the number of records.
 
-    The same records give the same bytes.
+    Equal records give equal bytes.
 
     Args:
       path: of this machine.
       records: key, encoded image, captions and numbers (kept in 32 bits) of each.
 
     Raises:
-      LiditError: for a column called as an image or a key is.
+      LiditError: for a column with the name of the image or the key.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
     count = 0
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # Images are compressed already; with one record in a group, any is read by itself.
+    # Images are already compressed; groups of one record allow single reads.
     writer = ArrayRecordWriter(os.fspath(unfinished), "group_size:1,uncompressed")
     try:
         for key, image, captions, numbers in records:
@@ -192,7 +192,7 @@ def _opened(found: Decoded) -> BinaryIO:
 
 
 def _texts(values: Sequence[bytes]) -> list[str]:
-    """The texts among values; other bytes, such as a mask's file, are left out."""
+    """Return the texts among values; other bytes, such as a mask's file, are excluded."""
     texts = []
     for value in values:
         try:

@@ -1,4 +1,4 @@
-"""Pictures of a folder that one file lists with their captions: lines of JSON, or CSV."""
+"""Images of a folder with one listing of captions: JSON lines or CSV."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.files import Files
 
 LISTINGS = (*caption_files.LISTINGS, "captions.csv", "metadata.csv")
-"""Names of a listing; the first that a folder holds is read."""
+"""Names of a listing; the first one in a folder is used."""
 
 
 class _Part(NamedTuple):
-    """What the name of a shard says: a part of the listing."""
+    """Part of the listing, as encoded in the name of a shard."""
 
     start: int
-    """In bytes."""
+    """Start in bytes."""
     stop: int
     line: int
     """Number of its first line."""
 
 
 class CaptionListing:
-    """Pictures in the order of a listing's lines; a picture may have several."""
+    """Images in the order of a listing's lines; an image may have several."""
 
     def __init__(self, files: Files, listing: str):
-        """Reads nothing yet.
+        """Set the path; no file is read yet.
 
         Args:
-          files: the folder.
-          listing: name of the file in it.
+          files: files of the folder.
+          listing: name of the listing in it.
         """
         self._files, self._listing = files, listing
 
@@ -49,7 +49,7 @@ class CaptionListing:
         return CaptionListing, (self._files, self._listing)
 
     def shards(self) -> Sequence[Shard]:
-        """At most 10,000 lines each, with the versions of the pictures that they name."""
+        """Return shards of at most 10,000 lines each, with the versions of their images."""
         versions = self._files.listing().files
         whole = self._files.version(self._listing)
         shards, chunk = [], list[tuple[Line, str | None]]()
@@ -65,7 +65,7 @@ class CaptionListing:
         return shards
 
     def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
-        """The lines of a shard, in their order."""
+        """Yield the lines of a shard, in order."""
         part, listing = _part(shard.name), self._files.named(self._listing)
         content = self._files.read_range(self._listing, part.start, part.stop - part.start)
         header = self._header
@@ -73,9 +73,9 @@ class CaptionListing:
             yield self._scanned(line, header)
 
     def read(self, place: Place) -> Record:
-        """One picture, with the captions of one line."""
+        """Read one image, with the captions of one line."""
         content = self._files.read_range(self._listing, place.offset, place.length)
-        # Its number is not known; messages name the record.
+        # The line's number is unknown; messages state the record.
         line = Line(place.offset, 0, content)
         try:
             name, found = self._parsed(line, self._header)
@@ -87,7 +87,7 @@ class CaptionListing:
         return Record(self._files.read(name), found.captions)
 
     def left_out(self) -> str:
-        """Files that no line names, counted by kind, with examples; else empty."""
+        """Return counts by kind and examples of files without a line; else ""."""
         named = {name for _, name in self._lines()}
         return summary(set(self._files.listing().files) - named - {self._listing})
 
@@ -106,7 +106,7 @@ class CaptionListing:
         )
 
     def _parsed(self, line: Line, header: Sequence[str]) -> tuple[str, Columns]:
-        """The picture of a line, and what the line says of it."""
+        """Return the image of a line, and the line's content."""
         record, name = self._named(line, header)
         where = f"{self._files.named(self._listing)}, line {line.number}"
         found = columns({k: v for k, v in record.items() if k not in FILE_KEYS}, where)
@@ -115,7 +115,7 @@ class CaptionListing:
         return name, found
 
     def _named(self, line: Line, header: Sequence[str]) -> tuple[dict[str, Any], str]:
-        """The fields of a line, and the picture."""
+        """Return the fields of a line, and the image's name."""
         listing = self._files.named(self._listing)
         where = f"{listing}, line {line.number}"
         record = fields(line, header, listing)
@@ -125,7 +125,7 @@ class CaptionListing:
         return record, name
 
     def _lines(self) -> Iterator[tuple[Line, str | None]]:
-        """Each line of the listing, and the picture that it names."""
+        """Yield each line of the listing with the name of its image."""
         header = self._header
         with self._files.stream(self._listing) as stream:
             lines = split_lines(stream, self._files.named(self._listing))
@@ -139,7 +139,7 @@ class CaptionListing:
 
     @cached_property
     def _header(self) -> list[str]:
-        """Names of the columns of CSV."""
+        """Return the column names of CSV."""
         if not is_csv(self._listing):
             return []
         named = self._files.named(self._listing)
@@ -155,7 +155,7 @@ class CaptionListing:
 
     @cached_property
     def _repeated(self) -> frozenset[bytes]:
-        """Digests of the pictures that several lines name."""
+        """Return digests of the images with several lines."""
         seen, repeated = set[bytes](), set[bytes]()
         for _, name in self._lines():
             if name is not None:

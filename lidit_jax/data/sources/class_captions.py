@@ -1,4 +1,4 @@
-"""Captions of images of which only the class is known."""
+"""Captions of images that have only a class label."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from lidit_jax.config.text import clean_text
 
 
 def class_caption(name: str) -> str:
-    """What an image of a class is called: "a photo of big dog" for "big_dog"."""
+    """Return the caption of a class: "a photo of big dog" for "big_dog"."""
     return f"a photo of {clean_text(name.replace('_', ' '))}"

@@ -1,4 +1,4 @@
-"""Pictures in a folder for each class, as those of ImageNet: "a photo of {class}"."""
+"""Images in one folder per class, as in ImageNet: "a photo of {class}"."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.files import Files, Listing
 
 NAMES = ("classes.txt", "LOC_synset_mapping.txt")
-"""Files with a line `FOLDER NAME, OTHER NAME, …` for each class; the first that there is counts."""
+"""Files with a line `FOLDER NAME, OTHER NAME, …` per class; the first one present is used."""
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
 class ClassFolders:
-    """Pictures whose folder says what they show: `tabby_cat/1.jpg` is "a photo of tabby cat".
+    """Images whose folder is their class: `tabby_cat/1.jpg` is "a photo of tabby cat".
 
-    The class is the first folder of a picture's path. It is called as `classes.txt` or ImageNet's
-    `LOC_synset_mapping.txt` beside the folders says: the first name of its line.
+    The class is the first folder of an image's path. Its name is the first one in its line of
+    `classes.txt` or of ImageNet's `LOC_synset_mapping.txt` beside the folders.
     """
 
     def __init__(self, path: str):
-        """Reads nothing yet.
+        """Set the path; no file is read yet.
 
         Args:
           path: the folder with the classes' folders, of this machine or of a bucket.
@@ -43,7 +43,7 @@ class ClassFolders:
         return f"classes:{self._files.root}"
 
     def shards(self) -> Sequence[Shard]:
-        """At most 10,000 pictures each.
+        """Return shards of at most 10,000 images each.
 
         Raises:
           LiditError: when there is no class with a picture, or a folder cannot be read.
@@ -61,13 +61,13 @@ class ClassFolders:
                 f"classes:{self._files.named(one)}"
             )
         versions = self._listing.files
-        # Its names are in the captions.
+        # The captions contain its names.
         table = "".join(versions.get(name, "") for name in NAMES)
         shards = chunk_shards(self._pictures, versions)
         return [Shard(shard.name, f"{shard.version}{table}") for shard in shards]
 
     def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
-        """The pictures of a shard, in the order of their names."""
+        """Yield the images of a shard, in the order of their names."""
         for name in chunk_of(self._pictures, shard):
             try:
                 captions, problem = self._captions(name), ""
@@ -78,11 +78,11 @@ class ClassFolders:
             )
 
     def read(self, place: Place) -> Record:
-        """One picture. Raises `LiditError` when it cannot be read."""
+        """Read one image. Raises `LiditError` when it cannot be read."""
         return Record(self._files.read(place.key), self._captions(place.key))
 
     def left_out(self) -> str:
-        """Files that are no picture of a class, counted by kind, with examples; else empty."""
+        """Return counts by kind and examples of files that are no image of a class; else ""."""
         return summary(set(self._listing.files) - set(self._pictures) - set(NAMES))
 
     @cached_property
@@ -99,7 +99,7 @@ class ClassFolders:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """What the classes are called, by their folders."""
+        """Return the names of the classes, by folder."""
         table = next((name for name in NAMES if self._files.has(name)), None)
         if table is None:
             return {}

@@ -1,4 +1,4 @@
-"""Which fields of a record are captions, and which are numbers."""
+"""Classification of a record's fields as captions or numbers."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from lidit_jax.config.text import broken_characters
 from lidit_jax.errors import LiditError
 
 CAPTION_KEYS = ("caption", "text")
-"""Fields that hold captions wherever they occur."""
+"""Fields that always hold captions."""
 CAPTION_OBJECT = '{"caption": "TEXT"}'
 
 
 class Columns(NamedTuple):
-    """The fields of a record that are of use."""
+    """Captions and numbers of a record."""
 
     captions: dict[str, str]
-    """Every field that holds text, by its name."""
+    """Every text field, by name."""
     numbers: dict[str, float]
-    """Every field that holds a number; true and false are 1 and 0."""
+    """Every numeric field; true and false are 1 and 0."""
 
 
 def json_object(content: bytes, where: str, example: str = CAPTION_OBJECT) -> dict[str, Any]:
-    """The object in a line or a file of JSON.
+    """Parse the JSON object in a line or a file.
 
     Args:
       content: UTF-8, with or without a byte order mark.
-      where: what messages call it.
-      example: what messages advise to write.
+      where: its name in messages.
+      example: an example of valid content, for messages.
 
     Raises:
       LiditError: when it is none.
@@ -47,7 +47,7 @@ def json_object(content: bytes, where: str, example: str = CAPTION_OBJECT) -> di
 
 
 def columns(record: Mapping[str, Any], where: str) -> Columns:
-    """The captions and numbers of a record; empty texts and values of other types are left out.
+    """Return a record's captions and numbers, without empty texts and values of other types.
 
     Raises:
       LiditError: when a text or a name is damaged, or a caption is no text.
@@ -67,7 +67,7 @@ def columns(record: Mapping[str, Any], where: str) -> Columns:
 
 
 def caption_text(content: bytes, where: str) -> str:
-    """The caption in a text file; empty where the file holds none.
+    """Return the caption in a text file; empty if the file has none.
 
     Raises:
       LiditError: when it is not UTF-8.
@@ -82,5 +82,5 @@ def caption_text(content: bytes, where: str) -> str:
 def _number(value: int | float) -> float:
     try:
         return float(value)
-    except OverflowError:  # a whole number of more than 300 digits
+    except OverflowError:  # an integer of more than 300 digits
         return float("inf") if value > 0 else float("-inf")

@@ -1,4 +1,4 @@
-"""The emoji of Google's font Noto Color Emoji, with their names in English and Chinese."""
+"""Emoji of Google's font Noto Color Emoji, with their names in English and Chinese."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _FOLDERS = (
     "/Library/Fonts",
 )
 _VARIATION = "\ufe0f"
-"""Asks for the picture of a character that has a black one, too; the font needs no asking."""
+"""Variation selector for the color image of a character; the font does not need it."""
 _SKIN = re.compile(r"_((?:light|medium-light|medium|medium-dark|dark)_skin_tone)")
 _FLAG = re.compile("[\U0001f1e6-\U0001f1ff]{2}|\U0001f3f4[\U000e0020-\U000e007f]+")
 
 
 class Emoji:
-    """Each picture of the font that has a name, 136 x 128 pixels, with its names as `en` and `zh`.
+    """Emoji images with a name, 136 x 128 pixels, with captions `en` and `zh`.
 
-    Variants by skin tone and gender are records of their own where they have pictures of their own.
-    Emoji that share a picture, such as the flags of Norway and Bouvet Island, are one record, with
-    the name of the shortest sequence of characters, then of the shortest name.
+    Variants by skin tone and gender are separate records if their images differ. Emoji that share
+    an image, such as the flags of Norway and Bouvet Island, are one record, with the name of the
+    shortest sequence of characters, then of the shortest name.
     """
 
     def __init__(self, path: str = ""):
-        """Reads nothing yet.
+        """Set the path; no file is read yet.
 
         Args:
-          path: the font's file; empty for the one that is installed.
+          path: the font's file; empty for the installed one.
 
         Raises:
           LiditError: when `emoji` or `fontTools` is not installed, or the path is a URL.
@@ -62,25 +62,25 @@ class Emoji:
         return f"emoji:{self._path}"
 
     def shards(self) -> Sequence[Shard]:
-        """The font. Raises `LiditError` when it is not installed."""
+        """Return the font. Raises `LiditError` when it is not installed."""
         state = self._font.stat()
         names = importlib.metadata.version("emoji")
         return [Shard(FONT, f"{state.st_size}-{state.st_mtime_ns}-{names}")]
 
     def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
-        """The emoji, in the order of their code points."""
+        """Yield the emoji, in the order of their code points."""
         for number, (key, record) in enumerate(self._emoji.records.items()):
             opened = partial(io.BytesIO, record.image)
             yield ScannedRecord(key, number, 0, opened, record.captions)
 
     def read(self, place: Place) -> Record:
-        """One emoji. Raises `LiditError` when this font has none of its key."""
+        """Read one emoji. Raises `LiditError` when the font does not have it."""
         if place.key not in self._emoji.records:
             raise LiditError(f"{self._font} no longer holds {place.key}: index it again")
         return self._emoji.records[place.key]
 
     def left_out(self) -> str:
-        """How many named emoji are no record of their own."""
+        """Return how many named emoji have no record of their own, and why."""
         return (
             f"{self._emoji.twins} emoji with the picture of another, "
             f"{self._emoji.missing} without a picture in the font"
@@ -120,15 +120,15 @@ class Emoji:
 
 class _Emoji(NamedTuple):
     records: dict[str, Record]
-    """By code points, as "1f468-200d-1f692"."""
+    """Records by code points, as "1f468-200d-1f692"."""
     twins: int
-    """Emoji whose picture belongs to a record of another name."""
+    """Number of emoji that share the image of another record."""
     missing: int
-    """Emoji that are newer than the font."""
+    """Number of emoji that are newer than the font."""
 
 
 class _Pictures:
-    """The bitmaps of a font, by the characters that they stand for."""
+    """Bitmaps of a font, by character sequence."""
 
     def __init__(self, path: Path):
         from fontTools.ttLib import TTFont
@@ -140,7 +140,7 @@ class _Pictures:
                 self._glyphs: dict[int, str] = font.getBestCmap() or {}
                 self._bitmaps: dict[str, Any] = font["CBDT"].strikeData[0]
                 self._joined = _ligatures(font) if "GSUB" in tables else {}
-        # fontTools raises whatever damaged tables lead to.
+        # Damaged tables lead to exceptions of many types in fontTools.
         except Exception as error:
             raise LiditError(
                 f"{path} is no font, or a damaged one: install fonts-noto-color-emoji ({error})"
@@ -152,7 +152,7 @@ class _Pictures:
             )
 
     def of(self, characters: str) -> bytes | None:
-        """The PNG of an emoji; None where the font has none."""
+        """Return the PNG of an emoji; None if the font has none."""
         glyphs = [self._glyphs.get(ord(c), "") for c in characters if c != _VARIATION]
         while len(glyphs) > 1:
             spans = (
@@ -169,7 +169,7 @@ class _Pictures:
 
 
 def _ligatures(font: Any) -> dict[tuple[str, ...], str]:
-    """The glyphs that stand for sequences of others."""
+    """Return the glyphs of character sequences."""
     joined = dict[tuple[str, ...], str]()
     for lookup in font["GSUB"].table.LookupList.Lookup:
         for table in lookup.SubTable:
@@ -181,7 +181,7 @@ def _ligatures(font: Any) -> dict[tuple[str, ...], str]:
 
 
 def _names() -> dict[str, Mapping[str, str]]:
-    """The names of all emoji in the form that Unicode recommends."""
+    """Return the names of all emoji in the form that Unicode recommends."""
     import emoji
 
     emoji.config.load_language("zh")

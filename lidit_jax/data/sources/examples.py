@@ -1,4 +1,4 @@
-"""Records as serialized `tf.train.Example`, the encoding of TensorFlow and TFDS, without either.
+"""Serialized `tf.train.Example` records, the encoding of TensorFlow and TFDS, without either.
 
 An example is a set of named features, each a list of bytes, of floats or of whole numbers.
 """
@@ -12,22 +12,22 @@ from typing import Any
 from lidit_jax.errors import LiditError
 
 KEY = "__key__"
-"""Feature with the name of a record, in files that are written here."""
+"""Feature with the name of a record, in files written here."""
 IMAGE = "image"
-"""Feature with the encoded file of an image, in files that are written here."""
+"""Feature with the encoded file of an image, in files written here."""
 
 Feature = Sequence[bytes] | Sequence[float] | Sequence[int]
 
 
 def parse_example(content: bytes, named: str) -> dict[str, list[Any]]:
-    """The features of an example, by name; those without values are left out.
+    """Parse an example to features by name; those without values are excluded.
 
     Args:
       content: the serialized example.
-      named: what messages call it.
+      named: its name in messages.
 
     Raises:
-      LiditError: when it is none.
+      LiditError: when it is not an example.
     """
     from google.protobuf.message import DecodeError
 
@@ -47,7 +47,7 @@ def parse_example(content: bytes, named: str) -> dict[str, list[Any]]:
 
 
 def write_example(features: Mapping[str, Feature]) -> bytes:
-    """The serialized example of some features; the same features give the same bytes.
+    """Serialize features as an example; equal features give equal bytes.
 
     Args:
       features: lists of bytes, of floats (kept in 32 bits) or of whole numbers, by name.
@@ -72,9 +72,9 @@ _REMEDY = (
 
 @functools.cache
 def _message(name: str) -> Any:
-    """A class of `tensorflow/core/example/example.proto`.
+    """Build a class of `tensorflow/core/example/example.proto`.
 
-    It stands in a pool of its own, as TensorFlow and TFDS put theirs into the common one.
+    It uses a separate descriptor pool, as TensorFlow and TFDS register theirs in the default one.
     """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 

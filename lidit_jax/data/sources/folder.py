@@ -1,4 +1,4 @@
-"""A folder of pictures, each with a text file beside it, or all of them in one listing."""
+"""Image folder with caption files or one listing, as a record source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lidit_jax.io.files import Files
 
 
 class Folder:
-    """Pictures of a folder of this machine or of a bucket, subfolders included.
+    """Images of a folder of this machine or of a bucket, subfolders included.
 
     Two layouts:
 
@@ -27,7 +27,7 @@ class Folder:
     """
 
     def __init__(self, path: str):
-        """Looks for a listing, and reads nothing else yet.
+        """Check for a listing; nothing else is read yet.
 
         Args:
           path: the folder.
@@ -40,7 +40,7 @@ class Folder:
         return f"folder:{self._files.root}"
 
     def shards(self) -> Sequence[Shard]:
-        """At most 10,000 pictures each.
+        """Return shards of at most 10,000 images each.
 
         Raises:
           LiditError: when there is no picture, or a folder cannot be read.
@@ -48,20 +48,20 @@ class Folder:
         return self._layout.shards()
 
     def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
-        """The pictures of a shard, in the order of their names, or of the lines."""
+        """Yield the images of a shard, in the order of their names, or of the lines."""
         return self._layout.scan(shard)
 
     def read(self, place: Place) -> Record:
-        """One picture, and its captions. Raises `LiditError` when they cannot be read."""
+        """Read one image and its captions. Raises `LiditError` when they cannot be read."""
         return self._layout.read(place)
 
     def left_out(self) -> str:
-        """Files without a part in the source, counted by kind, with examples; else empty."""
+        """Return counts by kind and examples of files that are not in the source; else ""."""
         return self._layout.left_out()
 
 
 class _TextBeside:
-    """Pictures, each with a text file beside it."""
+    """Images, each with a text file beside it."""
 
     def __init__(self, files: Files):
         self._files = files
@@ -78,7 +78,7 @@ class _TextBeside:
             )
         versions = dict(self._found.versions)
         for picture, text in self._found.captioned:
-            # A new text changes the record, too.
+            # A changed text also changes the record.
             versions[picture] = f"{versions.get(picture, '')} {text and versions.get(text)}"
         return chunk_shards(self._names, versions)
 
@@ -136,5 +136,5 @@ class _TextBeside:
 
 @lru_cache(64)
 def _names_inside(root: str, folder: str) -> list[str]:
-    """What lies in a subfolder, for captions whose names differ in case."""
+    """Return the files of a subfolder, for captions whose names differ in case."""
     return Files(root).inside(folder)

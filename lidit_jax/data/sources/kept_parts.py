@@ -1,4 +1,4 @@
-"""The parts of files that were read last, up to a size, for records that are read one by one."""
+"""Size-bounded cache of recently read file parts, for reading single records."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ Part = TypeVar("Part")
 
 
 class KeptParts(Generic[Part]):
-    """Keeps what was used last; each part is loaded by one thread, and others wait for it.
+    """LRU cache; each part is loaded by one thread, and others wait for it.
 
-    A forked process begins with none.
+    A forked process starts with an empty cache.
     """
 
     def __init__(self, most_bytes: int, size: Callable[[Part], int]):
-        """Loads nothing yet.
+        """Set the limit; nothing is loaded yet.
 
         Args:
-          most_bytes: that the parts have together; the one that was used last is always kept.
-          size: bytes of a part.
+          most_bytes: limit of all parts together; the part used last is always kept.
+          size: returns the bytes of a part.
         """
         self._most_bytes, self._size = most_bytes, size
         self._by_process: dict[int, _Kept[Part]] = {}
 
     def get(self, key: Hashable, load: Callable[[], Part]) -> Part:
-        """The part of a key, loaded unless it is kept. What `load` raises is raised and not kept.
+        """Return a part, loaded if it is not cached. Exceptions of `load` are raised, not cached.
 
         Args:
-          key: of the part.
-          load: reads it.
+          key: key of the part.
+          load: reads the part.
         """
         process = os.getpid()
         kept = self._by_process.get(process)
@@ -58,7 +58,7 @@ class KeptParts(Generic[Part]):
         return future.result()
 
     def _drop(self, kept: _Kept[Part]) -> None:
-        """Lets go of what was not used for longest."""
+        """Drop the least recently used parts."""
         done = [(key, future) for key, future in kept.parts.items() if future.done()]
         total = sum(self._size(future.result()) for _, future in done)
         for key, future in done[:-1]:
@@ -69,7 +69,7 @@ class KeptParts(Generic[Part]):
 
 
 class _Kept(Generic[Part]):
-    """What one process keeps."""
+    """Cache of one process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Records of a listing of captions, each with its bytes: lines of JSON, or rows of CSV."""
+"""Parser of caption listings (JSON lines, CSV) that keeps each record's byte range."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from lidit_jax.data.sources.columns import CAPTION_KEYS, json_object
 from lidit_jax.errors import LiditError
 
 _LONGEST = 2**24
-"""Bytes of a record, at most."""
+"""Largest record in bytes."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _MARK = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
-    """A record as it stands in the file."""
+    """One record in the file."""
 
     offset: int
-    """Where it begins, in bytes."""
+    """Start in bytes."""
     number: int
-    """Its line, from 1; of several lines the first."""
+    """Line number, from 1; of several lines the first."""
     content: bytes
-    """With the line break at its end."""
+    """Bytes, with the line break at the end."""
 
 
 def split_lines(stream: BinaryIO, listing: str, offset: int = 0, number: int = 1) -> Iterator[Line]:
-    r"""The records of a listing; those of CSV may hold line breaks between quotation marks.
+    r"""Yield the records of a listing; CSV records may have line breaks between quotation marks.
 
-    Lines end at "\n" alone. Those without a record are left out.
+    Lines end only at "\n". Lines without a record are skipped.
 
     Args:
       stream: the file, or a part of it that begins with a record.
       listing: name of the file.
-      offset: where in the file the stream begins.
-      number: the line with which it begins.
+      offset: byte offset of the stream in the file.
+      number: line number of the stream's start.
 
     Raises:
-      LiditError: when a record is far too long, as where a quotation mark is not closed.
+      LiditError: when a record is too long, as with a quotation mark that is not closed.
     """
     quoted = is_csv(listing)
     held, first, marks = bytearray(), number, 0
@@ -65,20 +65,20 @@ def split_lines(stream: BinaryIO, listing: str, offset: int = 0, number: int = 1
 
 
 def is_csv(listing: str) -> bool:
-    """Whether a listing is CSV, by its name."""
+    """Return whether a listing is CSV, by its name."""
     return listing.endswith(".csv")
 
 
 def fields(line: Line, header: Sequence[str], listing: str) -> dict[str, Any]:
-    """The fields of a record.
+    """Return the fields of a record.
 
     Args:
       line: the record.
-      header: names of the columns of CSV; not used for JSON.
+      header: column names of CSV; not used for JSON.
       listing: the file's name.
 
     Raises:
-      LiditError: when it is no record; names the line.
+      LiditError: when it is not a record; states the line.
     """
     where = f"{listing}, line {line.number}"
     if not is_csv(listing):
@@ -97,7 +97,7 @@ def fields(line: Line, header: Sequence[str], listing: str) -> dict[str, Any]:
 
 
 def row(line: Line, listing: str) -> list[str]:
-    """The fields of a row of CSV, as texts.
+    """Return the fields of a CSV row, as texts.
 
     Raises:
       LiditError: when it is not one row, or not UTF-8.

@@ -1,4 +1,4 @@
-"""Parquet files as `datasets` and others write them, on disks, in buckets and on the hub."""
+"""Parquet files as written by `datasets` and others, on disks, in buckets and on the hub."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 SUFFIX = ".parquet"
 KEPT_BYTES = 2**29
-"""Of row groups that each process keeps for the next reads; one larger than that is kept alone."""
+"""Cache size for row groups in each process; a larger row group is cached alone."""
 LARGEST_GROUP = 2**30
-"""Bytes of a row group at most: all of it is read for any record in it."""
+"""Largest row group in bytes: all of it is read for any record in it."""
 _KEPT_FOOTERS = 2**28
 _ROWS = 32
-"""That a scan holds at a time."""
+"""Rows that a scan reads at a time."""
 _SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test)(?=[-_.\d]|$)")
 _ARROW = ("dataset_info.json", "dataset_dict.json")
 
@@ -43,7 +43,7 @@ class Parquet:
     """
 
     def __init__(self, path: str):
-        """Reads nothing yet.
+        """Set the path; no file is read yet.
 
         Args:
           path: a file, a folder, or a pattern such as `photos/train-*.parquet`, of this machine,
@@ -66,7 +66,7 @@ class Parquet:
         return f"parquet:{self._path}"
 
     def shards(self) -> Sequence[Shard]:
-        """One for each file.
+        """Return one shard per file.
 
         Raises:
           LiditError: when there is none, or the folder holds several splits, or what
@@ -87,7 +87,7 @@ class Parquet:
         return [Shard(name, version) for name, version in found.items()]
 
     def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
-        """The rows of a file, in their order."""
+        """Yield the rows of a file, in order."""
         footer, row_of_file = self._footer(shard.name), 0
         for group in range(footer.metadata.num_row_groups):
             row_of_group = 0
@@ -107,7 +107,7 @@ class Parquet:
                     row_of_group, row_of_file = row_of_group + 1, row_of_file + 1
 
     def read(self, place: Place) -> Record:
-        """One row. Raises `LiditError` when it is no longer there or has no image."""
+        """Read one row. Raises `LiditError` when it is no longer there or has no image."""
         named = self._named.files.named(place.shard)
         footer = self._footer(place.shard)
         groups = footer.metadata.num_row_groups
@@ -122,7 +122,7 @@ class Parquet:
         return Record(found.image, found.values.captions)
 
     def left_out(self) -> str:
-        """Files of the folder that are no Parquet, counted by kind, with examples; else empty."""
+        """Return counts by kind and examples of the folder's other files; else ""."""
         return summary(self._named.others())
 
     def _footer(self, name: str) -> _Footer:
@@ -157,7 +157,7 @@ class Parquet:
             )
 
     def _explained(self, error: LiditError) -> LiditError:
-        """Says more of a folder without Parquet, and of the hub."""
+        """Return an error with details about a folder without Parquet, or about the hub."""
         if self._path.startswith("hf://"):
             return LiditError(
                 f"{error}; run `hf auth login` if it is private or gated; a dataset of other files "
@@ -181,7 +181,7 @@ class _Footer(NamedTuple):
         return self.metadata.row_group(group).num_rows
 
     def bytes(self, group: int) -> int:
-        """Of the columns that are read."""
+        """Bytes of the columns in use."""
         described = self.metadata.row_group(group)
         chunks = map(described.column, range(described.num_columns))
         wanted = set(self.columns.names)
@@ -244,7 +244,7 @@ def _open(stream: BinaryIO, metadata: Any = None, buffer_size: int = 0) -> pq.Pa
 
 @contextmanager
 def _told(named: str) -> Iterator[None]:
-    """Makes one line of what pyarrow raises, and the clients of stores."""
+    """Convert exceptions of pyarrow and of store clients to one-line errors."""
     import pyarrow as pa
 
     try:
@@ -253,7 +253,7 @@ def _told(named: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error).partition("\n")[0][:200]
-        # pyarrow has no class of its own for what it finds in damaged pages.
+        # pyarrow has no exception class for damaged pages.
         if isinstance(error, pa.ArrowException) or type(error) is OSError:
             raise LiditError(
                 f"{named} is no Parquet file, or is cut off or damaged: copy or write it again "
@@ -263,7 +263,7 @@ def _told(named: str) -> Iterator[None]:
 
 
 def _split(name: str) -> str:
-    """The split that a file's name, or a folder of it, tells: "train" for "train-00000.parquet"."""
+    """Return the split in a file's name or folder: "train" for "train-00000.parquet"."""
     for part in reversed(name.removesuffix(SUFFIX).split("/")):
         if match := _SPLIT.match(part):
             return match[1]

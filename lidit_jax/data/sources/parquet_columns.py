@@ -1,4 +1,4 @@
-"""Which columns of a Parquet file are the image, captions and numbers: its schema tells."""
+"""Detection of a Parquet file's image, caption and number columns from its schema."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "png")
-"""Of several columns of images, the first of these names counts."""
+"""Preferred names among several image columns, in order."""
 
 
 class TableColumns(NamedTuple):
-    """The columns of a table that are of use, by name."""
+    """Columns in use, by name."""
 
     image: str
     texts: tuple[str, ...]
-    """Strings, and lists of strings."""
+    """Columns of strings and lists of strings."""
     numbers: tuple[str, ...]
     classes: Mapping[str, tuple[str, ...]]
     """Columns with the number of a class, each with the names of the classes; they give captions
@@ -31,15 +31,15 @@ class TableColumns(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """All of them."""
+        """All columns in use."""
         return [self.image, *self.texts, *self.numbers, *self.classes]
 
     def values(self, row: Mapping[str, Any], where: str) -> Columns:
-        """The captions and numbers of a row.
+        """Return the captions and numbers of a row.
 
         Args:
-          row: what the columns hold, as Python's types.
-          where: what messages call the row.
+          row: values of the columns, as Python types.
+          where: name of the row in messages.
 
         Raises:
           LiditError: when a text is damaged.
@@ -64,14 +64,14 @@ class TableColumns(NamedTuple):
 
 
 def table_columns(schema: pa.Schema, named: str) -> TableColumns:
-    """The columns of use in a table.
+    """Select the columns of a table to use.
 
     Args:
-      schema: its columns; the features that `datasets` writes into its metadata tell more.
-      named: what messages call the file.
+      schema: its schema; its metadata may hold features of `datasets`.
+      named: name of the file in messages.
 
     Raises:
-      LiditError: when there is no column of images, more than one, or none of captions.
+      LiditError: when there is no image column, more than one, or no caption column.
     """
     import pyarrow.types as kinds
 
@@ -114,7 +114,7 @@ def _chosen_image(images: Sequence[str], schema: pa.Schema, named: str) -> str:
 
 
 def _features(schema: pa.Schema, named: str) -> dict[str, Any]:
-    """What `datasets` says of the columns."""
+    """Return the features of `datasets` in the schema's metadata."""
     written = (schema.metadata or {}).get(b"huggingface")
     if written is None:
         return {}
@@ -138,7 +138,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
-    """Whether an image may be in it: bytes, or a struct with a field of them."""
+    """Return whether a column may hold images: bytes, or a struct with bytes."""
     import pyarrow.types as kinds
 
     if kinds.is_struct(kind):

@@ -1,4 +1,4 @@
-"""Shards of a folder whose pictures are files of their own: runs of the sorted names."""
+"""Shards of an image folder: consecutive runs of its sorted file names."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from lidit_jax.data.sources.protocol import Shard
 
 CHUNK = 10_000
-"""Pictures in a shard, at most."""
+"""Largest number of images per shard."""
 _BETWEEN = "//"
-"""Between the first and the last name of a shard's; it stands in no name."""
+"""Separator of the first and last file name in a shard's name; it occurs in no file name."""
 
 
 def chunk_shards(names: Sequence[str], versions: Mapping[str, str]) -> list[Shard]:
-    """The shards of some pictures.
+    """Return the shards of some images.
 
     Args:
       names: of the pictures, sorted.
-      versions: of each file a text that changes when it may have changed.
+      versions: per file, a text that changes when the file may have changed.
     """
     shards = []
     for start in range(0, len(names), CHUNK):
@@ -29,14 +29,14 @@ def chunk_shards(names: Sequence[str], versions: Mapping[str, str]) -> list[Shar
 
 
 def chunk_of(names: Sequence[str], shard: Shard) -> Iterator[str]:
-    """The names that belong to a shard, even when others have come or gone since."""
+    """Return the names in a shard, even if files were added or removed since."""
     first, _, last = shard.name.partition(_BETWEEN)
     for place in range(bisect.bisect_left(names, first), bisect.bisect_right(names, last)):
         yield names[place]
 
 
 def digest_of(names: Sequence[str], versions: Mapping[str, str]) -> str:
-    """A text that changes with any of these files."""
+    """Return a text that changes with any of these files."""
     digest = hashlib.blake2b(digest_size=8)
     for name in names:
         digest.update(f"{name}\0{versions.get(name, '')}\0".encode())

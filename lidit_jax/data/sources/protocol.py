@@ -1,7 +1,7 @@
-"""What every format of captioned images offers: a scan of each shard, and single records.
+"""Interface of every format: scan a shard, read a single record.
 
-A source is scanned once, shard by shard, into an index (`lidit_jax.data.index`). From then on its
-records are read one by one, in any order, by the places that the index holds.
+A source is scanned once, shard by shard, into an index (`lidit_jax.data.index`). Afterward single
+records are read, in any order, by the places in the index.
 """
 
 from __future__ import annotations
@@ -10,33 +10,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 CAPTION = "caption"
-"""Name of the caption column of formats whose captions have no name of their own."""
+"""Name of the caption column in formats without named captions."""
 
 
 class Shard(NamedTuple):
-    """A part of a source that is scanned on its own: a file, or some files of a folder."""
+    """Part of a source that is scanned separately: a file, or some files of a folder."""
 
     name: str
-    """Unique in the source, the same wherever the source lies: paths are relative to its root."""
+    """Name, unique in the source, independent of its location: paths are relative to its root."""
     version: str
-    """Changes when the shard may have changed: size and time of a file, the ETag of an object."""
+    """Text that changes when the shard may have changed: a file's size and time, or an ETag."""
 
 
 class Place(NamedTuple):
-    """Where a record is."""
+    """Location of a record."""
 
     shard: str
     """Name of the shard."""
     key: str
     """Name of the record, unique in its source."""
     offset: int
-    """Where the record begins in the shard: bytes of a file, or rows of a table."""
+    """Start of the record in the shard: bytes of a file, or rows of a table."""
     length: int
-    """How long it is there, in bytes; 0 where the format needs none."""
+    """Length in bytes; 0 if the format needs none."""
 
 
 class ScannedRecord(NamedTuple):
-    """What a scan tells of a record, without decoding its image."""
+    """Scanned metadata of a record; its image is not decoded."""
 
     key: str
     offset: int
@@ -45,32 +45,32 @@ class ScannedRecord(NamedTuple):
     """Opens the image's encoded file; valid until the scan goes on. Raises `LiditError` or
     `OSError` when it cannot be opened."""
     captions: Mapping[str, str]
-    """Caption by column, not yet cleaned; columns that the record lacks are left out."""
+    """Caption by column, not yet cleaned; columns that the record lacks are excluded."""
     numbers: Mapping[str, float] = {}
     """Numeric columns of the record: scores of aesthetics, similarity and so on."""
     problem: str = ""
-    """Why the record cannot be used, where the format itself is at fault; names the remedy."""
+    """Why the record cannot be used, if its format is invalid; states the remedy."""
 
 
 class Record(NamedTuple):
-    """One record, read by its place."""
+    """Image and captions of a record."""
 
     image: bytes
-    """The image's encoded file: JPEG, PNG and so on."""
+    """Encoded file of the image: JPEG, PNG and so on."""
     captions: Mapping[str, str]
     """Caption by column, not yet cleaned."""
 
 
 @runtime_checkable
 class RecordSource(Protocol):
-    """Captioned images in one format. Opening one reads names, never records.
+    """Captioned images in one format. Opening a source reads names, never records.
 
     Implementations can be pickled, so that processes and Beam workers can scan and read them, and
     open files anew in each process and on first use.
     """
 
     def shards(self) -> Sequence[Shard]:
-        """All shards, in the order of their names.
+        """Return all shards, in the order of their names.
 
         Raises:
           LiditError: when there is none, or they cannot be listed.
@@ -78,22 +78,22 @@ class RecordSource(Protocol):
         ...
 
     def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
-        """The records of a shard, in their order.
+        """Yield the records of a shard, in order.
 
         Raises:
-          LiditError: when the shard is no file of this format, or is cut off; names it. What is
-            wrong with a single record is its `problem` instead.
+          LiditError: when the shard is not of this format, or is truncated; states its name.
+            Problems of a single record are in its `problem` instead.
         """
         ...
 
     def read(self, place: Place) -> Record:
-        """One record.
+        """Read one record.
 
         Raises:
-          LiditError: when it is no longer there; names the shard and the record.
+          LiditError: when it is no longer there; states the shard and the record.
         """
         ...
 
     def __repr__(self) -> str:
-        """Format and path, as `lidit data index` takes them: "webdataset:gs://bucket/photos"."""
+        """Return format and path, as for `lidit data index`: "webdataset:gs://bucket/photos"."""
         ...

@@ -1,4 +1,4 @@
-"""Single records of ArrayRecord files, of this machine and of buckets."""
+"""Random access to records of ArrayRecord files, local or in buckets."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lidit_jax.io.paths import cache_dir
 _OPEN_FILES = 64
 _RANDOM = "readahead_buffer_size:0,max_parallelism:0"
 _BATCH = 2**23
-"""Bytes that a scan asks for at a time, by the mean size of a record; at most 256 records."""
+"""Bytes per read of a scan, estimated by the mean record size; at most 256 records."""
 
 
 class RecordFiles:
-    """The records of ArrayRecord files by their numbers.
+    """Records of ArrayRecord files, by number.
 
     `array_record` itself reads files of this machine and of gs://, with Google's application
     default credentials. It cannot read s3://: from there a file is copied whole, once, into the
@@ -30,10 +30,10 @@ class RecordFiles:
     """
 
     def __init__(self, files: Files):
-        """Opens nothing yet.
+        """Set the folder; no file is opened yet.
 
         Args:
-          files: where they are.
+          files: files of the folder.
 
         Raises:
           LiditError: when `array_record` is not installed.
@@ -49,11 +49,11 @@ class RecordFiles:
         return RecordFiles, (self.files,)
 
     def count(self, name: str) -> int:
-        """How many records a file has. Raises `LiditError` when it is none, or damaged."""
+        """Return a file's number of records. Raises `LiditError` when it is invalid or damaged."""
         return self._reader(name).num_records()
 
     def read(self, name: str, number: int) -> bytes:
-        """One record. Raises `LiditError` when it is not there or damaged."""
+        """Read one record. Raises `LiditError` when it is not there or damaged."""
         reader = self._reader(name)
         if not 0 <= number < reader.num_records():
             raise LiditError(f"{self.files.named(name)} has no record {number}: index it again")
@@ -61,7 +61,7 @@ class RecordFiles:
             return reader.read([number])[0]
 
     def scan(self, name: str) -> Iterator[bytes]:
-        """All records of a file, in order. Raises `LiditError` when it is none, or damaged."""
+        """Yield all records of a file. Raises `LiditError` when the file is invalid or damaged."""
         with _told(self.files.named(name)):
             reader = _open(self._path(name), "")
             try:
@@ -78,10 +78,10 @@ class RecordFiles:
             return self._readers.get(name, lambda: _open(self._path(name), _RANDOM))
 
     def _path(self, name: str) -> str:
-        """What `array_record` opens."""
+        """Return the path to open with `array_record`."""
         named = self.files.named(name)
         if named.startswith("gs://"):
-            # Its client tries for a quarter of an hour what fsspec's says at once.
+            # Its client retries for 15 minutes where fsspec fails at once.
             self.files.version(name)
             return named
         if "://" not in named:
@@ -102,14 +102,14 @@ def _open(path: str, options: str) -> Any:
 
     reader = ArrayRecordReader(path, options) if options else ArrayRecordReader(path)
     if not reader.ok():
-        # The reason is told by the exception of its first call.
+        # The exception of the first call contains the reason.
         reader.read([0])
     return reader
 
 
 @contextmanager
 def _told(named: str) -> Iterator[None]:
-    """Makes one line of what `array_record` raises."""
+    """Convert exceptions of `array_record` to one-line errors."""
     try:
         yield
     except LiditError:

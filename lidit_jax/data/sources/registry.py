@@ -1,6 +1,6 @@
-"""Opens a source of captioned images by its format and its path: `webdataset:gs://bucket/photos`.
+"""Registry of formats: opens `FORMAT:PATH`, such as `webdataset:gs://bucket/photos`.
 
-A new format is one more file, with a class that follows `RecordSource`, and a line here.
+A new format needs a module with a class that implements `RecordSource`, and a line here.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from lidit_jax.io.files import Files
 
 
 class Format(NamedTuple):
-    """A format of captioned images."""
+    """Format of captioned images."""
 
     class_name: str
-    """`MODULE:CLASS` in `lidit_jax.data.sources`, imported when it is first used; the class takes
-    what stands behind the colon of a source."""
+    """`MODULE:CLASS` in `lidit_jax.data.sources`, imported on first use; the argument of the class
+    is the text after a source's colon."""
     example: str
-    """A source of this format, for help and messages."""
+    """Example of a source in this format, for help and messages."""
     suffixes: tuple[str, ...] = ()
-    """Ends of names by which a file is recognized, or a folder that holds such files."""
+    """File name endings by which a file, or a folder of such files, is recognized."""
 
 
 FORMATS: dict[str, Format] = {
@@ -43,7 +43,7 @@ FORMATS: dict[str, Format] = {
     "tfds": Format("tfds:TfdsSource", "tfds:coco_captions"),
     "emoji": Format("emoji:Emoji", "emoji:"),
 }
-"""Formats by the name in front of the colon of a source."""
+"""Formats by the name before a source's colon."""
 _SHARD_NUMBER = re.compile(r"-\d+-of-\d+$")
 _REMEDY = "name a source as FORMAT:PATH, such as " + ", ".join(
     known.example for known in FORMATS.values()
@@ -51,10 +51,10 @@ _REMEDY = "name a source as FORMAT:PATH, such as " + ", ".join(
 
 
 def open_records(source: str) -> RecordSource:
-    """The records of a source.
+    """Open a source.
 
     Args:
-      source: `FORMAT:PATH` as in `FORMATS`, or a path whose format its files tell.
+      source: `FORMAT:PATH` as in `FORMATS`, or a path whose format is guessed from its files.
 
     Raises:
       LiditError: for an unknown format, or when the path holds no such source.
@@ -70,13 +70,13 @@ def open_records(source: str) -> RecordSource:
 
 
 def guess_format(path: str) -> str:
-    """The format of a path without one: by its suffix, or by the files that its folder holds.
+    """Guess the format of a path by its suffix, or by the files in its folder.
 
-    A folder with a listing of captions is "folder", whatever else it holds. Pictures in subfolders
-    alone, none of them with a text file, are "classes".
+    A folder with a listing of captions is "folder", whatever else it holds. Images only in
+    subfolders, without text files, are "classes".
 
     Raises:
-      LiditError: when nothing tells, or more than one thing.
+      LiditError: when no format matches, or more than one.
     """
     if path.startswith("hf://"):
         return "parquet"
@@ -106,6 +106,6 @@ def guess_format(path: str) -> str:
 
 
 def _format_of(name: str) -> str | None:
-    """By the end of a file's name, without the number of a shard."""
+    """Return the format of a file by the end of its name, without the number of a shard."""
     name = _SHARD_NUMBER.sub("", name.rstrip("/").lower())
     return next((kind for kind, known in FORMATS.items() if name.endswith(known.suffixes)), None)

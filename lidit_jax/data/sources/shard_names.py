@@ -1,4 +1,4 @@
-"""Files that a path names: one, those of a folder, a pattern such as `photos/{000..123}.tar`."""
+"""Expansion of a path to files: a file, a folder, or a pattern `photos/{000..123}.tar`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _MOST = 100_000
 
 
 class NamedFiles:
-    """What a path names, in the order of names relative to one folder."""
+    """Files selected by a path, in the order of their names relative to one folder."""
 
     def __init__(self, path: str, *suffixes: str):
-        """Reads nothing yet.
+        """Set the path; no file is read yet.
 
         Args:
           path: a file, a folder, or a pattern with `*`, `?`, `[…]`, `**`, `{000..123}`, `{a,b}`.
-          *suffixes: the ends of the files' names, such as ".tar", in front of a shard's number such
-            as "-00000-of-00010"; of a folder all others are left out.
+          *suffixes: the ends of the files' names, such as ".tar", before a shard's number such as
+            "-00000-of-00010"; other files of a folder are excluded.
         """
         self._suffixes, self._pattern, self._one = suffixes, "", False
         folder = path.rstrip("/")
@@ -44,10 +44,10 @@ class NamedFiles:
         self.files = Files(folder)
 
     def find(self) -> dict[str, str]:
-        """The names, in order, each with a text that changes when the file may have changed.
+        """Return names, in order, and for each a text that changes when the file may have changed.
 
         Raises:
-          LiditError: when there is none, or one that is named is missing.
+          LiditError: when there is none, or an explicitly named one is missing.
         """
         if self._one:
             return {self._pattern: self.files.version(self._pattern)}
@@ -68,14 +68,14 @@ class NamedFiles:
         return found
 
     def others(self) -> list[str]:
-        """Files of a folder whose names end differently; none where the path is no folder."""
+        """Return a folder's files with other endings; none if the path is not a folder."""
         if self._pattern:
             return []
         return [name for name in self.files.listing().files if not self._ends(name)]
 
     @property
     def chosen(self) -> bool:
-        """Whether the path chooses among the files of a folder."""
+        """Return whether the path selects some files of a folder."""
         return bool(self._pattern)
 
     def _ends(self, name: str) -> bool:
@@ -101,10 +101,10 @@ class NamedFiles:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """The names that braces stand for, as in a shell: `{08..11}.tar`, `{train,val}/*.tar`.
+    """Expand braces as a shell does: `{08..11}.tar`, `{train,val}/*.tar`.
 
     Raises:
-      LiditError: for braces that stand for nothing, or for more than 100,000 names.
+      LiditError: for braces that expand to nothing, or to more than 100,000 names.
     """
     names = list(dict.fromkeys(islice(_expanded(pattern), _MOST + 1)))
     if len(names) > _MOST:

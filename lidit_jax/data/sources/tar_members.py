@@ -1,4 +1,4 @@
-"""The files in a tar, each with its bytes; a tar that is damaged or cut off is told as such."""
+"""Reader of tar members and their byte ranges, with clear errors for damaged archives."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _GZIP = b"\x1f\x8b"
 
 
 class Member(NamedTuple):
-    """A file in a tar, or a link."""
+    """File in a tar, or link."""
 
     name: str
     info: tarfile.TarInfo
     start: int
-    """Where its headers begin, in bytes."""
+    """Start of its headers, in bytes."""
     stop: int
-    """Where the headers of the next begin."""
+    """Start of the next member's headers, in bytes."""
 
 
 def open_tar(stream: BinaryIO, named: str) -> tarfile.TarFile:
-    """A tar that is read member by member.
+    """Open a tar for reading member by member.
 
     Raises:
-      LiditError: when it is none.
+      LiditError: when it is not a tar.
     """
     beginning = stream.read(len(_GZIP))
     stream.seek(0)
@@ -42,21 +42,21 @@ def open_tar(stream: BinaryIO, named: str) -> tarfile.TarFile:
 
 
 def members(tar: tarfile.TarFile, named: str, whole: bool = True) -> Iterator[Member]:
-    """The files and links in a tar, in their order; folders and devices are left out.
+    """Yield the files and links in a tar, in order, without folders and devices.
 
     Args:
-      tar: what `open_tar` opened.
-      named: what messages call it.
-      whole: whether it must end as a tar does: False for the bytes of some members.
+      tar: result of `open_tar`.
+      named: its name in messages.
+      whole: whether it must have the end of a tar: False for the bytes of some members.
 
     Raises:
-      LiditError: when it is damaged or cut off.
+      LiditError: when it is damaged or truncated.
     """
     try:
         while info := tar.next():
-            if info.size < 0 or tar.offset <= info.offset:  # it would lead back, for ever
+            if info.size < 0 or tar.offset <= info.offset:  # it would loop forever
                 raise _damaged(named, f"a member of {info.size} bytes")
-            # What tarfile keeps of each would fill the memory.
+            # The members that tarfile stores would fill the memory.
             cast(Any, tar).members = []
             if info.isfile() or info.islnk() or info.issym():
                 yield Member(info.name, info, info.offset, tar.offset)
@@ -67,7 +67,7 @@ def members(tar: tarfile.TarFile, named: str, whole: bool = True) -> Iterator[Me
 
 
 def content(tar: tarfile.TarFile, member: Member, named: str) -> bytes:
-    """The content of a file in a tar.
+    """Return the content of a file in a tar.
 
     Raises:
       LiditError: when the tar ends before it.
@@ -80,7 +80,7 @@ def content(tar: tarfile.TarFile, member: Member, named: str) -> bytes:
 
 
 def _check_end(tar: tarfile.TarFile, named: str) -> None:
-    """tarfile takes a damaged header, or none, for the end."""
+    """Check that the tar is complete: tarfile treats a damaged or missing header as the end."""
     stream = tar.fileobj
     if stream is None:
         return

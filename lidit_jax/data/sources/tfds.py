@@ -1,4 +1,4 @@
-"""Datasets that TensorFlow Datasets has prepared as ArrayRecord, without TensorFlow."""
+"""Datasets prepared by TensorFlow Datasets as ArrayRecord, read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME = re.compile(r"(?P<name>[^@]+?)(?:@(?P<split>\w+))?")
 
 
 class TfdsSource:
-    """A split of a dataset of TensorFlow Datasets; each of its files is a shard.
+    """Split of a TensorFlow Datasets dataset; each of its files is a shard.
 
     The image's encoded file is taken as it is stored. Features of text are captions: those of
     several texts are called `captions/text_0`, `captions/text_1`, …. Where there are none, class
@@ -31,7 +31,7 @@ class TfdsSource:
     """
 
     def __init__(self, name: str):
-        """Reads nothing yet.
+        """Set the path; no file is read yet.
 
         Args:
           name: `NAME[/CONFIG][:VERSION][@SPLIT]` of a dataset in `$TFDS_DATA_DIR` (default:
@@ -63,13 +63,13 @@ class TfdsSource:
         return [Shard(name, files.version(name)) for name in self._dataset.names]
 
     def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
-        """The records of a file, in their order."""
+        """Yield the records of a file, in order."""
         for number, content in enumerate(self._dataset.records.scan(shard.name)):
             found = self._decoded(content, shard.name, number)
             yield scanned(found, f"{shard.name}/{number}", number)
 
     def read(self, place: Place) -> Record:
-        """One record. Raises `LiditError` when it is no longer there or cannot be used."""
+        """Read one record. Raises `LiditError` when it is no longer there or cannot be used."""
         content = self._dataset.records.read(place.shard, place.offset)
         return read(self._decoded(content, place.shard, place.offset), place)
 
@@ -97,7 +97,7 @@ class TfdsSource:
         return _Dataset(RecordFiles(files), names, _features(builder.info.features, self._name))
 
     def _builder(self) -> Any:
-        """What the files of the dataset say of it; its code is not run."""
+        """Return the dataset's metadata from its files; its code is not run."""
         try:
             import tensorflow_datasets as tfds
             from tensorflow_datasets.core.read_only_builder import builder_from_files
@@ -116,7 +116,7 @@ class TfdsSource:
             ) from error
         except LiditError:
             raise
-        # It raises whatever the reading of damaged JSON and unknown features does.
+        # Damaged JSON and unknown features lead to exceptions of many types.
         except Exception as error:
             reason = str(error).partition("\n")[0][:200]
             raise LiditError(
@@ -128,12 +128,12 @@ class TfdsSource:
 class _Features(NamedTuple):
     image: str
     others: frozenset[str]
-    """Texts and single numbers."""
+    """Text and scalar number features."""
     classes: Mapping[str, tuple[str, ...]]
-    """Names of classes by feature, where they are captions."""
+    """Names of classes by feature, if they are used as captions."""
 
     def chosen(self, example: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-        """What is used of an example; the image has the name that it has in our own files."""
+        """Return the used features of an example, with the image named as in our own files."""
         chosen = {name: values for name, values in example.items() if name in self.others}
         for name, classes in self.classes.items():
             number = example.get(name, [-1])[0]
@@ -151,10 +151,10 @@ class _Dataset(NamedTuple):
 
 
 def _features(root: Any, named: str) -> _Features:
-    """Which features are the image, captions and numbers.
+    """Select the image, caption and number features.
 
     Raises:
-      LiditError: when there is no image, more than one, or nothing for captions.
+      LiditError: when there is no image, more than one, or no captions.
     """
     from tensorflow_datasets import features as kinds
 
@@ -190,7 +190,7 @@ def _features(root: Any, named: str) -> _Features:
 
 
 def _leaves(feature: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Features that hold values, by the names that they have in an example."""
+    """Yield features with values, by their names in an example."""
     from tensorflow_datasets import features as kinds
 
     if isinstance(feature, kinds.FeaturesDict):

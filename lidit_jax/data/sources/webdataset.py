@@ -1,4 +1,4 @@
-"""WebDataset: tars in which the files of a record follow each other and share a name."""
+"""WebDataset: tars in which the files of a record are consecutive and share a name."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from lidit_jax.io.files import is_litter
 
 SUFFIX = ".tar"
 COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|z)|tgz|tbz2?|txz)$", re.IGNORECASE)
-"""Ends of the names of tars whose members cannot be read one by one."""
+"""Names of compressed tars, whose members cannot be read individually."""
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
-"""Key and suffix: the path up to the first dot of the file's name, and what follows."""
+"""Key and suffix: the path up to the first dot of the file's name, and the rest."""
 _PREFERRED = ("jpg", "jpeg", "png", "webp")
 _TEXTS = ("txt", "caption")
 _LONGEST_TEXT = 2**24
-"""Bytes of a text or of JSON, at most."""
+"""Largest text or JSON file, in bytes."""
 
 
 class WebDataset:
-    """Tars as `webdataset` and `img2dataset` write them: `0001.jpg`, `0001.txt`, `0001.json`, …
+    """Tars as written by `webdataset` and `img2dataset`: `0001.jpg`, `0001.txt`, `0001.json`, …
 
-    Consecutive files are one record where their names are the same up to the first dot. Read are
-    the picture (of several jpg, jpeg, png and webp are preferred), captions from `.txt` and
-    `.caption`, captions and numbers from `.json`, and `.cls` as a number; `0001.short.txt` is a
-    caption named "short".
+    Consecutive files with equal names up to the first dot are one record. It consists of the
+    image (of several, jpg, jpeg, png and webp are preferred), captions from `.txt` and `.caption`,
+    captions and numbers from `.json`, and `.cls` as a number; `0001.short.txt` is a caption named
+    "short".
     """
 
     def __init__(self, path: str):
-        """Reads nothing yet.
+        """Set the path; no file is read yet.
 
         Args:
           path: a tar, a folder of tars, or a pattern such as `photos/{000..123}.tar`, of this
@@ -57,10 +57,10 @@ class WebDataset:
         return f"webdataset:{self._path}"
 
     def shards(self) -> Sequence[Shard]:
-        """One for each tar.
+        """Return one shard per tar.
 
         Raises:
-          LiditError: when there is none, one that is named is missing, or the folder holds
+          LiditError: when there is none, an explicitly named one is missing, or the folder holds
             compressed ones.
         """
         for name in self._named.others():
@@ -69,7 +69,7 @@ class WebDataset:
         return [Shard(name, version) for name, version in self._named.find().items()]
 
     def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
-        """The records of a tar, in their order."""
+        """Yield the records of a tar, in order."""
         named = self._named.files.named(shard.name)
         seen = dict[str, int]()
         with self._named.files.stream(shard.name) as stream, open_tar(stream, named) as tar:
@@ -78,7 +78,7 @@ class WebDataset:
                 yield _scanned(run, shard.name, count)
 
     def read(self, place: Place) -> Record:
-        """One record, by one request for its bytes. Raises `LiditError` when it is not there."""
+        """Read one record in one request. Raises `LiditError` when it is not there."""
         named = self._named.files.named(place.shard)
         span = self._named.files.read_range(place.shard, place.offset, place.length)
         try:
@@ -94,27 +94,27 @@ class WebDataset:
             ) from error
 
     def left_out(self) -> str:
-        """Files of the folder that are no tar, counted by kind, with examples; else empty."""
+        """Return counts by kind and examples of files that are not tars; else ""."""
         return summary(self._named.others())
 
 
 @dataclass
 class _Run:
-    """Files that follow each other and have one key."""
+    """Consecutive files with one key."""
 
     tar: tarfile.TarFile
     named: str
-    """What messages call the tar."""
+    """Name of the tar in messages."""
     key: str
     members: dict[str, Member] = field(default_factory=dict)
-    """By suffix."""
+    """Files by suffix."""
     texts: dict[str, bytes] = field(default_factory=dict)
-    """What the small ones hold, by suffix."""
+    """Contents of text files, by suffix."""
     twice: str = ""
-    """A suffix that occurs again."""
+    """A suffix that occurs twice."""
 
     def add(self, suffix: str, member: Member) -> None:
-        """Puts one more file at the end; of those that hold words the content is read."""
+        """Append a file; the content of text files is read."""
         if suffix in self.members:
             self.twice = suffix
         self.members[suffix] = member
@@ -125,18 +125,18 @@ class _Run:
 
     @property
     def where(self) -> str:
-        """What messages call the record."""
+        """Return the name of the record in messages."""
         return f"{self.named}, {self.key!r}"
 
     @property
     def span(self) -> tuple[int, int]:
-        """Where it begins, and how many bytes it has."""
+        """Return start and length, in bytes."""
         start = min(member.start for member in self.members.values())
         return start, max(member.stop for member in self.members.values()) - start
 
     @cached_property
     def picture(self) -> Member:
-        """The picture. Raises `LiditError` when there is none, or no telling which."""
+        """Return the image. Raises `LiditError` when there is none, or the choice is ambiguous."""
         found = [suffix for suffix in self.members if is_picture(f"_.{suffix}")]
         simple = [suffix for suffix in found if "." not in suffix]
         if not simple and len(found) > 1:
@@ -166,7 +166,7 @@ class _Run:
 
     @cached_property
     def columns(self) -> Columns:
-        """Captions and numbers. Raises `LiditError` when there is no caption, or a damaged one."""
+        """Return captions and numbers. Raises `LiditError` for no caption, or a damaged one."""
         found = Columns({}, {})
         for suffix in sorted(self.texts, key=lambda suffix: (*_order(suffix), suffix)):
             where, words = f"{self.where}: its {suffix}", self.texts[suffix]
@@ -190,7 +190,7 @@ class _Run:
 
 
 def _runs(tar: tarfile.TarFile, named: str, whole: bool) -> Iterator[_Run]:
-    """The records of a tar; litter and names without a dot belong to none."""
+    """Yield the records of a tar, without hidden files and names without a dot."""
     run: _Run | None = None
     for member in members(tar, named, whole):
         name = member.name.removeprefix("./")
@@ -239,7 +239,7 @@ def _scanned(run: _Run, shard: str, count: int) -> ScannedRecord:
 
 
 def _key(shard: str, key: str) -> str:
-    """Tars may repeat the keys of others, so a record is named by its tar, too."""
+    """Return a record's name with that of its tar, as keys may repeat in other tars."""
     return f"{shard}/{key}".encode("utf-8", "backslashreplace").decode()
 
 
@@ -252,12 +252,12 @@ def _refuse(problem: str) -> BinaryIO:
 
 
 def _order(suffix: str) -> tuple[int, int]:
-    """Plain texts come first: where names collide they have the plain one."""
+    """Return a sort key that puts plain texts first, so that they get the plain name."""
     return suffix.count("."), (*_TEXTS, "json", "cls", suffix).index(suffix)
 
 
 def _add(found: dict[str, str], captions: Mapping[str, str], suffix: str) -> None:
-    """Adds captions; one that says something else under a name that is taken has its suffix."""
+    """Add captions; a different caption under an existing name gets its suffix."""
     for name, text in captions.items():
         taken = name in found and found[name].strip() != text.strip()
         found[f"{suffix}.{name}" if taken else name] = text
