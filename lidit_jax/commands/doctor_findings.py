@@ -120,7 +120,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _compiler(devices: Sequence[JaxDevice]) -> Iterator[Finding]:
-    """Yield known faults of XLA: those that occur here, and those that do not."""
+    """Yield known XLA faults: those found here, and those tested for and not found."""
     from lidit_jax.hardware.known_faults import FAULTS
 
     happening = [fault for fault in FAULTS if fault.happens(devices)]

@@ -1,6 +1,7 @@
 """Configuration of a run: the typed `Config`, recipes that build it, and command-line overrides.
 
-It holds settings and their validation, not the code that they configure. Recipes import from here:
+It holds settings, their validation, and the layout of prompts, not the code that they configure.
+Recipes import from here:
 
 ```python
 from lidit_jax.config import Choices, default_config

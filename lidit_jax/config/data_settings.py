@@ -22,7 +22,7 @@ class FilterSettings:
     """Filters on the records of an index. 0 and empty mean no limit."""
 
     min_width: NotNegative[int] = 0
-    """In pixels of the upright image, as are all sizes here."""
+    """Smallest width in pixels of the upright image, as for all sizes here."""
     max_width: NotNegative[int] = 0
     min_height: NotNegative[int] = 0
     max_height: NotNegative[int] = 0
@@ -48,7 +48,7 @@ class FilterSettings:
     duplicate_distance: Distance = 4
     """Largest Hamming distance of near duplicates' 64-bit perceptual hashes, in bits."""
     duplicate_kept: Literal["first", "largest"] = "largest"
-    """Which of several duplicates is kept."""
+    """Duplicate to keep: the first in the index or the largest image."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class BucketSettings:
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """Which caption of a record is used, where there are several."""
+    """Choice among several captions of a record."""
 
     columns: tuple[str, ...] = ("caption",)
     """Caption columns in use."""

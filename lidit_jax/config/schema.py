@@ -67,7 +67,7 @@ class ModelConfig:
     """LI-DiT backbone (paper, 3.4, table 7)."""
 
     width: Positive[int] = 1152
-    """Token width D of backbone and refiners."""
+    """Width D of every token in backbone and refiners."""
     depth: Positive[int] = 28
     """Number of transformer blocks L of the backbone."""
     heads: Positive[int] = 16
@@ -156,7 +156,7 @@ class DiffusionConfig:
     weighting: Literal["none", "min_snr", "sigma_sqrt", "cosmap"] = "none"
     """Loss weight by time; "sigma_sqrt" and "cosmap" are for "flow" only."""
     snr_gamma: float = 5.0
-    """Largest weight of the x0 error under "min_snr"."""
+    """Largest weight of the squared x0 error under "min_snr"."""
     time_sampling: Literal["uniform", "logit_normal", "mode"] = "logit_normal"
     """Distribution of flow times in training (Stable Diffusion 3)."""
     logit_mean: float = 0.0
@@ -164,7 +164,7 @@ class DiffusionConfig:
     logit_std: float = 1.0
     """Standard deviation of the times' logits under "logit_normal"."""
     mode_scale: float = 1.29
-    """How strongly "mode" prefers the middle times."""
+    """Strength of the preference of "mode" for middle times."""
     shift: float = 1.0
     """Resolution shift of flow times: t' = s*t / (1 + (s-1)*t)."""
     resolution_shift: bool = False

@@ -32,9 +32,9 @@ def broken_characters(text: str) -> str:
 
 
 def split_lines(content: bytes) -> list[str]:
-    r"""The lines of a UTF-8 file, which end at "\n" or "\r\n" alone, without byte order marks.
+    r"""Split a UTF-8 file into lines at "\n" or "\r\n" only, without byte order marks.
 
-    Other separators, such as U+2028, may stand inside of a line of JSON or of a prompt.
+    Other separators, such as U+2028, may occur inside a line of JSON or a prompt.
 
     Raises:
       UnicodeDecodeError: when the file is not UTF-8.

@@ -64,8 +64,8 @@ def picture_name(record: Mapping[str, Any], folder: str, where: str) -> str:
 
     Args:
       record: one line of the listing.
-      folder: what messages call the folder.
-      where: what messages call the line.
+      folder: name of the folder in messages.
+      where: name of the line in messages.
 
     Raises:
       LiditError: when it has none, or names one outside of the folder.

@@ -53,7 +53,7 @@ class TfdsSource:
         return f"tfds:{self._source}"
 
     def shards(self) -> Sequence[Shard]:
-        """One for each file of the split.
+        """Return one shard per file of the split.
 
         Raises:
           LiditError: when the dataset is not prepared as ArrayRecord, or lacks the split, an image
