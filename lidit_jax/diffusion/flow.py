@@ -23,7 +23,7 @@ from lidit_jax.errors import LiditError, quoted
 TIME_SAMPLINGS = choices(DiffusionConfig, "time_sampling")
 
 _Arrays = TypeVar("_Arrays", Float[Array, "..."], Float[np.ndarray, "..."])
-_Numbers = TypeVar("_Numbers", Float[Array, "..."], Float[np.ndarray, "..."], float)
+_Numbers = TypeVar("_Numbers", Float[Array, "..."], Float[np.ndarray, "..."], float, np.floating)
 
 
 @dataclass(frozen=True, kw_only=True)
