@@ -205,6 +205,7 @@ def test_a_damaged_verdict_is_found_again(tmp_path, cache):
     assert [path.name for path in cache.iterdir()] == [tokenizer.folder.name]
 
 
+@pytest.mark.usefixtures("unchecked_types")  # it needs no model
 @pytest.mark.parametrize(("composed", "differs"), [(True, False), (False, True)])
 def test_prepared_features_are_told_apart_where_tokens_changed(tmp_path, composed, differs):
     """The fingerprint stays that of the files: a checkpoint still knows its encoder."""

@@ -120,7 +120,7 @@ def test_wilson_intervals():
 
 def test_hits_are_framed_green_and_misses_red():
     prompts = evaluation_prompts(1)[:2]
-    grid = np.asarray(hits_and_misses(np.zeros((2, 8, 8, 3), np.uint8), prompts, [HIT, MISS]))
+    grid = np.asarray(hits_and_misses([*np.zeros((2, 8, 8, 3), np.uint8)], prompts, [HIT, MISS]))
     middle = grid.shape[1] // 2
     colors = [{tuple(c) for c in half.reshape(-1, 3)} for half in np.split(grid, [middle], axis=1)]
     green, red = (24, 150, 74), (205, 40, 40)
