@@ -207,7 +207,7 @@ class CollaborativeRefiner(nn.Module):
                         conditions[k],
                     )
                 )
-            streams = tuple(updated)
+            streams = type(streams)(updated)  # a list stays one
         return streams
 
 
