@@ -11,36 +11,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from lidit_jax.checkpoints.bundle import Bundle, is_bundle
 from lidit_jax.checkpoints.orbax import Checkpoints
-from lidit_jax.checkpoints.orbax_weights import explain_read_errors
+from lidit_jax.checkpoints.orbax_weights import StoredWeights, explain_read_errors
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.checks import check
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import PACKAGE_DATA, to_path
-
-
-@runtime_checkable
-class Weights(Protocol):
-    """Parameters on disk, read on demand: `Bundle` or `StoredWeights`."""
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every parameter by its path, such as "output/linear/kernel"."""
-        ...
-
-    def read(self, path: str) -> np.ndarray:
-        """Return one parameter."""
-        ...
-
-    def load(self, shardings: Any = None) -> Any:
-        """Load all parameters, nested."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +38,7 @@ class SavedModel:
     checksums."""
     own_autoencoder: Path | None
     """Folder of an exported model's own autoencoder, if it has one; None for a checkpoint."""
-    _weights: Weights
+    _weights: Bundle | StoredWeights
 
     @property
     def step(self) -> int | None:

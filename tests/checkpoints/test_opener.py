@@ -116,7 +116,6 @@ def test_opening_an_exported_folder_reads_no_weights(root):
             use()
 
 
-@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_checkpoint_is_named(damage, root):
     step = root / "run" / "checkpoints" / "4"
