@@ -18,6 +18,7 @@ def runs(monkeypatch):
         failed = cores == 1 and "AVX2" in environment.get("XLA_FLAGS", "")
         return ([3, 1, 0, 0], ["FAILED tests/x.py::test_y"]) if failed else ([4, 0, 0, 0], [])
 
+    monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setattr(other_machines, "_run", run)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     return seen

@@ -50,7 +50,7 @@ def test_a_module_takes_streams_of_different_lengths_and_refuses_masks_of_other_
 
 def test_a_dataclass_refuses_an_array_of_another_rank():
     fields = {"offsets": np.arange(3), "prefix": np.ones((1, 8), np.float32)}
-    fields |= {"prefix_lengths": 1, "length": 8, "truncated": 0}
+    fields |= {"prefix_length": 1, "length": 8, "truncated": 0}
     assert TextFeatures(tokens=np.ones((6, 8), np.float32), **fields).width == 8
     with pytest.raises(jaxtyping.TypeCheckError, match="tokens"):
         TextFeatures(tokens=np.ones(6, np.float32), **fields)

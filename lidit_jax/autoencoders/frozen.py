@@ -116,7 +116,7 @@ def _put(array: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
-def to_uint8(image: Float[Array, "B H W 3"]) -> UInt8[Array, "B H W 3"]:
+def to_uint8(image: Float[Array, "*B H W 3"]) -> UInt8[Array, "*B H W 3"]:
     """Convert images in [-1, 1] to uint8, rounded."""
     return jnp.round((image + 1.0) * 127.5).astype(jnp.uint8)
 

@@ -175,6 +175,7 @@ def test_each_image_may_have_its_own_seed_scale_and_negative_prompt(pipeline):
 # --- settings ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unchecked_types")  # which take no scalar of NumPy for a number
 def test_numbers_and_prompts_may_be_numpys(pipeline):
     images = pipeline(PROMPTS, seed=3, size=32, guidance=1.5)
     scales = {"guidance": np.float32(1.5), "steps": np.int64(3)}
