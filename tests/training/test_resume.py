@@ -121,6 +121,7 @@ def test_another_learning_rate_is_refused_with_the_way_to_have_it(tiny_config, t
     )
 
 
+@pytest.mark.usefixtures("unchecked_types")  # its task has a provenance and nothing else
 def test_an_encoder_whose_files_have_changed_is_refused(tiny_config, trained, monkeypatch):
     with loop.Checkpoints(trained) as checkpoints:
         metadata = checkpoints.metadata(8)
@@ -131,6 +132,7 @@ def test_an_encoder_whose_files_have_changed_is_refused(tiny_config, trained, mo
         train(tiny_config(), trained)
 
 
+@pytest.mark.usefixtures("unchecked_types")  # likewise
 @pytest.mark.parametrize(
     ("part", "name"),
     [((), "config"), ((), "prefix_lengths"), ((), "latents"), (("encoders", 0), "fingerprint")],
