@@ -194,8 +194,9 @@ def run_convert(options: argparse.Namespace) -> int:
 
     work = _work(options)
     with writable_folder(options.out, "OUT"):
-        folder = None if _names_format(options.source) else to_path(options.source)
-        if folder is None or not is_index(folder):
+        if not _names_format(options.source) and is_index(options.source):
+            folder = to_path(options.source)
+        else:
             source = registry.open_records(options.source)
             folder = options.out / "index-of-source"
             folder.mkdir(parents=True, exist_ok=True)

@@ -181,7 +181,7 @@ class DataConfig:
     """ "scenes" (procedural, with ground truth), "folder" (a directory of captioned images), or
     another format of docs/data.md: "webdataset", "parquet", "array_record", "tfds", "classes", …"""
     path: str = ""
-    """Where the images are; for formats other than "folder" also an index of `lidit data index`."""
+    """Where the images are; for source "index" the folder that `lidit data index` has written."""
     caption_column: str = ""
     """Caption column to read; empty: "caption", or the only one."""
     image_size: Positive[int] = 64

@@ -41,7 +41,7 @@ def draw_augmentation(
         return keyed_share(subkey(seed, use), records, passes)
 
     if settings.random_crop:
-        places = np.stack([share("prefix_lengths down"), share("prefix_lengths right")], axis=1)
+        places = np.stack([share("crop down"), share("crop right")], axis=1)
     else:
         places = np.tile(np.array(CENTER), (len(records), 1))
     return Augmentation(places, share("flip") < settings.flip)

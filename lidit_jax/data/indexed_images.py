@@ -13,17 +13,19 @@ from jaxtyping import Int64, UInt64
 
 from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.config.schema import Config
-from lidit_jax.data.cache import content_key
+from lidit_jax.data.cache import content_key, writable_cache_folder
 from lidit_jax.data.image_source import ImageSource, SourceKind
 from lidit_jax.data.index.build import build_index
 from lidit_jax.data.index.open import Index, is_index, open_index
-from lidit_jax.data.sources.protocol import CAPTION, RecordSource
+from lidit_jax.data.sources.protocol import CAPTION, Record, RecordSource
 from lidit_jax.data.sources.registry import FORMATS, open_records
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import cache_dir, to_path
 from lidit_jax.io.pictures import read_fitted
 from lidit_jax.io.progress import slow_progress_bar
 
+INDEX = "index"
+"""Value of `config.data.source` for an index of any format."""
 _HELD_OUT = 20
 """At most one record in so many is held out for the validation loss."""
 
@@ -84,24 +86,26 @@ class IndexedImages:
         content = hashlib.sha256(self.digests().astype("<u8").tobytes()).hexdigest()[:16]
         return f"IndexedImages(content={content!r}, size={self._size}, column={self._column!r})"
 
-    def _read(self, index: int) -> tuple[str, Any]:
+    def _read(self, index: int) -> tuple[str, Record]:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         place = self._index.place(int(self._numbers[index]))
         return f"record {place.key} of {place.shard}", self._records.read(place)
 
-    def _clean(self, named: str, content: Any) -> str:
+    def _clean(self, named: str, content: Record) -> str:
         return prompt_text(f"{named}: {self._column}", content.captions.get(self._column, ""))
 
 
 def open_indexed(config: Config, split: str) -> ImageSource:
     """Open the records of `config.data.path` in the format `config.data.source`, by an index.
 
-    `config.data.path` may also be an index that `lidit data index` has made. Otherwise the source
-    is scanned, and its index kept in the cache: a later start scans only shards that have changed.
+    With `config.data.source` "index" the path is an index of `lidit data index`. Otherwise the
+    source is scanned, and its index kept in the cache: a later start scans only shards that have
+    changed.
 
-    Up to `config.data.validation_records` records, and at most one in twenty, are held out. Which
-    ones depends on their keys alone, so that records which come later move none of them.
+    Up to `config.data.validation_records` records, and at most one in twenty, are held out: those
+    with the smallest digests of their keys, whatever their order and place. Of fewer than twenty
+    records one is in both splits.
 
     Raises:
       LiditError: when the source cannot be opened, or has no record that can be used.
@@ -122,7 +126,7 @@ def open_indexed(config: Config, split: str) -> ImageSource:
     count = min(data.validation_records, len(usable) // _HELD_OUT)
     by_key = usable[np.argsort(np.asarray(index.name)[usable], kind="stable")]
     held_out = np.sort(by_key[: max(count, 1)])
-    # So few records that one is missed: training sees it too.
+    # With so few records, training needs the held-out one too.
     train = usable if count == 0 else np.setdiff1d(usable, held_out)
     numbers = train if split == "train" else held_out
     return IndexedImages(index, records, data.image_size, column, numbers)
@@ -131,11 +135,16 @@ def open_indexed(config: Config, split: str) -> ImageSource:
 def _opened(config: Config) -> tuple[Index, RecordSource]:
     data = config.data
     if not data.path and data.source != "emoji":
-        example = FORMATS[data.source].example.partition(":")[2]
-        raise LiditError(f"config.data.path is empty: name what to read, such as {example}")
-    if data.path and is_index(to_path(data.path)):
+        example = FORMATS[data.source].example if data.source in FORMATS else "index:photos-index"
+        place = example.partition(":")[2]
+        raise LiditError(f"config.data.path is empty: name what to read, such as {place}")
+    if data.source == INDEX:
         index = open_index(to_path(data.path))
         return index, open_records(index.source)
+    if data.path and is_index(data.path):
+        raise LiditError(
+            f"config.data.path={data.path!r} is an index: set config.data.source=index"
+        )
     # The index is found again from any folder.
     path = os.path.abspath(data.path) if os.path.exists(data.path) else data.path
     source = f"{data.source}:{path}"
@@ -146,15 +155,8 @@ def _opened(config: Config) -> tuple[Index, RecordSource]:
 def _build(source: str, folder: Path, processes: int) -> tuple[Index, RecordSource]:
     records = open_records(source)
     out = folder / content_key("index", {"source": source})
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with slow_progress_bar("index") as progress:
-            return build_index(records, out, processes=processes, progress=progress), records
-    except OSError as error:
-        raise LiditError(
-            f"cannot write the index to {out}: {error.strerror or error}; set "
-            "config.data.cache_dir to a folder with free space"
-        ) from error
+    with writable_cache_folder(out), slow_progress_bar("index") as progress:
+        return build_index(records, out, processes=processes, progress=progress), records
 
 
 def _caption_column(index: Index, wanted: str) -> str:
@@ -179,6 +181,6 @@ def _caption_column(index: Index, wanted: str) -> str:
 
 
 INDEXED: dict[str, SourceKind] = {
-    name: SourceKind(open_indexed) for name in FORMATS if name != "folder"
+    name: SourceKind(open_indexed) for name in (INDEX, *FORMATS) if name != "folder"
 }
-"""Source kinds of all formats that are read by an index."""
+"""Source kinds that are read by an index."""

@@ -4,13 +4,16 @@ import io
 import tarfile
 
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from lidit_jax.data.index.build import build_index
 from lidit_jax.data.source_kinds import open_image_source
 from lidit_jax.data.sources.registry import FORMATS, open_records
 from lidit_jax.errors import LiditError
+from tests import fake_hub
 
 
 def write_tar(file, records):
@@ -67,7 +70,7 @@ def test_records_are_squares_with_cleaned_captions(opened, capsys):
     assert captions == {f"picture {i}" for i in range(29)}, "held-out records train nothing"
 
 
-def test_later_records_do_not_change_which_are_held_out(opened, tars):
+def test_keys_decide_which_records_are_held_out(opened, tars):
     before = opened("heldout", "data.validation_records=1").caption(0)
     write_tar(tars / "2.tar", [("x", 30, "a later one")])
     assert opened("heldout", "data.validation_records=1").caption(0) == before
@@ -87,7 +90,11 @@ def test_an_index_is_a_path_too(opened, tars, tmp_path):
     made = tmp_path / "index"
     made.mkdir()
     build_index(open_records(f"webdataset:{tars}"), made)
-    assert repr(opened("train", path=made)) == repr(opened("train"))
+    assert repr(opened("train", "data.source=index", path=made)) == repr(opened("train"))
+    with pytest.raises(LiditError, match=r"is an index: set config\.data\.source=index$"):
+        opened("train", path=made)
+    with pytest.raises(LiditError, match="holds no index: make it with lidit data index"):
+        opened("train", "data.source=index")
 
 
 def test_one_record_trains_and_validates(opened, tmp_path):
@@ -106,7 +113,7 @@ def test_several_caption_columns_have_to_be_chosen_from(tiny_config, tmp_path):
     build_index(open_records(f"folder:{tmp_path}"), made)
 
     def caption(*overrides):
-        config = tiny_config("data.source=classes", f"data.path={made}", *overrides)
+        config = tiny_config("data.source=index", f"data.path={made}", *overrides)
         return open_image_source(config, "train").caption(0)
 
     with pytest.raises(LiditError, match=r"caption_column to one of long, short$"):
@@ -122,7 +129,7 @@ def test_a_source_without_a_usable_record_is_refused(opened, tmp_path):
         opened("train", path=tmp_path / "none.tar")
 
 
-@pytest.mark.parametrize("source", sorted(set(FORMATS) - {"folder", "emoji"}))
+@pytest.mark.parametrize("source", sorted({"index", *FORMATS} - {"folder", "emoji"}))
 def test_a_path_is_needed(tiny_config, source):
     with pytest.raises(LiditError, match=r"config\.data\.path is empty: name what to read"):
         open_image_source(tiny_config(f"data.source={source}"), "train")
@@ -131,3 +138,15 @@ def test_a_path_is_needed(tiny_config, source):
 def test_pictures_are_decoded_as_everywhere(opened):
     train = opened("train")
     assert all(len(np.unique(train[i]["image"][..., 0])) == 1 for i in range(3))
+
+
+def test_a_data_set_of_the_hub_trains(tiny_config, tmp_path):
+    image = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(image, "PNG")
+    rows = {"image": [{"bytes": image.getvalue(), "path": "a.png"}], "text": ["a red one"]}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "a.parquet")
+    files = {"data/a.parquet": (tmp_path / "a.parquet").read_bytes()}
+    settings = ("data.source=parquet", "data.path=hf://datasets/somebody/one")
+    with fake_hub.serve("somebody/one", files):
+        config = tiny_config(*settings, f"data.cache_dir={tmp_path / 'cache'}")
+        assert open_image_source(config, "train")[0]["caption"] == "a red one"

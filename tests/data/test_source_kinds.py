@@ -82,9 +82,10 @@ def test_a_start_opens_no_picture_twice_and_a_later_one_none(
 
 def test_a_source_that_is_not_registered_is_refused_with_all_that_are(tiny_config, monkeypatch):
     config = tiny_config("data.source=disk")
-    with pytest.raises(
-        LiditError, match=r"data\.source='disk': choose one of 'scenes', 'folder', 'classes', 'w"
-    ):
+    kinds = (
+        "'scenes', 'folder', 'index', 'classes', 'webdataset', 'parquet', 'array_record', 'tfds'"
+    )
+    with pytest.raises(LiditError, match=rf"data\.source='disk': choose one of {kinds}, 'emoji'$"):
         source_kind(config)
     tape = SourceKind(lambda config, split: SceneSource(split, 4, 8))
     monkeypatch.setitem(SOURCES, "tape", tape)

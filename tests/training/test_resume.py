@@ -11,6 +11,7 @@ import operator
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -121,18 +122,16 @@ def test_another_learning_rate_is_refused_with_the_way_to_have_it(tiny_config, t
     )
 
 
-@pytest.mark.usefixtures("unchecked_types")  # its task has a provenance and nothing else
 def test_an_encoder_whose_files_have_changed_is_refused(tiny_config, trained, monkeypatch):
     with loop.Checkpoints(trained) as checkpoints:
         metadata = checkpoints.metadata(8)
     metadata["encoders"][0]["fingerprint"]["weights"] = "0" * 64
-    other = dataclasses.make_dataclass("Task", ["provenance"])(Provenance.from_json(metadata))
+    other = SimpleNamespace(provenance=Provenance.from_json(metadata))
     monkeypatch.setattr(loop, "make_task", lambda config, saved: other)
     with pytest.raises(LiditError, match="holds a run with another encoder of the same name: put"):
         train(tiny_config(), trained)
 
 
-@pytest.mark.usefixtures("unchecked_types")  # likewise
 @pytest.mark.parametrize(
     ("part", "name"),
     [((), "config"), ((), "prefix_lengths"), ((), "latents"), (("encoders", 0), "fingerprint")],
@@ -187,7 +186,7 @@ def test_an_encoder_that_has_moved_is_the_same_model(trained):
         metadata = checkpoints.metadata(8)
     moved = copy.deepcopy(metadata)
     moved["encoders"][0]["source"] = "/elsewhere"
-    task = dataclasses.make_dataclass("Task", ["provenance"])(Provenance.from_json(moved))
+    task = SimpleNamespace(provenance=Provenance.from_json(moved))
     check_same_models(task, Provenance.from_json(metadata), trained)
 
 

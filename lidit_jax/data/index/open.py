@@ -18,7 +18,7 @@ from lidit_jax.data.index.columns import COLUMNS, FORMAT, NEAR, TABLES, decode_k
 from lidit_jax.data.index.merge import INDEX, KEYS, PROBLEMS, SHARD
 from lidit_jax.data.sources.protocol import Place
 from lidit_jax.errors import LiditError
-from lidit_jax.io.paths import cache_dir, in_bucket
+from lidit_jax.io.paths import cache_dir, in_bucket, to_path
 from lidit_jax.io.progress import Progress
 
 _BLOCK = 2**24
@@ -133,9 +133,12 @@ def open_index(path: Path, progress: Progress | None = None) -> Index:
         ) from error
 
 
-def is_index(path: Path) -> bool:
-    """Return whether a folder holds an index."""
-    return (path / INDEX).is_file()
+def is_index(place: str | Path) -> bool:
+    """Return whether a place is the folder of an index; `hf://` and the like never are."""
+    text = os.fspath(place)
+    if "://" in text and not text.startswith(("gs://", "s3://")):
+        return False
+    return (to_path(text) / INDEX).is_file()
 
 
 def _about(path: Path) -> dict[str, Any]:

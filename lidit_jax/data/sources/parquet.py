@@ -130,7 +130,7 @@ class Parquet:
 
     def _read_footer(self, name: str) -> _Footer:
         named = self._named.files.named(name)
-        with _told(named), self._named.files.stream(name) as stream:
+        with _explain_errors(named), self._named.files.stream(name) as stream:
             file = _open(stream)
             columns = table_columns(file.schema_arrow, named)
             footer = _Footer(file.metadata, columns)
@@ -145,13 +145,19 @@ class Parquet:
         return footer
 
     def _batches(self, name: str, footer: _Footer, group: int) -> Iterator[pa.RecordBatch]:
-        with _told(self._named.files.named(name)), self._named.files.stream(name) as stream:
+        with (
+            _explain_errors(self._named.files.named(name)),
+            self._named.files.stream(name) as stream,
+        ):
             yield from _open(stream, footer.metadata, buffer_size=2**20).iter_batches(
                 _ROWS, row_groups=[group], columns=footer.columns.names, use_threads=False
             )
 
     def _load(self, name: str, footer: _Footer, group: int) -> pa.Table:
-        with _told(self._named.files.named(name)), self._named.files.stream(name) as stream:
+        with (
+            _explain_errors(self._named.files.named(name)),
+            self._named.files.stream(name) as stream,
+        ):
             return _open(stream, footer.metadata).read_row_group(
                 group, columns=footer.columns.names, use_threads=False
             )
@@ -243,7 +249,7 @@ def _open(stream: BinaryIO, metadata: Any = None, buffer_size: int = 0) -> pq.Pa
 
 
 @contextmanager
-def _told(named: str) -> Iterator[None]:
+def _explain_errors(named: str) -> Iterator[None]:
     """Convert exceptions of pyarrow and of store clients to one-line errors."""
     import pyarrow as pa
 

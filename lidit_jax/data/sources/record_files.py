@@ -57,12 +57,12 @@ class RecordFiles:
         reader = self._reader(name)
         if not 0 <= number < reader.num_records():
             raise LiditError(f"{self.files.named(name)} has no record {number}: index it again")
-        with _told(self.files.named(name)):
+        with _explain_errors(self.files.named(name)):
             return reader.read([number])[0]
 
     def scan(self, name: str) -> Iterator[bytes]:
         """Yield all records of a file. Raises `LiditError` when the file is invalid or damaged."""
-        with _told(self.files.named(name)):
+        with _explain_errors(self.files.named(name)):
             reader = _open(self._path(name), "")
             try:
                 count = reader.num_records()
@@ -74,7 +74,7 @@ class RecordFiles:
                 reader.close()
 
     def _reader(self, name: str) -> Any:
-        with _told(self.files.named(name)):
+        with _explain_errors(self.files.named(name)):
             return self._readers.get(name, lambda: _open(self._path(name), _RANDOM))
 
     def _path(self, name: str) -> str:
@@ -108,7 +108,7 @@ def _open(path: str, options: str) -> Any:
 
 
 @contextmanager
-def _told(named: str) -> Iterator[None]:
+def _explain_errors(named: str) -> Iterator[None]:
     """Convert exceptions of `array_record` to one-line errors."""
     try:
         yield
