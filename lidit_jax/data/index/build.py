@@ -109,8 +109,9 @@ def build_index(
         folder holds the index of another source, or when there is no record at all.
     """
     tell = progress or Progress()
-    _take_folder(out, repr(source))
     shards = source.shards()
+    # Only now: a source that cannot be listed, such as one of another format, claims no folder.
+    _take_folder(out, repr(source))
     parts = [_part_name(shard, near_duplicates) for shard in shards]
     (out / _PARTS).mkdir(parents=True, exist_ok=True)
     (work or partial(share_work, processes=processes))(

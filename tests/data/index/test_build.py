@@ -163,3 +163,16 @@ def test_an_index_of_another_source_is_not_touched(folder):
 def test_a_source_without_records_is_refused(folder):
     with pytest.raises(LiditError, match="not a single record was found"):
         build_index(Tiny({"s": []}), folder)
+
+
+def test_a_source_that_cannot_be_listed_claims_no_folder(folder):
+    """Such as one of another format: the right one is indexed there afterwards."""
+
+    class Unlisted(Tiny):
+        def shards(self):
+            raise LiditError("no shard of this format")
+
+    with pytest.raises(LiditError, match="no shard of this format"):
+        build_index(Unlisted({}), folder)
+    assert list(folder.iterdir()) == []
+    build_index(tiny(), folder)
