@@ -23,8 +23,8 @@ from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.images import captioned_grid
 from lidit_jax.io.console import NoWrapConsole
+from lidit_jax.io.image_files import decode, on_white
 from lidit_jax.io.output import atomic_file
-from lidit_jax.io.pictures import decode, on_white
 from lidit_jax.io.progress import slow_progress_bar
 
 _TILE = 192

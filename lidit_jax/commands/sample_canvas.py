@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lidit_jax.errors import LiditError
-from lidit_jax.io.pictures import decode, fit, on_white
+from lidit_jax.io.image_files import decode, fit, on_white
 from lidit_jax.sampling.init_image import default_strength
 from lidit_jax.sampling.memory import check_memory
 from lidit_jax.sampling.png_metadata import pixels_sha256
@@ -79,7 +79,7 @@ def read_canvas(
             raise LiditError("--mask and --strength are for a picture: give --image=FILE")
         assert size is not None  # the default size is set above
         return Canvas(size=size)
-    image = read_picture(options.image, "--image", size, step)
+    image = read_image(options.image, "--image", size, step)
     check_memory(count, image.shape[:2])
     mask = None if options.mask is None else read_mask(options.mask, image.shape[:2])
     if record and pixels_sha256(image, mask) != record.source:
@@ -96,7 +96,7 @@ def read_canvas(
     )
 
 
-def read_picture(path: Path, option: str, size: tuple[int, int] | None, step: int) -> np.ndarray:
+def read_image(path: Path, option: str, size: tuple[int, int] | None, step: int) -> np.ndarray:
     """Read an image as uint8 [H, W, 3], on white where it is transparent.
 
     Args:

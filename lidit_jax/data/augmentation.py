@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from lidit_jax.config.data_settings import AugmentationSettings
 from lidit_jax.data.keyed_random import keyed_share, subkey
-from lidit_jax.io.picture_crops import CENTER
+from lidit_jax.io.image_crops import CENTER
 
 
 class Augmentation(NamedTuple):
@@ -17,7 +17,7 @@ class Augmentation(NamedTuple):
 
     places: Float64[np.ndarray, "b 2"]
     """Position of each crop, down and to the right, from 0 to 1, see
-    `lidit_jax.io.picture_crops`."""
+    `lidit_jax.io.image_crops`."""
     flipped: Bool[np.ndarray, " b"]
     """Which images are mirrored, after cropping."""
 

@@ -31,8 +31,8 @@ from lidit_jax.data.read_ahead import read_ahead
 from lidit_jax.data.skipped_records import Skipped, SkippedRecords
 from lidit_jax.data.sources.protocol import Place, RecordSource
 from lidit_jax.errors import LiditError
-from lidit_jax.io.picture_crops import Box
-from lidit_jax.io.pictures import UnreadablePictureError, read_fitted
+from lidit_jax.io.image_crops import Box
+from lidit_jax.io.image_files import UnreadableImageError, read_fitted
 
 _ENDLESS = 2**62
 """Number of batches of a run, so that its data set has a length."""
@@ -254,7 +254,7 @@ class BatchReader:
                 named=named,
                 most_megapixels=self._reading.most_megapixels,
             )
-        except UnreadablePictureError as error:
+        except UnreadableImageError as error:
             kind = "too_large" if error.too_large else "damaged"
             raise _UnusableError(kind, str(error)) from error
         image[:] = fitted.image[:, ::-1] if row.flipped else fitted.image

@@ -20,8 +20,8 @@ from lidit_jax.data.picture_index import PictureIndex
 from lidit_jax.data.scenes.render import check_size
 from lidit_jax.errors import LiditError
 from lidit_jax.io.files import Files
+from lidit_jax.io.image_files import read_fitted, reduction
 from lidit_jax.io.paths import cache_dir, local_path, to_path
-from lidit_jax.io.pictures import read_fitted, reduction
 
 _VALIDATION_STRIDE = 20
 _DECODING = "sRGB, 8 of 16 bits, reduced JPEG"

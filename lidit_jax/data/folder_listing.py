@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from lidit_jax.io.files import Files
-from lidit_jax.io.pictures import suffixes
+from lidit_jax.io.image_files import suffixes
 
 _NAMED = 3
 _suffixes = functools.cache(suffixes)

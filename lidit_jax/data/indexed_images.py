@@ -20,8 +20,8 @@ from lidit_jax.data.index.open import Index, is_index, open_index
 from lidit_jax.data.sources.protocol import CAPTION, Record, RecordSource
 from lidit_jax.data.sources.registry import FORMATS, open_records
 from lidit_jax.errors import LiditError
+from lidit_jax.io.image_files import read_fitted
 from lidit_jax.io.paths import cache_dir, to_path
-from lidit_jax.io.pictures import read_fitted
 from lidit_jax.io.progress import slow_progress_bar
 
 INDEX = "index"

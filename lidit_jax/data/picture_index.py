@@ -11,8 +11,8 @@ from typing import NamedTuple
 from lidit_jax.data.cache import content_key
 from lidit_jax.data.digests import stream_digest
 from lidit_jax.errors import LiditError
+from lidit_jax.io.image_files import Header, read_header
 from lidit_jax.io.output import atomic_file, writable_folder
-from lidit_jax.io.pictures import Header, read_header
 
 _FORMAT = 2
 
@@ -61,7 +61,7 @@ class PictureIndex:
                 self._facts[key] = kept
             except OSError as error:
                 raise LiditError(
-                    f"{file} is not a readable picture: replace or remove it ({error.strerror})"
+                    f"{file} is not a readable image: replace or remove it ({error.strerror})"
                 ) from error
         return self._facts[key]
 

@@ -52,11 +52,11 @@ class _Codes(NamedTuple):
     full_range: bool
 
 
-def described_profile(picture: ImageFile.ImageFile) -> bytes | None:
+def described_profile(image: ImageFile.ImageFile) -> bytes | None:
     """Return the ICC profile of an image's pixel values.
 
     Args:
-      picture: opened but not yet decoded.
+      image: opened but not yet decoded.
 
     Returns:
       The embedded profile, or one made from the file's other color data; None for sRGB.
@@ -64,19 +64,19 @@ def described_profile(picture: ImageFile.ImageFile) -> bytes | None:
     Raises:
       ValueError: when the image has high dynamic range or unknown color codes.
     """
-    embedded = picture.info.get("icc_profile")
-    if picture.format == "PNG":
-        if codes := _png_codes(_stream_of(picture)):
+    embedded = image.info.get("icc_profile")
+    if image.format == "PNG":
+        if codes := _png_codes(_stream_of(image)):
             return _profile_of(codes)
-        return embedded or _profile_of_gamma(picture)
-    if picture.format == "AVIF" and not embedded and (codes := _avif_codes(_stream_of(picture))):
+        return embedded or _profile_of_gamma(image)
+    if image.format == "AVIF" and not embedded and (codes := _avif_codes(_stream_of(image))):
         return _profile_of(codes._replace(full_range=True))  # libavif has expanded the range
     return embedded
 
 
-def _stream_of(picture: ImageFile.ImageFile) -> IO[bytes]:
-    assert picture.fp is not None  # loading closes it
-    return picture.fp
+def _stream_of(image: ImageFile.ImageFile) -> IO[bytes]:
+    assert image.fp is not None  # loading closes it
+    return image.fp
 
 
 def _png_codes(stream: IO[bytes]) -> _Codes | None:
@@ -123,10 +123,10 @@ def _profile_of(codes: _Codes) -> bytes | None:
     return None if (primaries, exponent) == (_SRGB, 0.0) else make_profile(primaries, exponent)
 
 
-def _profile_of_gamma(picture: Image.Image) -> bytes | None:
+def _profile_of_gamma(image: Image.Image) -> bytes | None:
     """Return a profile for gAMA and cHRM; None for sRGB and for invalid values."""
-    gamma, primaries = picture.info.get("gamma"), picture.info.get("chromaticity", _SRGB)
-    if "srgb" in picture.info or not (gamma or primaries != _SRGB):
+    gamma, primaries = image.info.get("gamma"), image.info.get("chromaticity", _SRGB)
+    if "srgb" in image.info or not (gamma or primaries != _SRGB):
         return None
     exponent = 0.0 if not gamma or abs(gamma / _GAMMA - 1) <= _SAME_GAMMA else 1 / gamma
     if exponent > 100 or not all(0 < y < 1 for y in primaries[1::2]):

@@ -114,7 +114,7 @@ def read(path: Path) -> ImageRecord:
     from PIL import Image
 
     from lidit_jax.config.schema import SamplingConfig
-    from lidit_jax.io.pictures import open_quietly
+    from lidit_jax.io.image_files import open_quietly
 
     try:
         with open_quietly(path) as image:
@@ -141,9 +141,7 @@ def read(path: Path) -> ImageRecord:
             {name: text[name] for name in _COMPUTED if name in text},
         )
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise LiditError(
-            f"{path} is not a readable picture: name a PNG of `lidit sample`"
-        ) from error
+        raise LiditError(f"{path} is not a readable image: name a PNG of `lidit sample`") from error
     except (KeyError, ValueError) as error:
         raise LiditError(
             f"{path} does not say how it was made (no {error}): name a PNG of `lidit sample`"

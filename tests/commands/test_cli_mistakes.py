@@ -23,7 +23,7 @@ MISTAKES = {
     ),
     "again of nothing": (
         ["sample", "--out=x.png", "--again=none.png"],
-        "none.png is not a readable picture",
+        "none.png is not a readable image",
     ),
     "unknown command": (["smaple"], "invalid choice: 'smaple'"),
     "misspelt option": (["sample", "--promt=x", "--out=x.png"], "did you mean --prompt?"),

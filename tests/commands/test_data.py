@@ -52,7 +52,7 @@ def test_inspect_counts_and_draws(index, tmp_path, capsys):
         "below 64",
         "caption",
         "characters",
-        "größe/99 is not a readable picture: replace or remove it",
+        "größe/99 is not a readable image: replace or remove it",
         str(page),
     ):
         assert part in shown

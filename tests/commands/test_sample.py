@@ -32,7 +32,7 @@ MISTAKES = {
     "interval": (["--guidance-low=0.9", "--guidance-high=0.1"], "must satisfy 0 <= low <= high"),
     "size": (["--size=50x30"], "size 50x30: each side must be a multiple of 8"),
     "two sizes": (["--size=64", "--aspect=16:9"], "--size and --aspect both give the shape"),
-    "picture": (["--image=none.png"], "--image=none.png is not a readable picture"),
+    "picture": (["--image=none.png"], "--image=none.png is not a readable image"),
     "mask alone": (["--mask=none.png"], "--mask and --strength are for a picture"),
     "guide": (["--guide-checkpoint=none"], "no checkpoint in none"),
 }

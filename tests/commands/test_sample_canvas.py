@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lidit_jax.commands.sample_canvas import read_mask, read_picture
+from lidit_jax.commands.sample_canvas import read_image, read_mask
 from lidit_jax.errors import LiditError
 
 RED = (220, 30, 30)
@@ -14,17 +14,17 @@ def test_a_transparent_picture_lies_on_white_as_in_training(tmp_path):
     picture = Image.new("RGBA", (16, 16))
     picture.paste(RED, (4, 4, 12, 12))
     picture.save(tmp_path / "x.png")
-    image = read_picture(tmp_path / "x.png", "--image", None, 8)
+    image = read_image(tmp_path / "x.png", "--image", None, 8)
     assert tuple(image[0, 0]) == (255, 255, 255)
     assert tuple(image[8, 8]) == RED
 
 
 def test_sides_are_cropped_to_steps_or_to_the_size_that_is_asked_for(tmp_path):
     Image.new("RGB", (37, 21)).save(tmp_path / "x.png")
-    assert read_picture(tmp_path / "x.png", "--image", None, 8).shape == (16, 32, 3)
-    assert read_picture(tmp_path / "x.png", "--image", (24, 8), 8).shape == (24, 8, 3)
+    assert read_image(tmp_path / "x.png", "--image", None, 8).shape == (16, 32, 3)
+    assert read_image(tmp_path / "x.png", "--image", (24, 8), 8).shape == (24, 8, 3)
     with pytest.raises(LiditError, match=r"--image=.*x\.png is smaller than 64x64: name a larger"):
-        read_picture(tmp_path / "x.png", "--image", None, 64)
+        read_image(tmp_path / "x.png", "--image", None, 64)
 
 
 LEFT = np.tile(np.arange(8) < 4, (8, 1))
@@ -50,7 +50,7 @@ def test_a_mask_is_bright_or_opaque_where_the_picture_is_drawn_anew(pixels, tmp_
 
 
 READERS = {
-    "--image": lambda file: read_picture(file, "--image", None, 8),
+    "--image": lambda file: read_image(file, "--image", None, 8),
     "--mask": lambda file: read_mask(file, (8, 8)),
 }
 
@@ -63,5 +63,5 @@ def test_a_picture_that_cannot_be_read_is_one_line(option, read, tmp_path, monke
     with pytest.raises(LiditError, match=rf"^{option}=.*x\.png has 0\.0041 megapixels, and no"):
         read(file)
     file.write_bytes(b"text")
-    with pytest.raises(LiditError, match=rf"^{option}=.* is not a readable picture: name another"):
+    with pytest.raises(LiditError, match=rf"^{option}=.* is not a readable image: name another"):
         read(file)

@@ -33,14 +33,14 @@ def test_an_enormous_picture_is_refused_in_one_line(tmp_path, monkeypatch, capsy
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
     from PIL import Image
 
-    from lidit_jax.commands.sample_canvas import read_picture
+    from lidit_jax.commands.sample_canvas import read_image
     from lidit_jax.sampling import png_metadata
 
     file = tmp_path / "huge.png"
     Image.new("RGB", (20, 20)).save(file)
     with pytest.raises(LiditError, match=r"huge.png has .* megapixels, and no more than"):
-        read_picture(file, "--image", None, 8)
-    with pytest.raises(LiditError, match=r"huge.png is not a readable picture"):
+        read_image(file, "--image", None, 8)
+    with pytest.raises(LiditError, match=r"huge.png is not a readable image"):
         png_metadata.read(file)
     assert main(["sample", f"--again={file}", f"--out={tmp_path}/x.png"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -161,7 +161,7 @@ def test_a_missing_an_empty_and_an_undecodable_caption(pictures):
 def test_a_picture_that_is_none_is_found_at_once(pictures):
     (pictures / "c.png").write_bytes(b"not a picture")
     (pictures / "c.txt").write_text("text")
-    refuses(pictures, "c.png", "not a readable picture")
+    refuses(pictures, "c.png", "not a readable image")
 
 
 def test_a_truncated_picture_is_named_when_it_is_decoded(pictures):

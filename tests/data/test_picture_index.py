@@ -81,5 +81,5 @@ def test_a_file_that_is_no_picture_or_gone_is_named(pictures):
     pictures[0].write_bytes(b"text")
     pictures[1].unlink()
     for file in pictures[:2]:
-        with pytest.raises(LiditError, match=rf"{file.name} is not a readable picture: replace"):
+        with pytest.raises(LiditError, match=rf"{file.name} is not a readable image: replace"):
             index.facts(file)

@@ -140,7 +140,7 @@ def test_a_corrupt_picture_is_named_before_anything_is_written(
     (pictures / "3.png").write_bytes(b"no picture")
     assert main(command(tiny_config, pictures, tmp_path)) == 2
     error = capsys.readouterr().err
-    assert f"{pictures / '3.png'} is not a readable picture: replace or remove it" in error
+    assert f"{pictures / '3.png'} is not a readable image: replace or remove it" in error
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "cache").exists()
 
@@ -157,5 +157,5 @@ def test_a_picture_that_breaks_off_is_named_and_leaves_no_run(
     assert main(command(tiny_config, pictures, tmp_path)) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"{pictures / '3.png'} is not a readable picture" in error
+    assert f"{pictures / '3.png'} is not a readable image" in error
     assert not (tmp_path / "run").exists()

@@ -175,7 +175,7 @@ def corrupt_image(folder: Path, undisturbed: Run) -> Row:
     broken.write_bytes(whole[: len(whole) // 2])
     run = Run(folder, "corrupt-image", 4, data__source="folder", data__path=pictures)
     refusal = run.finish(expected=2)
-    assert f"{broken} is not a readable picture: replace or remove it" in refusal, refusal
+    assert f"{broken} is not a readable image: replace or remove it" in refusal, refusal
     broken.write_bytes(whole)
     run.finish()
     return (

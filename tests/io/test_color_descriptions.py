@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from lidit_jax.errors import LiditError
-from lidit_jax.io import pictures
+from lidit_jax.io import image_files
 from lidit_jax.io.color_descriptions import _PRIMARIES, make_profile
-from lidit_jax.io.picture_colors import has_other_colors, to_srgb
+from lidit_jax.io.image_colors import has_other_colors, to_srgb
 
 SHADES = [(200, 60, 60), (60, 160, 60), (60, 60, 160), (128, 128, 128), (250, 250, 250), (30,) * 3]
 P3, BT2020 = _PRIMARIES[12], _PRIMARIES[9]
@@ -35,7 +35,7 @@ def png(file, *chunks, mode="RGB", profile=None):
 
 
 def shown(file):
-    return np.asarray(pictures.decode(file)).astype(int)[0]
+    return np.asarray(image_files.decode(file)).astype(int)[0]
 
 
 def gamma(value):
@@ -87,7 +87,7 @@ def test_srgb_and_nonsense_leave_the_numbers_as_they_are(chunks, tmp_path):
     file = png(tmp_path / "x.png", *chunks)
     np.testing.assert_array_equal(shown(file), SHADES)
     with file.open("rb") as stream:
-        assert not pictures.read_header(stream, file).converted
+        assert not image_files.read_header(stream, file).converted
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,11 @@ def test_numbers_of_cicp_count_more_than_a_profile_and_a_profile_more_than_gamma
 )
 def test_what_cannot_be_followed_is_refused(chunk, expected, tmp_path):
     file = png(tmp_path / "x.png", chunk)
-    for read in (pictures.decode, lambda file: pictures.read_fitted(file, (8, 8))):
-        with pytest.raises(LiditError, match=rf"x\.png is not a readable picture: .*{expected}"):
+    for read in (image_files.decode, lambda file: image_files.read_fitted(file, (8, 8))):
+        with pytest.raises(LiditError, match=rf"x\.png is not a readable image: .*{expected}"):
             read(file)
     with file.open("rb") as stream, pytest.raises(LiditError, match=expected):
-        pictures.read_header(stream, file)
+        image_files.read_header(stream, file)
 
 
 @pytest.mark.parametrize("codes", [(1, 13), (9, 16), (12, 13)], ids=str)

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from lidit_jax.io.pictures import Header, read_fitted
+from lidit_jax.io.image_files import Header, read_fitted
 
 _SIDE = 8
 _READ = 64

@@ -14,7 +14,7 @@ from lidit_jax.data.index.columns import COLUMNS, MISSING, NEAR, TABLES, Part, P
 from lidit_jax.data.index.perceptual_hash import perceptual_hash
 from lidit_jax.data.sources.protocol import RecordSource, ScannedRecord, Shard
 from lidit_jax.errors import LiditError
-from lidit_jax.io.pictures import read_header
+from lidit_jax.io.image_files import read_header
 
 
 def scan_shard(source: RecordSource, shard: Shard, near_duplicates: bool = False) -> Part:

@@ -49,7 +49,7 @@ def test_an_index_is_opened_as_it_was_made(folder):
         assert one.counts == {"record": 0, "picture": 1, "pixels": 0, "caption": 0}
     (problem,) = index.problems()
     assert problem[:4] == (1, "a", "größe/1", "picture")
-    assert "not a readable picture" in problem.message
+    assert "not a readable image" in problem.message
 
 
 def test_every_place_is_read(folder):

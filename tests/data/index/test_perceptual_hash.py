@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from lidit_jax.data.index.perceptual_hash import perceptual_hash
-from lidit_jax.io.pictures import read_header
+from lidit_jax.io.image_files import read_header
 
 
 def scene(seed: int) -> Image.Image:

@@ -24,16 +24,16 @@ class Box(NamedTuple):
 
 
 def crop_box(
-    picture: tuple[int, int], size: tuple[int, int], place: tuple[float, float] = CENTER
+    image: tuple[int, int], size: tuple[int, int], place: tuple[float, float] = CENTER
 ) -> Box:
     """Return the largest part of an image with the shape of `size`.
 
     Args:
-      picture: height and width.
+      image: height and width.
       size: height and width, of which only the ratio is used.
       place: position of the part, down and to the right, from 0 to 1.
     """
-    height, width = picture
+    height, width = image
     ratio = size[1] / size[0]
     box_height, box_width = float(height), float(width)
     if width / height > ratio:
@@ -44,16 +44,16 @@ def crop_box(
     return Box(left, top, left + box_width, top + box_height)
 
 
-def orientation(picture: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation of an opened image: 1 for upright, up to 8.
 
     For a PNG only metadata before its pixels is read. Pillow decodes a TIFF upright, so its size is
     that of the upright image.
     """
-    if picture.format == "TIFF":
+    if image.format == "TIFF":
         return 1
     # A PNG's own method decodes the image to read metadata after its pixels.
-    found = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
+    found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     return found if found in range(1, 9) else 1
 
 

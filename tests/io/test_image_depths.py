@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lidit_jax.io.picture_depths import is_deep, to_eight_bits
+from lidit_jax.io.image_depths import is_deep, to_eight_bits
 
 RAMP = (np.arange(256) * 257).astype(np.uint16)[None].repeat(8, 0)
 

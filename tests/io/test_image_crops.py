@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from lidit_jax.io.picture_crops import Box, crop_box, orientation, stored_box, turned
+from lidit_jax.io.image_crops import Box, crop_box, orientation, stored_box, turned
 
 SIDES = st.integers(1, 5000)
 

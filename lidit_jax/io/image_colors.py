@@ -14,20 +14,20 @@ _SAME = 2
 """Largest rounding difference of sRGB profiles from sRGB, on a scale of 255."""
 
 
-def to_srgb(picture: Image.Image) -> Image.Image:
+def to_srgb(image: Image.Image) -> Image.Image:
     """Convert an image of 8 bits per channel to sRGB, mode "RGB", or "RGBA" if transparent.
 
     Pixel values are interpreted by the embedded profile. They are unchanged without a profile, or
     with one that is broken, has other channels than the image, or is sRGB. Conversion is relative
     colorimetric with black point compensation, as in most programs.
     """
-    transparent = picture.has_transparency_data
-    transform = _transform_of(picture)
+    transparent = image.has_transparency_data
+    transform = _transform_of(image)
     if transform is None:
-        return picture.convert("RGBA" if transparent else "RGB")
-    clear = picture.convert("RGBA") if transparent else None
+        return image.convert("RGBA" if transparent else "RGB")
+    clear = image.convert("RGBA") if transparent else None
     # Palettes with transparency are converted by way of RGBA, to avoid Pillow's warning.
-    colors = (clear or picture).convert(transform.input_mode)
+    colors = (clear or image).convert(transform.input_mode)
     converted = ImageCms.applyTransform(colors, transform)
     assert converted is not None  # None only for in-place conversion
     if clear is not None:
@@ -35,19 +35,19 @@ def to_srgb(picture: Image.Image) -> Image.Image:
     return converted
 
 
-def has_other_colors(picture: Image.Image) -> bool:
+def has_other_colors(image: Image.Image) -> bool:
     """Return whether an image's header specifies other colors than sRGB."""
-    return _transform_of(picture) is not None
+    return _transform_of(image) is not None
 
 
-def _transform_of(picture: Image.Image) -> ImageCms.ImageCmsTransform | None:
-    if picture.mode == "LAB":
+def _transform_of(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
+    if image.mode == "LAB":
         return _lab_transform()
-    profile = picture.info.get("icc_profile")
+    profile = image.info.get("icc_profile")
     if not profile:
         return None
-    gray = picture.mode in ("1", "L", "LA", "La", "I", "F") or picture.mode.startswith("I;16")
-    return _transform(bytes(profile), "CMYK" if picture.mode == "CMYK" else "RGB", gray)
+    gray = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
+    return _transform(bytes(profile), "CMYK" if image.mode == "CMYK" else "RGB", gray)
 
 
 @functools.cache

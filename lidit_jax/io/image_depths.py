@@ -13,19 +13,19 @@ _BITS, _WHITE_IS_ZERO, _SIGNED = 258, 262, 339
 """TIFF tags BitsPerSample, PhotometricInterpretation and SampleFormat."""
 
 
-def is_deep(picture: Image.Image) -> bool:
+def is_deep(image: Image.Image) -> bool:
     """Return whether an image has more than 8 bits per channel, which Pillow would clip."""
-    return picture.mode in _DEEP
+    return image.mode in _DEEP
 
 
-def to_eight_bits(picture: Image.Image) -> Image.Image:
+def to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale a gray image to 8 bits, so that the largest value of its file format becomes 255.
 
     The largest integer is 65535, or less if a TIFF declares fewer bits; the largest floating-point
     value is 1. Images of 8 bits are returned unchanged.
 
     Args:
-      picture: as opened from its file, whose header defines the value range.
+      image: as opened from its file, whose header defines the value range.
 
     Returns:
       An image of mode "L", or "LA" if one shade is transparent.
@@ -33,9 +33,9 @@ def to_eight_bits(picture: Image.Image) -> Image.Image:
     Raises:
       ValueError: when values are outside that range, so that white is undefined.
     """
-    if not is_deep(picture):
-        return picture
-    values, white = np.asarray(picture).astype(np.float64), _white(picture)
+    if not is_deep(image):
+        return image
+    values, white = np.asarray(image).astype(np.float64), _white(image)
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= white):
         raise ValueError(
@@ -43,24 +43,24 @@ def to_eight_bits(picture: Image.Image) -> Image.Image:
             "save it with 8 or 16 bits a channel"
         )
     shades = np.floor(values * (255 / white) + 0.5).astype(np.uint8)
-    if _tags(picture).get(_WHITE_IS_ZERO) == 0:
+    if _tags(image).get(_WHITE_IS_ZERO) == 0:
         shades = 255 - shades
     result = Image.fromarray(shades)
-    clear = picture.info.get("transparency")
+    clear = image.info.get("transparency")
     if isinstance(clear, int):
         result.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    result.info = {key: value for key, value in picture.info.items() if key != "transparency"}
+    result.info = {key: value for key, value in image.info.items() if key != "transparency"}
     return result
 
 
-def _white(picture: Image.Image) -> float:
-    if picture.mode == "F":
+def _white(image: Image.Image) -> float:
+    if image.mode == "F":
         return 1.0
-    tags = _tags(picture)
+    tags = _tags(image)
     bits = min(int(tags.get(_BITS, (16,))[0]), 16)
     signed = tags.get(_SIGNED, (1,))[0] == 2 and bits == tags.get(_BITS, (16,))[0]
     return float(2 ** (bits - signed) - 1)
 
 
-def _tags(picture: Image.Image) -> Mapping[int, Any]:
-    return getattr(picture, "tag_v2", {})  # of any type: numbers, texts, tuples
+def _tags(image: Image.Image) -> Mapping[int, Any]:
+    return getattr(image, "tag_v2", {})  # of any type: numbers, texts, tuples

@@ -20,10 +20,10 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from lidit_jax.errors import LiditError
 from lidit_jax.io.color_descriptions import described_profile
-from lidit_jax.io.picture_colors import has_other_colors, to_srgb
-from lidit_jax.io.picture_crops import CENTER, Box, crop_box, orientation, stored_box, turned
-from lidit_jax.io.picture_depths import is_deep, to_eight_bits
-from lidit_jax.io.picture_orientation import add_late_metadata
+from lidit_jax.io.image_colors import has_other_colors, to_srgb
+from lidit_jax.io.image_crops import CENTER, Box, crop_box, orientation, stored_box, turned
+from lidit_jax.io.image_depths import is_deep, to_eight_bits
+from lidit_jax.io.image_orientation import add_late_metadata
 
 _DAMAGE = (EOFError, IndexError, KeyError, SyntaxError, TypeError, struct.error, zlib.error)
 _ERRORS = (OSError, ValueError, NotImplementedError, Image.DecompressionBombError, *_DAMAGE)
@@ -38,7 +38,7 @@ _NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PSD", "WMF")
 merged image."""
 
 
-class UnreadablePictureError(LiditError):
+class UnreadableImageError(LiditError):
     """Image that cannot be decoded, or has too many pixels."""
 
     def __init__(self, message: str, too_large: bool = False):
@@ -80,9 +80,9 @@ def read_header(stream: BinaryIO, named: str | Path) -> Header:
       LiditError: when it is not an image, or too large.
     """
     try:
-        with _opened(stream) as picture:
-            add_late_metadata(picture, stream)
-            return _header(picture)
+        with _opened(stream) as image:
+            add_late_metadata(image, stream)
+            return _header(image)
     except _ERRORS as error:
         raise _unreadable(str(named), _REMEDY, error) from error
 
@@ -99,18 +99,18 @@ def decode(file: Path | BinaryIO, named: str | None = None, remedy: str = _REMED
       LiditError: when it cannot be decoded.
     """
     try:
-        with _opened(file) as picture:
-            return _decoded(picture)
+        with _opened(file) as image:
+            return _decoded(image)
     except _ERRORS as error:
         raise _unreadable(named or str(file), remedy, error) from error
 
 
-def on_white(picture: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
     """Convert a result of `decode` to mode "RGB", with white behind transparent parts."""
-    if picture.mode != "RGBA":
-        return picture
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture).convert("RGB")
+    if image.mode != "RGBA":
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 class Fitted(NamedTuple):
@@ -142,25 +142,25 @@ def read_fitted(
       most_megapixels: limit of the image's size, as decoding takes memory.
 
     Raises:
-      UnreadablePictureError: when it cannot be decoded, or is too large.
+      UnreadableImageError: when it cannot be decoded, or is too large.
     """
     try:
-        with _opened(file, most_megapixels) as picture:
-            header = _header(picture)
+        with _opened(file, most_megapixels) as image:
+            header = _header(image)
             box = crop_box((header.height, header.width), size, place)
             factor = reduction(header, size)
             if factor > 1:
-                return Fitted(np.asarray(_reduced(picture, factor, size, box)), box)
-            whole = on_white(_decoded(picture))
+                return Fitted(np.asarray(_reduced(image, factor, size, box)), box)
+            whole = on_white(_decoded(image))
             box = crop_box((whole.height, whole.width), size, place)
             return Fitted(np.asarray(_scaled(whole, size, box)), box)
     except _ERRORS as error:
         raise _unreadable(named or str(file), _REMEDY, error) from error
 
 
-def fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Crop the center of an image to the shape of `size` (height, width) and scale it to it."""
-    return _scaled(picture, size, crop_box((picture.height, picture.width), size))
+    return _scaled(image, size, crop_box((image.height, image.width), size))
 
 
 def reduction(header: Header, size: tuple[int, int]) -> int:
@@ -186,53 +186,53 @@ def _opened(
     file: Path | BinaryIO, most_megapixels: float = MOST_MEGAPIXELS
 ) -> Iterator[Image.Image]:
     """Yield an image before decoding, with a profile if its file describes its colors."""
-    with open_quietly(file) as picture:
-        pixels = picture.width * picture.height
+    with open_quietly(file) as image:
+        pixels = image.width * image.height
         if pixels > most_megapixels * 1e6:
             raise _TooLargeError(pixels, most_megapixels)
-        picture.info["icc_profile"] = described_profile(picture)
-        yield picture
+        image.info["icc_profile"] = described_profile(image)
+        yield image
 
 
-def _header(picture: Image.Image) -> Header:
-    converted = is_deep(picture) or has_other_colors(picture)
-    width, height = turned(orientation(picture), picture.size)
-    return Header(width, height, picture.format in ("JPEG", "MPO"), converted)
+def _header(image: Image.Image) -> Header:
+    converted = is_deep(image) or has_other_colors(image)
+    width, height = turned(orientation(image), image.size)
+    return Header(width, height, image.format in ("JPEG", "MPO"), converted)
 
 
-def _decoded(picture: Image.Image) -> Image.Image:
-    shades = to_eight_bits(picture)
+def _decoded(image: Image.Image) -> Image.Image:
+    shades = to_eight_bits(image)
     ImageOps.exif_transpose(shades, in_place=True)
     return to_srgb(shades)
 
 
-def _reduced(picture: Image.Image, factor: int, size: tuple[int, int], box: Box) -> Image.Image:
+def _reduced(image: Image.Image, factor: int, size: tuple[int, int], box: Box) -> Image.Image:
     """Return a part of a JPEG, decoded downscaled by `factor`."""
-    stored, way = (picture.height, picture.width), orientation(picture)
-    picture.draft(None, (picture.width // factor, picture.height // factor))
+    stored, way = (image.height, image.width), orientation(image)
+    image.draft(None, (image.width // factor, image.height // factor))
     # The last row and column may represent only part of a pixel.
     part = Box(*(side / factor for side in stored_box(box, way, stored)))
-    small = _scaled(to_srgb(picture), turned(way, size), part)
-    small.info = picture.info
+    small = _scaled(to_srgb(image), turned(way, size), part)
+    small.info = image.info
     return ImageOps.exif_transpose(small)
 
 
-def _scaled(picture: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
-    return picture.resize((size[1], size[0]), Image.Resampling.LANCZOS, box=box)
+def _scaled(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
+    return image.resize((size[1], size[0]), Image.Resampling.LANCZOS, box=box)
 
 
 class _TooLargeError(ValueError):
     """Too many pixels: their number, and the limit in megapixels."""
 
 
-def _unreadable(named: str, remedy: str, error: Exception) -> UnreadablePictureError:
+def _unreadable(named: str, remedy: str, error: Exception) -> UnreadableImageError:
     """Return the one-line error about an unusable image, from Pillow's exception."""
     if isinstance(error, Image.DecompressionBombError):
         pixels, limit = map(int, re.findall(r"\d+", str(error))[:2])
         error = _TooLargeError(pixels, limit / 1e6)
     if isinstance(error, _TooLargeError):
         pixels, limit = error.args
-        return UnreadablePictureError(
+        return UnreadableImageError(
             f"{named} has {_rounded(pixels / 1e6)} megapixels, and no more than {_rounded(limit)} "
             "are read: scale it down",
             too_large=True,
@@ -241,8 +241,8 @@ def _unreadable(named: str, remedy: str, error: Exception) -> UnreadablePictureE
         reason = "no format that is known"  # Pillow's message shows a memory address
     else:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return UnreadablePictureError(
-        f"{named} is not a readable picture: {remedy} ({reason or type(error).__name__})"
+    return UnreadableImageError(
+        f"{named} is not a readable image: {remedy} ({reason or type(error).__name__})"
     )
 
 

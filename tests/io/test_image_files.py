@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from lidit_jax.errors import LiditError
-from lidit_jax.io import pictures
+from lidit_jax.io import image_files
 
-SAMPLES = Path(__file__).parent / "pictures"
+SAMPLES = Path(__file__).parent / "images"
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 STORED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,7 +29,7 @@ STORED = {
 
 
 def decoded(file):
-    return np.asarray(pictures.on_white(pictures.decode(file)))
+    return np.asarray(image_files.on_white(image_files.decode(file)))
 
 
 def empty_png(file, width, height):
@@ -57,7 +57,7 @@ def test_ordinary_pictures_are_read_as_in_version_0_1_to_the_bit(tmp_path):
                 white = Image.new("RGBA", upright.size, "white")
                 upright = Image.alpha_composite(white, upright)
             before = ImageOps.fit(upright.convert("RGB"), (32, 32), Image.Resampling.LANCZOS)
-        np.testing.assert_array_equal(pictures.read_fitted(file, (32, 32)).image, before)
+        np.testing.assert_array_equal(image_files.read_fitted(file, (32, 32)).image, before)
 
 
 def test_sixteen_bits_of_gray_fill_the_range_of_eight():
@@ -90,7 +90,7 @@ def test_pictures_stand_upright_reduced_or_not(orientation, tmp_path):
     stored = upright.transpose(STORED[orientation]) if orientation in STORED else upright
     stored.save(tmp_path / "x.jpg", exif=exif, quality=95)
     for side in (16, 128):
-        image = pictures.read_fitted(tmp_path / "x.jpg", (side, side)).image
+        image = image_files.read_fitted(tmp_path / "x.jpg", (side, side)).image
         # Blocks of one color: JPEG rounds brightness and two color differences, 1.8 steps a part.
         np.testing.assert_allclose(image[side // 4, side // 4], BLUE, atol=4)
         for row, column in ((3, 1), (1, 3), (3, 3)):
@@ -105,12 +105,12 @@ def test_of_an_animation_the_first_frame_counts(tmp_path):
 
 
 def test_a_large_jpeg_is_reduced_and_stays_twice_as_large_as_the_result():
-    header = pictures.Header(6000, 4000, scalable=True, converted=False)
+    header = image_files.Header(6000, 4000, scalable=True, converted=False)
     expected = {250: 8, 256: 4, 1000: 2, 1001: 1, 8000: 1}
-    assert {side: pictures.reduction(header, (side, side)) for side in expected} == expected
-    assert pictures.reduction(header, (250, 375)) == 8
-    assert pictures.reduction(header, (250, 376)) == 4
-    assert pictures.reduction(header._replace(scalable=False), (8, 8)) == 1
+    assert {side: image_files.reduction(header, (side, side)) for side in expected} == expected
+    assert image_files.reduction(header, (250, 375)) == 8
+    assert image_files.reduction(header, (250, 376)) == 4
+    assert image_files.reduction(header._replace(scalable=False), (8, 8)) == 1
 
 
 @pytest.mark.parametrize("size", [(2048, 1024), (1037, 1571)])
@@ -128,7 +128,7 @@ def test_a_reduced_jpeg_differs_from_the_whole_one_by_rounding(size, tmp_path):
     Image.fromarray(waves.astype(np.uint8)).save(file, quality=95, subsampling=0)
     with Image.open(file) as picture:
         whole = ImageOps.fit(picture, (128, 128), Image.Resampling.LANCZOS)
-    reduced = pictures.read_fitted(file, (128, 128)).image.astype(int)
+    reduced = image_files.read_fitted(file, (128, 128)).image.astype(int)
     assert np.abs(reduced - np.asarray(whole)).max() <= 4
 
 
@@ -156,7 +156,7 @@ def test_squares_of_reduced_jpegs_are_those_of_version_0_1_to_the_bit(orientatio
     file = tmp_path / "x.jpg"
     Image.fromarray(noise).save(file, exif=exif)
     for side in (17, 32, 64):  # 8, 4 and 2 times smaller
-        image = pictures.read_fitted(file, (side, side)).image
+        image = image_files.read_fitted(file, (side, side)).image
         np.testing.assert_array_equal(image, as_before(file, side))
 
 
@@ -177,7 +177,7 @@ def test_any_part_of_any_shape_reduced_or_not(orientation, place, tmp_path):
     with Image.open(tmp_path / "x.jpg") as picture:
         whole = ImageOps.exif_transpose(picture)
     for size in ((40, 60), (64, 32), (200, 300)):
-        image, box = pictures.read_fitted(tmp_path / "x.jpg", size, place)
+        image, box = image_files.read_fitted(tmp_path / "x.jpg", size, place)
         expected = ImageOps.fit(whole, size[::-1], Image.Resampling.LANCZOS, centering=place[::-1])
         assert np.abs(image.astype(int) - np.asarray(expected)).max() <= 4
         cut = (523 - (box.bottom - box.top), 373 - (box.right - box.left))
@@ -187,19 +187,19 @@ def test_any_part_of_any_shape_reduced_or_not(orientation, place, tmp_path):
 def test_a_picture_is_read_from_memory_as_from_its_file(tmp_path):
     file = tmp_path / "x.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)).save(file)
-    ours = pictures.read_fitted(io.BytesIO(file.read_bytes()), (16, 24), named="shard 1, cat")
-    np.testing.assert_array_equal(ours.image, pictures.read_fitted(file, (16, 24)).image)
+    ours = image_files.read_fitted(io.BytesIO(file.read_bytes()), (16, 24), named="shard 1, cat")
+    np.testing.assert_array_equal(ours.image, image_files.read_fitted(file, (16, 24)).image)
     with pytest.raises(
-        pictures.UnreadablePictureError, match=r"^shard 1, cat is not a readable"
+        image_files.UnreadableImageError, match=r"^shard 1, cat is not a readable"
     ) as e:
-        pictures.read_fitted(io.BytesIO(b"text"), (16, 24), named="shard 1, cat")
+        image_files.read_fitted(io.BytesIO(b"text"), (16, 24), named="shard 1, cat")
     assert not e.value.too_large
 
 
 def test_a_limit_of_megapixels(tmp_path):
     file = empty_png(tmp_path / "x.png", 3000, 1000)
-    with pytest.raises(pictures.UnreadablePictureError) as error:
-        pictures.read_fitted(file, (8, 8), most_megapixels=2.5)
+    with pytest.raises(image_files.UnreadableImageError) as error:
+        image_files.read_fitted(file, (8, 8), most_megapixels=2.5)
     assert str(error.value) == (
         f"{file} has 3 megapixels, and no more than 2.5 are read: scale it down"
     )
@@ -216,22 +216,22 @@ def test_a_header_has_the_sides_of_the_upright_picture(suffix, tmp_path):
         file = tmp_path / f"{orientation}.{suffix}"
         Image.new("RGB", (40, 30)).save(file, exif=exif)
         with file.open("rb") as stream:
-            header = pictures.read_header(stream, file)
-        assert (header.width, header.height) == pictures.decode(file).size
+            header = image_files.read_header(stream, file)
+        assert (header.width, header.height) == image_files.decode(file).size
 
 
 def test_a_header_tells_what_decoding_will_do(tmp_path):
     def header(file):
         with file.open("rb") as stream:
-            return pictures.read_header(stream, file)
+            return image_files.read_header(stream, file)
 
     Image.new("RGB", (40, 30)).save(tmp_path / "x.jpg")
     assert header(tmp_path / "x.jpg") == (40, 30, True, False)
     assert header(SAMPLES / "transparent_logo.png")[2:] == (False, False)
     assert header(SAMPLES / "gray16.png").converted
     assert header(SAMPLES / "display_p3.png").converted
-    with pytest.raises(LiditError, match="my picture is not a readable picture"):
-        pictures.read_header(io.BytesIO(b"text"), "my picture")
+    with pytest.raises(LiditError, match="my picture is not a readable image"):
+        image_files.read_header(io.BytesIO(b"text"), "my picture")
 
 
 def test_a_truncated_a_false_and_a_missing_file_are_refused_by_name(tmp_path):
@@ -240,19 +240,19 @@ def test_a_truncated_a_false_and_a_missing_file_are_refused_by_name(tmp_path):
         file = tmp_path / f"x.{suffix}"
         Image.fromarray(noise).save(file)
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-        with pytest.raises(LiditError, match=rf"x\.{suffix} is not a readable picture: replace"):
-            pictures.read_fitted(file, (16, 16))
+        with pytest.raises(LiditError, match=rf"x\.{suffix} is not a readable image: replace"):
+            image_files.read_fitted(file, (16, 16))
     file.write_bytes(b"text")
-    with pytest.raises(LiditError, match=r"--image=x is not a readable picture: name another \("):
-        pictures.decode(file, "--image=x", "name another")
+    with pytest.raises(LiditError, match=r"--image=x is not a readable image: name another \("):
+        image_files.decode(file, "--image=x", "name another")
     with pytest.raises(LiditError, match=r"none\.png .*\(No such file or directory\)$"):
-        pictures.decode(tmp_path / "none.png")
+        image_files.decode(tmp_path / "none.png")
 
 
 def test_a_picture_too_large_for_any_memory_is_told_by_its_megapixels(tmp_path):
     file = empty_png(tmp_path / "x.png", 20_000, 10_000)
     with pytest.raises(LiditError) as error:
-        pictures.decode(file)
+        image_files.decode(file)
     assert str(error.value) == (
         f"{file} has 200 megapixels, and no more than 179 are read: scale it down"
     )
@@ -264,15 +264,15 @@ def test_a_large_picture_that_is_read_warns_of_nothing(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with file.open("rb") as stream:
-            assert pictures.read_header(stream, file)[:2] == (10_000, 10_000)
-        with pytest.raises(LiditError, match="not a readable picture"):  # it has no pixels
-            pictures.decode(file)
-        with pytest.raises(LiditError, match="not a readable picture"):
-            pictures.read_fitted(file, (16, 16))
+            assert image_files.read_header(stream, file)[:2] == (10_000, 10_000)
+        with pytest.raises(LiditError, match="not a readable image"):  # it has no pixels
+            image_files.decode(file)
+        with pytest.raises(LiditError, match="not a readable image"):
+            image_files.read_fitted(file, (16, 16))
 
 
 def test_every_suffix_that_pillow_decodes_and_none_that_it_only_recognizes():
-    known = pictures.suffixes()
+    known = image_files.suffixes()
     usual = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".jp2"}
     assert usual <= known
     assert not known & {".psd", ".eps", ".h5", ".mpg", ".pdf", ".wmf", ".heic", ".txt"}

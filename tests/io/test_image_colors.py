@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from lidit_jax.io.picture_colors import has_other_colors, to_srgb
+from lidit_jax.io.image_colors import has_other_colors, to_srgb
 
-WIDE = Path(__file__).parent / "pictures" / "display_p3.png"
+WIDE = Path(__file__).parent / "images" / "display_p3.png"
 SHOWN = [(219, 37, 49), (0, 185, 45), (51, 80, 209), (215, 191, 0), (129, 129, 129), (240,) * 3]
 """Its six patches in sRGB."""
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -14,15 +14,15 @@ _CHECKSUM = 4
 _XMP = b"XML:com.adobe.xmp\0"
 
 
-def add_late_metadata(picture: Image.Image, stream: BinaryIO) -> None:
+def add_late_metadata(image: Image.Image, stream: BinaryIO) -> None:
     """Add EXIF and XMP data after a PNG's pixels to the image, without decoding it.
 
     Args:
-      picture: opened image, not yet decoded; other formats are unchanged.
+      image: opened image, not yet decoded; other formats are unchanged.
       stream: its file; the position is restored.
     """
-    if picture.format == "PNG" and "exif" not in picture.info:
-        picture.info |= _metadata_anywhere(stream)
+    if image.format == "PNG" and "exif" not in image.info:
+        image.info |= _metadata_anywhere(stream)
 
 
 def _metadata_anywhere(stream: BinaryIO) -> dict[str, bytes]:

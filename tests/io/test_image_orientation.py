@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from lidit_jax.errors import LiditError
-from lidit_jax.io.pictures import decode, read_header
+from lidit_jax.io.image_files import decode, read_header
 
 
 def stored(kind: str, orientation: int) -> bytes:
@@ -57,7 +57,7 @@ def test_a_png_may_say_so_after_its_pixels():
 def test_what_cannot_be_decoded_for_its_metadata_is_no_readable_header(tmp_path):
     damaged = with_last_chunk(b"eXIf", b"nonsense")
     for read in (read_header, decode):
-        with pytest.raises(LiditError, match="x is not a readable picture"):
+        with pytest.raises(LiditError, match="x is not a readable image"):
             read(io.BytesIO(damaged), "x")
 
 
