@@ -43,13 +43,13 @@ start here:
   lidit train --config=configs/demo.py --workdir=runs/demo    train; run it again to resume
   lidit sample --checkpoint=runs/demo --prompt="three green stars" --out=stars.png
   lidit eval scenes --checkpoint=runs/demo --out=runs/demo-scores
-  lidit data index webdataset:photos --out=photos-index       what a large set holds, once
+  lidit data index webdataset:photos --out=photos-index       scan a large data set once
   lidit export --checkpoint=runs/demo --out=my-model          a small folder to share
   lidit convert to-torch runs/demo torch-model                a folder that needs no JAX
-  lidit plan --config=lidit_10b --topology=v5p:8x8x16         what a run on a pod would take
+  lidit plan --config=lidit_10b --topology=v5p:8x8x16         predict a run on a pod
 
-Each command explains itself: lidit sample --help
-Exit status: 0 done, 1 the machine lacks something (doctor), 2 a mistake in what was asked.
+Help for a command: lidit sample --help
+Exit status: 0 success, 1 a failed check (doctor, plan, bench), 2 wrong arguments or settings.
 """
 
 
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         name = f"{error.filename}"
         shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
-        print(f"lidit: error: {shown!r} is too long for the name of a file", file=sys.stderr)
+        print(f"lidit: error: {shown!r} is too long for a file name", file=sys.stderr)
         return 2
 
 

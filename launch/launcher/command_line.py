@@ -28,8 +28,8 @@ examples:
   python launch/run.py --on=docker train --config=demo --workdir=runs/demo
 
 Everywhere but with --on=local the run starts from the commit HEAD of a clean work tree. The same
-command again goes on from the last checkpoint. --dry-run prints what would run, and runs nothing.
-Exit status: that of `lidit train`; 2 for a mistake in what was asked; 130 after Ctrl-C.
+command again continues from the last checkpoint. --dry-run only prints what would run.
+Exit status: that of `lidit train`; 2 for wrong arguments or settings; 130 after Ctrl-C.
 """
 
 

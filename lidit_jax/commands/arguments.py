@@ -8,7 +8,7 @@ from typing import Any
 
 from lidit_jax.io.numbers import parse_integer
 
-CHECKPOINT_HELP = 'a workdir of "lidit train", one of its checkpoints, or "demo" (ships with it)'
+CHECKPOINT_HELP = 'a workdir of "lidit train", one of its checkpoints, or "demo" (packaged)'
 
 
 def add_command(
@@ -51,8 +51,9 @@ def add_encoder_option(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=PATH",
         dest="encoders",
-        help="a text encoder that has moved since training, by its old path or the last part of "
-        "it; repeatable. Those in the folders of $LIDIT_ENCODERS are found by their content",
+        help="new PATH of a text encoder that was moved since training, NAME being its old path or "
+        "the last part of it; repeatable. Encoders in the folders of $LIDIT_ENCODERS are found by "
+        "content",
     )
 
 

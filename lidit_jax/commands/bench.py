@@ -24,46 +24,45 @@ _EXAMPLES = """\
   lidit bench encode --encoder=smollm2 --tokens=100
   lidit bench all --minutes=4 --out=results --then-train=demo --train-minutes=4
 
-It uses what is present: a TPU, a GPU, else the CPU. Every candidate lives in its own process and
-they take turns, so that a machine that changes its speed changes it for all; "of ours" is the
-median over the rounds of a time divided by the first line's. PyTorch takes part where it is
-installed (pip install 'lidit-jax[torch]'). Only one process can hold a TPU: there candidates run
-one after the other, and PyTorch, which would run on the CPU, is left out.
+It runs on a TPU or GPU if there is one, else on the CPU. Every candidate runs in its own process,
+and their rounds are interleaved, so that changes of the machine's speed affect all of them.
+"relative time" is the median over the rounds of the time divided by that of the first row. PyTorch
+is included if it is installed (pip install 'lidit-jax[torch]'). On a TPU, which only one process
+can use, candidates run one after the other, without PyTorch, which would run on the CPU.
 
-`lidit bench all` spends most of its first call on building programs: on a GPU it takes about eight
-minutes in all, and what is worth most comes first. What was built stays in the cache: a second call
-with the same --out keeps the parts that are done and goes on where the first ended. --only=WORD
-measures those parts again whose name has this word (attention, step, tests, sample, encode,
-doctor).
+The first call of `lidit bench all` spends most of its time on compiling: on a GPU it takes about
+eight minutes. The most important parts come first. Compiled programs are cached: a second call with
+the same --out keeps finished parts and continues where the first ended. --only=WORD repeats the
+parts whose name contains WORD (attention, step, tests, sample, encode, doctor).
 """
 
 
 def add_parser(subparsers: Any) -> None:
     """Add `lidit bench`."""
-    summary = "time attention, train step, sampling or encoding beside PyTorch, or all"
+    summary = "time attention, train step, sampling, encoding or all of them, against PyTorch"
     parser = add_command(subparsers, "bench", summary, _EXAMPLES, run)
     parser.add_argument("what", choices=(*KINDS, "all"))
-    parser.add_argument("--config", default="demo", metavar="RECIPE", help="for shapes")
+    parser.add_argument("--config", default="demo", metavar="RECIPE", help="sets the shapes")
     parser.add_argument("--batch", type=positive_int, default=8, metavar="N")
     parser.add_argument(
         "--dtype",
         choices=get_args(ComputeType),
         help="default: bfloat16 on accelerators, float32 on CPUs",
     )
-    parser.add_argument("--checkpoint", default="demo", metavar="PATH", help="of sample")
-    parser.add_argument("--encoder", default="smollm2", metavar="SOURCE", help="of encode")
-    parser.add_argument("--tokens", type=positive_int, default=100, metavar="N", help="of a prompt")
+    parser.add_argument("--checkpoint", default="demo", metavar="PATH", help="for sample")
+    parser.add_argument("--encoder", default="smollm2", metavar="SOURCE", help="for encode")
+    parser.add_argument("--tokens", type=positive_int, default=100, metavar="N", help="per prompt")
     parser.add_argument("--rounds", type=positive_int, default=5, metavar="N")
     parser.add_argument(
-        "--count", type=positive_int, default=3, metavar="N", help="pieces of work a round"
+        "--count", type=positive_int, default=3, metavar="N", help="repetitions per round"
     )
     parser.add_argument("--warmup", type=positive_int, default=2, metavar="N")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="of the CPU")
-    parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads")
+    parser.add_argument("--no-torch", action="store_true", help="skip PyTorch")
     parser.add_argument(
         "--only",
         metavar="WORD",
-        help="only candidates (parts of all) with this word in it",
+        help="only candidates (with all: parts) whose name contains WORD",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     parser.add_argument("--config.FIELD", metavar="VALUE", help="override a field of the recipe")
@@ -100,7 +99,7 @@ def _run_candidates(options: argparse.Namespace) -> dict[str, Any]:
     platform = default_platform()
     torch = not options.no_torch and _has_torch()
     if torch and platform == "tpu":
-        print("PyTorch has no TPU and is left out", file=sys.stderr)
+        print("PyTorch is skipped: it does not run on TPUs", file=sys.stderr)
         torch = False
     with tempfile.TemporaryDirectory() as folder:
         exported = ""
@@ -137,7 +136,8 @@ def _check_flow(checkpoint: str) -> None:
     config = open_model(checkpoint).config
     if config.training.task != "lidit" or config.diffusion.process != "flow":
         raise LiditError(
-            f"lidit bench sample: {checkpoint} is no text-to-image flow: name one, such as 'demo'"
+            f"lidit bench sample: {checkpoint} is not a text-to-image flow model: name one, such "
+            "as 'demo'"
         )
 
 
@@ -156,6 +156,6 @@ def _export(checkpoint: str, folder: Path) -> str:
         export_torch(open_model(checkpoint), out)
     except LiditError as error:
         raise LiditError(
-            f"lidit bench sample: {checkpoint} has no PyTorch twin ({error}): use --no-torch"
+            f"lidit bench sample: cannot convert {checkpoint} to PyTorch ({error}): use --no-torch"
         ) from error
     return str(out)

@@ -19,15 +19,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `lidit bench all`."""
     group = parser.add_argument_group("lidit bench all")
     group.add_argument(
-        "--minutes", type=minutes, default=4.0, metavar="M", help="for all parts, a hard bound"
-    )
-    group.add_argument("--out", type=Path, metavar="DIR", help="for results.md and results.json")
-    group.add_argument(
-        "--tiny", action="store_true", help="tiny sizes, to rehearse it on a machine of CPUs"
+        "--minutes", type=minutes, default=4.0, metavar="M", help="time limit of all parts"
     )
     group.add_argument(
-        "--then-train", metavar="RECIPE", help="train a recipe afterwards, and leave it in DIR"
+        "--out", type=Path, metavar="DIR", help="folder for results.md and results.json"
     )
+    group.add_argument("--tiny", action="store_true", help="tiny sizes, to test it on a CPU")
+    group.add_argument("--then-train", metavar="RECIPE", help="train a recipe afterwards, in DIR")
     group.add_argument("--train-minutes", type=minutes, default=4.0, metavar="M")
 
 

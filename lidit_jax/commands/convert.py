@@ -13,7 +13,7 @@ from lidit_jax.io.paths import local_path
 _EXAMPLES = """\
   lidit convert to-torch demo torch-demo                then, without JAX:
   python torch-demo/lidit_torch.py --prompt "a red circle" --out circle.png
-  lidit convert from-torch torch-demo my-model          and back, bit by bit
+  lidit convert from-torch torch-demo my-model          and back, bit for bit
   lidit convert from-hf hunyuan-refiner HunyuanVideo/transformer refiner
                                                         then start a run from it:
   lidit train --config=mine.py --workdir=run --config.training.init_from=refiner
@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
     parser = add_command(
         subparsers,
         "convert",
-        "take weights to PyTorch, back, or in from elsewhere",
+        "convert weights to PyTorch and back, or import them from Hugging Face",
         _EXAMPLES,
         None,
     )
@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
     to_torch = add_command(
         directions,
         "to-torch",
-        "write a folder that draws with PyTorch alone, and compare it with the original",
+        "write a folder that needs only PyTorch, and compare it with the original",
         _EXAMPLES,
         _to_torch,
     )
@@ -53,18 +53,18 @@ def add_parser(subparsers: Any) -> None:
     to_torch.add_argument(
         "--with-encoders",
         action="store_true",
-        help="copy all text encoders; without it, those with a hub id or a folder are named",
+        help="copy all text encoders; default: those with a hub id or a folder are only referenced",
     )
     add_encoder_option(to_torch)
     to_torch.add_argument(
         "--no-parity",
         action="store_true",
-        help="leave out the comparison, which holds both models in memory",
+        help="skip the comparison, which needs memory for both models",
     )
     from_torch = add_command(
         directions,
         "from-torch",
-        "bring such a folder back, bit by bit",
+        "convert such a folder back, bit for bit",
         _EXAMPLES,
         _back,
     )
@@ -115,7 +115,7 @@ def _to_torch(options: argparse.Namespace) -> int:
     print(report.table())
     if not report.passed:
         raise LiditError(
-            f"{options.out / MODULE} does not draw what the original draws: do not use it, and "
+            f"{options.out / MODULE} gives other images than the original: do not use it, and "
             "report it with parity.json"
         )
     return 0
@@ -125,12 +125,12 @@ def _back(options: argparse.Namespace) -> int:
     from lidit_jax.pytorch.import_weights import import_torch
 
     if not options.folder.is_dir():
-        raise LiditError(f"{options.folder} is not a folder: name what to-torch wrote")
+        raise LiditError(f"{options.folder} is not a folder: name one written by to-torch")
     if options.bundle.resolve() == options.folder.resolve():
         raise LiditError(f"{options.bundle} is the folder to read: name another one to write")
     with writable_folder(options.bundle, "BUNDLE"):
         import_torch(options.folder, options.bundle)
-    print(f"{options.bundle}: every tensor is the one that was exported")
+    print(f"{options.bundle}: all tensors are equal to those exported")
     return 0
 
 

@@ -26,9 +26,9 @@ _INDEX_EXAMPLES = """\
   lidit data index parquet:photos --out=photos-index --near-duplicates
   lidit data index tfds:coco_captions --out=gs://bucket/coco --beam -- --runner=DataflowRunner
 
-The same command on several hosts shares the work. Killed and started again it scans what is
-missing, and where the source has changed, what is new. Shards that are broken are all named; mend
-or remove them, and start it again.
+Several hosts share the work if each runs the same command. After an interruption, or when the
+source has changed, the same command scans only what is missing or new. All broken shards are
+listed: repair or remove them, and run it again.
 """
 
 _INSPECT_EXAMPLES = """\
@@ -41,9 +41,9 @@ _CONVERT_EXAMPLES = """\
   lidit data convert folder:my-pictures my-records
   lidit data convert photos-index gs://bucket/photos-records --processes=32
 
-Without an index of the source, one is made in OUT/index-of-source. That of the shards is OUT/index.
-Records that cannot be used are left out. As with lidit data index, several hosts share the work,
-and what was killed goes on.
+Without an index of the source, one is built in OUT/index-of-source. The index of the shards is
+OUT/index. Unusable records are skipped. As with lidit data index, several hosts share the work, and
+an interrupted conversion is continued by the same command.
 """
 
 
@@ -60,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
 
 def _add_index(actions: Any) -> None:
     parser = add_command(
-        actions, "index", "scan a source once, for all that comes later", _INDEX_EXAMPLES, run_index
+        actions, "index", "scan a source once and store what was found", _INDEX_EXAMPLES, run_index
     )
     parser.add_argument("source", metavar="SOURCE", help=_SOURCE_HELP)
     parser.add_argument(
@@ -69,29 +69,29 @@ def _add_index(actions: Any) -> None:
     parser.add_argument(
         "--near-duplicates",
         action="store_true",
-        help="decode every picture for a perceptual hash, which finds those that look alike",
+        help="decode all images for perceptual hashes, to find those that look alike",
     )
     _add_work(parser)
-    _add_json(parser, "write what was found as JSON")
+    _add_json(parser, "write the statistics as JSON")
 
 
 def _add_inspect(actions: Any) -> None:
     parser = add_command(
-        actions, "inspect", "show what an index holds", _INSPECT_EXAMPLES, run_inspect
+        actions, "inspect", "show statistics of an index", _INSPECT_EXAMPLES, run_inspect
     )
-    parser.add_argument("index", type=to_path, metavar="INDEX", help="see lidit data index")
+    parser.add_argument("index", type=to_path, metavar="INDEX", help="written by lidit data index")
     parser.add_argument(
-        "--out", type=Path, metavar="PAGE.png", help="draw some pictures with their captions"
+        "--out", type=Path, metavar="PAGE.png", help="write sample images with captions"
     )
     parser.add_argument(
-        "--pictures",
+        "--images",
         type=positive_int,
         default=24,
         metavar="N",
-        help="on that page (default: %(default)s)",
+        help="images on that page (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=non_negative_int, default=0, metavar="K", help="which records"
+        "--seed", type=non_negative_int, default=0, metavar="K", help="seed of the samples"
     )
     parser.add_argument(
         "--tokenizer",
@@ -99,16 +99,16 @@ def _add_inspect(actions: Any) -> None:
         default=[],
         metavar="NAME|PATH",
         dest="tokenizers",
-        help="lengths of captions in tokens of this encoder, in a sample; repeatable",
+        help="show caption lengths in this encoder's tokens, for sampled records; repeatable",
     )
     parser.add_argument(
         "--sample",
         type=positive_int,
         default=1000,
         metavar="N",
-        help="records whose captions are read for that (default: %(default)s)",
+        help="records sampled for --tokenizer (default: %(default)s)",
     )
-    _add_json(parser, "write everything as JSON")
+    _add_json(parser, "write all figures as JSON")
 
 
 def _add_convert(actions: Any) -> None:
@@ -120,7 +120,7 @@ def _add_convert(actions: Any) -> None:
         run_convert,
     )
     parser.add_argument(
-        "source", metavar="SOURCE|INDEX", help=f"{_SOURCE_HELP}; or the folder of its index"
+        "source", metavar="SOURCE|INDEX", help=f"{_SOURCE_HELP}; or the folder of an index"
     )
     parser.add_argument("out", type=to_path, metavar="OUT", help="folder for the shards")
     parser.add_argument(
@@ -128,22 +128,22 @@ def _add_convert(actions: Any) -> None:
         type=positive_int,
         default=10_000,
         metavar="N",
-        help="at most (default: %(default)s)",
+        help="largest number of records per shard (default: %(default)s)",
     )
     _add_work(parser)
 
 
-_SOURCE_HELP = "FORMAT:PATH, such as folder:my-pictures or webdataset:gs://bucket/photos"
+_SOURCE_HELP = "FORMAT:PATH, such as folder:my-images or webdataset:gs://bucket/photos"
 
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--processes", type=positive_int, metavar="N", help="on this host (default: one a core)"
+        "--processes", type=positive_int, metavar="N", help="on this host (default: one per core)"
     )
     parser.add_argument(
         "--beam",
         action="store_true",
-        help="as an Apache Beam pipeline; Beam's own options follow after --",
+        help="run as an Apache Beam pipeline; Beam's options follow --",
     )
     parser.set_defaults(rest=[])
 
@@ -173,7 +173,7 @@ def run_index(options: argparse.Namespace) -> int:
         found = statistics(index)
     print(
         f"{options.out}: {found['records']:,} records in {len(index.shards):,} shards, "
-        f"{found['usable']:,} of them can be used"
+        f"{found['usable']:,} of them usable"
     )
     if found["usable"] < found["records"]:
         print(f"problems: lidit data inspect {options.out}")
@@ -244,10 +244,10 @@ def _work(options: argparse.Namespace) -> Work:
 
     if options.beam:
         if options.processes:
-            raise LiditError("--beam has workers of its own: leave out --processes")
+            raise LiditError("--beam has its own workers: leave out --processes")
         return BeamWork(options.rest)
     if options.rest:
-        raise LiditError(f"{options.rest[0]} after -- is an option of Beam: add --beam")
+        raise LiditError(f"options after -- ({options.rest[0]}) are for Beam: add --beam")
     return partial(share_work, processes=options.processes or os.cpu_count() or 1)
 
 

@@ -28,8 +28,8 @@ from lidit_jax.io.output import atomic_file
 from lidit_jax.io.progress import slow_progress_bar
 
 _TILE = 192
-_AROUND = (224, 224, 224)
-_TOLD = 10
+_BACKGROUND = (224, 224, 224)
+_SHOWN = 10
 
 
 def inspect(options: argparse.Namespace) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def inspect(options: argparse.Namespace) -> dict[str, Any]:
     found = statistics(index)
     if tokenizers:
         found["sampled"], found["tokens"] = _tokens(index, tokenizers, options)
-    found["first_problems"] = [each._asdict() for each in islice(index.problems(), _TOLD)]
+    found["first_problems"] = [each._asdict() for each in islice(index.problems(), _SHOWN)]
     _show(found, index)
     if options.out:
         sheet = contact_sheet(index, registry.open_records(index.source), options)
@@ -59,10 +59,10 @@ def inspect(options: argparse.Namespace) -> dict[str, Any]:
 def contact_sheet(index: Index, source: RecordSource, options: argparse.Namespace) -> Image.Image:
     """Draw sample images, not cropped, each above a caption or its error message."""
     tiles, captions = [], []
-    chosen = usable_sample(index, options.pictures, options.seed)
+    chosen = usable_sample(index, options.images, options.seed)
     if not chosen:
-        raise LiditError(f"{options.index} has no record that can be used: nothing to draw")
-    with slow_progress_bar("pictures") as progress:
+        raise LiditError(f"{options.index} has no usable record: leave out --out")
+    with slow_progress_bar("images") as progress:
         for done, number in enumerate(chosen):
             progress(done, len(chosen))
             record = source.read(index.place(number))
@@ -76,12 +76,12 @@ def contact_sheet(index: Index, source: RecordSource, options: argparse.Namespac
 
 def _tile(record: Record, key: str) -> tuple[UInt8[np.ndarray, "192 192 3"], str]:
     """Return an image centered on a gray square, and its error message."""
-    square = Image.new("RGB", (_TILE, _TILE), _AROUND)
+    square = Image.new("RGB", (_TILE, _TILE), _BACKGROUND)
     mistake = ""
     try:
-        picture = on_white(decode(io.BytesIO(record.image), key))
-        picture.thumbnail((_TILE, _TILE), Image.Resampling.LANCZOS)
-        square.paste(picture, ((_TILE - picture.width) // 2, (_TILE - picture.height) // 2))
+        image = on_white(decode(io.BytesIO(record.image), key))
+        image.thumbnail((_TILE, _TILE), Image.Resampling.LANCZOS)
+        square.paste(image, ((_TILE - image.width) // 2, (_TILE - image.height) // 2))
     except LiditError as error:
         mistake = str(error)
     return np.asarray(square), mistake
@@ -116,7 +116,7 @@ def _lengths(tokenizer: PromptTokenizer, texts: Sequence[str]) -> Lengths:
 
 def _show(found: Mapping[str, Any], index: Index) -> None:
     console = NoWrapConsole()
-    console.say(f"{found['source']}: {found['records']:,} records, {found['usable']:,} can be used")
+    console.say(f"{found['source']}: {found['records']:,} records, {found['usable']:,} usable")
     console.say(f"fingerprint {found['fingerprint']}")
     for title, counts in (
         ("width:height", found["aspects"]),
@@ -127,10 +127,10 @@ def _show(found: Mapping[str, Any], index: Index) -> None:
             console.show(_counts(title, counts))
     rows = {(name, "characters"): lengths for name, lengths in found["characters"].items()}
     for tokenizer, columns in found.get("tokens", {}).items():
-        unit = f"tokens of {tokenizer}, of {found['sampled']:,} records"
+        unit = f"tokens of {tokenizer}, in {found['sampled']:,} records"
         rows |= {(name, unit): lengths for name, lengths in columns.items()}
     if rows:
-        table = Table("caption", "in", "captions", "mean", "median", "95 of 100", "longest")
+        table = Table("caption", "unit", "captions", "mean", "median", "95th percentile", "longest")
         for (name, unit), lengths in rows.items():
             mean, *others = (lengths[key] for key in ("mean", "median", "most", "longest"))
             table.add_row(name, unit, f"{lengths['captions']:,}", f"{mean:.1f}", *map(str, others))

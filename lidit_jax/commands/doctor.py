@@ -10,10 +10,10 @@ from typing import Any
 from lidit_jax.commands.arguments import add_command
 
 _EXAMPLES = """\
-  lidit doctor                a table, and what to do about each gap
+  lidit doctor                a table, with a remedy for each problem
   lidit doctor --json         the same for scripts
 
-Exit status 0: training can work on this machine; 1: something it needs is missing.
+Exit status 0: this machine can train; 1: a requirement of training is missing.
 """
 
 _MARKS = {"ok": ("ok", "green"), "warning": ("limited", "yellow"), "missing": ("missing", "red")}
@@ -22,7 +22,7 @@ _MARKS = {"ok": ("ok", "green"), "warning": ("limited", "yellow"), "missing": ("
 def add_parser(subparsers: Any) -> None:
     """Add `lidit doctor`."""
     parser = add_command(
-        subparsers, "doctor", "say what this machine has, and what is missing", _EXAMPLES, run
+        subparsers, "doctor", "show what this machine has, and what is missing", _EXAMPLES, run
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -56,5 +56,5 @@ def _print_table(findings: list, ready: bool) -> None:
     console = NoWrapConsole()
     console.show(table)
     console.say(
-        "Training can work here." if ready else "Training cannot work here until that is mended."
+        "This machine can train." if ready else "This machine cannot train until that is fixed."
     )

@@ -106,7 +106,7 @@ def _devices() -> Iterator[Finding]:
         yield Finding(
             "devices",
             "warning",
-            f"{value}; an NVIDIA GPU stands idle",
+            f"{value}; an NVIDIA GPU is not used",
             f"pip install 'lidit-jax[{cuda.extra_for(driver)}]'",
         )
     else:
@@ -132,7 +132,7 @@ def _compiler(devices: Sequence[JaxDevice]) -> Iterator[Finding]:
     if not any(not fault.avoided for fault in happening):
         flags = os.environ.get("XLA_FLAGS", "")
         with_flags = f", with XLA_FLAGS={flags}" if flags else ""
-        yield Finding("compiler", "ok", f"sums tried and right{with_flags}")
+        yield Finding("compiler", "ok", f"sums tested and correct{with_flags}")
 
 
 def _attention(kernel: str) -> Finding:
@@ -147,11 +147,11 @@ def _attention(kernel: str) -> Finding:
         difference = cudnn_difference()
     except Exception as error:  # an unsupported kernel, a library that does not load, ...
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        return Finding("attention", "warning", f"cuDNN's kernel does not run ({reason})", remedy)
+        return Finding("attention", "warning", f"cuDNN's kernel fails ({reason})", remedy)
     if not difference < _CUDNN_TOLERANCE:
-        wrong = f"cuDNN's kernel is {difference:.1%} away from plain XLA"
+        wrong = f"cuDNN's kernel differs from plain XLA by {difference:.1%}"
         return Finding("attention", "warning", wrong, remedy)
-    return Finding("attention", "ok", f"{value}; tried, {difference:.1%} from plain XLA")
+    return Finding("attention", "ok", f"{value}; tested: differs from XLA by {difference:.1%}")
 
 
 def _cuda(driver: str) -> Iterator[Finding]:
@@ -160,11 +160,11 @@ def _cuda(driver: str) -> Iterator[Finding]:
     remedy = f"pip install 'lidit-jax[{extra}]'"
     plugin = cuda.plugin()
     if plugin is None:
-        yield Finding("cuda", "warning", f"driver {driver}, no CUDA plugin of JAX", remedy)
+        yield Finding("cuda", "warning", f"driver {driver}, no CUDA plugin for JAX", remedy)
         return
     value = f"driver {driver}, {plugin.name} {plugin.version}"
     if plugin.version != metadata.version("jaxlib"):
-        value += f", but jaxlib {metadata.version('jaxlib')}"
+        value += f" with jaxlib {metadata.version('jaxlib')}: versions must match"
         yield Finding("cuda", "warning", value, remedy)
     elif plugin.needs_newer_than(driver):
         yield Finding("cuda", "warning", f"{value} needs driver 580 or later", remedy)
@@ -206,7 +206,7 @@ def _demo() -> Finding:
 
 def _cache() -> Finding:
     folder = cache_dir()
-    remedy = "name another folder in LIDIT_CACHE"
+    remedy = "set LIDIT_CACHE to another folder"
     try:
         with writable_folder(folder, "LIDIT_CACHE"):
             free = shutil.disk_usage(folder).free

@@ -28,15 +28,15 @@ _SAMPLERS_EXAMPLES = """\
   lidit eval samplers --checkpoint=demo --out=runs/samplers
   lidit eval samplers --checkpoint=demo --samplers=euler,unipc --steps=4,8 --per-task=2
 
-Every row draws the same prompts from the same seeds. The files are written after every row, and
-the same command goes on where it was stopped.
+Every row uses the same prompts and seeds. The files are written after every row, and the same
+command continues an interrupted comparison.
 """
 
 
 def add_parser(subparsers: Any) -> None:
     """Add `lidit eval` and its benchmarks."""
     parser = add_command(
-        subparsers, "eval", "generate for a benchmark and score the images", _EXAMPLES, None
+        subparsers, "eval", "generate the images of a benchmark and score them", _EXAMPLES, None
     )
     benchmarks = parser.add_subparsers(
         dest="benchmark", metavar="BENCHMARK", title="benchmarks", required=True
@@ -54,18 +54,18 @@ def add_parser(subparsers: Any) -> None:
         "--out",
         type=to_path,
         metavar="DIR",
-        help="where scores.json and hits_and_misses.png go, in the place of those that are there "
-        "(default: runs/scenes/NAME-HASH, after the checkpoint and its weights)",
+        help="folder for scores.json and hits_and_misses.png, which are overwritten (default: "
+        "runs/scenes/NAME-HASH, from the checkpoint's name and the hash of its weights)",
     )
     scenes.add_argument(
         "--per-task",
         type=positive_int,
         default=16,
         metavar="N",
-        help="prompts a task (default: %(default)s)",
+        help="prompts per task (default: %(default)s)",
     )
     scenes.add_argument(
-        "--seed", type=non_negative_int, default=0, metavar="K", help="prompts and noise"
+        "--seed", type=non_negative_int, default=0, metavar="K", help="of prompts and noise"
     )
     own = "(default: the checkpoint's)"
     scenes.add_argument("--sampler", metavar="NAME", help=f"euler, heun, unipc, ... {own}")
@@ -78,7 +78,7 @@ def add_parser(subparsers: Any) -> None:
         type=positive_int,
         default=16,
         metavar="B",
-        help="images at a time (default: %(default)s)",
+        help="images per batch (default: %(default)s)",
     )
     _add_samplers(benchmarks)
 
@@ -99,27 +99,28 @@ def _add_samplers(benchmarks: Any) -> None:
         type=to_path,
         default=Path("runs/samplers"),
         metavar="DIR",
-        help="where samplers.json, .md and .png go (default: %(default)s)",
+        help="folder for samplers.json, .md and .png (default: %(default)s)",
     )
-    add("--samplers", metavar="A,B", help="names (default: all that fit the checkpoint)")
+    add("--samplers", metavar="A,B", help="(default: all that the checkpoint supports)")
     add("--steps", default="4,8,16,32,64", metavar="N,M", help="(default: %(default)s)")
     add(
         "--cache-intervals",
         default="1,2,3,4",
         metavar="N,M",
-        help="of step caching, with the checkpoint's own sampler and steps (default: %(default)s)",
+        help="intervals of step caching, with the checkpoint's sampler and steps "
+        "(default: %(default)s)",
     )
-    add("--spacing", metavar="NAME", help="of the steps, for all samplers")
+    add("--spacing", metavar="NAME", help="spacing of the steps, for all samplers")
     add("--guidance", type=guidance_scale, metavar="S", help="guidance scale")
     add(
         "--per-task",
         type=positive_int,
         default=16,
         metavar="N",
-        help="prompts a task (default: %(default)s)",
+        help="prompts per task (default: %(default)s)",
     )
-    add("--seed", type=non_negative_int, default=0, metavar="K", help="prompts and noise")
-    add("--batch-size", type=positive_int, default=16, metavar="B", help="images at a time")
+    add("--seed", type=non_negative_int, default=0, metavar="K", help="of prompts and noise")
+    add("--batch-size", type=positive_int, default=16, metavar="B", help="images per batch")
 
 
 def run_samplers(options: argparse.Namespace) -> int:

@@ -16,11 +16,11 @@ _EXAMPLES = """\
   lidit export --checkpoint=runs/demo --out=my-model
   lidit sample --checkpoint=my-model --prompt="a red circle" --out=circle.png
 
-The folder holds config.json and model.safetensors (half precision, the averaged weights), or
-several files and their index with --max-file-size, and in vae/ the autoencoder of a text-to-image
-model. The text encoders are named, not copied. README.md is a model card to fill in; one that is
-there stays. An autoencoder of Stable Diffusion's kind is written in diffusers' layout, which
-diffusers opens too.
+The folder holds config.json and model.safetensors (the averaged weights in half precision), or
+several weight files and their index with --max-file-size. A text-to-image model has its autoencoder
+in vae/; its text encoders are referenced, not copied. README.md is a model card to complete; an
+existing one is kept. A KL autoencoder (Stable Diffusion's architecture) is written in diffusers'
+layout, which diffusers opens too.
 """
 
 
@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
         type=file_size,
         default=0,
         metavar="SIZE",
-        help="cut the weights into files of at most this size, such as 15MiB",
+        help="split the weights into files of at most this size, such as 15MiB",
     )
     parser.add_argument(
         "--raw", action="store_true", help="the raw weights instead of their moving average"
@@ -77,7 +77,9 @@ def run(options: argparse.Namespace) -> int:
                     shutil.copy2(file, target)
         kl = config.training.task == "vae" and config.vae.architecture == "kl"
         if kl and options.max_file_size:
-            raise LiditError("--max-file-size: diffusers' layout has one file: leave it out")
+            raise LiditError(
+                "diffusers' layout has a single weight file: leave out --max-file-size"
+            )
         if kl:
             autoencoder = build_autoencoder(config.vae)
             assert isinstance(autoencoder, AutoencoderKL)

@@ -27,10 +27,10 @@ _EXAMPLES = """\
   lidit plan --config=lidit_1b --topology=v5e:4x4 --config.training.batch_size=64 --compile
   lidit plan --all-recipes --out=docs
 
-Memory, time and cost are predicted by formula on any machine; how far the formula is off on
-published steps that its constants do not know is printed with every prediction. --compile asks the
-TPU compiler too, which needs pip install 'lidit-jax[tpu]' and Linux, but no TPU. GPUs have the
-formula alone.
+Memory, time and cost are predicted by a formula, on any machine. Every prediction is printed with
+the formula's error on published steps that its constants were not fitted to. --compile adds figures
+of the TPU compiler, which needs pip install 'lidit-jax[tpu]' and Linux, but no TPU. For GPUs there
+is only the formula.
 """
 
 
@@ -38,48 +38,55 @@ def add_parser(subparsers: Any) -> None:
     """Add `lidit plan`."""
     summary = "predict memory, time and cost of a run on TPUs or GPUs"
     parser = add_command(subparsers, "plan", summary, _EXAMPLES, run)
-    parser.add_argument("--config", metavar="RECIPE", help="see lidit train")
+    parser.add_argument("--config", metavar="RECIPE", help="as for lidit train")
     parser.add_argument(
         "--topology",
         metavar="NAME",
         help="v5p:8x8x16 or v5p-2048 for a TPU slice, h100:8x4 for 4 nodes of 8, 8xh100 for one",
     )
     parser.add_argument(
-        "--slices", type=positive_int, default=1, metavar="N", help="slices joined by network"
+        "--slices",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="slices joined by the data-center network",
     )
     parser.add_argument(
         "--mesh",
         metavar="AXIS=SIZE,...",
-        help="default: the recipe's, else fsdp as wide as pays",
+        help="default: the recipe's, else the fastest size of fsdp",
     )
     parser.add_argument(
-        "--search", action="store_true", help="try meshes, remat policies and parts of the batch"
+        "--search", action="store_true", help="compare meshes, remat policies and accumulation"
     )
     parser.add_argument(
-        "--online", action="store_true", help="encode captions during training, not before"
+        "--online", action="store_true", help="encode captions while training, not before"
     )
     parser.add_argument(
         "--images",
         type=positive_int,
         default=30_000_000,
         metavar="N",
-        help="of the data set, for the storage (2M, 2e6; default: 30M)",
+        help="size of the data set, for its storage (2M, 2e6; default: 30M)",
     )
     parser.add_argument(
-        "--price-per-chip-hour", type=price, default=0.0, metavar="X", help="for the cost"
+        "--price-per-chip-hour", type=price, default=0.0, metavar="X", help="to predict the cost"
     )
     parser.add_argument(
-        "--compile", action="store_true", help="the TPU compiler's figures beside the formula's"
+        "--compile", action="store_true", help="add the TPU compiler's figures to the formula's"
     )
     parser.add_argument(
-        "--hlo", type=Path, metavar="FILE", help="of --compile: write the compiled program's text"
+        "--hlo",
+        type=Path,
+        metavar="FILE",
+        help="write the text of the program that --compile compiles",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="draw the memory by owner")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="plot the memory by purpose")
     parser.add_argument(
         "--all-recipes", action="store_true", help="plan every recipe on all of its topologies"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="of --all-recipes")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for --all-recipes")
     parser.add_argument("--config.FIELD", metavar="VALUE", help="override a field of the recipe")
 
 
@@ -90,14 +97,14 @@ def run(options: argparse.Namespace) -> int:
     # Nothing here runs on an accelerator, and detecting one takes seconds.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if options.hlo and not options.compile:
-        raise LiditError("--hlo writes what --compile has compiled: add --compile")
+        raise LiditError("--hlo writes the program that --compile compiles: add --compile")
     if options.search and options.mesh:
-        raise LiditError("--search tries all meshes: leave --mesh or --search out")
+        raise LiditError("--search compares all meshes: leave out --mesh or --search")
     if options.out and not options.all_recipes:
-        raise LiditError("--out belongs to --all-recipes; one plan is written by --json and --png")
+        raise LiditError("--out is for --all-recipes: write a single plan with --json and --png")
     if options.all_recipes:
         if options.config or options.topology:
-            raise LiditError("--all-recipes plans all of them: leave --config and --topology out")
+            raise LiditError("--all-recipes plans all recipes: leave out --config and --topology")
         return _write_recipe_plans(options.out)
     if not options.config or not options.topology:
         raise LiditError("lidit plan needs --config and --topology (see: lidit plan --help)")
@@ -147,7 +154,7 @@ def _write_plan(options: argparse.Namespace) -> int:
     if options.png:
         draw(chosen, options.png)
     if refusal:
-        remedy = f"try {describe(nearest)}" if nearest else "no larger slice is built"
+        remedy = f"try {describe(nearest)}" if nearest else "no larger slice exists"
         raise LiditError(f"{refusal}: {remedy}") from refusal
     return 0 if facts["fits"] else 1
 
@@ -199,7 +206,7 @@ def _plan(options: argparse.Namespace) -> tuple[Config, Plan]:
 
 def _write_recipe_plans(folder: Path | None) -> int:
     if folder is None or not folder.is_dir():
-        raise LiditError(f"--out={folder}: --all-recipes writes into a folder that exists")
+        raise LiditError(f"--out={folder}: --all-recipes needs an existing folder")
     from lidit_jax.planning.recipe_plans import write_recipe_plans
 
     for file in write_recipe_plans(folder):

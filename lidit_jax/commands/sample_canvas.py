@@ -61,13 +61,13 @@ def read_canvas(
       count: number of images.
 
     Raises:
-      LiditError: when the size fits neither the model nor the memory, or a picture cannot be used.
+      LiditError: when the size fits neither the model nor the memory, or an image cannot be used.
     """
     size, step = record.size if record else options.size, opened.size_step
     trained = opened.config.data.image_size
     if options.aspect:
         if options.size:
-            raise LiditError("--size and --aspect both give the shape: leave one out")
+            raise LiditError("--size and --aspect both set the shape: leave out one of them")
         size = size_of_aspect(options.aspect, trained * trained, step)
     if size is None and options.image is None:
         size = (trained, trained)
@@ -76,7 +76,7 @@ def read_canvas(
         check_memory(count, size)
     if options.image is None:
         if options.mask or options.strength is not None:
-            raise LiditError("--mask and --strength are for a picture: give --image=FILE")
+            raise LiditError("--mask and --strength need an initial image: give --image=FILE")
         assert size is not None  # the default size is set above
         return Canvas(size=size)
     image = read_image(options.image, "--image", size, step)
@@ -84,8 +84,8 @@ def read_canvas(
     mask = None if options.mask is None else read_mask(options.mask, image.shape[:2])
     if record and pixels_sha256(image, mask) != record.source:
         raise LiditError(
-            f"--image and --mask are not those that {options.again} began from: give the same "
-            "files; a version that read their colors otherwise cannot be followed"
+            f"--image and --mask are not the files that {options.again} was made from: give those; "
+            "it cannot be reproduced if another version decoded their colors differently"
         )
     return Canvas(
         size=image.shape[:2],
@@ -109,12 +109,12 @@ def read_image(path: Path, option: str, size: tuple[int, int] | None, step: int)
     Raises:
       LiditError: when it cannot be read, or is smaller than `step`.
     """
-    picture = on_white(decode(path, f"{option}={path}", "name another"))
+    image = on_white(decode(path, f"{option}={path}", "name another"))
     if size is None:
-        size = (picture.height // step * step, picture.width // step * step)
+        size = (image.height // step * step, image.width // step * step)
         if not all(size):
             raise LiditError(f"{option}={path} is smaller than {step}x{step}: name a larger one")
-    return np.asarray(fit(picture, size))
+    return np.asarray(fit(image, size))
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -125,9 +125,9 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     Raises:
       LiditError: when it cannot be read.
     """
-    picture = decode(path, f"--mask={path}", "name another")
-    if picture.mode == "RGBA":
-        opacity = picture.getchannel("A")
+    image = decode(path, f"--mask={path}", "name another")
+    if image.mode == "RGBA":
+        opacity = image.getchannel("A")
         if np.asarray(opacity).min() < 255:
             return np.asarray(fit(opacity, size)) > 127.5
-    return np.asarray(fit(on_white(picture), size)).mean(axis=-1) > 127.5
+    return np.asarray(fit(on_white(image), size)).mean(axis=-1) > 127.5

@@ -104,15 +104,17 @@ def _read_record(options: argparse.Namespace, given: list[str]) -> ImageRecord |
         return None
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise LiditError(f"--again repeats one image: leave out {names}")
+        raise LiditError(f"--again reproduces one image: leave out {names}")
     record = png_metadata.read(options.again)
     if record.source and not options.image:
-        raise LiditError(f"{options.again} began from a picture: give it again, as --image=FILE")
+        raise LiditError(
+            f"{options.again} was made from an initial image: give it with --image=FILE"
+        )
     return record
 
 
 def changes_since(record: ImageRecord, config: Config) -> list[str]:
-    """Return why an image cannot be reproduced bit by bit, each to complete "was drawn …".
+    """Return why an image cannot be reproduced bit for bit, each to complete "was drawn …".
 
     Args:
       record: record of the image.
@@ -124,12 +126,12 @@ def changes_since(record: ImageRecord, config: Config) -> list[str]:
     # Version 0.1 did not clean prompts.
     untidy = [text for text in texts if text != clean_text(text)]
     changes = [
-        f"from {text!r} by a version that read it otherwise: this picture will differ"
+        f"by a version that cleaned its prompt {text!r} differently: this image will differ"
         for text in untidy[:1]
     ]
     now = png_metadata.computing(config)
     return changes + [
-        f"with config.{name}={before}, which is {now[name]} now: this picture may differ a little"
+        f"with config.{name}={before}, which is now {now[name]}: this image may differ slightly"
         for name, before in record.computed.items()
         if now.get(name, before) != before
     ]
@@ -164,9 +166,7 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
     """
     prompts = [prompt_text("--prompt", prompt) for prompt in options.prompt]
     if not all(prompts):
-        raise LiditError(
-            '--prompt is empty: say what you want to see, as in --prompt="a red circle"'
-        )
+        raise LiditError('--prompt is empty: describe an image, as in --prompt="a red circle"')
     if options.prompts:
         try:
             lines = split_lines(options.prompts.read_bytes())
@@ -174,13 +174,13 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise LiditError(
                 f"--prompts: cannot read {options.prompts} ({reason}): "
-                "name a text file with one prompt a line"
+                "name a text file with one prompt per line"
             ) from error
         prompts += [text for line in lines if (text := clean_text(line))]
         if not prompts:
-            raise LiditError(f"--prompts: {options.prompts} is empty: write one prompt a line")
+            raise LiditError(f"--prompts: {options.prompts} is empty: write one prompt per line")
     if not prompts:
-        raise LiditError("nothing to draw: give --prompt=TEXT or --prompts=FILE")
+        raise LiditError("no prompt: give --prompt=TEXT or --prompts=FILE")
     return prompts
 
 

@@ -30,21 +30,21 @@ _EXAMPLES = """\
   lidit sample --checkpoint=demo --prompt="a cross" --blend-with="a star" --count=5 --out=between/
   lidit sample --checkpoint=demo --prompt="a blue star" --image=x.png --strength=0.7 --out=y.png
   lidit sample --checkpoint=demo --prompt="a blue square and a green star" --image=x.png \\
-      --mask=m.png --out=y.png                         the prompt says what the whole shows
+      --mask=m.png --out=y.png                     the prompt describes the whole image
   lidit sample --again=x.png --out=same.png
 
-One image makes one PNG; several make a folder of numbered ones, or with --grid one captioned
-picture. Each PNG records prompt, seed, settings and the checkpoint's sha256 in its text chunks;
---again reads them and draws the image once more.
+A single image is written as one PNG, several as numbered PNGs in a folder, or with --grid as one
+captioned image. Each PNG records prompt, seed, settings and the checkpoint's sha256 in its text
+chunks; --again reads them and draws the same image.
 
-which sampler: all but "heun" ask the network once a step. "unipc" and "dpm++2m" come closest to
-the exact solution in 8 to 20 steps; "euler" (flow) and "ddim" (DDPM) are the plain methods;
-"ddpm", "euler_ancestral" and "dpm++2m_sde" add noise on the way, which wants more steps.
+which sampler: all except "heun" evaluate the network once per step. "unipc" and "dpm++2m" come
+closest to the exact solution in 8 to 20 steps; "euler" (flow) and "ddim" (DDPM) are the basic
+methods; "ddpm", "euler_ancestral" and "dpm++2m_sde" add noise in every step and need more steps.
 --cache-interval=2 computes every other evaluation in full and reuses most of it in the next one.
-which guidance: raise --guidance until the image follows the prompt; when colors burn, add
---guidance-rescale=0.7, guide only in the middle (--guidance-low=0.2 --guidance-high=0.8), or take
---guidance-method=apg. Under flow "cfg_zero" helps models that are not fully trained.
---guide-checkpoint moves away from an earlier checkpoint instead of from the empty prompt.
+which guidance: raise --guidance until the image follows the prompt; if colors saturate, add
+--guidance-rescale=0.7, guide only in the middle (--guidance-low=0.2 --guidance-high=0.8), or use
+--guidance-method=apg. For flow models that are not fully trained, "cfg_zero" helps.
+--guide-checkpoint guides away from an earlier checkpoint instead of the empty prompt.
 """
 
 SETTINGS = (
@@ -100,7 +100,7 @@ _OTHER_NAMES = {
 def add_sample(subparsers: Any, run: Callable[[argparse.Namespace], int]) -> None:
     """Add `lidit sample`, with `run` as its function."""
     parser = add_command(
-        subparsers, "sample", "make images from prompts", _EXAMPLES, run, _OTHER_NAMES
+        subparsers, "sample", "generate images from prompts", _EXAMPLES, run, _OTHER_NAMES
     )
     add = parser.add_argument
     add("--checkpoint", metavar="PATH|NAME", help=CHECKPOINT_HELP)
@@ -111,60 +111,71 @@ def add_sample(subparsers: Any, run: Callable[[argparse.Namespace], int]) -> Non
         help="the raw weights instead of their moving average",
     )
     add_encoder_option(parser)
-    add("--prompt", action="append", metavar="TEXT", help="what to see; repeatable")
-    add("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line")
+    add("--prompt", action="append", metavar="TEXT", help="description of the image; repeatable")
+    add("--prompts", type=Path, metavar="FILE", help="a text file, one prompt per line")
     add("--out", required=True, type=to_path, metavar="FILE|DIR", help="a .png file, or a folder")
-    add("--grid", action="store_true", help="one captioned picture of all images")
-    add("--again", type=Path, metavar="PNG", help="draw this image once more, from its own record")
+    add("--grid", action="store_true", help="write one captioned grid of all images")
+    add("--again", type=Path, metavar="PNG", help="reproduce this image from its metadata")
     add("--size", type=image_size, metavar="PX|WxH", help="side, or width x height, in pixels")
-    add("--aspect", type=aspect_ratio, metavar="W:H", help="shape, at the area of training images")
-    add("--seed", type=non_negative_int, metavar="K", help="noise (default: 0)")
-    add("--count", type=positive_int, metavar="N", help="images a prompt (default: 1)")
+    add(
+        "--aspect", type=aspect_ratio, metavar="W:H", help="shape, with the area of training images"
+    )
+    add("--seed", type=non_negative_int, metavar="K", help="seed of the noise (default: 0)")
+    add("--count", type=positive_int, metavar="N", help="images per prompt (default: 1)")
 
-    group = parser.add_argument_group("sampling (left out: as the checkpoint says)")
+    group = parser.add_argument_group("sampling (default: the checkpoint's settings)")
     add = group.add_argument
     add("--sampler", metavar="NAME", help="euler, heun, dpm++2m, unipc, ...; see below")
     add("--steps", type=positive_int, metavar="N", help="denoising steps")
-    add("--spacing", metavar="NAME", help="of the steps: trailing, linspace, leading, karras")
-    add("--shift", type=float, metavar="S", help="flow: above 1 spends more steps on the noise")
-    add("--eta", type=fraction, metavar="E", help="ddim: share of fresh noise, 0 to 1")
+    add("--spacing", metavar="NAME", help="spacing of the steps: trailing, linspace, ...")
+    add("--shift", type=float, metavar="S", help="flow: above 1, more steps at high noise")
+    add("--eta", type=fraction, metavar="E", help="ddim: fraction of fresh noise, 0 to 1")
     add(
         "--cache-interval",
         type=positive_int,
         metavar="N",
-        help="compute every N-th evaluation in full, reuse most of it in those between; 1: off",
+        help="compute every N-th evaluation in full and reuse most of it in the others; 1: off",
     )
 
     group = parser.add_argument_group("guidance")
     add = group.add_argument
-    add("--guidance", type=guidance_scale, metavar="S", help="scale; 1 switches it off")
-    add("--negative-prompt", metavar="TEXT", help="what to move away from")
-    add("--guidance-method", metavar="NAME", help="cfg, apg, or under flow cfg_zero")
+    add("--guidance", type=guidance_scale, metavar="S", help="guidance scale; 1: no guidance")
+    add("--negative-prompt", metavar="TEXT", help="guide away from this text")
+    add("--guidance-method", metavar="NAME", help="cfg, apg, or for flow cfg_zero")
     add("--guidance-low", type=fraction, metavar="T", help="guide from here (0: the image) ...")
     add("--guidance-high", type=fraction, metavar="T", help="... to here (1: pure noise)")
-    add("--guidance-rescale", type=fraction, metavar="R", help="keep the contrast: 0 to 1")
-    add("--zero-steps", type=int, metavar="N", help="cfg_zero: first steps without motion")
-    add("--apg-parallel", type=fraction, metavar="P", help="apg: share of the parallel change")
-    add("--apg-norm", type=float, metavar="R", help="apg: largest change; 0 for no limit")
+    add("--guidance-rescale", type=fraction, metavar="R", help="preserve contrast: 0 to 1")
+    add("--zero-steps", type=int, metavar="N", help="cfg_zero: first steps with zero velocity")
+    add("--apg-parallel", type=fraction, metavar="P", help="apg: fraction of the parallel part")
+    add("--apg-norm", type=float, metavar="R", help="apg: largest norm; 0: no limit")
     add("--apg-momentum", type=float, metavar="B", help="apg: momentum, usually negative")
-    add("--guide-checkpoint", metavar="PATH", help="autoguidance: move away from this weaker model")
+    add(
+        "--guide-checkpoint", metavar="PATH", help="autoguidance: guide away from this weaker model"
+    )
 
-    group = parser.add_argument_group("several devices (left out: the first one does it all)")
+    group = parser.add_argument_group("several devices (default: only the first)")
     add = group.add_argument
-    add("--tensor", type=positive_int, metavar="N", help="split heads and FFNs over N of them")
-    add("--fsdp", type=positive_int, metavar="N", help="split the weights' width over N of them")
+    add("--tensor", type=positive_int, metavar="N", help="split heads and FFNs over N devices")
+    add("--fsdp", type=positive_int, metavar="N", help="split the weights over N devices")
 
-    group = parser.add_argument_group("other jobs")
+    group = parser.add_argument_group("variations, blends and image to image")
     add = group.add_argument
-    add("--variation", type=fraction, metavar="V", help="turn the noise by V, 0 to 1")
-    add("--variation-seed", type=non_negative_int, metavar="K", help="towards this seed's")
+    add("--variation", type=fraction, metavar="V", help="rotate the noise by V, 0 to 1")
+    add(
+        "--variation-seed", type=non_negative_int, metavar="K", help="toward the noise of this seed"
+    )
     add("--blend-with", metavar="TEXT", help="a second prompt")
     add(
         "--blend",
         type=fraction,
         metavar="W",
-        help="its weight; left out: 0 to 1 over --count images",
+        help="weight of the second prompt; default: 0 to 1 over --count images",
     )
-    add("--image", type=Path, metavar="FILE", help="begin from this picture")
-    add("--strength", type=fraction, metavar="S", help="how much of it to redraw (default: 0.6)")
-    add("--mask", type=Path, metavar="FILE", help="paint anew only where this picture is white")
+    add("--image", type=Path, metavar="FILE", help="start from this image")
+    add(
+        "--strength",
+        type=fraction,
+        metavar="S",
+        help="fraction of --image to redraw (default: 0.6)",
+    )
+    add("--mask", type=Path, metavar="FILE", help="redraw only where this image is white")

@@ -19,16 +19,16 @@ _EXAMPLES = """\
   lidit train --config=configs/demo.py --workdir=runs/demo
   lidit train --config=demo --workdir=runs/small --config.model.depth=4 --config.seed=1
 
-The workdir holds everything about the run. The same command again resumes from its last
-checkpoint, with the same data order, also on another number of devices. Every field of
-lidit_jax/config/schema.py can be set as --config.FIELD=VALUE.
+All files of the run are in the workdir. The same command resumes from its last checkpoint, with the
+same data order, also on another number of devices. Every field of lidit_jax/config/schema.py can be
+set as --config.FIELD=VALUE.
 
-On several hosts, start the same command on each: Slurm and TPU pods are recognized, any other
-launcher sets JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. In a checkout,
-launch/run.py does it: TPU VMs, GKE, Slurm, containers, or processes here.
+On several hosts, start the same command on each: Slurm and TPU pods are detected, other launchers
+must set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. In a checkout, launch/run.py
+starts it on TPU VMs, GKE, Slurm, in containers, or in several local processes.
 
-SIGTERM or Ctrl-C saves and stops, with exit status 0, or LIDIT_STOPPED_STATUS for a scheduler that
-restarts only what has failed.
+SIGTERM or Ctrl-C saves and stops, with exit status 0, or LIDIT_STOPPED_STATUS, for schedulers that
+restart only failed jobs.
 """
 
 _PREFIX = "--config."
@@ -47,12 +47,12 @@ def add_parser(subparsers: Any) -> None:
         required=True,
         type=to_path,
         metavar="DIR",
-        help="where the run lives: a folder, gs://BUCKET/… or s3://BUCKET/…",
+        help="folder of the run, also gs://BUCKET/… or s3://BUCKET/…",
     )
     parser.add_argument(
         "--config.FIELD",
         metavar="VALUE",
-        help="override a field of the recipe, as often as needed (model.depth, seed, ...)",
+        help="override a field of the recipe (model.depth, seed, ...); repeatable",
     )
 
 
@@ -100,14 +100,14 @@ def run(options: argparse.Namespace) -> int:
 
             state = loop.train(config, options.workdir)
     except Terminated:
-        print("stopped; run the same command to go on")
+        print("stopped; run the same command to continue")
         return stopped_status
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         raise LiditError(
             f"no space left for {error.filename or options.workdir}: make room, and run the "
-            "same command to go on from the last checkpoint"
+            "same command to continue from the last checkpoint"
         ) from error
     if int(state.step) < config.training.steps:
         return stopped_status
@@ -125,5 +125,5 @@ def _stopped_status() -> int:
     """Return the exit status of a run that was stopped before its last step."""
     given = os.environ.get("LIDIT_STOPPED_STATUS", "0")
     if not given.isdecimal() or int(given) > _LARGEST_STATUS:
-        raise LiditError(f"LIDIT_STOPPED_STATUS={given!r} is no exit status from 0 to 255")
+        raise LiditError(f"LIDIT_STOPPED_STATUS={given!r} is not an exit status from 0 to 255")
     return int(given)

@@ -13,14 +13,14 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file, writable_file
 
 _EXAMPLES = """\
-  lidit tune attention                                    on a TPU: by time, for the 1B recipe
+  lidit tune attention                                    on a TPU: measured, for the 1B recipe
   lidit tune attention --head-width=64 --queries=4096     10B at 1024 px
-  lidit tune attention --generation=v5p --head-width=64   without a TPU: by the compiler's schedule
+  lidit tune attention --generation=v5p --head-width=64   without a TPU: estimated
 
-The best tiles are kept in the cache ($LIDIT_CACHE, else ~/.cache/lidit) and used from then on for
-attention of exactly these sizes. Without a TPU it needs pip install 'lidit-jax[tpu]' and Linux, and
-some seconds for each candidate; such an estimate never replaces tiles found by time. GPUs have
-nothing to tune: cuDNN chooses its own tiles.
+The best tiles are stored in the cache ($LIDIT_CACHE, else ~/.cache/lidit) and used from then on for
+attention of exactly these sizes. Without a TPU, tiles are ranked by the TPU compiler's schedule:
+this needs pip install 'lidit-jax[tpu]' and Linux, takes some seconds per candidate, and never
+replaces measured tiles. On GPUs there is nothing to tune: cuDNN chooses its own tiles.
 """
 
 
@@ -35,19 +35,19 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--head-width", type=positive_int, default=72, metavar="K")
     parser.add_argument(
-        "--queries", type=positive_int, default=4096, metavar="N", help="tokens on one device"
+        "--queries", type=positive_int, default=4096, metavar="N", help="tokens per device"
     )
     parser.add_argument(
-        "--keys", type=positive_int, metavar="S", help="default: the same, self-attention"
+        "--keys", type=positive_int, metavar="S", help="default: as many, for self-attention"
     )
     parser.add_argument(
         "--tiles",
         action="append",
         metavar="N,S,S",
-        help="compare these (queries, keys, keys a product), repeatable; default: about twenty",
+        help="tiles to compare (queries, keys, keys per product), repeatable; default: about 20",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all costs as JSON")
-    parser.add_argument("--no-keep", action="store_true", help="only look, remember nothing")
+    parser.add_argument("--no-keep", action="store_true", help="do not store the best tiles")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,14 +72,14 @@ def _tune(options: argparse.Namespace) -> int:
     generation = options.generation or tpu_generation(device.device_kind)
     if on_device and device.platform != "tpu":
         raise LiditError(
-            f"lidit tune: this machine has no TPU but {device.device_kind}: name one with "
-            f"--generation ({', '.join(SMALLEST_SLICE)}) to rank tiles by the compiler's schedule"
+            f"lidit tune: this machine has no TPU, only {device.device_kind}: set --generation "
+            f"({', '.join(SMALLEST_SLICE)}) to rank tiles by the compiler's schedule"
         )
     if generation not in SMALLEST_SLICE:
-        raise LiditError(f"--generation={generation}: know {', '.join(SMALLEST_SLICE)}")
+        raise LiditError(f"--generation={generation}: choose one of {', '.join(SMALLEST_SLICE)}")
     shape = Shape(generation, options.head_width, options.queries, options.keys or options.queries)
     tiles = [_tiles(text) for text in options.tiles or ()] or candidates(shape)
-    unit = "us a head" if on_device else "cycles a head"
+    unit = "us per head" if on_device else "cycles per head"
     found_by = "time" if on_device else "schedule"
     print(f"{shape.key}, forward and backward, by {found_by}")
     ranked = []
@@ -98,14 +98,14 @@ def _tune(options: argparse.Namespace) -> int:
         print(f"best: queries {one.query}, keys {one.key} by {one.key_compute}")
         if not options.no_keep:
             file = save_tiles(shape, dataclasses.astuple(one), found_by)
-            print(f"kept in {file}" if file else "not kept: those in use were found by time")
+            print(f"stored in {file}" if file else "not stored: measured tiles are kept")
     if options.json:
         rows = [dataclasses.asdict(found) for found in ranked]
         content = json.dumps({"shape": shape.key, "tiles": rows}, indent=2) + "\n"
         with atomic_file(options.json) as handle:
             handle.write(content.encode())
     if not some_fit:
-        raise LiditError("none of these tiles fit into the core's memory: try smaller --tiles")
+        raise LiditError("none of these tiles fits into the core's memory: try smaller --tiles")
     return 0
 
 
@@ -114,10 +114,10 @@ def _tiles(text: str) -> Any:
 
     parts = text.split(",")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts):
-        raise LiditError(f"--tiles={text}: write queries, keys, keys a product: 1024,2048,512")
+        raise LiditError(f"--tiles={text}: write queries, keys, keys per product: 1024,2048,512")
     tiles = Tiles(*map(int, parts))
     if any(n % LANES or not n for n in dataclasses.astuple(tiles)) or tiles.key % tiles.key_compute:
         raise LiditError(
-            f"--tiles={text}: multiples of {LANES}, of which the third divides the second"
+            f"--tiles={text}: must be multiples of {LANES}, the third a divisor of the second"
         )
     return tiles

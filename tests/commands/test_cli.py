@@ -163,7 +163,7 @@ def test_a_scheduler_can_tell_a_stopped_run_from_a_finished_one(
 def test_a_stopped_status_that_is_none_is_refused_before_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LIDIT_STOPPED_STATUS", "preempted")
     assert main(["train", "--config=demo", f"--workdir={tmp_path / 'run'}"]) == 2
-    assert "LIDIT_STOPPED_STATUS='preempted' is no exit status" in capsys.readouterr().err
+    assert "LIDIT_STOPPED_STATUS='preempted' is not an exit status" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

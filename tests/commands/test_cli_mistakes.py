@@ -15,11 +15,11 @@ MISTAKES = {
     "negative scale": ([*SAMPLE, "--guidance=-1"], "'-1' is not a number from 0 to 100"),
     "again and prompt": (
         ["sample", "--prompt=a", "--out=x.png", "--again=y.png"],
-        "--again repeats one image: leave out --prompt",
+        "--again reproduces one image: leave out --prompt",
     ),
     "again and what the record says": (
         ["sample", "--out=x.png", "--again=y.png", "--steps=4", "--seed=0", "--size=64", "--raw"],
-        "--again repeats one image: leave out --seed, --raw, --size, --steps\n",
+        "--again reproduces one image: leave out --seed, --raw, --size, --steps\n",
     ),
     "again of nothing": (
         ["sample", "--out=x.png", "--again=none.png"],

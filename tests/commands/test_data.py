@@ -34,7 +34,7 @@ def test_an_index_is_made_and_summed_up(source, tmp_path, capsys):
     line = ["data", "index", "tiny:memory", f"--out={out}", "--processes=1", f"--json={facts}"]
     assert main(line) == 0
     shown = capsys.readouterr().out
-    assert f"{out}: 13 records in 3 shards, 12 of them can be used\n" in shown
+    assert f"{out}: 13 records in 3 shards, 12 of them usable\n" in shown
     assert f"problems: lidit data inspect {out}\n" in shown
     assert json.loads(facts.read_text())["problems"]["picture"] == 1
     assert len(open_index(out)) == 13
@@ -44,11 +44,11 @@ def test_an_index_is_made_and_summed_up(source, tmp_path, capsys):
 
 def test_inspect_counts_and_draws(index, tmp_path, capsys):
     page, facts = tmp_path / "page.png", tmp_path / "facts.json"
-    line = ["data", "inspect", str(index), f"--out={page}", "--pictures=5", f"--json={facts}"]
+    line = ["data", "inspect", str(index), f"--out={page}", "--images=5", f"--json={facts}"]
     assert main(line) == 0
     shown = capsys.readouterr().out
     for part in (
-        "tiny:memory: 13 records, 12 can be used",
+        "tiny:memory: 13 records, 12 usable",
         "below 64",
         "caption",
         "characters",
@@ -78,7 +78,7 @@ def test_lengths_in_tokens_are_those_of_a_named_encoder(index, tmp_path, capsys)
     facts = tmp_path / "facts.json"
     line = ["data", "inspect", str(index), "--tokenizer=minilm", f"--json={facts}", "--sample=6"]
     assert main(line) == 0
-    assert "tokens of minilm, of 6 records" in capsys.readouterr().out
+    assert "tokens of minilm, in 6 records" in capsys.readouterr().out
     tokens = json.loads(facts.read_text())["tokens"]["minilm"]["caption"]
     assert tokens["captions"] == 6
     assert 1 <= tokens["median"] <= tokens["longest"] <= 4, '"red" is one token, up to four times'
@@ -102,7 +102,7 @@ def test_a_folder_is_indexed_inspected_and_converted(folder, tmp_path, capsys):
     index, records = tmp_path / "index", tmp_path / "records"
     assert main(["data", "index", f"folder:{folder}", f"--out={index}", "--processes=2"]) == 0
     shown = capsys.readouterr().out
-    assert "4 records in 1 shards, 3 of them can be used" in shown
+    assert "4 records in 1 shards, 3 of them usable" in shown
     assert "left out: 1 .doc (notes.doc)" in shown
     assert main(["data", "inspect", str(index), f"--out={tmp_path}/page.png"]) == 0
     assert "c.png has no caption: write it to c.txt beside it" in capsys.readouterr().out
@@ -126,7 +126,10 @@ def test_a_source_is_converted_without_an_index_of_its_own(folder, tmp_path, cap
     ("arguments", "message"),
     [
         (["index", "x:y"], "--out"),
-        (["index", "a", "--out=index/b", "--", "--runner=x"], "is an option of Beam: add --beam"),
+        (
+            ["index", "a", "--out=index/b", "--", "--runner=x"],
+            "options after -- (--runner=x) are for Beam: add --beam",
+        ),
         (["index", "a", "--out=index/b", "--beam", "--processes=2"], "leave out --processes"),
         (["index", "a", "--out=index/b", "--processes=0"], "'0' is not a whole number above 0"),
         (["inspect", "none"], "none holds no index: make it with lidit data index SOURCE"),

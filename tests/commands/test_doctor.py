@@ -32,7 +32,7 @@ def test_report_names_versions_devices_and_mesh(found):
 
 def test_this_environment_can_train(capsys):
     assert main(["doctor"]) == 0
-    assert "Training can work here." in capsys.readouterr().out
+    assert "This machine can train." in capsys.readouterr().out
 
 
 def test_json_holds_the_same_report(capsys):
@@ -56,7 +56,7 @@ def test_missing_requirement_makes_training_impossible(monkeypatch, capsys):
     assert main(["doctor"]) == 1
     shown = capsys.readouterr().out
     assert "pip install 'grain" in shown
-    assert "Training cannot work here" in shown
+    assert "This machine cannot train" in shown
 
 
 def test_unwritable_cache_makes_training_impossible(monkeypatch, tmp_path):

@@ -31,9 +31,9 @@ MISTAKES = {
     "method": (["--guidance-method=pag"], "guidance_method 'pag' does not fit process 'flow'"),
     "interval": (["--guidance-low=0.9", "--guidance-high=0.1"], "must satisfy 0 <= low <= high"),
     "size": (["--size=50x30"], "size 50x30: each side must be a multiple of 8"),
-    "two sizes": (["--size=64", "--aspect=16:9"], "--size and --aspect both give the shape"),
+    "two sizes": (["--size=64", "--aspect=16:9"], "--size and --aspect both set the shape"),
     "picture": (["--image=none.png"], "--image=none.png is not a readable image"),
-    "mask alone": (["--mask=none.png"], "--mask and --strength are for a picture"),
+    "mask alone": (["--mask=none.png"], "--mask and --strength need an initial image"),
     "guide": (["--guide-checkpoint=none"], "no checkpoint in none"),
 }
 
@@ -94,7 +94,10 @@ def test_texts_are_cleaned_in_records_and_old_ones_that_were_not_are_told(model,
     assert main(["sample", f"--again={first}", f"--out={again}"]) == 0
     assert "warning" not in capsys.readouterr().err
     assert main(["sample", f"--again={old}", f"--out={again}"]) == 0
-    assert "old.png was drawn from 'a  star\\n' by a version that" in capsys.readouterr().err
+    assert (
+        "old.png was drawn by a version that cleaned its prompt 'a  star\\n' differently"
+        in capsys.readouterr().err
+    )
     with Image.open(again) as image:
         assert image.text["prompt"] == "a star"
 
@@ -112,8 +115,8 @@ def test_again_tells_when_the_same_weights_are_computed_otherwise(model, tmp_pat
     capsys.readouterr()
     assert main(["sample", f"--again={other}", f"--out={again}"]) == 0
     assert capsys.readouterr().err.startswith(
-        f"lidit: warning: {other} was drawn with config.model.dtype=bfloat16, which is float32 "
-        "now: this picture may differ a little\n"
+        f"lidit: warning: {other} was drawn with config.model.dtype=bfloat16, which is now "
+        "float32: this image may differ slightly\n"
     )
 
 

@@ -31,9 +31,9 @@ def _found() -> dict[str, doctor_findings.Finding]:
 def test_an_idle_gpu_is_named_with_the_line_that_uses_it(nvidia_smi, driver, extra):
     nvidia_smi(driver)
     found = _found()
-    assert "an NVIDIA GPU stands idle" in found["devices"].value
+    assert "an NVIDIA GPU is not used" in found["devices"].value
     assert found["devices"].remedy == f"pip install 'lidit-jax[{extra}]'"
-    assert found["cuda"].value == f"driver {driver}, no CUDA plugin of JAX"
+    assert found["cuda"].value == f"driver {driver}, no CUDA plugin for JAX"
 
 
 def test_a_matching_plugin_is_fine(nvidia_smi, monkeypatch):
@@ -77,16 +77,16 @@ def test_cudnn_attention_is_tried_and_its_failure_named(monkeypatch):
     """There is no GPU here, so it fails as it does where cuDNN does not load."""
     finding = doctor_findings._attention("cudnn")
     assert finding.status == "warning"
-    assert finding.value.startswith("cuDNN's kernel does not run (")
+    assert finding.value.startswith("cuDNN's kernel fails (")
     assert "--config.model.attention=reference" in finding.remedy
 
 
 @pytest.mark.parametrize(
     ("difference", "status", "value"),
     [
-        (0.004, "ok", "plain XLA in float32; tried, 0.4% from plain XLA"),
-        (0.3, "warning", "cuDNN's kernel is 30.0% away from plain XLA"),
-        (float("nan"), "warning", "cuDNN's kernel is nan% away from plain XLA"),
+        (0.004, "ok", "plain XLA in float32; tested: differs from XLA by 0.4%"),
+        (0.3, "warning", "cuDNN's kernel differs from plain XLA by 30.0%"),
+        (float("nan"), "warning", "cuDNN's kernel differs from plain XLA by nan%"),
     ],
 )
 def test_cudnn_attention_must_come_close(difference, status, value, monkeypatch):

@@ -117,7 +117,7 @@ def test_the_command_says_when_it_keeps_nothing(cache, monkeypatch, capsys):
     save_tiles(SHAPE, (256, 512, 256), "time")
     assert main(ESTIMATE) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "not kept: those in use were found by time"
+    assert last == "not stored: measured tiles are kept"
     assert tuned_tiles(SHAPE) == (256, 512, 256)
 
 
@@ -156,11 +156,11 @@ def test_the_command_compiles_where_there_is_no_tpu(cache, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "this machine has no TPU but cpu: name one with --generation (v4, v5e, v5p"),
+        ([], "this machine has no TPU, only cpu: set --generation (v4, v5e, v5p"),
         (["--generation=v9"], "--generation=v9: know v4, v5e, v5p, v6e, tpu7x"),
-        (["--generation=v5e", "--tiles=1024"], "write queries, keys, keys a product"),
-        (["--generation=v5e", "--tiles=128²,128,128"], "write queries, keys, keys a product"),
-        (["--generation=v5e", "--tiles=100,200,100"], "multiples of 128, of which the third"),
+        (["--generation=v5e", "--tiles=1024"], "write queries, keys, keys per product"),
+        (["--generation=v5e", "--tiles=128²,128,128"], "write queries, keys, keys per product"),
+        (["--generation=v5e", "--tiles=100,200,100"], "must be multiples of 128, the third"),
     ],
 )
 def test_mistakes_are_named(arguments, message, capsys):

@@ -311,11 +311,14 @@ def test_mistakes_in_a_plan_get_one_line(capsys):
     for wrong, message in (
         (["--config=lidit_10b", "--topology=v5e:5x5"], "--topology=v5e:5x5"),
         (["--config=lidit_10b"], "needs --config and --topology"),
-        (["--all-recipes", "--out=/nowhere"], "writes into a folder that exists"),
-        (["--hlo=x"], "--hlo writes what --compile has compiled: add --compile"),
-        (["--search", "--mesh=fsdp=4"], "--search tries all meshes: leave --mesh or --search out"),
-        (["--out=x"], "--out belongs to --all-recipes"),
-        (["--all-recipes", "--config=demo"], "leave --config and --topology out"),
+        (["--all-recipes", "--out=/nowhere"], "--all-recipes needs an existing folder"),
+        (["--hlo=x"], "--hlo writes the program that --compile compiles: add --compile"),
+        (
+            ["--search", "--mesh=fsdp=4"],
+            "--search compares all meshes: leave out --mesh or --search",
+        ),
+        (["--out=x"], "--out is for --all-recipes"),
+        (["--all-recipes", "--config=demo"], "leave out --config and --topology"),
         (["--config=demo", "--topology=v5p-100"], "nearest: v5p-64 (32 chips, v5p:2x4x4) and"),
         ([*small, "--images=2.5"], "argument --images: '2.5' is not a whole number above 0"),
         ([*small, "--json=/tmp"], "--json: /tmp is a folder: name a file in it"),
@@ -329,7 +332,7 @@ def test_mistakes_in_a_plan_get_one_line(capsys):
         ([*paper, "--config.data.image_size=100"], "is no multiple of the 16 pixels of a token"),
         (["--config=lidit_1b:v5e:16x16,2slices", *paper[1:]], "add --slices=2"),
         (["--config=lidit_1b:v5e:16x16,v5p:8x8x16", "--topology=v5e:16x16"], "choose one topology"),
-        (["--config=lidit_1b:2slices", *paper[1:]], "2slices of what?"),
+        (["--config=lidit_1b:2slices", *paper[1:]], "2slices needs a topology"),
     ):
         assert main(["plan", *wrong]) == 2
         assert message in capsys.readouterr().err
