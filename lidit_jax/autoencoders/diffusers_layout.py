@@ -127,7 +127,7 @@ def read_model(folder: Path) -> AutoencoderKL | TinyAutoencoder:
     name = config.get("_class_name")
     if name not in _BUILDERS:
         raise LiditError(
-            f"{folder / CONFIG} is of class {name!r}: supported are {', '.join(_BUILDERS)}"
+            f"{folder / CONFIG}: class {name!r} is not supported, only {', '.join(_BUILDERS)}"
         )
     build, fixed = _BUILDERS[name]
     for field, allowed in (_IMAGES | fixed).items():
@@ -139,7 +139,7 @@ def read_model(folder: Path) -> AutoencoderKL | TinyAutoencoder:
         return build(config)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise LiditError(f"{folder / CONFIG} is not understood ({reason})") from error
+        raise LiditError(f"{folder / CONFIG} is not valid ({reason})") from error
 
 
 def _build_kl(config: dict[str, Any]) -> AutoencoderKL:
@@ -147,7 +147,7 @@ def _build_kl(config: dict[str, Any]) -> AutoencoderKL:
     for side, kind in (("down", "DownEncoderBlock2D"), ("up", "UpDecoderBlock2D")):
         kinds = config.get(f"{side}_block_types", [kind] * len(stages))
         if list(kinds) != [kind] * len(stages):
-            raise ValueError(f"{side}_block_types must be one {kind} for each block_out_channels")
+            raise ValueError(f"{side}_block_types must be {kind} for each of block_out_channels")
     groups = int(config.get("norm_num_groups", 32))
     if not stages or any(width <= 0 or width % groups for width in stages):
         raise ValueError("norm_num_groups must divide each of block_out_channels")
@@ -174,7 +174,7 @@ def _build_tiny(config: dict[str, Any]) -> TinyAutoencoder:
         *config.get("decoder_block_out_channels", [64] * len(blocks["decoder"])),
     ]
     if len(set(widths)) != 1 or 2 * len(blocks["encoder"]) != len(widths):
-        raise ValueError("all stages must be equally wide, and as many down as up")
+        raise ValueError("encoder and decoder must have as many stages, all of one width")
     shift, scale = _shift_and_scale(config, 1.0)
     return TinyAutoencoder(
         channels=int(config.get("latent_channels", 4)),

@@ -92,7 +92,7 @@ def errors(note: Note, left: Callable[[], float], *, tiny: bool = False) -> None
             rows.append(row)
             note({"errors": rows, "kernel": _implementation()})
     except TimeoutError:
-        note({"errors_left_out": f"{len(cases) - len(rows)} cases: no time for more"})
+        note({"errors_left_out": f"{len(cases) - len(rows)} cases: out of time"})
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -111,7 +111,7 @@ def times(note: Note, left: Callable[[], float], *, tiny: bool = False) -> None:
     small = [(_TINY[0], who, both) for who in calls for both in (True, False)]
     for case, who, backward in small if tiny else _TIMED:
         if left() < _ENOUGH:
-            note({"times_left_out": "no time for more"})
+            note({"times_left_out": "out of time"})
             return
         row: dict[str, Any] = {"case": case.description, "who": who, "backward": backward}
         try:

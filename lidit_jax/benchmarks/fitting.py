@@ -54,10 +54,10 @@ class Fit:
             if self.depth < self.whole_depth
             else f"all {self.depth} blocks"
         )
-        beside = f" beside {self.torch_bytes / GIB:.1f} GiB of PyTorch" if self.torch_bytes else ""
+        beside = f", plus {self.torch_bytes / GIB:.1f} GiB of PyTorch" if self.torch_bytes else ""
         return (
-            f"{cut}, {self.batch} images a step, nothing recomputed: predicted "
-            f"{self.jax_bytes / GIB:.1f} GiB{beside}; chosen so that it fits, and compiles in time"
+            f"{cut}, {self.batch} images per step, no rematerialization: predicted "
+            f"{self.jax_bytes / GIB:.1f} GiB{beside}; chosen to fit and to compile in time"
         )
 
 
@@ -93,7 +93,7 @@ def fit(
             if jax_bytes + torch_bytes <= memory:
                 return Fit(depth, whole, batch, jax_bytes, torch_bytes)
     raise LiditError(
-        f"{min(whole, shallowest)} blocks and {batches[-1]} images a step do not fit into "
+        f"{min(whole, shallowest)} blocks and {batches[-1]} images per step do not fit into "
         f"{memory / GIB:.1f} GiB: measure on a device with more memory"
     )
 

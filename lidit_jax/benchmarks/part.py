@@ -46,7 +46,7 @@ def training_step(given: dict[str, Any], note: Notes, left: Callable[[], float])
         if not short or batch == 1 or left() < given["again"]:
             return _ended(facts)
         batch //= 2
-        note({"description": f"memory was not enough: measured again with {batch} images a step"})
+        note({"description": f"out of memory: measured again with {batch} images per step"})
 
 
 def sampling(given: dict[str, Any], note: Notes, left: Callable[[], float]) -> None:

@@ -110,7 +110,7 @@ class PartRunner:
         self.page["parts"].append(row)
         if self.left < part.least:
             row["status"] = "skipped"
-            row["error"] = f"{max(self.left, 0):.0f} s were left, it takes at least {part.least:g}"
+            row["error"] = f"{max(self.left, 0):.0f} s left, but it needs at least {part.least:g} s"
             self.write()
             return {}
         print(f"{part.title} (at most {min(part.limit, self.left):.0f} s)", flush=True)
@@ -162,7 +162,7 @@ class PartRunner:
             kill_process_group(process)
             self._running = None
         if late:
-            row["error"] = f"killed after {time.monotonic() - begun:.0f} s, its limit"
+            row["error"] = f"killed at its limit of {time.monotonic() - begun:.0f} s"
             return "killed"
         if process.returncode:
             row["error"] = _how_it_ended(process.returncode)
@@ -180,7 +180,7 @@ class PartRunner:
         try:
             yield
         except KeyboardInterrupt:
-            self.page["parts"][-1] |= {"status": "killed", "error": "stopped from outside"}
+            self.page["parts"][-1] |= {"status": "killed", "error": "stopped by a signal"}
             self.write()
             raise
         finally:

@@ -61,8 +61,8 @@ def ordered_parts(device: Mapping[str, Any], tests: Path | None, *, tiny: bool) 
     command = part_command("sample", **sample | {"dtype": "float32"})
     parts.append(
         Part(
-            *("sample", "Sampling of the packaged demo beside PyTorch", command, 20, limit),
-            description=f"{sample['batch']} pictures, in the demo's own type (float32)",
+            *("sample", "Sampling of the packaged demo against PyTorch", command, 20, limit),
+            description=f"{sample['batch']} images, in float32 as the demo is configured",
         )
     )
     encode = common | {"encoder": "smollm2", "batch": 2 if tiny else 64}
@@ -72,7 +72,7 @@ def ordered_parts(device: Mapping[str, Any], tests: Path | None, *, tiny: bool) 
         Part(
             *(
                 "encode",
-                "Encoding prompts with a language model beside PyTorch",
+                "Encoding prompts with a language model against PyTorch",
                 command,
                 20,
                 limit,
@@ -83,7 +83,7 @@ def ordered_parts(device: Mapping[str, Any], tests: Path | None, *, tiny: bool) 
     if not tiny:
         parts += _steps(common, memory, first=False)
     command = [sys.executable, "-m", "lidit_jax.cli", "doctor"]
-    return [*parts, Part("doctor", "lidit doctor: its report is in logs.txt", command, 10, 40)]
+    return [*parts, Part("doctor", "lidit doctor: report in logs.txt", command, 10, 40)]
 
 
 def _attention(common: Mapping[str, Any]) -> Part:
@@ -128,8 +128,8 @@ def _step(
     """Return the part of one train step, as large as memory allows."""
     overrides = (f"data.image_size={size}", *overrides)
     wide = ", heads of 128 channels" if "model.heads=9" in overrides else ""
-    title = f"Train step of lidit_1b at {size} px{wide}{', whole' if alone else ''}"
-    title += "" if alone else ", beside torch.compile"
+    title = f"Train step of lidit_1b at {size} px{wide}"
+    title += ", all blocks" if alone else ", against torch.compile"
     try:
         chosen = step_fit(overrides, memory, tiny=common["tiny"], alone=alone)
     except LiditError as error:
@@ -184,7 +184,7 @@ def _tests(common: Mapping[str, Any], tests: Path) -> Part:
     platforms = "cuda,cpu" if common["platform"] == "gpu" else common["platform"]
     settings = {"tests": marked, "platforms": platforms, "folder": f"{tests.parent}"}
     command = part_command("tests", **settings) if marked else ["true"]
-    description = f"{len(marked)} files with the mark gpu"
+    description = f"{len(marked)} files with the marker gpu"
     return Part(*("tests", "Tests that need a GPU", command, 10, 60), description=description)
 
 

@@ -38,7 +38,7 @@ def markdown(page: Mapping[str, Any]) -> str:
         [row["title"], row["status"], f"{row.get('seconds', '')}", _cell(row.get("error", ""))]
         for row in parts
     ]
-    lines += _table(["part", "how it ended", "s", "why"], ends)
+    lines += _table(["part", "status", "s", "reason"], ends)
     for row in parts:
         lines += ["", *_part(row)]
     return "\n".join(lines) + "\n"
@@ -49,7 +49,7 @@ def _meaning(parts: Sequence[Mapping[str, Any]]) -> list[str]:
     table, sentences = compare_with_targets(parts)
     if not table:
         return []
-    lines = ["## What this means", ""]
+    lines = ["## Summary", ""]
     lines += _table(["figure", "measured", "target", ""], table)
     return [*lines, "", *(line for one in sentences for line in (one, ""))]
 
@@ -82,8 +82,8 @@ def _part(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _candidates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Format a comparison; "time of ours" is the median over rounds of the ratio to the first."""
-    names = ["candidate", "s (median)", "min..max", "items/s", "TFLOP/s", "MFU", "time of ours"]
+    """Format a comparison; "relative time" is the median over rounds of the ratio to the first."""
+    names = ["candidate", "s (median)", "min..max", "items/s", "TFLOP/s", "MFU", "relative time"]
     names += ["PSNR", "built, s", "peak GiB"]
     body = []
     for row in rows:
@@ -109,7 +109,7 @@ def _candidates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _errors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Format the errors of the kernel and of plain products, relative to the float32 reference."""
-    names = ["error by the largest value", *(f"kernel {x}" for x in _TENSORS)]
+    names = ["error / largest value", *(f"kernel {x}" for x in _TENSORS)]
     names += [f"plain {x}" for x in _TENSORS]
     body = []
     for row in rows:
@@ -122,7 +122,7 @@ def _errors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _times(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = ["attention", "passes", "who", "s (median)", "min..max", "TFLOP/s", "of the peak"]
+    names = ["attention", "passes", "kernel", "s (median)", "min..max", "TFLOP/s", "MFU"]
     body = []
     for row in rows:
         passes = "both" if row["backward"] else "forward"
@@ -139,7 +139,7 @@ def _plan(plan: Mapping[str, Any]) -> list[str]:
     seconds, size, mfu = plan["seconds"], plan["bytes"], plan["mfu"]
     who = ("predicted", "measured")
     return _table(
-        [f"lidit plan, {plan['topology']}", *who, "measured by predicted"],
+        [f"lidit plan, {plan['topology']}", *who, "measured / predicted"],
         [
             ["step, s", *(_number(seconds[w]) for w in who), _ratio(seconds)],
             ["peak memory, GiB", *(_number(size[w], _GIB) for w in who), _ratio(size)],

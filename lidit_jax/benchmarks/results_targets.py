@@ -46,9 +46,9 @@ def _times(value: float) -> str:
 TARGETS = (
     Target("step_256", "MFU of the train step at 256 px", 0.45, _mfu, _percent),
     Target("step_1024", "MFU of the train step at 1024 px", 0.50, _mfu, _percent),
-    Target("step_256", "its speed by torch.compile's, 256 px", 1.1, _speed, _times),
-    Target("step_1024", "its speed by torch.compile's, 1024 px", 1.1, _speed, _times),
-    Target("sample", "speed of sampling by PyTorch's", 1.1, _speed, _times),
+    Target("step_256", "its speed relative to torch.compile, 256 px", 1.1, _speed, _times),
+    Target("step_1024", "its speed relative to torch.compile, 1024 px", 1.1, _speed, _times),
+    Target("sample", "sampling speed relative to PyTorch", 1.1, _speed, _times),
 )
 _SMALL_ERROR = 2.0
 """Acceptable ratio of the kernel's errors to those of plain products, both in one rounding."""
@@ -66,10 +66,12 @@ def compare_with_targets(parts: Sequence[Row]) -> tuple[list[list[str]], list[st
         if target.part not in facts:
             continue
         value = target.of(facts[target.part].get("rows") or [])
-        told = ["not measured", ""] if value is None else [target.shown(value), ""]
+        measured, verdict = "not measured", ""
         if value is not None:
-            told[1] = "reached" if value >= target.goal else "missed"
-        table.append([target.figure, told[0], f"at least {target.shown(target.goal)}", told[1]])
+            measured = target.shown(value)
+            verdict = "reached" if value >= target.goal else "missed"
+        goal = f"at least {target.shown(target.goal)}"
+        table.append([target.figure, measured, goal, verdict])
     return table, _attention(facts.get("attention", {})) + _alone(facts)
 
 
@@ -80,8 +82,8 @@ def _attention(facts: Row) -> list[str]:
     worst = max(row["kernel"][x] / max(row["plain"][x], 1e-9) for row in rows for x in row["plain"])
     exact = "as exact as" if worst <= _SMALL_ERROR else "less exact than"
     return [
-        f"The attention kernel is {exact} plain products in bfloat16: its errors are at most "
-        f"{worst:.1f} times theirs, in {len(rows)} cases."
+        f"The attention kernel is {exact} plain matrix products in bfloat16: its errors are at "
+        f"most {worst:.1f} times as large, in {len(rows)} cases."
     ]
 
 
@@ -92,5 +94,7 @@ def _alone(facts: Mapping[str, Row]) -> list[str]:
         rows = one.get("rows") or []
         good = [row["name"] for row in rows if "error" not in row]
         if len(good) == 1 < len(rows):
-            found.append(f"{name}: {good[0]} was measured alone; see why no other was.")
+            found.append(
+                f"{name}: only {good[0]} was measured; the errors of the others are below."
+            )
     return found

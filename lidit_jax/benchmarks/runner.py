@@ -78,7 +78,9 @@ def run_candidates(
         if (torch or "PyTorch" not in name) and only in name and not (without and without in name)
     ]
     if not names:
-        raise LiditError(f"--only={only}: no candidate of lidit bench {settings.kind} is called so")
+        raise LiditError(
+            f"--only={only}: no candidate of lidit bench {settings.kind} has this name"
+        )
     # Two frameworks share the GPU: neither may reserve all of its memory.
     env = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     threads = settings.threads or len(os.sched_getaffinity(0))
@@ -161,8 +163,8 @@ def add_psnr(rows: list[dict[str, Any]], results: Path, first: str) -> None:
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """Print a Markdown table, and warnings about unstable timings and differing devices."""
-    columns = ["candidate", "s (median)", "min to max", "items/s", "TFLOP/s", "MFU", "of ours"]
-    columns += ["PSNR", "first, s", "peak MiB"]
+    columns = ["candidate", "s (median)", "min to max", "items/s", "TFLOP/s", "MFU"]
+    columns += ["relative time", "PSNR", "first, s", "peak MiB"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for row in rows:
         if "error" in row:
@@ -184,15 +186,15 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
             fastest, slowest = row["fastest_round_seconds"], row["slowest_round_seconds"]
             print(
                 f"warning: the rounds of {row['name']} took from {fastest:.4g} to {slowest:.4g} s, "
-                f"{_spread(row):.1f} times: the machine did other work; trust only large "
-                "differences, or take more --rounds"
+                f"{_spread(row):.1f} times as long: the machine was busy; trust only large "
+                "differences, or increase --rounds"
             )
     first, *others = [row for row in rows if "error" not in row] or [{}]
     for row in others:
         if row["device"] != first["device"]:
             print(
                 f"warning: {row['name']} ran on {row['device']}, {first['name']} on "
-                f"{first['device']}: their times do not compare"
+                f"{first['device']}: their times cannot be compared"
             )
 
 

@@ -121,7 +121,7 @@ def timed_training(
             note({"trouble": str(error)})
         note(run.summary())
         if not run.step:
-            raise LiditError("the run left no checkpoint: see its messages above")
+            raise LiditError("the run wrote no checkpoint: see its messages above")
         note({"exported_step": run.step})
         note({"files": _export(run.workdir, Path(folder), Path(given["out"]))})
         note({"seconds_at_the_end": round(clock(), 1)})
@@ -144,7 +144,7 @@ def _both_phases(
     speed, reached = statistics.median(run.speeds()[-50:] or [0.0]), run.step
     if not times.decays:
         note({"steps_at_a_constant_rate": reached, "steps_per_second": speed})
-        note({"decay": "left out, as it would be shorter than the restart"})
+        note({"decay": "skipped: shorter than the restart"})
         return
     remaining = times.trained - clock() - restart
     steps = int(_SAFETY * speed * remaining)
@@ -156,7 +156,7 @@ def _both_phases(
     with run.phase([*decay, *often]) as process:
         run.wait(process, lambda: clock() >= total - late_reserve(total))
         if process.poll() is None:
-            note({"decay": "was late and stopped before its last step"})
+            note({"decay": "stopped before its last step: out of time"})
             if run.logged > reached:  # else there is nothing to save
                 run.stop(process)
 
@@ -273,7 +273,7 @@ def _export(workdir: Path, folder: Path, out: Path) -> list[str]:
         names += _moved(file, out)
     _archive(model, workdir, out / _ARCHIVE)
     if len(names) > _MOST_FILES - _FILES_BESIDE:
-        print(f"warning: {len(names)} files of weights are more than a few", file=sys.stderr)
+        print(f"warning: {len(names)} weight files are many", file=sys.stderr)
     return [*names, _ARCHIVE]
 
 

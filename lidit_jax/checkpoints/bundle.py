@@ -99,7 +99,7 @@ def _write_weights(
         if spec.nbytes > room:
             raise LiditError(
                 f"{spec.name} alone has {spec.nbytes / 2**20:.1f} MiB, more than a file of "
-                f"{largest / 2**20:g} MiB holds: allow larger files"
+                f"{largest / 2**20:g} MiB can hold: allow larger files"
             )
     files = shards(specs, room)
     names = shard_names(len(files))

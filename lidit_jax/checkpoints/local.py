@@ -75,7 +75,7 @@ class LocalCheckpoints:
         except OSError as error:
             failure = f"{self.folder} ({error.strerror})"
         self._raise_on_all(
-            failure, "cannot write to {}: name another config.training.local_checkpoints"
+            failure, "cannot write to {}: set config.training.local_checkpoints to another folder"
         )
         self._manager = self._open()
         self._holders = self._find()
@@ -113,7 +113,9 @@ class LocalCheckpoints:
         troubles = [trouble for trouble in all_gather(self._trouble) if trouble]
         if troubles:
             self._off = True
-            print_on_main([f"no more local checkpoints: {troubles[0]}; those in the workdir go on"])
+            print_on_main(
+                [f"local checkpoints end: {troubles[0]}; checkpoints in the workdir continue"]
+            )
             return
         described = {"format": FORMAT, CHECKSUMS: checksums(state)} | metadata
         arguments = ocp.args.Composite(
@@ -166,7 +168,7 @@ class LocalCheckpoints:
 
     @property
     def _remedy(self) -> str:
-        return f"delete {self._root} on every host to go on from the workdir's last checkpoint"
+        return f"delete {self._root} on every host to continue from the workdir's last checkpoint"
 
     def _open(self) -> ocp.CheckpointManager:
         # Each process acts alone: it neither waits for others nor leaves writing to the first.

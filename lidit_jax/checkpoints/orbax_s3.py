@@ -34,7 +34,7 @@ def register_s3() -> None:
         normal = tensorstore_utils._normalize_path
     except AttributeError as error:
         raise LiditError(
-            f"checkpoints in s3:// do not work with orbax-checkpoint {ocp.__version__}: take a "
+            f"checkpoints in s3:// do not work with orbax-checkpoint {ocp.__version__}: use a "
             "mounted folder or gs://, or orbax-checkpoint 0.12"
         ) from error
     gcs_utils.get_kvstore_for_gcs = _for_s3(_kvstore, kvstore)

@@ -95,8 +95,8 @@ def explain_read_errors(checkpoint: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise LiditError(
-            f"cannot restore checkpoint {checkpoint}: {reason(error)}; delete that folder to go on "
-            "from the one before"
+            f"cannot restore checkpoint {checkpoint}: {reason(error)}; delete that folder to "
+            "continue from the previous one"
         ) from error
 
 

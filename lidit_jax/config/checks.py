@@ -58,7 +58,7 @@ def _check_encoders(config: Config) -> None:
     if encoders.layers and len(encoders.layers) != len(encoders.sources):
         raise LiditError(
             f"config.encoders.layers has {len(encoders.layers)} entries for "
-            f"{len(encoders.sources)} encoders: give one a stream, or none"
+            f"{len(encoders.sources)} encoders: give one per encoder, or none"
         )
     for name in ENCODER_TEXTS:
         prompt_text(f"config.encoders.{name}", getattr(encoders, name))
@@ -77,7 +77,7 @@ def _check_model(config: Config) -> None:
         if position in model.position and channels % 4:
             raise LiditError(
                 f"config.model.position={model.position!r} needs a multiple of 4 channels"
-                f"{' a head' if position == 'rope' else ''}, there are {channels}: "
+                f"{' per head' if position == 'rope' else ''}, not {channels}: "
                 "change config.model.width or heads"
             )
     # The downsampling of an autoencoder with weights is known once it is loaded.
@@ -107,13 +107,13 @@ def _check_reading(config: Config) -> None:
     data, task = config.data, config.training.task
     if task == "vae" and data.latents == "online":
         raise LiditError(
-            "config.data.latents='online': the autoencoder trains on pictures, not on latents; set "
-            "it to 'cached'"
+            "config.data.latents='online': an autoencoder is trained on images, not on latents; "
+            "set it to 'cached'"
         )
     if task == "lidit" and data.latents == "cached" and data.workers:
         raise LiditError(
             f"config.data.workers={data.workers}: prepared latents need no processes that read "
-            "pictures; set it to 0, or config.data.latents to 'online'"
+            "images; set it to 0, or config.data.latents to 'online'"
         )
 
 
@@ -138,7 +138,7 @@ def _check_autoencoder(config: Config) -> None:
 def _check_stages(vae: VAEConfig) -> None:
     if vae.downsample != 2 ** (len(vae.multipliers) - 1):
         raise LiditError(
-            f"config.vae.multipliers={vae.multipliers}: the stages but the last halve the image, "
+            f"config.vae.multipliers={vae.multipliers}: all stages except the last halve the image, "
             f"so config.vae.downsample must be {2 ** max(len(vae.multipliers) - 1, 0)}, "
             f"not {vae.downsample}"
         )

@@ -118,7 +118,7 @@ def _run_recipe(path: Path, words: str) -> RecipeConfig:
 def _reason(error: Exception) -> str:
     text = str(error)
     if isinstance(error, ImportError) and error.name in _MOVED:
-        return f"{error.name} is gone: write `from lidit_jax.config import ...`"
+        return f"{error.name} no longer exists: write `from lidit_jax.config import ...`"
     # ml_collections lists every other field before the most similar one.
     if unknown := re.search(r'Key "(.+?)" does not exist', text):
         if renamed := new_name("", unknown[1]):

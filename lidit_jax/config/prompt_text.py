@@ -21,7 +21,7 @@ def prompt_text(where: str, text: str) -> str:
     if broken := broken_characters(text):
         shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
         raise LiditError(
-            f"{where}: {shown!r} is damaged, {broken[0]!r} is half of a character: "
-            "write the text anew, in UTF-8"
+            f"{where}: {shown!r} contains half of a character ({broken[0]!r}): "
+            "write the text again, in UTF-8"
         )
     return clean_text(text)

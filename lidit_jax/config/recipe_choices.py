@@ -65,7 +65,8 @@ class Choices:
         if (word := next((w for w in chosen if w in SLICES), "")) and not (
             self.placements.keys() & set(chosen)
         ):
-            raise LiditError(f"{word} of what? Name a topology: {', '.join(self.placements)}")
+            known = ", ".join(self.placements)
+            raise LiditError(f"{word} needs a topology: choose one of {known}")
         slices = 1
         for word in chosen:
             slices = SLICES.get(word, slices)

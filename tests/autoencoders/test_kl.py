@@ -351,13 +351,13 @@ class TestTampered:
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
-            ({"_class_name": "AutoencoderDC"}, "is of class 'AutoencoderDC': supported are"),
+            ({"_class_name": "AutoencoderDC"}, "class 'AutoencoderDC' is not supported, only"),
             ({"act_fn": "gelu"}, "act_fn='gelu' is not supported, only 'silu'"),
             ({"in_channels": 4}, "in_channels=4 is not supported, only 3"),
-            ({"block_out_channels": "wide"}, "is not understood (ValueError"),
-            ({"up_block_types": ["AttnUpDecoderBlock2D"] * 4}, "must be one UpDecoderBlock2D"),
+            ({"block_out_channels": "wide"}, "is not valid (ValueError"),
+            ({"up_block_types": ["AttnUpDecoderBlock2D"] * 4}, "must be UpDecoderBlock2D"),
             ({"norm_num_groups": 24}, "norm_num_groups must divide"),
-            ({"scaling_factor": None}, "is not understood (TypeError"),
+            ({"scaling_factor": None}, "is not valid (TypeError"),
             ({"block_out_channels": [32, 32, 64, 64]}, "does not fit its config.json"),
         ],
     )

@@ -46,7 +46,7 @@ def test_rows_are_noted_one_by_one_and_what_is_slow_is_left_out(monkeypatch):
     errors(note, lambda: 2.0, tiny=True)
     done.set()
     assert counts == [1, 0]
-    assert noted["errors_left_out"] == "1 cases: no time for more"
+    assert noted["errors_left_out"] == "1 cases: out of time"
 
 
 def test_few_programs_and_the_cheap_ones_first():
@@ -65,7 +65,7 @@ def test_times_are_taken_while_there_is_time():
     ]
     assert all(row["flops_per_second"] > 0 for row in noted["times"])
     times(noted.update, lambda: 1.0, tiny=True)
-    assert noted["times_left_out"] == "no time for more"
+    assert noted["times_left_out"] == "out of time"
 
 
 def test_a_case_is_told():

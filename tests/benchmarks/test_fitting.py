@@ -19,7 +19,7 @@ def test_an_h100_holds_both_frameworks(size, batch):
     assert fit.batch == batch
     assert fit.depth == 4
     assert fit.jax_bytes + fit.torch_bytes <= 0.8 * H100
-    assert fit.description.startswith(f"{fit.depth} of 28 blocks, {batch} images a step")
+    assert fit.description.startswith(f"{fit.depth} of 28 blocks, {batch} images per step")
     unrolled = f"model.scan_unroll={fit.depth}"
     assert fit.overrides == (f"model.depth={fit.depth}", "model.remat=none", unrolled)
 

@@ -117,7 +117,7 @@ def test_results_are_written_as_they_come(tmp_path):
     process.send_signal(signal.SIGTERM)
     process.wait(60)
     (row,) = page(tmp_path / "out")["parts"]
-    assert (row["status"], row["error"]) == ("killed", "stopped from outside")
+    assert (row["status"], row["error"]) == ("killed", "stopped by a signal")
     assert row["facts"] == {"early": 1}
 
 
@@ -129,7 +129,7 @@ def test_the_budget_is_kept(tmp_path):
     assert time.monotonic() - begun < 30
     long, late = page(tmp_path)["parts"]
     assert (long["status"], late["status"]) == ("killed", "skipped")
-    assert late["error"].endswith("it takes at least 20")
+    assert late["error"].endswith("it needs at least 20 s")
     runner.extend(60)
     assert 30 < runner.left < 60
 

@@ -60,7 +60,7 @@ PAGE = {
         "| Attention | killed |  | its / limit |",
         "| Late | skipped |  | 2 s were left |",
         "- 7 of 28 blocks",
-        "## What this means",
+        "## Summary",
         "| MFU of the train step at 256 px | 50.0% | at least 45.0% | reached |",
         "| lidit-jax, jit | 0.1 | 0.09..0.12 | 640 | 500 | 50.0% | 1 |  | 21 | 32 |",
         "PyTorch, compile failed: CUDA out of memory",

@@ -103,7 +103,7 @@ def test_a_tpu_belongs_to_one_candidate_at_a_time(tmp_path, recorded, capsys):
     assert [row["name"] for row in rows] == names
     assert {row["error"] for row in rows} == {"bfloat16"}
     assert log == [f"{n} {what}" for n in names for what in ("begins", "is built", "ends")]
-    assert "PyTorch has no TPU and is left out\n" in capsys.readouterr().err
+    assert "PyTorch is skipped: it does not run on TPUs\n" in capsys.readouterr().err
 
 
 def test_elsewhere_candidates_live_together(tmp_path, recorded):
@@ -246,7 +246,7 @@ def test_times_of_different_devices_do_not_compare(capsys):
     assert "warning" not in capsys.readouterr().out
     print_rows([ours, same, row | {"name": "c", "device": "cpu"}])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "warning: c ran on cpu, a on TPU v4: their times do not compare"
+    assert last == "warning: c ran on cpu, a on TPU v4: their times cannot be compared"
 
 
 def test_the_file_has_a_place_before_anybody_starts(tmp_path, recorded, capsys):
@@ -337,4 +337,4 @@ def test_only_a_flow_is_raced(tiny_config, tmp_path, capsys):
     diffusion = dataclasses.replace(config.diffusion, process="ddpm", prediction="epsilon")
     bundle = make_bundle(tmp_path / "ddpm", dataclasses.replace(config, diffusion=diffusion))
     assert main(["bench", "sample", f"--checkpoint={bundle}"]) == 2
-    assert f"{bundle} is no text-to-image flow: name one" in capsys.readouterr().err
+    assert f"{bundle} is not a text-to-image flow model: name one" in capsys.readouterr().err

@@ -92,7 +92,7 @@ def test_without_time_for_a_restart_there_is_one_phase_and_the_page_says_so(cach
     if cached:
         assert noted["decay_steps"] > 300
     else:
-        assert noted["decay"] == "left out, as it would be shorter than the restart"
+        assert noted["decay"] == "skipped: shorter than the restart"
         assert clock.now == pytest.approx(240.0, abs=1)
 
 

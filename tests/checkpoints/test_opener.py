@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_named(damage, root):
             use(open_model(root / "run"))
         message = str(refusal.value)
         assert message.startswith(f"cannot restore checkpoint {step}: ")
-        assert message.endswith("; delete that folder to go on from the one before")
+        assert message.endswith("; delete that folder to continue from the previous one")
         assert "\n" not in message
     assert open_model(root / "run" / "checkpoints" / "3").step == 3
 
@@ -159,7 +159,9 @@ def test_what_is_no_model_is_named(tmp_path):
     with pytest.raises(LiditError, match=r"no checkpoint in .*/none: name a workdir of"):
         open_model(tmp_path / "none")
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(LiditError, match="has no complete checkpoint yet: let `lidit train` go on"):
+    with pytest.raises(
+        LiditError, match="has no complete checkpoint yet: let `lidit train` continue"
+    ):
         open_model(tmp_path)
 
 

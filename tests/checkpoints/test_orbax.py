@@ -118,7 +118,7 @@ def test_damage_is_named_with_the_way_out(damage, workdir):
         checkpoints.restore(4, SHAPES)
     message = str(refusal.value)
     assert message.startswith(f"cannot restore checkpoint {step}: ")
-    assert message.endswith("; delete that folder to go on from the one before")
+    assert message.endswith("; delete that folder to continue from the previous one")
     assert "\n" not in message
     shutil.rmtree(step)
     with Checkpoints(workdir) as checkpoints:

@@ -127,7 +127,7 @@ MISTAKES = {
     "seed=-1": "config.seed=-1: must be from 0 to 4294967295",
     "seed=4294967296": "config.seed=4294967296: must be from 0 to 4294967295",
     "model.heads=7": "config.model.heads=7 does not divide config.model.width=32: choose a divisor",
-    "model.heads=16": "config.model.position='conv+rope' needs a multiple of 4 channels a head",
+    "model.heads=16": "config.model.position='conv+rope' needs a multiple of 4 channels per head",
     "data.workers=-1": "config.data.workers=-1: must be 0 or greater",
     "data.workers=2": "config.data.workers=2: prepared latents need no processes that read",
     "data.image_size=50": "config.data.image_size=50 must be a multiple of config.model.patch=8",
@@ -145,7 +145,7 @@ def test_a_mistake_is_named_with_its_remedy(override, expected):
         (["vae.patch=3"], "config.vae.downsample=8 must be config.vae.patch=3 times 1, 2, 4, 8"),
         (["vae.downsample=24"], "config.vae.downsample=24 must be config.vae.patch=4 times"),
         (["data.image_size=60"], "config.data.image_size=60 must be a multiple of config.vae."),
-        (["data.latents=online"], "config.data.latents='online': the autoencoder trains on"),
+        (["data.latents=online"], "config.data.latents='online': an autoencoder is trained on"),
     ],
 )
 def test_an_autoencoder_must_fit_its_images(overrides, expected):

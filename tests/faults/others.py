@@ -110,7 +110,7 @@ def damaged(folder: Path, undisturbed: Run, kind: str, damage: Callable[[Path, P
     damage(run.checkpoint(newest), run.checkpoint(before))
     refusal = run.finish(expected=2)
     assert "cannot restore checkpoint" in refusal, refusal
-    assert "delete that folder to go on from the one before" in refusal
+    assert "delete that folder to continue from the previous one" in refusal
     shutil.rmtree(run.checkpoint(newest))
     assert resumed_at(run.finish()) == before
     assert unequal(undisturbed.arrays(), run.arrays()) == []

@@ -295,7 +295,7 @@ def test_an_image_of_a_batch_that_began_from_a_picture_is_made_again(folder, tmp
     assert main(["sample", f"--checkpoint={folder}", *prompts, *start, f"--out={out}"]) == 0
     again = [f"--again={out / '0001.png'}", f"--out={tmp_path / 'again.png'}"]
     assert main(["sample", *again]) == 2
-    assert "began from a picture: give it again, as --image=FILE" in capsys.readouterr().err
+    assert "was made from an initial image: give it with --image=FILE" in capsys.readouterr().err
     assert main(["sample", *again, f"--image={picture}"]) == 0
     with Image.open(out / "0001.png") as first, Image.open(tmp_path / "again.png") as second:
         np.testing.assert_allclose(

@@ -88,7 +88,7 @@ def test_a_damaged_checkpoint(refuse, trained, tmp_path):
     max(arrays.iterdir(), key=lambda file: file.stat().st_size).write_bytes(b"")
     error = refuse(workdir)
     assert f"cannot restore checkpoint {workdir}/checkpoints/8: " in error
-    assert "delete that folder to go on from the one before" in error
+    assert "delete that folder to continue from the previous one" in error
 
 
 def test_a_disk_that_is_full_at_the_start(refuse, tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_a_disk_that_is_full_at_the_start(refuse, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "train", no_space)
     error = refuse(tmp_path / "run")
-    assert "no space left for config.json: make room, and run the same command to go on" in error
+    assert "no space left for config.json: make room, and run the same command to continue" in error
 
 
 @pytest.mark.parametrize("status", [0, 75])
@@ -119,6 +119,6 @@ def test_sigterm_before_the_first_step_stops_in_one_line(
     finally:
         signal.signal(signal.SIGTERM, before)
     shown = capsys.readouterr()
-    assert shown.out.splitlines()[-1] == "stopped; run the same command to go on"
+    assert shown.out.splitlines()[-1] == "stopped; run the same command to continue"
     assert shown.err == ""
     assert not (tmp_path / "run").exists()

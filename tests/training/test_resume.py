@@ -148,7 +148,7 @@ def test_a_checkpoint_that_has_lost_a_part_is_told_in_one_line(
         train(tiny_config(), trained)
     assert str(refusal.value) == (
         f"cannot restore checkpoint {trained / 'checkpoints' / '8'}: \"it lacks '{name}'\"; delete "
-        "that folder to go on from the one before"
+        "that folder to continue from the previous one"
     )
 
 
