@@ -1,8 +1,8 @@
 """Fine-tuning on your own pictures: the demo model's weights, a few hundred small steps.
 
 Command:  lidit train --config=configs/finetune.py --workdir=runs/mine \\
-              --config.data.path=my-pictures
-          my-pictures holds pictures, each with a text file of its name (cat.jpg, cat.txt)
+              --config.data.path=my-images
+          my-images holds pictures, each with a text file of its name (cat.jpg, cat.txt)
 Hardware: two x86 CPU cores, no accelerator. 100 steps took 19 minutes beside other work that kept
           both cores busy; alone it has not been timed.
 Expected: the first 101 steps were run, seed 0, on 61 emoji (Noto Color Emoji, captions such as "a

@@ -77,7 +77,7 @@ def _zones(text: str | None) -> list[str]:
     if not text or not all(zones):
         raise LaunchError("which zone? --zone=us-east5-b, where the project has quota")
     if len(set(zones)) < len(zones):
-        raise LaunchError(f"--zone={text}: a zone stands there twice")
+        raise LaunchError(f"--zone={text}: a zone is given twice")
     return zones
 
 

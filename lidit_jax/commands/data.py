@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
   lidit data index webdataset:gs://bucket/photos --out=gs://bucket/photos-index
   lidit data inspect gs://bucket/photos-index --out=photos.png
-  lidit data convert folder:my-pictures my-records
+  lidit data convert folder:my-images my-records
 """
 
 _INDEX_EXAMPLES = """\
-  lidit data index folder:my-pictures --out=my-index
+  lidit data index folder:my-images --out=my-index
   lidit data index webdataset:gs://bucket/photos --out=gs://bucket/photos-index --processes=32
   lidit data index parquet:photos --out=photos-index --near-duplicates
   lidit data index tfds:coco_captions --out=gs://bucket/coco --beam -- --runner=DataflowRunner
@@ -38,7 +38,7 @@ _INSPECT_EXAMPLES = """\
 
 
 _CONVERT_EXAMPLES = """\
-  lidit data convert folder:my-pictures my-records
+  lidit data convert folder:my-images my-records
   lidit data convert photos-index gs://bucket/photos-records --processes=32
 
 Without an index of the source, one is built in OUT/index-of-source. The index of the shards is

@@ -138,7 +138,7 @@ def _check_autoencoder(config: Config) -> None:
 def _check_stages(vae: VAEConfig) -> None:
     if vae.downsample != 2 ** (len(vae.multipliers) - 1):
         raise LiditError(
-            f"config.vae.multipliers={vae.multipliers}: all stages except the last halve the image, "
+            f"config.vae.multipliers={vae.multipliers}: each stage but the last halves the image, "
             f"so config.vae.downsample must be {2 ** max(len(vae.multipliers) - 1, 0)}, "
             f"not {vae.downsample}"
         )

@@ -56,7 +56,7 @@ class Process(ABC):
         check_choice("weighting", self.weighting, self.weightings, self.name)
         if self.weighting != "none" and self.loss_space != "prediction":
             raise LiditError(
-                f"config.diffusion.weighting={self.weighting!r} weighs the prediction's own space: "
+                f"config.diffusion.weighting={self.weighting!r} applies to the prediction's space: "
                 "leave config.diffusion.loss at 'prediction'"
             )
         if not self.snr_gamma > 0:

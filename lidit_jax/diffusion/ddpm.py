@@ -50,7 +50,7 @@ class DDPM(Process):
         if self.zero_terminal_snr and self.prediction == "epsilon":
             raise LiditError(
                 "config.diffusion.prediction='epsilon' does not fit zero_terminal_snr=True: noise "
-                "says nothing about the image where there is no signal; choose 'v' or 'x0'"
+                "does not determine the image where there is no signal; choose 'v' or 'x0'"
             )
 
     @functools.cached_property

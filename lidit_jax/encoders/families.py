@@ -121,7 +121,7 @@ def _windowed_throughout(config: Config) -> Config:
     if not all(local := _local(config, True)):
         raise LiditError(
             f"layer_types with full_attention is not supported for {config['model_type']}: "
-            "transformers takes no notice of them"
+            "transformers ignores it"
         )
     return _windowed(local, window)
 

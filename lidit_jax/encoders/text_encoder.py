@@ -150,7 +150,7 @@ class TextEncoder:
         if prefix is None:
             return self.model.features(params, ids, mask, layer)
         if not isinstance(self.model, Decoder):
-            raise LiditError(f"encoder {self.name!r} is no decoder: only those read from a prefix")
+            raise LiditError(f"encoder {self.name!r} is not a decoder: only decoders use a prefix")
         return self.model.features(params, ids, mask, layer, prefix)
 
     def encode(

@@ -39,7 +39,7 @@ def plot(rows: Sequence[Row], usual: Row, file: BinaryIO) -> None:
         _curve(axis, fewer, field, "steps", f"{usual['sampler']}, by steps", "#1b6ca8")
         name = f"{usual['steps']} steps, by cache interval"
         _curve(axis, cached, field, "cache_interval", name, "#c8553d")
-        axis.set_xlabel("seconds an image")
+        axis.set_xlabel("seconds per image")
         axis.set_title(label, fontsize=11)
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8, frameon=False)

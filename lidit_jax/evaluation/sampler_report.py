@@ -68,9 +68,9 @@ def markdown(rows: Sequence[Row], usual: Row) -> str:
             for sampler in sorted({row["sampler"] for row in computed})
         ),
         "",
-        f"Score, and seconds an image. Recommended: `{best['sampler']}`, {best['steps']} steps: "
+        f"Score, and seconds per image. Recommended: `{best['sampler']}`, {best['steps']} steps: "
         f"the fewest evaluations of the network with a score of {threshold(computed):.1%} or more, "
-        f"which is one standard error below the best ({best['images_scored']} images a row).",
+        f"which is one standard error below the best ({best['images_scored']} images per row).",
     ]
     cached = caching(rows, usual)
     if len(cached) > 1:
@@ -79,7 +79,7 @@ def markdown(rows: Sequence[Row], usual: Row) -> str:
             "",
             f"Step caching, `{usual['sampler']}`, {usual['steps']} steps:",
             "",
-            "| computed in full | score | s an image | speed-up | PSNR to interval 1 |",
+            "| computed in full | score | s per image | speed-up | PSNR to interval 1 |",
             "|---|---:|---:|---:|---:|",
         ]
         for row in cached:

@@ -50,7 +50,7 @@ def evaluation_prompts(
       LiditError: when `per_task` is not positive or far too large, or the language is unknown.
     """
     if per_task <= 0:
-        raise LiditError(f"{per_task} prompts per task: ask for at least one")
+        raise LiditError(f"{per_task} prompts per task: give at least 1")
     check_count(len(TASKS) * per_task)
     prompts = []
     for task in TASKS:
@@ -74,7 +74,7 @@ def _draw(
             if found.prompt not in used:
                 break
     if found is None:
-        raise LiditError(f"no prompt of the task {task} turned up: try another seed")
+        raise LiditError(f"no prompt of the task {task} was found: try another seed")
     return found
 
 

@@ -63,7 +63,7 @@ def standard_name(text: str) -> str:
             for shape in nearest
         )
         raise LiditError(
-            f"--topology={text}: no {chip} slice has {chips:g} chips, nearest: {known}"
+            f"--topology={text}: no {chip} slice has {chips:g} chips; nearest: {known}"
         )
     return f"{chip}:{_sides(nearest[0])}"
 
@@ -96,7 +96,7 @@ def _nodes_of(text: str, chip: str, gpus: int) -> str:
     else:
         near = [f"{chip}:{full}x{nodes}" for nodes in (gpus // full, gpus // full + 1)]
     raise LiditError(
-        f"--topology={text}: {gpus} GPUs fill no nodes of {', '.join(map(str, GPUS_A_NODE))}, "
+        f"--topology={text}: {gpus} GPUs do not fill nodes of {', '.join(map(str, GPUS_A_NODE))}; "
         f"nearest: {' and '.join(near)} (GPUs per node, and nodes)"
     )
 
@@ -130,4 +130,4 @@ def _unknown(chip: str, count: int) -> str:
     close = difflib.get_close_matches(chip, GENERATIONS, n=3, cutoff=0.5)
     examples = " or ".join(f"{name}-{count}" for name in close)
     hint = f": did you mean {examples}?" if close else ""
-    return f"unknown chip {chip!r}, know {', '.join(GENERATIONS)}{hint}"
+    return f"unknown chip {chip!r}, known are {', '.join(GENERATIONS)}{hint}"

@@ -73,18 +73,18 @@ WRONG_SUMS = Fault(
 STORED_PROGRAMS = Fault(
     versions="jaxlib 0.10",
     effect="on several CPU devices, programs read from JAX's compilation cache run their "
-    "collectives in any order: two devices soon wait for each other for ever",
-    remedy="that cache is left out there",
-    source="met while training on eight CPU devices",
+    "collectives in any order, which leads to deadlock",
+    remedy="that cache is not used there",
+    source="observed in training on eight CPU devices",
     happens=_on_several_cpu_devices,
     avoided=True,
 )
 HALF_PRECISION = Fault(
     versions="jaxlib 0.10.2",
-    effect="on CPUs without F16C, programs that convert float16 are not compiled "
+    effect="on CPUs without F16C, programs that convert float16 do not compile "
     "(__extendhfsf2 is not found)",
     remedy="NumPy converts float16 weights there",
-    source="met under XLA_FLAGS=--xla_cpu_max_isa=SSE4_2",
+    source="observed with XLA_FLAGS=--xla_cpu_max_isa=SSE4_2",
     happens=_half_precision_is_missing,
     avoided=True,
 )

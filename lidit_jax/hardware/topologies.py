@@ -147,7 +147,7 @@ def parse_topology(text: str, slices: int = 1) -> Topology:
     generation = GENERATIONS.get(name)
     if generation is None:
         raise LiditError(
-            f"--topology={text}: unknown chip {name!r}, know {', '.join(GENERATIONS)} "
+            f"--topology={text}: unknown chip {name!r}, known are {', '.join(GENERATIONS)} "
             "(write v5p:4x4x8, the sides of the slice, or h100:8x4 for 4 nodes of 8 GPUs)"
         )
     try:
@@ -169,7 +169,9 @@ def parse_topology(text: str, slices: int = 1) -> Topology:
 
 def _gpu_nodes(text: str, generation: Generation, shape: tuple[int, ...], slices: int) -> Topology:
     if slices > 1:
-        raise LiditError(f"--slices={slices}: GPUs have nodes: write {generation.name}:8xNODES")
+        raise LiditError(
+            f"--slices={slices}: GPUs form nodes, not slices: write {generation.name}:8xNODES"
+        )
     if len(shape) != 2 or shape[0] not in GPUS_A_NODE or shape[1] < 1:
         raise LiditError(
             f"--topology={text}: write {generation.name}:GPUSxNODES with "

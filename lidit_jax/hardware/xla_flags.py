@@ -61,7 +61,7 @@ _OVERLAP_GATHER = _group(
         "xla_tpu_overlap_compute_collective_tc",
         "xla_enable_async_all_gather",
     ),
-    "FSDP gathers weights while the block before computes",
+    "FSDP gathers weights while the previous block computes",
     _MAXTEXT,
 )
 _OVERLAP_DATA_PARALLEL = _group(
@@ -69,12 +69,12 @@ _OVERLAP_DATA_PARALLEL = _group(
         "xla_tpu_enable_data_parallel_all_reduce_opt",
         "xla_tpu_data_parallel_opt_different_sized_ops",
     ),
-    "gradients of the data axis are summed while the backward pass goes on",
+    "gradients are summed over the data axis during the backward pass",
     _MAXTEXT,
 )
 _GATHER_OVER_A_SLICE = _group(
     ("xla_tpu_prefer_async_allgather_to_allreduce",),
-    "weights are gathered, not summed with zeros, also over the whole of a slice",
+    "weights split over a whole slice are gathered, not summed with zeros",
     _IRONWOOD,
 )
 
@@ -105,14 +105,14 @@ _GPU = (
     Setting(
         "--xla_gpu_enable_triton_gemm",
         "false",
-        "products are cuBLAS's, as in NVIDIA's containers: Triton's take long to build and to tune",
+        "cuBLAS for matrix products, as in NVIDIA's containers: Triton's compile and tune slowly",
         _JAX_TOOLBOX,
         "XLA_FLAGS",
     ),
     Setting(
         "XLA_PYTHON_CLIENT_MEM_FRACTION",
         "0.9",
-        "JAX takes 75% of the GPU unless told otherwise; the rest stays for cuDNN and NCCL",
+        "JAX reserves 75% of the GPU's memory by default; cuDNN and NCCL need the rest",
         _JAX,
         "XLA_PYTHON_CLIENT_MEM_FRACTION",
     ),
@@ -135,7 +135,7 @@ FLAGS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "TPU_MEGACORE",
             "MEGACORE_DENSE",
-            "both cores of a chip work as one",
+            "both cores of a chip act as one device",
             _MAXTEXT,
             "TPU_MEGACORE",
         ),
@@ -147,7 +147,7 @@ FLAGS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "--xla_tpu_megacore_fusion_allow_ags",
             "false",
-            "gathers stay outside of fusions, so that they can overlap",
+            "gathers are not fused, so that they can overlap",
             _MAXTEXT,
         ),
         *_group(
@@ -174,7 +174,7 @@ FLAGS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "--xla_sc_disable_megacore_partitioning",
             "true",
-            "as the SparseCores' collectives want it",
+            "required by the SparseCores' collectives",
             _TRILLIUM,
         ),
         Setting(
@@ -186,7 +186,7 @@ FLAGS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "--xla_jf_spmd_threshold_for_windowed_einsum_mib",
             "1000000",
-            "no collective matrix products: on v6e they gain little",
+            "no collective matrix products, which gain little on v6e",
             _AXLEARN,
         ),
     ),
@@ -217,7 +217,7 @@ FLAGS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "--xla_gpu_enable_command_buffer",
             "FUSION,CUSTOM_CALL",
-            "CUDA graphs of fusions and custom calls: starting kernels costs the CPU less",
+            "CUDA graphs of fusions and custom calls reduce the cost of launching kernels",
             _NVIDIA,
             "XLA_FLAGS",
         ),
@@ -229,12 +229,12 @@ MULTISLICE: tuple[Setting, ...] = (
     Setting(
         "--megascale_grpc_premap_memory_bytes",
         "17179869184",
-        "the default of 4 GiB can double the time of a step",
+        "the default of 4 GiB can double the step time",
         _AXLEARN,
     ),
     *_group(
         ("megascale_error_reporter_abort_on_hang", "megascale_error_reporter_abort_on_error"),
-        "a slice that hangs ends the job, so that it starts again",
+        "a hanging slice ends the job, so that it is restarted",
         _AXLEARN,
     ),
 )

@@ -86,7 +86,7 @@ class Staging:
             except Exception as error:
                 if not self._failed:
                     reason = str(error).partition("\n")[0][:200]
-                    print(f"{self._target} does not take {file.name} ({reason}); kept for later")
+                    print(f"{self._target} does not accept {file.name} ({reason}); uploaded later")
                 self._failed = True
                 return
             self._sent[file], self._failed = (size, now), False

@@ -110,15 +110,15 @@ def _avif_codes(stream: IO[bytes]) -> _Codes | None:
 def _profile_of(codes: _Codes) -> bytes | None:
     if curve := _HIGH_RANGE.get(codes.transfer):
         raise ValueError(
-            f"it is of high dynamic range ({curve}), which would look pale; save it in sRGB"
+            f"it has high dynamic range ({curve}), which would look pale; save it in sRGB"
         )
     if codes.primaries not in _PRIMARIES or codes.transfer not in _EXPONENTS:
         raise ValueError(
-            f"its colors are of an unknown kind (cICP {codes.primaries}, {codes.transfer}); save "
+            f"its color space is not supported (cICP {codes.primaries}, {codes.transfer}); save "
             "it in sRGB"
         )
     if not codes.full_range:
-        raise ValueError("its numbers are of television's narrow range; save it in sRGB")
+        raise ValueError("it has video's limited range; save it in sRGB with full range")
     primaries, exponent = _PRIMARIES[codes.primaries], _EXPONENTS[codes.transfer]
     return None if (primaries, exponent) == (_SRGB, 0.0) else make_profile(primaries, exponent)
 

@@ -166,7 +166,7 @@ class Files:
         # Opening a pipe would wait for a writer.
         if stat.S_ISREG(os.stat(path).st_mode):
             return open(path, "rb")
-        raise LiditError(f"{path} is no file: replace or remove it")
+        raise LiditError(f"{path} is not a file: replace or remove it")
 
     def _store(self, name: str) -> tuple[Any, str]:
         """Return the bucket's client, cached per process by fsspec, and the path in the bucket."""

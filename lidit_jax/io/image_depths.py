@@ -39,8 +39,8 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= white):
         raise ValueError(
-            f"its numbers go from {low:g} to {high:g} where black is 0 and white is {white:g}; "
-            "save it with 8 or 16 bits a channel"
+            f"its values range from {low:g} to {high:g}, while black is 0 and white is {white:g}; "
+            "save it with 8 or 16 bits per channel"
         )
     shades = np.floor(values * (255 / white) + 0.5).astype(np.uint8)
     if _tags(image).get(_WHITE_IS_ZERO) == 0:

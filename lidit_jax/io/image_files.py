@@ -233,12 +233,12 @@ def _unreadable(named: str, remedy: str, error: Exception) -> UnreadableImageErr
     if isinstance(error, _TooLargeError):
         pixels, limit = error.args
         return UnreadableImageError(
-            f"{named} has {_rounded(pixels / 1e6)} megapixels, and no more than {_rounded(limit)} "
-            "are read: scale it down",
+            f"{named} has {_rounded(pixels / 1e6)} megapixels, the limit is {_rounded(limit)}: "
+            "scale it down",
             too_large=True,
         )
     if isinstance(error, UnidentifiedImageError):
-        reason = "no format that is known"  # Pillow's message shows a memory address
+        reason = "unknown format"  # Pillow's message shows a memory address
     else:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     return UnreadableImageError(

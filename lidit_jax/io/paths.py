@@ -75,7 +75,7 @@ def _refuse_impossible(text: str) -> None:
     except UnicodeEncodeError:
         possible = False
     if not possible:
-        raise LiditError(f"{text!r} holds a character that no path can hold: name another")
+        raise LiditError(f"{text!r} contains a character that paths cannot contain: name another")
 
 
 def _forget_listings(scheme: str) -> None:

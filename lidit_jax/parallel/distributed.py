@@ -103,7 +103,7 @@ def barrier(place: str, minutes: float) -> None:
         told = " ".join("".join(reason[1:] if reason[1] else reason[:1]).split())[:300]
         raise LiditError(
             f"not all processes came to {place!r} within {minutes:g} minutes ({told}): look at the "
-            "last lines of who is missing; the same command goes on from the last checkpoint"
+            "last lines of the missing ones; the same command continues from the last checkpoint"
         ) from error
 
 

@@ -41,7 +41,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[JaxDevice] | None = None) ->
     if math.prod(sizes) != len(devices):
         raise LiditError(
             f"config.mesh={shown} does not fit {len(devices)} devices: "
-            "the sizes must multiply to that number (-1 takes what is left)"
+            "the sizes must multiply to that number (-1 stands for the rest)"
         )
     disable_unsafe_compilation_cache(devices)
     types = (AxisType.Auto,) * len(AXES)

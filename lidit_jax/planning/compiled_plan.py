@@ -82,7 +82,7 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
     topology = plan.topology
     if topology.generation.is_gpu:
         raise LiditError(
-            f"--compile: there is no compiler for {topology.name} without such a GPU: its plans "
+            f"--compile: {topology.name} has no compiler without such a GPU: its plans "
             "are by formula"
         )
     devices = topology_devices(dataclasses.replace(topology, slices=1).name, topology.slices)
@@ -98,12 +98,12 @@ def compile_plan(config: Config, plan: Plan, hlo: Path | None = None) -> Compile
         compiled = lowered.compile(compiler_options=_options(topology.generation.name))
     except Exception as error:  # the plugin's errors have no common type
         reason = " ".join(str(error).split())[:300]
-        raise CompilerRefusalError(f"the TPU compiler refuses this plan: {reason}") from error
+        raise CompilerRefusalError(f"the TPU compiler rejects this plan: {reason}") from error
     seconds = time.perf_counter() - start
     memory, text = compiled.memory_analysis(), compiled.as_text()
     if memory is None or text is None:
         raise LiditError(
-            "--compile: libtpu does not tell what its program needs: pip install -U libtpu"
+            "--compile: libtpu does not report the memory of its program: pip install -U libtpu"
         )
     if hlo is not None:
         hlo.write_text(text)

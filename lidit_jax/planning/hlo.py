@@ -99,7 +99,7 @@ class Instruction:
         if found is None:
             raise LiditError(
                 f"{self.opcode} {self.name} of the compiled program has no attribute {pattern}: "
-                "install the version of jax that lidit-jax asks for"
+                "install the version of jax that lidit-jax requires"
             )
         return found
 

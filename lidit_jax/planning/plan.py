@@ -176,8 +176,8 @@ def _check_plannable(config: Config) -> None:
     if config.data.image_size % unit:
         near = max(round(config.data.image_size / unit), 1) * unit
         raise LiditError(
-            f"config.data.image_size={config.data.image_size} is no multiple of the {unit} pixels "
-            f"of a token: the nearest is {near}"
+            f"config.data.image_size={config.data.image_size} is not a multiple of the {unit} "
+            f"pixels of a token: the nearest is {near}"
         )
 
 

@@ -22,9 +22,9 @@ def parse_mesh(text: str, config: Config, topology: Topology) -> Split:
     for part in filter(None, text.split(",")):
         axis, _, size = part.partition("=")
         if axis not in AXES or not size.isdecimal() or int(size) == 0:
-            raise LiditError(f"--mesh={text}: write AXIS=SIZE with an axis of {', '.join(AXES)}")
+            raise LiditError(f"--mesh={text}: write AXIS=SIZE, AXIS being one of {', '.join(AXES)}")
         if axis in sizes:
-            raise LiditError(f"--mesh={text}: {axis} stands there twice")
+            raise LiditError(f"--mesh={text}: {axis} is given twice")
         sizes[axis] = int(size)
     sizes.setdefault("replica", topology.slices)
     return _filled(sizes, f"--mesh={text}", config, topology)

@@ -12,27 +12,27 @@ from lidit_jax.planning.compiled_plan import CompiledPlan
 from lidit_jax.planning.plan import Plan
 
 _OWNERS = {
-    "parameters": "weights, in float32",
-    "averages": "moving averages of them",
+    "parameters": "weights in float32",
+    "averages": "EMA weights",
     "optimizer": "moments",
-    "gradients": "accumulation doubles them",
-    "gathered": "bfloat16 weights, a block whole",
-    "kept": "for the backward pass",
-    "working": "activations at work",
-    "placement": "lost between buffers",
-    "encoders": "frozen LLMs, when online",
+    "gradients": "twice as large with accumulation",
+    "gathered": "bfloat16 weights, one whole block",
+    "kept": "activations kept for the backward pass",
+    "working": "activations in use",
+    "placement": "fragmentation",
+    "encoders": "frozen LLMs, if online",
     "total": "",
 }
 _TERMS = {
     "products": "matrix products",
     "attention": "attention kernels",
     "hbm": "optimizer and element-wise work",
-    "ici_activations": "activations over tensor and context",
-    "ici_weights": "gathers of weights within a slice (hidden behind the above)",
-    "ici_gradients": "sums of gradients within a slice",
-    "dcn": "gradients between slices",
+    "ici_activations": "activations sent over tensor and context",
+    "ici_weights": "weights gathered within a slice (overlaps with the above)",
+    "ici_gradients": "gradients summed within a slice",
+    "dcn": "gradients summed between slices",
 }
-_NO_GPU_CHECK = "no published step on GPUs was compared; the constants come from TPUs"
+_NO_GPU_CHECK = "not compared with published steps on GPUs; the constants come from TPUs"
 
 
 def report(
@@ -145,7 +145,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     parameters = facts["parameters"] / 1e9
     table.add_row("model", f"{parameters:.2f} B parameters, {plan.heads} heads, batch {plan.batch}")
     for owner, size in facts["memory_bytes_a_device"].items():
-        table.add_row(f"  {owner}", f"{size / GIB:8.2f} GiB a device  {_OWNERS[owner]}".rstrip())
+        table.add_row(f"  {owner}", f"{size / GIB:8.2f} GiB per device  {_OWNERS[owner]}".rstrip())
     table.add_row("fits", _fits(plan, facts))
     predicted = facts["prediction"]
     for name, meaning in _TERMS.items():
@@ -153,7 +153,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     if plan.text.online:
         gather = facts["text"]["weight_gather_seconds"]
         meaning = (
-            f"captions by frozen LLMs; their weights take {gather:.2f} s to gather, every "
+            f"captions by frozen LLMs, whose weights are gathered in {gather:.2f} s every "
             f"{plan.text.steps_a_call} steps"
         )
         table.add_row("  encoding", f"{plan.encoding_seconds:8.3f} s  {meaning}")
@@ -172,24 +172,24 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     share = text["encoding_flops_a_step"] / plan.model_flops
     table.add_row(
         "text",
-        f"online: {share:.1%} more operations a step; cached: "
-        f"{text['cached_bytes_a_sample'] / 1e6:.2f} MB a sample, {text['cached_bytes'] / 1e12:.1f} "
-        f"TB ({'online' if text['online'] else 'cached'} here)",
+        f"online: {share:.1%} more operations per step; cached: "
+        f"{text['cached_bytes_a_sample'] / 1e6:.2f} MB per sample, "
+        f"{text['cached_bytes'] / 1e12:.1f} TB ({'online' if text['online'] else 'cached'} here)",
     )
     for source in plan.text.assumed:
         table.add_row("  assumed", f"that {source} has 8 B parameters and is 4096 wide")
     if facts["compiled"]:
         _add_compiled(table, facts["compiled"])
         if plan.text.online:
-            table.add_row("  not counted", "the frozen encoders, a program of their own")
+            table.add_row("  not counted", "the frozen encoders, which are a separate program")
     table.add_row("error of the prediction", held_out_line(gpu=plan.topology.generation.is_gpu))
     if wider := facts["with_heads_of_128"]:
         table.add_row(
             "with heads of 128",
             f"{wider['plan']}: {wider['free']:.0%} of the HBM free, "
             f"{wider['seconds_a_step']:.3f} s, MFU {wider['mfu']:.1%} (config.model.heads="
-            f"{wider['heads']}: another model of as many parameters and operations, which leaves "
-            "less of the matrix unit idle)",
+            f"{wider['heads']}: another model with as many parameters and operations, which uses "
+            "more of the matrix unit)",
         )
     NoWrapConsole().show(table)
 
@@ -205,30 +205,30 @@ def held_out_line(*, gpu: bool) -> str:
 def _add_compiled(table: Any, compiled: dict[str, Any]) -> None:
     table.add_row(
         "compiled",
-        f"{compiled['total'] / GIB:.2f} GiB a device "
+        f"{compiled['total'] / GIB:.2f} GiB per device "
         f"({compiled['arguments'] / GIB:.2f} arguments, "
         f"{compiled['temporaries'] / GIB:.2f} temporaries), in {compiled['seconds']:.0f} s, "
         f"{compiled['program_bytes'] / 1e6:.1f} MB of text",
     )
     table.add_row(
         "  operations",
-        f"{compiled['flops']:.3g} a device and step, model/compiled "
+        f"{compiled['flops']:.3g} per device and step, model/compiled "
         f"{compiled['model_over_compiled']:.2f}; {compiled['hbm_bytes'] / GIB:.1f} GiB of HBM",
     )
     for row in compiled["collectives"]:
         if row["bytes"] >= 1e6:
-            axes = " x ".join(row["axes"]) or "groups not named"
+            axes = " x ".join(row["axes"]) or "unknown groups"
             share = row["overlapping_bytes"] / row["bytes"]
             table.add_row(
                 f"  {row['kind']}",
-                f"{row['bytes'] / GIB:8.3f} GiB over {axes}, {row['times']:.0f} a step, "
-                f"{share:.0%} beside other work",
+                f"{row['bytes'] / GIB:8.3f} GiB over {axes}, {row['times']:.0f} per step, "
+                f"{share:.0%} overlapped",
             )
     table.add_row(
         "  waiting",
-        f"{compiled['waiting_seconds']:8.3f} s  for collectives that nothing runs beside, at the "
-        f"links' full speed, of which the prediction counts {compiled['waiting_predicted']:.3f} s: "
-        f"with all, MFU {compiled['mfu_waiting_included']:.1%}",
+        f"{compiled['waiting_seconds']:8.3f} s  for collectives without overlap, at full link "
+        f"bandwidth; the prediction includes {compiled['waiting_predicted']:.3f} s of it. MFU with "
+        f"all of it: {compiled['mfu_waiting_included']:.1%}",
     )
     for name in compiled["uncounted"]:
         table.add_row("  not counted", name)
@@ -263,9 +263,9 @@ def draw(plan: Plan, file: Path) -> None:
     figure = Figure(figsize=(8, 3), layout="constrained")
     share, owners = figure.subplots(2)
     needed, limit = plan.memory.total / GIB, plan.topology.generation.memory / GIB
-    share.barh(0, needed, color="lightsteelblue", label=f"the plan, {needed:.1f} GiB")
+    share.barh(0, needed, color="lightsteelblue", label=f"needed, {needed:.1f} GiB")
     share.axvline(limit, color="black", linestyle="--", label=f"HBM, {limit:.1f} GiB")
-    share.set_title(f"a device of {plan.topology.name}", fontsize="medium")
+    share.set_title(f"memory per device of {plan.topology.name}", fontsize="medium")
     left = 0.0
     for owner, size in asdict(plan.memory).items():
         if size:
@@ -284,11 +284,11 @@ def _fits(plan: Plan, facts: dict[str, Any]) -> str:
     size = plan.topology.generation.memory
     if compiled := facts["compiled"]:
         free = size - compiled["total"]
-        return f"yes: it compiles; {free / GIB:.1f} GiB ({free / size:.0%}) of the HBM stay free"
+        return f"yes: it compiles; {free / GIB:.1f} GiB ({free / size:.0%}) of the HBM are free"
     if facts["fits"]:
-        return f"yes, {plan.free / GIB:.1f} GiB ({plan.free_fraction:.0%}) of the HBM stay free"
+        return f"yes, {plan.free / GIB:.1f} GiB ({plan.free_fraction:.0%}) of the HBM are free"
     nearest = facts["nearest_that_fits"]
-    remedy = f"the nearest that fits: {nearest}" if nearest else "no larger slice is built"
+    remedy = f"the nearest that fits: {nearest}" if nearest else "no larger slice exists"
     if plan.free >= 0:
-        return f"no, the compiler refuses it; {remedy}"
-    return f"no, {-plan.free / GIB:.1f} GiB too much a device; {remedy}"
+        return f"no, the compiler rejects it; {remedy}"
+    return f"no, {-plan.free / GIB:.1f} GiB too much per device; {remedy}"

@@ -28,65 +28,65 @@ _COMPILED = "compiled"
 
 _INTRODUCTION = f"""# Plans of the recipes
 
-Written by `lidit plan --all-recipes --out=docs`: predictions by formula, none measured. Cost =
-chip-hours x your price per chip-hour. MFU counts operations as they are, without
+Written by `lidit plan --all-recipes --out=docs`. A formula predicts all figures; none is measured.
+Cost = chip-hours x your price per chip-hour. MFU counts the model's operations, without
 recomputation and without the frozen encoders.
 
 The roofline has two fitted constants (matrix products reach {CONSTANTS.matmul:.1%} of the peak;
 {CONSTANTS.exposed:.0%} of the activations' collectives are not hidden) and three set by hand. The
-fit minimizes squared logarithms over the published steps below; each error is that of constants
-fitted *without* the step, or without its whole family. The form of the formula was written with the
-v5p rows in view; the rows of v4, v5e and v6e came after it, and changed only the two constants.
-That sums of gradients wait for themselves, but on tpu7x, was seen in compiled programs (below), and
-added last. Of equally fast plans a search prefers the one that sends less.
+fit minimizes squared logarithms over the published steps below. Each error is for constants fitted
+*without* the step, or without its whole family. The formula was designed on the v5p rows; the rows
+of v4, v5e and v6e were added later and changed only the two constants. That gradient sums are not
+hidden, except on tpu7x, was observed in compiled programs (below) and added last. Among equally
+fast plans, a search prefers the one that sends less.
 """
 _RECIPES = """## Every recipe on its topologies
 
 `lidit train --config=configs/RECIPE.py:CHOICES`. Memory is per device (half a chip on
-tpu7x), with the share of its HBM that stays free.
+tpu7x), with the fraction of its HBM that is free.
 """
-_NARROW_HEADS = """## What narrow heads cost
+_NARROW_HEADS = """## Cost of narrow heads
 
 The matrix unit is 128 wide (256 on v6e and tpu7x): heads of 72 or 64 channels leave half or three
-quarters of it idle in both products of attention. The same parameters and operations:
+quarters of it idle in both matrix products of attention. With the same parameters and operations:
 """
-_SEARCH = """## The best of a search
+_SEARCH = """## Fastest plans
 
-`lidit plan --config=lidit_10b:1024px --topology=... --search`: all meshes, policies and parts of
-the batch that leave a tenth of the HBM free, the fastest first.
+`lidit plan --config=lidit_10b:1024px --topology=... --search` compares all meshes, remat policies
+and numbers of accumulated parts that leave a tenth of the HBM free. The fastest of each topology:
 """
 _TEXT = """## Captions: cached, or encoded while training
 
-Two LLMs of 8 and 7 billion parameters in bfloat16, 100 tokens per caption, split over all devices.
-`online` gathers their 30 GB once for the captions of several steps (8 for the 1B, 4 for the 10B).
-Features of 30 million captions are 49 TB, of a billion 1.6 PB.
+Two LLMs of 8 and 7 billion parameters in bfloat16, split over all devices, and 100 tokens per
+caption. `online` gathers their 30 GB once for the captions of several steps (8 for the 1B, 4 for
+the 10B). Cached features take 49 TB for 30 million captions, and 1.6 PB for a billion.
 """
-_GPUS = """## GPU nodes, by formula alone
+_GPUS = """## GPU nodes, by the formula only
 
-No compiler and no published step was compared: the constants come from TPUs, the clock that power
-allows from the best product measured (80% of the data sheet's peak).
+Neither a compiler nor published steps were compared. The constants come from TPUs; the clock under
+the power limit comes from the fastest product measured (80% of the data sheet's peak).
 """
 _COMPILATION = """## Compiled
 
-By libtpu on a machine without a TPU, with the flags of the generation, each by
-`lidit plan --config=RECIPE --topology=NAME --compile --json=docs/compiled/FILE.json`: memory per
-device beside the formula's, two of whose constants were read off these programs; operations of the
-model over those of the program, where recomputation, padding and the backward kernel's second look
-at the scores count; what is sent; and how long devices wait for collectives that nothing runs
-beside, at the links' full speed, of which the prediction counts the sums of gradients. The last MFU
-counts all of it. What has no row here was not compiled.
+Compiled by libtpu on a machine without a TPU, with the flags of the generation, each by
+`lidit plan --config=RECIPE --topology=NAME --compile --json=docs/compiled/FILE.json`. The columns:
+memory per device by the compiler and by the formula, two of whose constants were taken from these
+programs; operations of the model over those of the program, which include recomputation, padding
+and the backward kernel's recomputed scores; bytes sent; and the time that devices wait for
+collectives without overlap, at full link bandwidth, with the gradient sums that the prediction
+includes. The last MFU includes all of it. Plans without a row were not compiled.
 
-What these programs taught, and the recipes follow: gradients split into fewer than 16 rows, or over
-all 256 chips of v5e or v6e (which the formula leaves out), are summed whole before each device
-takes its slice. So a recipe splits its weights over a part of the slice, in shards whose rows are a
-multiple of eight where memory allows, and copies them over the rest. And weights split over a whole
-slice of v5p or tpu7x were gathered by summing zeros, until a flag that `lidit train` sets.
+These programs showed what the recipes follow. Gradients split into fewer than 16 rows, or over all
+256 chips of v5e or v6e (the formula ignores this), are summed in full before each device takes its
+slice. A recipe therefore splits its weights over a part of the slice, in shards of a multiple of
+eight rows where memory allows, and replicates them over the rest. Weights split over a whole slice
+of v5p or tpu7x were gathered by summing zeros, which a flag set by `lidit train` prevents.
 
-Of memory: `dots` kept the float32 scores of plain attention, a quarter of what the 1B needs at 256
-px; it keeps only products of weights now. Refiners outside of the policy kept their gathered
-weights whole until the backward pass: under it, 0.7 GiB of 14.5 on v5e come back, and nothing more
-is sent. The kernel's results are kept in lanes of 128 channels, so that heads of 64 take twice
-their bytes; on tpu7x their tokens lie in the lanes, and they do not.
+For memory: `dots` kept the float32 scores of plain attention, a quarter of the memory of the 1B at
+256 px; now it keeps only products of weights. Refiners that no remat policy covered kept their
+gathered weights until the backward pass; covering them saves 0.7 GiB of 14.5 on v5e, and no more is
+sent. The kernel's results are stored in lanes of 128 channels, so that heads of 64 take twice their
+size; on tpu7x the lanes hold tokens, and they do not.
 """
 
 
@@ -235,7 +235,7 @@ def _compiled(entries: list[dict]) -> str:
             )
 
     heads = (
-        "recipe | layout | compiler GiB | formula GiB | model/compiled | sent beside other work | "
+        "recipe | layout | compiler GiB | formula GiB | model/compiled | sent, overlapped | "
         "s waiting (predicted) | s per step | MFU, all waiting | s to compile | MB of text"
     )
     return f"{_COMPILATION}\n{table(heads, rows())}"

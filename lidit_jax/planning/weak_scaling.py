@@ -20,19 +20,20 @@ _TOPOLOGIES = ("v5p:4x4x4", "v5p:4x8x8", "v5p:8x8x16", "v5p:16x16x16")
 _IMAGES_A_CHIP = 4
 _BATCH = 4096
 """Batch size of the paper, for strong scaling."""
-_INTRODUCTION = f"""## Weak scaling on paper
+_INTRODUCTION = f"""## Weak scaling, predicted
 
 `{_RECIPE}` with {_IMAGES_A_CHIP} images per chip; "strong" keeps the paper's batch of {_BATCH:,}.
 """
-_END = """What a chip gathers and sums does not depend on their number. Sums wait; gathers hide
-behind the products of {hidden:.2f} images per chip at 1024 px, {hidden_512:.2f} at 512 px: the weak
-row stays flat by formula (MaxText's v5p runs lost 3% to 13% of their MFU between one slice and two,
-of which this formula knows little). The compiled programs send just that, until at 4,096 chips the
-compiler gathers the modulation's kernels too: half as much again, most of it beside other work.
-What ends it is the batch: 4,096 images are one per chip on 4,096 chips, and fewer beyond, too few
-to hide the weights. More `fsdp` cannot help: 2816 = 256 x 11 caps it at 256, and gathering over
-more chips brings the same bytes. `tensor=2` halves what a chip gathers and gives a pair of chips
-two images to hide it behind; its sums travel along another axis of the torus.
+_END = """The bytes that a chip gathers and sums do not depend on the number of chips. Gradient
+sums are not hidden; gathers are hidden by the products of {hidden:.2f} images per chip at 1024 px
+and {hidden_512:.2f} at 512 px. By the formula, the MFU of weak scaling is therefore constant
+(MaxText's v5p runs lost 3% to 13% of their MFU from one slice to two, most of which this formula
+does not model). The compiled programs send the same bytes, except at 4,096 chips, where the
+compiler also gathers the modulation's kernels: half as much again, most of it overlapped. Strong
+scaling ends at the batch: 4,096 images are one per chip on 4,096 chips and fewer on more, too few
+to hide the weights. More `fsdp` does not help: 2816 = 256 x 11 limits it to 256, and gathering over
+more chips moves the same bytes. `tensor=2` halves the bytes that a chip gathers and gives a pair of
+chips two images to hide them; its sums use another axis of the torus.
 """
 
 

@@ -70,7 +70,7 @@ def import_torch(folder: Path, bundle: Path) -> None:
                 array = tensors[name].view(mapped[tensors[name].file])
                 if digest_of(array) != manifest["tensors"][name]["sha256"]:
                     raise LiditError(
-                        f"{tensors[name].file}: {name} is not the tensor that was exported (its "
+                        f"{tensors[name].file}: {name} is not the exported tensor (its "
                         f"sha256 differs from {MANIFEST}): {_UNTRUSTED}"
                     )
                 yield from_torch(path, array.astype(np.float32), config.model)
@@ -129,6 +129,4 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
     for file in (folder / "config.json", *sorted((folder / "vae").glob("*"))):
         name = file.relative_to(folder).as_posix()
         if not file.is_file() or file_sha256(file) != manifest.get("files", {}).get(name):
-            raise LiditError(
-                f"{file} is not the file that was exported (see {MANIFEST}): {_UNTRUSTED}"
-            )
+            raise LiditError(f"{file} is not the exported file (see {MANIFEST}): {_UNTRUSTED}")

@@ -281,7 +281,9 @@ class LIDiT(nn.Module):
             raise ValueError(f"noise is {list(noise.shape)}, not {[count, *shape]}")
 
         if damaged := [prompt for prompt in prompts if broken_characters(prompt)]:
-            raise ValueError(f"the prompt {damaged[0]!r} holds half of a character: write it anew")
+            raise ValueError(
+                f"the prompt {damaged[0]!r} contains half of a character: write it again"
+            )
         texts = [*map(clean_text, prompts), *[""] * count]
         limit = config.lidit.config.encoders.max_prompt_tokens
         features, masks = zip(*(encoder(texts, limit) for encoder in self.encoders), strict=True)
@@ -330,7 +332,7 @@ def _attributes(file: Path) -> SimpleNamespace:
 
 def main() -> None:
     """Generate the image of one prompt as a PNG file."""
-    parser = argparse.ArgumentParser(description="Draws a picture with the model in this folder.")
+    parser = argparse.ArgumentParser(description="Draw an image with the model in this folder.")
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--out", required=True, help="a .png file")
     parser.add_argument("--seed", type=int, default=0, help="as in lidit-jax")

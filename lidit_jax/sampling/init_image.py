@@ -52,13 +52,13 @@ def init_image(
     """
     if image is None:
         if mask is not None or strength is not None:
-            raise LiditError("mask and strength are for an image to begin from: give image")
+            raise LiditError("mask and strength need an initial image: give image")
         return None
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3:
         raise LiditError(
             f"image is {image.dtype} {list(image.shape)}: it must be uint8 [H, W, 3], or one "
-            "such image a prompt"
+            "such image per prompt"
         )
     images = _one_each("image", image, image.shape[-3:], count)
     if mask is not None:
@@ -78,5 +78,5 @@ def init_image(
 def _one_each(name: str, array: np.ndarray, shape: tuple[int, ...], count: int) -> np.ndarray:
     """Broadcast one array to `count` images, or check that there is one per image."""
     if array.ndim > len(shape) and len(array) not in (1, count):
-        raise LiditError(f"{len(array)} of {name} for {count} prompts: give one, or one each")
+        raise LiditError(f"{len(array)} of {name} for {count} prompts: give one, or one per prompt")
     return np.broadcast_to(array, (count, *shape))

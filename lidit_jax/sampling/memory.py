@@ -22,7 +22,7 @@ def check_count(count: int) -> None:
     """Raise `LiditError` for more images than one call can draw."""
     if count > MOST_IMAGES:
         raise LiditError(
-            f"{count} images are too many at once: draw up to {MOST_IMAGES} with each call, from "
+            f"{count} images are too many at once: draw at most {MOST_IMAGES} per call, from "
             "another seed each time"
         )
 
@@ -47,7 +47,7 @@ def check_memory(count: int, size: tuple[int, int]) -> None:
     if most > 0:
         raise LiditError(
             f"{count} images of {shape} need more than {needed / _GIB:.0f} GiB of memory, {have}: "
-            f"draw at most {most} with each call, from another seed each time"
+            f"draw at most {most} per call, each time from another seed"
         )
     side = math.isqrt(available // (5 * _BYTES))
     raise LiditError(

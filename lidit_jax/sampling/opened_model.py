@@ -51,7 +51,7 @@ class OpenedModel:
         if autoencoder.fingerprint != self.provenance.autoencoder:
             raise LiditError(
                 f"config.vae.source={config.source!r} is not the autoencoder of this checkpoint: "
-                "put the one it was trained with back"
+                "restore the one it was trained with"
             )
         return autoencoder
 
@@ -84,8 +84,10 @@ class OpenedModel:
         for name in ("encoders", "autoencoder", "latents"):
             if theirs[name] != ours[name]:
                 raise LiditError(
-                    f"the guide model has other {name}: take an earlier checkpoint of the same run"
+                    f"the guide model has other {name}: use an earlier checkpoint of the same run"
                 )
         ours, theirs = self.process, guide.process
         if (theirs.prediction, theirs.name) != (ours.prediction, ours.name):
-            raise LiditError("the guide model predicts something else: take one of the same run")
+            raise LiditError(
+                "the guide model has another prediction space: use one of the same run"
+            )

@@ -144,7 +144,7 @@ def read(path: Path) -> ImageRecord:
         raise LiditError(f"{path} is not a readable image: name a PNG of `lidit sample`") from error
     except (KeyError, ValueError) as error:
         raise LiditError(
-            f"{path} does not say how it was made (no {error}): name a PNG of `lidit sample`"
+            f"{path} does not record how it was made (no {error}): name a PNG of `lidit sample`"
         ) from error
 
 

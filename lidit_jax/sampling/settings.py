@@ -116,7 +116,7 @@ def check_settings(settings: SamplingConfig, process: Process) -> None:
 def check_scale(scale: float) -> None:
     """Raise `LiditError` for an invalid guidance scale."""
     if not 0 <= scale < math.inf:
-        raise LiditError(f"guidance {scale}: must be 0 or greater, and finite; 1 switches it off")
+        raise LiditError(f"guidance {scale}: must be 0 or greater, and finite; 1 means no guidance")
 
 
 def sampler_of(settings: SamplingConfig, strength: float = 1.0) -> Sampler:

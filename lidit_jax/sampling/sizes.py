@@ -45,7 +45,7 @@ def far_from_training(size: tuple[int, int], trained: int) -> str | None:
     far = f"{times:.1f} times" if times > 1 else f"1/{1 / times:.1f} of"
     return (
         f"size {size[1]}x{size[0]} is {far} the {trained}x{trained} of training: expect shapes "
-        "that repeat or fall apart; draw nearer to it and resize the picture"
+        "that repeat or fall apart; draw nearer to it and resize the image"
     )
 
 

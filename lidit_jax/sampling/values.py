@@ -32,7 +32,7 @@ def text(name: str, value: Any) -> str:
     """Convert a Python or NumPy string to str. Raises `LiditError` for anything else."""
     scalar = _scalar(value)
     if not isinstance(scalar, str):
-        raise LiditError(f"{name}={value!r}: must be a text")
+        raise LiditError(f"{name}={value!r}: must be a string")
     return str(scalar)
 
 

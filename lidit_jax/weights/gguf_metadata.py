@@ -44,7 +44,7 @@ _ROPE = {
 """Keys that `_rope_scaling` reads."""
 
 _IGNORED = {
-    "rope.scaling.finetuned": "tells how the model was trained, not how it runs",
+    "rope.scaling.finetuned": "describes training, not inference",
     "logit_scale": "scales logits, which an encoder never computes",
     "final_logit_softcapping": "caps logits, which an encoder never computes",
     "pooling_type": "summarizes a text; the features of all tokens are read here",

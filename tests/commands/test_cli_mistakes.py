@@ -57,7 +57,7 @@ MISTAKES = {
     ),
     "more images than anybody keeps": (
         ["sample", "--checkpoint=a", "--prompt=a", "--count=1000000000000000000", "--out=new"],
-        "1000000000000000000 images are too many at once: draw up to 1000000 with each call",
+        "1000000000000000000 images are too many at once: draw at most 1000000 per call",
     ),
     "an image larger than any memory": (
         ["sample", "--checkpoint=demo", "--prompt=a", "--size=1000000000000000000", "--out=x.png"],

@@ -57,7 +57,7 @@ def test_half_a_character_is_refused_by_the_name_of_its_field(field):
 
 
 def test_fine_tuning_starts_from_the_demo_and_its_network():
-    ours, demo = load_recipe("finetune", ["data.path=my-pictures"]), open_model("demo").config
+    ours, demo = load_recipe("finetune", ["data.path=my-images"]), open_model("demo").config
     assert (ours.training.init_from, ours.data.source) == ("demo", "folder")
     for group in ("encoders", "model", "vae", "diffusion", "sampling"):
         assert getattr(ours, group) == getattr(demo, group), group

@@ -144,7 +144,7 @@ def test_captions_are_drawn_from_the_columns_that_a_record_has():
 
 BAD = {
     "damaged": ({7: picture((1, 2, 3))[:60]}, {}, "is not a readable image"),
-    "too_large": ({7: picture((1, 2, 3), 200, 100)}, {}, "has 0.02 megapixels, and no more than"),
+    "too_large": ({7: picture((1, 2, 3), 200, 100)}, {}, "has 0.02 megapixels, the limit is"),
     "missing": ({7: OSError(2, "No such file or directory")}, {}, "cannot be read (No such file"),
     "bad_caption": ({}, {7: {"caption": " \n"}}, "has nothing in its column 'caption'"),
 }

@@ -106,7 +106,7 @@ def test_only_causal_encoders_with_an_instruction_have_a_cache(tiny_folder):
     assert bert.prefix_cache(bert.params, PromptFormat(), -1) is None
     assert llama.prefix_cache(llama.params, PromptFormat(""), -3) is None
     prefix, tokens = llama.prefix_cache(llama.params, PromptFormat(), -3), bert.tokenize(PROMPTS)
-    with pytest.raises(LiditError, match="is no decoder: only those read from a prefix"):
+    with pytest.raises(LiditError, match="is not a decoder: only decoders use a prefix"):
         bert.features(bert.params, tokens.ids, tokens.mask, -1, prefix)
 
 

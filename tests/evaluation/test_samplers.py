@@ -155,13 +155,13 @@ def test_the_tables_have_samplers_down_steps_across_and_intervals_below():
         "| `heun` | 82.0% (0.250 s) |  |",
         "| `unipc` | 79.0% (0.125 s) |  |",
         "",
-        "Score, and seconds an image. Recommended: `unipc`, 4 steps: the fewest evaluations of the "
-        "network with a score of 78.2% or more, which is one standard error below the best (100 "
-        "images a row).",
+        "Score, and seconds per image. Recommended: `unipc`, 4 steps: the fewest evaluations of "
+        "the network with a score of 78.2% or more, which is one standard error below the best "
+        "(100 images per row).",
         "",
         "Step caching, `euler`, 8 steps:",
         "",
-        "| computed in full | score | s an image | speed-up | PSNR to interval 1 |",
+        "| computed in full | score | s per image | speed-up | PSNR to interval 1 |",
         "|---|---:|---:|---:|---:|",
         "| every evaluation | 80.0% | 0.250 | 1.00 | equal |",
         "| every 2. | 79.0% | 0.125 | 2.00 | 30.2 dB |",

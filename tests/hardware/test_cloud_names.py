@@ -62,19 +62,22 @@ def test_every_number_of_chips_that_is_built_has_a_name(chip):
     [
         (
             "v5p-100",
-            "no v5p slice has 50 chips, nearest: v5p-64 (32 chips, v5p:2x4x4) and v5p-128 "
+            "no v5p slice has 50 chips; nearest: v5p-64 (32 chips, v5p:2x4x4) and v5p-128 "
             "(64 chips, v5p:4x4x4)",
         ),
         ("v5p-7", "no v5p slice has 3.5 chips"),
-        ("v5e-512", "no v5e slice has 512 chips, nearest: v5e-256 (256 chips, v5e:16x16)"),
+        ("v5e-512", "no v5e slice has 512 chips; nearest: v5e-256 (256 chips, v5e:16x16)"),
         ("v5e-0", "nearest: v5e-1 (1 chip, v5e:1x1)"),
         ("v5p:256", "256 chips or 256 cores? Write the sides of the slice, such as v5p:4x8x8, or"),
         ("v5p:256", "the cloud's name, v5p-256"),
-        ("h100:12", "12 GPUs fill no nodes of 1, 2, 4, 8, nearest: h100:8x1 and h100:8x2"),
+        ("h100:12", "12 GPUs do not fill nodes of 1, 2, 4, 8; nearest: h100:8x1 and h100:8x2"),
         ("3xh100", "nearest: h100:2x1 and h100:4x1"),
         ("h100:0", "nearest: h100:1x1"),
-        ("v5-64", "unknown chip 'v5', know v4, v5e, v5p, v6e, tpu7x, h100, h200: did you mean v5"),
-        ("a100:8", "unknown chip 'a100', know v4"),
+        (
+            "v5-64",
+            "unknown chip 'v5', known are v4, v5e, v5p, v6e, tpu7x, h100, h200: did you mean v5",
+        ),
+        ("a100:8", "unknown chip 'a100', known are v4"),
     ],
 )
 def test_a_number_that_nothing_has_names_the_nearest(name, message):

@@ -25,14 +25,14 @@ def test_topologies_are_named_by_their_sides(name, chips, devices):
 
 def test_slices_multiply_chips_and_gpus_have_none():
     assert parse_topology("v5p:8x8x16", 2).chips == 2048
-    with pytest.raises(LiditError, match="GPUs have nodes: write h100:8xNODES"):
+    with pytest.raises(LiditError, match="GPUs form nodes, not slices: write h100:8xNODES"):
         parse_topology("h100:8x4", 2)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("v9p:4x4x4", "unknown chip 'v9p', know v4, v5e, v5p"),
+        ("v9p:4x4x4", "unknown chip 'v9p', known are v4, v5e, v5p"),
         ("v5e:3x5", "no v5e slice has this shape, the nearest is v5e:4x4 with 16 chips"),
         ("v5e:32x16", "the nearest is v5e:16x16 with 256 chips"),
         ("v5p:4x4x5", "the nearest is v5p:4x4x4 with 64 chips"),

@@ -75,7 +75,7 @@ def test_what_grows_is_copied_again_and_a_store_that_refuses_costs_no_run(store,
                 file.write(text)
         store.refuses = "growing/"
         staging._copy()
-        assert "gs://bucket/growing does not take log" in capsys.readouterr().out
+        assert "gs://bucket/growing does not accept log" in capsys.readouterr().out
         store.refuses = ""
     assert store.read("bucket", "growing/log") == b"a\nb\n"
     again = Staging(to_path("gs://bucket/growing"))

@@ -112,10 +112,10 @@ def test_numbers_of_cicp_count_more_than_a_profile_and_a_profile_more_than_gamma
 @pytest.mark.parametrize(
     ("chunk", "expected"),
     [
-        (cicp(9, 16), r"of high dynamic range \(PQ\)"),
-        (cicp(9, 18), r"of high dynamic range \(HLG\)"),
-        (cicp(77, 13), r"of an unknown kind \(cICP 77, 13\)"),
-        (cicp(1, 13, 0), "narrow range"),
+        (cicp(9, 16), r"has high dynamic range \(PQ\)"),
+        (cicp(9, 18), r"has high dynamic range \(HLG\)"),
+        (cicp(77, 13), r"color space is not supported \(cICP 77, 13\)"),
+        (cicp(1, 13, 0), "limited range"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(chunk, expected, tmp_path):

@@ -48,7 +48,7 @@ def test_one_shade_may_stand_for_transparency(tmp_path):
 @pytest.mark.parametrize("values", [RAMP.astype(np.float32), -RAMP.astype(np.int32)])
 def test_numbers_whose_white_nobody_knows_are_refused(values, tmp_path):
     Image.fromarray(values).save(tmp_path / "x.tif")
-    with pytest.raises(ValueError, match="where black is 0 and white is"):
+    with pytest.raises(ValueError, match="while black is 0 and white is"):
         read(tmp_path / "x.tif")
 
 

@@ -81,7 +81,7 @@ def test_no_call_that_fails_or_is_interrupted_leaves_anything(cloud, what):
         (("--accelerator=tpu7x-8",), (), "use --on=gke"),
         (("--name=Bad_Name",), (), "--name=Bad_Name"),
         (("--zone=us-east5-b,",), (), "which zone? --zone=us-east5-b"),
-        (("--zone=a,b,a",), (), "--zone=a,b,a: a zone stands there twice"),
+        (("--zone=a,b,a",), (), "--zone=a,b,a: a zone is given twice"),
         (("--zone=us-east5-b,nowhere",), (), "zone nowhere does not offer v6e-16"),
         (("--zone=poor,broken",), (), "the request for v6e-16 in broken failed: try another zone"),
         ((), ("--config=/elsewhere/x.py:v5e",), "name a recipe by its path inside the repository"),

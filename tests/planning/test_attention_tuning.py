@@ -157,7 +157,7 @@ def test_the_command_compiles_where_there_is_no_tpu(cache, capsys):
     ("arguments", "message"),
     [
         ([], "this machine has no TPU, only cpu: set --generation (v4, v5e, v5p"),
-        (["--generation=v9"], "--generation=v9: know v4, v5e, v5p, v6e, tpu7x"),
+        (["--generation=v9"], "--generation=v9: choose one of v4, v5e, v5p, v6e, tpu7x"),
         (["--generation=v5e", "--tiles=1024"], "write queries, keys, keys per product"),
         (["--generation=v5e", "--tiles=128²,128,128"], "write queries, keys, keys per product"),
         (["--generation=v5e", "--tiles=100,200,100"], "must be multiples of 128, the third"),

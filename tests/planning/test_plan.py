@@ -49,7 +49,7 @@ def changed(config, group, **fields):
         ("fsdp=48", "48 does not divide the 1024 devices of v5p:8x8x16, the nearest that does is"),
         ("tensor=8", "tensor=8 does not divide config.model.heads=44: the nearest that do are 4"),
         ("fsdp=512", "fsdp=512 does not divide config.model.width=2816: the nearest that do"),
-        ("width=2", "write AXIS=SIZE with an axis of replica, data, fsdp, context, tensor"),
+        ("width=2", "write AXIS=SIZE, AXIS being one of replica, data, fsdp, context, tensor"),
         ("data=2,fsdp=4", "2 x 4 x 1 x 1 are not the 1024 devices"),
     ],
 )
@@ -270,9 +270,9 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(tmp_path, caps
 
 def test_a_plan_for_gpus_says_that_nothing_was_compared(capsys):
     assert main(["plan", "--config=lidit_10b", "--topology=h100:8x32", "--search"]) == 0
-    assert "no published step on GPUs was compared" in capsys.readouterr().out
+    assert "not compared with published steps on GPUs" in capsys.readouterr().out
     assert main(["plan", "--config=lidit_10b", "--topology=h100:8x32", "--compile"]) == 2
-    assert "there is no compiler for h100:8x32" in capsys.readouterr().err
+    assert "h100:8x32 has no compiler" in capsys.readouterr().err
 
 
 def test_the_cloud_s_name_of_a_slice_is_understood_and_explained(tmp_path, capsys):
@@ -290,7 +290,7 @@ def test_a_plan_that_does_not_fit_says_by_how_much_and_what_would(capsys):
     arguments = ["plan", "--config=lidit_10b:1024px", "--topology=v5e:4x4"]
     assert main(arguments) == 1
     shown = capsys.readouterr().out
-    assert "GiB too much a device; the nearest that fits: v5e:" in shown
+    assert "GiB too much per device; the nearest that fits: v5e:" in shown
 
 
 def test_the_layout_of_the_recipe_is_pointed_at_where_it_is_not_used(capsys):
@@ -325,11 +325,11 @@ def test_mistakes_in_a_plan_get_one_line(capsys):
         ([*small, "--png=x.foo"], "--png: x.foo must end in .png"),
         ([*small, "--price-per-chip-hour=-3"], "'-3' is not a number, 0 or above"),
         ([*small, "--price-per-chip-hour=nan"], "'nan' is not a number, 0 or above"),
-        ([*small, "--mesh=fsdp=2,fsdp=4"], "fsdp stands there twice"),
+        ([*small, "--mesh=fsdp=2,fsdp=4"], "fsdp is given twice"),
         ([*small, "--mesh=fsdp=²"], "write AXIS=SIZE"),
         ([*small, "--slices=2", "--mesh=replica=1"], "are 2 slices: leave it out"),
         (["--config=demo_vae", "--topology=v5e:2x2"], "plans are of the text-to-image model"),
-        ([*paper, "--config.data.image_size=100"], "is no multiple of the 16 pixels of a token"),
+        ([*paper, "--config.data.image_size=100"], "is not a multiple of the 16 pixels of a token"),
         (["--config=lidit_1b:v5e:16x16,2slices", *paper[1:]], "add --slices=2"),
         (["--config=lidit_1b:v5e:16x16,v5p:8x8x16", "--topology=v5e:16x16"], "choose one topology"),
         (["--config=lidit_1b:2slices", *paper[1:]], "2slices needs a topology"),
@@ -346,7 +346,7 @@ def test_a_compiler_that_tells_nothing_is_named(monkeypatch):
     monkeypatch.setattr(compiled_plan, "topology_devices", lambda *_: devices)
     monkeypatch.setattr(compiled_plan, "make_mesh", lambda *_: None)
     monkeypatch.setattr(compiled_plan, "lower_train_step", lambda *_: lowered)
-    with pytest.raises(LiditError, match="does not tell what its program needs"):
+    with pytest.raises(LiditError, match="does not report the memory of its program"):
         compiled_plan.compile_plan(TEN, found)
 
 
@@ -354,7 +354,7 @@ def test_what_the_compiler_refuses_is_planned_all_the_same(tmp_path, capsys, mon
     """With the formula's figures, and a plan that needs less."""
 
     def refuse(*_):
-        raise CompilerRefusalError("the TPU compiler refuses this plan: too large")
+        raise CompilerRefusalError("the TPU compiler rejects this plan: too large")
 
     monkeypatch.setattr(compiled_plan, "compile_plan", refuse)
     file = tmp_path / "plan.json"
@@ -362,8 +362,8 @@ def test_what_the_compiler_refuses_is_planned_all_the_same(tmp_path, capsys, mon
     assert main([*arguments, "--compile", f"--json={file}"]) == 2
     shown = capsys.readouterr()
     assert "predicted step" in shown.out
-    assert "refuses this plan: too large: try v5e:16x16, " in shown.err
-    assert "no, the compiler refuses it; the nearest that fits: v5e" in shown.out
+    assert "rejects this plan: too large: try v5e:16x16, " in shown.err
+    assert "no, the compiler rejects it; the nearest that fits: v5e" in shown.out
     facts = json.loads(file.read_text())
     assert facts["nearest_that_fits"]
     assert facts["fits"] is False

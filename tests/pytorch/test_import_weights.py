@@ -59,9 +59,9 @@ def poison(tensors):
 
 
 CHANGES = {
-    "one bit": (nudge, f"{TENSOR} is not the tensor that was exported"),
-    "swapped": (swap, f"{TENSOR} is not the tensor that was exported"),
-    "NaN": (poison, f"{TENSOR} is not the tensor that was exported"),
+    "one bit": (nudge, f"{TENSOR} is not the exported tensor"),
+    "swapped": (swap, f"{TENSOR} is not the exported tensor"),
+    "NaN": (poison, f"{TENSOR} is not the exported tensor"),
     "missing": (lambda t: t.pop(TENSOR), f"1 missing: {TENSOR}"),
     "extra": (lambda t: t.update(backdoor=np.ones(3, np.float32)), "1 unexpected: backdoor"),
     "transposed": (
@@ -126,7 +126,7 @@ def test_a_changed_configuration(exported, tmp_path, capsys):
     config = json.loads((exported / "config.json").read_text())
     config["lidit"]["config"]["diffusion"]["prediction"] = "x0"
     (exported / "config.json").write_text(json.dumps(config))
-    message = "config.json is not the file that was exported"
+    message = "config.json is not the exported file"
     refused(exported, tmp_path / "bundle", message, capsys)
 
 

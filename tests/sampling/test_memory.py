@@ -21,12 +21,12 @@ def test_what_fits_is_let_through(count, size):
 @pytest.mark.parametrize(
     ("count", "size", "expected"),
     [
-        (10**18, (64, 64), f"{10**18} images are too many at once: draw up to 1000000 with each"),
+        (10**18, (64, 64), f"{10**18} images are too many at once: draw at most 1000000 per call"),
         (
             200_000,
             (64, 48),
             "200000 images of 48x64 pixels need more than 2 GiB of memory, this machine has "
-            "1.0 GiB: draw at most 116504 with each call, from another seed each time",
+            "1.0 GiB: draw at most 116504 per call, each time from another seed",
         ),
         (
             1,

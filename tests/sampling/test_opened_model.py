@@ -34,5 +34,5 @@ def test_a_guide_must_mean_the_same(opened, monkeypatch):
     opened.check_guide(opened)
     other = OpenedModel(opened.saved)
     other.provenance = dataclasses.replace(other.provenance, latent_mean=(1.0,))
-    with pytest.raises(LiditError, match="the guide model has other latents: take an earlier"):
+    with pytest.raises(LiditError, match="the guide model has other latents: use an earlier"):
         opened.check_guide(other)

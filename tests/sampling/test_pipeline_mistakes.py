@@ -44,7 +44,7 @@ MISTAKES = {
     "type": (["a"], {"steps": 2.5}, "steps=2.5: must be a whole number"),
     "seeds": (["a", "b"], {"seed": [1]}, "1 values of seed for 2 prompts: give one each"),
     "seed": (["a"], {"seed": -1}, "seed -1: must be from 0 to 4294967295"),
-    "mask alone": (["a"], {"mask": GRAY[..., 0] > 0}, "are for an image to begin from: give image"),
+    "mask alone": (["a"], {"mask": GRAY[..., 0] > 0}, "need an initial image: give image"),
     "mask": (["a"], {"image": GRAY, "mask": GRAY[:8, :, 0] > 0}, "resize the mask"),
     "strength": (["a"], {"image": GRAY, "strength": 0.0}, "strength 0.0: must be greater than 0"),
     "image": (["a"], {"image": GRAY / 255}, "image is float64"),

@@ -45,12 +45,12 @@ def test_seeds_count_up_and_round():
 
 
 MISTAKES = {
-    "nothing": ({"prompts": None}, "prompts=None: must be a text"),
-    "a number": ({"prompts": 5}, "prompts=5: must be a text"),
-    "a number among texts": ({"prompts": ["a", 5]}, "prompts=5: must be a text"),
-    "bytes": ({"prompts": b"a star"}, "prompts=b'a star': must be a text"),
+    "nothing": ({"prompts": None}, "prompts=None: must be a string"),
+    "a number": ({"prompts": 5}, "prompts=5: must be a string"),
+    "a number among texts": ({"prompts": ["a", 5]}, "prompts=5: must be a string"),
+    "bytes": ({"prompts": b"a star"}, "prompts=b'a star': must be a string"),
     "a dictionary": ({"prompts": {"a": 1}}, "prompts is a dict, which has no order: give a list"),
-    "a table": ({"prompts": np.array([TEXTS, TEXTS])}, "prompts=array.*must be a text"),
+    "a table": ({"prompts": np.array([TEXTS, TEXTS])}, "prompts=array.*must be a string"),
     "no prompt": ({"prompts": (text for text in ())}, "no prompt: say what you want to see"),
     "seed of none": ({"seed": None}, r"seed=None: give a number.*random\.randrange\(2\*\*32\)"),
     "seed of a fraction": ({"seed": 1.5}, "seed=1.5: must be a whole number"),
@@ -59,7 +59,7 @@ MISTAKES = {
     "seed of an image": ({"seed": [1, -1]}, "seed -1: must be from 0 to 4294967295"),
     "guidance in words": ({"guidance": "high"}, "guidance='high': must be a number"),
     "guidance of nothing": ({"guidance": float("nan")}, "guidance nan: must be 0 or greater"),
-    "negative prompt": ({"negative_prompt": 3}, "negative_prompt=3: must be a text"),
+    "negative prompt": ({"negative_prompt": 3}, "negative_prompt=3: must be a string"),
     "too few": ({"variation": [0.1]}, "1 values of variation for 2 prompts: give one each"),
 }
 

@@ -94,7 +94,7 @@ def test_names_of_other_libraries_are_answered_with_ours(name, expected):
         ({"steps": "8"}, "steps='8': must be a whole number"),
         ({"steps": True}, "steps=True: must be a whole number"),
         ({"guidance": "high"}, "guidance='high': must be a number"),
-        ({"sampler": 3}, "sampler=3: must be a text"),
+        ({"sampler": 3}, "sampler=3: must be a string"),
     ],
 )
 def test_values_of_another_kind_are_named(change, expected):

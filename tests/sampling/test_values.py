@@ -40,7 +40,7 @@ def test_other_things_are_no_numbers(value):
 
 
 def test_other_things_are_no_texts():
-    with pytest.raises(LiditError, match="prompt=b'a star': must be a text"):
+    with pytest.raises(LiditError, match="prompt=b'a star': must be a string"):
         text("prompt", b"a star")
 
 

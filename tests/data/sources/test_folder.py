@@ -105,7 +105,7 @@ def test_links_are_followed_loops_are_cut_and_dead_ends_are_problems(tmp_path, p
     assert sorted(rows) == ["again/a.png", "gone.png", "pipe.png", "self.png", "z/a.png"]
     assert rows["gone.png"][1].endswith("gone.png does not exist")
     assert "cannot be read" in rows["self.png"][1]
-    assert rows["pipe.png"][1].endswith("pipe.png is no file: replace or remove it")
+    assert rows["pipe.png"][1].endswith("pipe.png is not a file: replace or remove it")
 
 
 def test_a_name_that_is_not_utf8_is_told(tmp_path, picture):
