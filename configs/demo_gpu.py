@@ -1,17 +1,17 @@
 """The model that ships with the package: scenes at 64 px, trained for minutes on one GPU.
 
 Command:  lidit train --config=configs/demo_gpu.py --workdir=runs/demo-gpu
-          or, with a page of measurements first and a training of just so many minutes:
+          or, with benchmarks first and a time limit for training:
           lidit bench all --out=DIR --then-train=configs/demo_gpu.py --train-minutes=4
 Hardware: one NVIDIA GPU and 16 CPU cores, which draw the scenes while the GPU trains.
 Expected: see lidit_jax/packaged/demo/README.md.
 
 What differs from the recipe for CPUs (configs/demo.py), and why:
-- patches of four pixels: those of eight could not draw dots, stripes or small stars;
-- every picture is new, drawn while training, and 300,000 captions instead of 16,000, half of them
-  paraphrased and with both orders of a relation, so that where things are is no lottery;
-- more of what was worst: positions, two objects, sizes and textures;
-- a shift of 6 for 5: a larger picture hides its colors only in more noise (64/48 times 5).
+- patches of four pixels: with eight, dots, stripes and small stars could not be drawn;
+- every image is new, drawn while training, with 300,000 captions instead of 16,000, half of them
+  paraphrased and with both orders of a relation, so that positions can be learned;
+- more scenes of the tasks with the lowest scores: positions, two objects, sizes and textures;
+- a shift of 6 instead of 5: larger images need more noise to hide their colors (64/48 times 5).
 """
 
 from lidit_jax.config import Choices, default_config

@@ -1,19 +1,18 @@
-"""Fine-tuning on your own pictures: the demo model's weights, a few hundred small steps.
+"""Fine-tuning on your own images: the demo model's weights, a few hundred small steps.
 
 Command:  lidit train --config=configs/finetune.py --workdir=runs/mine \\
               --config.data.path=my-images
-          my-images holds pictures, each with a text file of its name (cat.jpg, cat.txt)
-Hardware: two x86 CPU cores, no accelerator. 100 steps took 19 minutes beside other work that kept
-          both cores busy; alone it has not been timed.
+          my-images holds images, each with a text file of the same name (cat.jpg, cat.txt)
+Hardware: two x86 CPU cores, no accelerator. 100 steps took 19 minutes while other programs kept
+          both cores busy; it was not timed on an idle machine.
 Expected: the first 101 steps were run, seed 0, on 61 emoji (Noto Color Emoji, captions such as "a
-          red heart"): the averaged weights' loss on every 20th picture, all of them trained on, was
-          0.667 after 50 steps and 0.609 after 100. By then the eight pictures of the grid are
-          patches of color in which rough outlines can be guessed. The first demo model (48 px),
-          over all 300 steps, drew two hearts right, apple, tomato and rainbow could be guessed;
-          animals were patches of color.
+          red heart"): the EMA weights' loss on every 20th training image was 0.667 after 50 steps
+          and 0.609 after 100. By then the eight images of the grid are patches of color with rough
+          outlines. The earlier demo model (48 px), after all 300 steps, drew two hearts correctly;
+          apple, tomato and rainbow were recognizable; animals were patches of color.
 
-The network must be the demo's, whose weights it starts from (configs/demo_gpu.py). So few pictures
-are soon learned by heart: the loss on others is lowest before the end.
+The network must be the demo's, whose weights it starts from (configs/demo_gpu.py). So few images
+are soon memorized: the loss on others is lowest before the end.
 """
 
 from lidit_jax.config import default_config

@@ -1,13 +1,13 @@
-"""An autoencoder of the paper's kind (section 5.1): 8x down, 16 channels, on your own pictures.
+"""An autoencoder of the paper's kind (section 5.1): 8x, 16 channels, on your own images.
 
 Command:  lidit train --config=configs/vae_16ch.py --workdir=DIR --config.data.path=IMAGES
           lidit export --checkpoint=DIR --out=VAE       then --config.vae.source=VAE
-Hardware: not run at this size; 84 M parameters in bfloat16 want an accelerator. The tests train it
-          at a tiny size. `--config.training.batch_size=` must suit the memory.
-Expected: not known. The paper gives neither data nor losses of its autoencoder. L1, KL and image
-          gradients alone leave fine texture softer than the perceptual and adversarial losses of
-          Stable Diffusion's, which are not here: read `validation_loss` (the L1 of pixels in -1 to
-          1) and the image grids.
+Hardware: not run at this size; 84 M parameters in bfloat16 need an accelerator. The tests train it
+          at a tiny size. `--config.training.batch_size=` must fit the memory.
+Expected: unknown. The paper gives neither data nor losses of its autoencoder. L1, KL and image
+          gradients leave fine texture softer than Stable Diffusion's perceptual and adversarial
+          losses, which are not implemented: see `validation_loss` (the L1 of pixels in -1 to 1)
+          and the image grids.
 
 The network is SD3's. IMAGES is a folder as for text-to-image training; its captions are not used.
 The KL's weight is over means: it is 12 times the 1e-6 over sums of arXiv 2112.10752.

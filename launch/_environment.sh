@@ -38,9 +38,9 @@ install_environment() {
   local kind=$1 python stamp state
   if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
-    say "making $venv with $("$python" --version)"
+    say "creating $venv with $("$python" --version)"
     "$python" -c 'import venv, ensurepip' 2>/dev/null ||
-      fail "$python cannot make virtual environments: sudo apt-get install python3-venv"
+      fail "$python cannot create virtual environments: sudo apt-get install python3-venv"
     "$python" -m venv "$venv"
   fi
   stamp=$venv/.lidit-$kind${LIDIT_PLATFORM:+-$LIDIT_PLATFORM}${LIDIT_STORE:+-$LIDIT_STORE}
@@ -89,7 +89,7 @@ pip_install() {
     "$@" >"$log" 2>&1; then
     cat "$log" >&2
     rm -f "$log"
-    fail "pip could not install $*: see above; the same command tries again"
+    fail "pip could not install $*: see above, then run the same command again"
   fi
   rm -f "$log"
 }

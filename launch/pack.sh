@@ -24,9 +24,9 @@ done
 [[ -z $(ls -A "$out" 2>/dev/null) ]] ||
   fail "$out is not empty: name another folder with --out, or delete it"
 commit=$(git -C "$root" rev-parse HEAD 2>/dev/null) ||
-  fail "$root has no commit: what is packed is the last one"
+  fail "$root has no commit to pack: make one first"
 if ! git -C "$root" diff --quiet HEAD; then
-  say "files differ from the last commit, which is what is packed: ${commit:0:12}"
+  say "uncommitted changes are not packed, only the last commit: ${commit:0:12}"
 fi
 
 # The wheel of $1, NAME==VERSION, for that machine.
@@ -72,4 +72,4 @@ tar --create --sort=name --directory="$work" lidit-jax |
 (cd "$out" && sha256sum lidit-jax.tar.* >parts.sha256)
 cp "$root/launch/unpack.sh" "$out"
 say "$(wc -l <"$out/parts.sha256") parts of $commit in $out, $(du -sh "$out" | cut -f 1) in all." \
-  "Copy the folder, in one go or in many, and run there: bash unpack.sh"
+  "Copy the folder to the other machine and run there: bash unpack.sh"

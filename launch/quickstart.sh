@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# From a fresh machine to pictures, a score and a training run that is stopped and resumed, in about
+# From a fresh machine to images, a score and a training run that is stopped and resumed, in about
 # ten minutes on two cores.
-#   bash launch/quickstart.sh [FOLDER]     pictures go to FOLDER (default: quickstart)
+#   bash launch/quickstart.sh [FOLDER]     images are written to FOLDER (default: quickstart)
 set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 out=${1:-$root/quickstart}
 lidit=$venv/bin/lidit
-# A corner of the demo recipe's data, so that it is prepared in a minute, and a picture now and then.
+# A fraction of the demo recipe's data, prepared in a minute, with sample images during the run.
 small_run=(
   --config.data.train_records=4000 --config.data.distinct_captions=1000
   --config.data.validation_records=64
@@ -53,20 +53,20 @@ a dotted orange circle and a striped blue cross
 a tiny yellow square next to a huge purple moon
 I would like to see three green crosses
 PROMPTS
-say "sampling 16 images from the model that ships with the package"
+say "sampling 16 images from the packaged model"
 "$lidit" sample --checkpoint=demo --prompts="$out/prompts.txt" --grid --out="$out/grid.png"
 
-say "scoring the model on scenes whose truth is known"
+say "scoring the model on scenes with known truth"
 "$lidit" eval scenes --checkpoint=demo --per-task=4 --out="$out/scores"
 
-say "training the demo recipe from scratch on a little data, then stopping it"
+say "training the demo recipe from scratch on little data, then stopping it"
 train_for 120
 say "resuming it from its checkpoint"
 train_for 60
 
-say "done. The pictures:"
+say "done. The images:"
 printf '  %s\n    %s\n' \
-  "$out/grid.png" "16 prompts, drawn by the model that ships with the package" \
-  "$out/scores/hits_and_misses.png" "its images for the benchmark, and what the scorer made of them" \
-  "$out/train/loss.png" "the loss of the run that you have just trained, stopped and resumed" \
-  "$out/train/images/" "what that run drew on its way"
+  "$out/grid.png" "images of the packaged model for 16 prompts" \
+  "$out/scores/hits_and_misses.png" "its images for the benchmark, with their scores" \
+  "$out/train/loss.png" "the loss of the run that was trained, stopped and resumed" \
+  "$out/train/images/" "sample images of that run"

@@ -25,7 +25,7 @@ esac
 # The Python of a TPU VM's Ubuntu 22.04 is too old; uv brings one without touching the system.
 provide_python() {
   if (find_python >/dev/null 2>&1); then return; fi
-  say "no Python 3.11 to 3.13 here: uv brings one"
+  say "no Python 3.11 to 3.13 here: installing one with uv"
   python3 -m pip install --quiet --user "uv==0.9.7"
   python3 -m uv python install --quiet 3.12
   LIDIT_PYTHON=$(python3 -m uv python find 3.12)
@@ -50,7 +50,7 @@ mount_bucket() {
   command -v gcsfuse >/dev/null || install_gcsfuse
   sudo install -d -o "$(id -u)" "$folder"
   gcsfuse --implicit-dirs "$bucket" "$folder" >/dev/null
-  say "gs://$bucket is $folder"
+  say "gs://$bucket is mounted at $folder"
 }
 
 # Several processes of one node, or two calls at once, must not install over each other.
@@ -62,7 +62,7 @@ export PIP_CONSTRAINT=$root/launch/constraints.txt
 install_environment run
 for bucket in ${mounts[@]+"${mounts[@]}"}; do mount_bucket "$bucket"; done
 if [[ -n $compile_cache ]]; then
-  say "compiled programs from $compile_cache"
+  say "copying compiled programs from $compile_cache"
   local_cache=${LIDIT_CACHE:-$HOME/.cache/lidit}/xla
   mkdir -p "$local_cache"
   # A bucket that has none yet is no reason to stop.

