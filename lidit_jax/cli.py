@@ -10,6 +10,7 @@ import argparse
 import difflib
 import errno
 import io
+import itertools
 import logging as standard_logging
 import os
 import sys
@@ -144,6 +145,7 @@ def _run(arguments: list[str]) -> int:
     overrides = []
     if arguments[:1] in (["train"], ["plan"], ["bench"]):
         overrides, arguments = train.split_overrides(arguments)
+    _check_values(arguments)
     parser = build_parser()
     options = parser.parse_args(arguments, argparse.Namespace(overrides=overrides))
     if options.version:
@@ -156,6 +158,14 @@ def _run(arguments: list[str]) -> int:
         return 2
     _prepare_environment()
     return options.run(options)
+
+
+def _check_values(arguments: Sequence[str]) -> None:
+    """Refuse "--" as the value of an option, which argparse of Python 3.11 and 3.12 drops."""
+    for argument in itertools.takewhile(lambda text: text != "--", arguments):
+        name, equals, value = argument.partition("=")
+        if name.startswith("-") and equals and value == "--":
+            raise LiditError(f"{name}=-- has no value: write one after the equals sign")
 
 
 def _prepare_environment() -> None:

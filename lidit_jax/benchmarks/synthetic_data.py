@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lidit_jax.autoencoders.frozen import FrozenAutoencoder
@@ -49,7 +50,7 @@ class _FirstChannel(nn.Module):
 
     channels: int
     downsample: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
         """Return the red value of one pixel per block, in all channels."""

@@ -167,6 +167,20 @@ def test_a_stopped_status_that_is_none_is_refused_before_training(tmp_path, monk
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("convert", "to-torch", "demo", "out", "--encoder=--"),
+        ("sample", "--prompt=a cat", "--out=--"),
+        ("train", "--config=demo", "--workdir=--"),
+        ("plan", "--topology=--", "--config=demo"),
+    ],
+)
+def test_two_dashes_are_no_value(arguments, capsys):
+    assert main(list(arguments)) == 2
+    assert "=-- has no value" in capsys.readouterr().err
+
+
 def test_a_prompt_of_5000_tokens_is_refused(tmp_path, capsys):
     out = tmp_path / "new" / "x.png"
     prompt = "red " * 5000

@@ -53,9 +53,9 @@ def check_size(size: int) -> None:
 @functools.cache
 def outline(shape: str) -> tuple[tuple[float, float], ...]:
     """Return the corners of a shape of radius 1 around its center of mass, y pointing down."""
-    points = np.asarray(_OUTLINES[shape](), np.float64)
+    points = np.asarray(_OUTLINES[shape](), np.float64).reshape(-1, 2)
     points -= _centroid(points)
-    return tuple(map(tuple, points.tolist()))
+    return tuple((x, y) for x, y in points.tolist())
 
 
 @functools.cache
