@@ -78,7 +78,7 @@ def site_links(markdown: str, source: str) -> str:
 
 
 def _in_site(path: str) -> str | None:
-    """The page or picture of the site that a file of the repository becomes, if it does."""
+    """Page or image of the site for a file of the repository, if there is one."""
     if path in PAGES:
         return PAGES[path]
     return path.removeprefix("docs/") if path.startswith("docs/") else None

@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--name", help="of the job (default: from the workdir)")
     add("--dry-run", action="store_true", help="print every command and file; run nothing")
     add("--detach", action="store_true", help="gke, slurm: do not wait for the end")
-    add("--poll-seconds", type=float, default=20, help="between two looks (%(default)s)")
+    add("--poll-seconds", type=float, default=20, help="between two checks (%(default)s)")
 
     cloud = parser.add_argument_group("tpu-vm and gke").add_argument
     cloud("--accelerator", metavar="TYPE", help="v6e-64, v5litepod-16, v5p-256 (128 chips) …")

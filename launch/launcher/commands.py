@@ -105,7 +105,7 @@ class Commands:
         def interrupt(*_: object) -> None:
             for number in numbers:
                 signal.signal(number, signal.SIG_IGN)
-            print("# stopping; what was started is taken down first", file=sys.stderr, flush=True)
+            print("# stopping, after deleting what was started", file=sys.stderr, flush=True)
             self._interrupted = True
             if self._listening:
                 self._hear()

@@ -93,7 +93,7 @@ def check_bucket(job: Job, commands: Commands) -> str:
     bucket = found[1]
     if not _BUCKET.fullmatch(bucket):
         raise LaunchError(
-            f"--workdir={job.workdir}: {bucket} is no valid bucket name (lower-case letters, "
+            f"--workdir={job.workdir}: {bucket} is not a valid bucket name (lower-case letters, "
             "digits, dots, dashes): put the name of your own there"
         )
     result = commands.run("gcloud", "storage", "buckets", "describe", f"gs://{bucket}")

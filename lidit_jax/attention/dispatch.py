@@ -70,7 +70,7 @@ def attention(
     device = device_in_use()
     if kernel == "cudnn" and not cudnn_supports(q.dtype, q.shape[-1]):
         raise LiditError(
-            f"config.model.attention='cudnn' takes 16-bit heads of 8, 16, ... 128 channels, not "
+            f"config.model.attention='cudnn' needs 16-bit heads of 8, 16, ... 128 channels, not "
             f"{q.dtype} of {q.shape[-1]}: use 'auto'"
         )
     if kernel == "cudnn" and not _is_nvidia(device):

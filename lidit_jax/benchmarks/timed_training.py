@@ -207,7 +207,7 @@ class _Run:
                 found[name] = statistics.median(values)
         if rows:
             found["loss"] = {"first": rows[0]["loss"], "last": rows[-1]["loss"]}
-            found["device_memory_gib"] = rows[-1].get("device_memory_gib", "not told")
+            found["device_memory_gib"] = rows[-1].get("device_memory_gib", "unknown")
         return found
 
     @contextlib.contextmanager

@@ -18,7 +18,7 @@ from lidit_jax.weights.hub import is_hub_id
 
 _PAPER = "https://arxiv.org/abs/2406.11831"
 _PIPELINE = """\
-Install lidit-jax {version} (its README says how), download this folder if it lies on a hub
+Install lidit-jax {version} (its README says how), download this folder if it is on a hub
 (`hf download OWNER/{name} --local-dir {name}`), and
 
 ```bash
@@ -36,7 +36,7 @@ images = pipeline(["a red circle"], seed=0)  # uint8 [B, H, W, 3]
 """
 _PYTORCH = """\
 It needs no JAX: `pip install torch transformers safetensors pillow`, and `diffusers` for one of its
-autoencoders or its pipeline. Download this folder if it lies on a hub
+autoencoders or its pipeline. Download this folder if it is on a hub
 (`hf download OWNER/{name} --local-dir {name}`), and
 
 ```bash

@@ -87,7 +87,7 @@ class Choices:
         if devices > batch:
             raise LiditError(
                 f"{slices} slices of {topology} are {devices} devices, more than the {batch} images"
-                " of this recipe's batch: take fewer slices"
+                " of this recipe's batch: use fewer slices"
             )
         config.mesh.replica = slices
         config.mesh.fsdp = placement.fsdp

@@ -64,7 +64,7 @@ def _where_it_is(source: str, fingerprint: Mapping[str, str]) -> str:
     if is_hub_id(source):
         return source
     raise LiditError(
-        f"no encoder {source!r} here: say where it is now with --encoder {source}=PATH "
+        f"no encoder {source!r} here: give its new path with --encoder {source}=PATH "
         f"(in Python encoders={{{source!r}: PATH}}), or name a folder that holds it in "
         f"{SEARCH_PATH_VARIABLE}"
     )

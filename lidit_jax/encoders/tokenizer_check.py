@@ -89,7 +89,7 @@ def _judge(folder: Path, ours: PromptTokenizer, kept: Path) -> Verdict:
                 ) from error
     if verdict.kind == "unread":
         print(
-            f"{folder / 'tokenizer.json'} is used as it stands, without transformers' "
+            f"{folder / 'tokenizer.json'} is used unchanged, without transformers' "
             f"AutoTokenizer: {verdict.reason}",
             file=sys.stderr,
         )

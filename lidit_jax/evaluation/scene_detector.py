@@ -224,10 +224,10 @@ def _unit_area(shape: str) -> float:
 def _template(shape: str, radius: float) -> np.ndarray:
     """Return a blurred mask of a shape: `_GRID` samples per pixel, `2 * _SPAN` pixels wide."""
     side = int(2 * _SPAN * _GRID) + 1
-    picture = Image.new("L", (side, side), 0)
+    mask = Image.new("L", (side, side), 0)
     middle = (side - 1) / 2
     corners = [
         (middle + radius * _GRID * u, middle + radius * _GRID * v) for u, v in outline(shape)
     ]
-    ImageDraw.Draw(picture).polygon(corners, fill=255)
-    return ndimage.gaussian_filter(np.asarray(picture, np.float32) / 255, BLUR * _GRID)
+    ImageDraw.Draw(mask).polygon(corners, fill=255)
+    return ndimage.gaussian_filter(np.asarray(mask, np.float32) / 255, BLUR * _GRID)

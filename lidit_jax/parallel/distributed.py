@@ -102,7 +102,7 @@ def barrier(place: str, minutes: float) -> None:
         reason = str(error).partition("# of tasks")
         told = " ".join("".join(reason[1:] if reason[1] else reason[:1]).split())[:300]
         raise LiditError(
-            f"not all processes came to {place!r} within {minutes:g} minutes ({told}): look at the "
+            f"not all processes reached {place!r} within {minutes:g} minutes ({told}): look at the "
             "last lines of the missing ones; the same command continues from the last checkpoint"
         ) from error
 

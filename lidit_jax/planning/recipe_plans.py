@@ -93,7 +93,7 @@ size; on tpu7x the lanes hold tokens, and they do not.
 def write_recipe_plans(folder: Path) -> list[Path]:
     """Write `plans.md` and `weak_scaling.png` into a folder; the compiler's figures in them are
     read from the JSON files in its subfolder `compiled`, if there is one."""
-    page, picture = folder / "plans.md", folder / "weak_scaling.png"
+    page, plot = folder / "plans.md", folder / "weak_scaling.png"
     rows = weak_scaling.measure()
     sections = [_introduction(), _recipes(), _head_widths(), _searches(), _text(), _gpus()]
     compiled = [
@@ -102,10 +102,10 @@ def write_recipe_plans(folder: Path) -> list[Path]:
     recipes = [one for one in compiled if one["batch"] == _batch(one["recipe"])]
     if recipes:
         sections.append(_compiled(recipes))
-    sections.append(weak_scaling.section(rows, picture.name, compiled))
+    sections.append(weak_scaling.section(rows, plot.name, compiled))
     page.write_text("\n\n".join(sections) + "\n")
-    weak_scaling.draw(rows, picture)
-    return [page, picture]
+    weak_scaling.draw(rows, plot)
+    return [page, plot]
 
 
 def table(heads: str, rows: Iterable[Iterable[str]]) -> str:

@@ -94,12 +94,12 @@ def _words(recipe: str) -> tuple[str, frozenset[str]]:
     return Path(name).stem, frozenset(words.split(","))
 
 
-def section(rows: list[Row], picture: str, compiled: list[dict[str, Any]]) -> str:
+def section(rows: list[Row], plot: str, compiled: list[dict[str, Any]]) -> str:
     """Return the weak-scaling section as Markdown.
 
     Args:
       rows: result of `measure`.
-      picture: file name of the plot.
+      plot: file name of the plot.
       compiled: JSON objects of `lidit plan --compile --json`, for any plans.
     """
     heads = (
@@ -107,7 +107,7 @@ def section(rows: list[Row], picture: str, compiled: list[dict[str, Any]]) -> st
         "s per step | MFU | strong: parts | s per step | MFU | compiler GiB per chip | GiB sent, "
         "compiled | s waiting | s to compile | MB of text |"
     )
-    lines = [f"{_INTRODUCTION}\n![MFU by number of chips]({picture})\n", heads, "|---" * 16 + "|"]
+    lines = [f"{_INTRODUCTION}\n![MFU by number of chips]({plot})\n", heads, "|---" * 16 + "|"]
     by_chips = {facts["chips"]: facts["compiled"] for facts in compiled if is_row(facts)}
     for row in rows:
         weak, strong = row.weak, row.strong

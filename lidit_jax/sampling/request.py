@@ -43,7 +43,7 @@ class ImageRequest:
         for name in TEXTS:
             object.__setattr__(self, name, prompt_text(name, getattr(self, name)))
         if not self.prompt:
-            raise LiditError("a prompt is empty: say what you want to see")
+            raise LiditError("a prompt is empty: describe an image")
         for name in ("seed", "variation_seed"):
             _check_seed(name, getattr(self, name))
         check_scale(self.guidance)
@@ -84,7 +84,7 @@ def image_requests(
     columns = {"prompt": as_list("prompts", [prompts] if is_single(prompts) else prompts, text)}
     count = len(columns["prompt"])
     if not count:
-        raise LiditError("no prompt: say what you want to see")
+        raise LiditError("no prompt: describe an image")
     if seed is None:
         raise LiditError(
             "seed=None: give a number, so that the images can be drawn again; for new ones each "

@@ -64,7 +64,7 @@ def _indexed_files(folder: Path, index: Path) -> list[Path]:
         # A path could point anywhere on this machine; only files in the folder are opened.
         if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
             raise LiditError(
-                f"{index} names {name!r}, which is no .safetensors file of its folder: do not use "
+                f"{index} names {name!r}, which is not a .safetensors file of its folder: do not use "
                 "this model"
             )
     if missing := [name for name in names if not (folder / name).is_file()]:

@@ -52,7 +52,7 @@ def test_the_mesh_decides_and_not_the_default_backend():
 
 def test_cudnn_says_what_it_takes():
     q, k, v, _ = arrays(8, 8, 16)
-    with pytest.raises(LiditError, match=r"'cudnn' takes 16-bit heads .* not float32 of 16"):
+    with pytest.raises(LiditError, match=r"'cudnn' needs 16-bit heads .* not float32 of 16"):
         attention(q, k, v, kernel="cudnn")
 
 

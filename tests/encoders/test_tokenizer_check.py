@@ -157,7 +157,7 @@ def test_a_tokenizer_that_transformers_cannot_read_is_used_as_it_stands(
     folder = save(tmp_path / "model", tokenizer, "mine", tokenizer_class="Mine", **settings)
     assert load_tokenizer(folder).folder == folder
     line = capsys.readouterr().err
-    assert line.startswith(f"{folder / 'tokenizer.json'} is used as it stands, without transf")
+    assert line.startswith(f"{folder / 'tokenizer.json'} is used unchanged, without transf")
     assert line.count("\n") == 1
     assert verdict(cache)["kind"] == "unread"
     load_tokenizer(folder)

@@ -75,7 +75,11 @@ def test_no_call_that_fails_or_is_interrupted_leaves_anything(cloud, what):
         ),
         ((), ("--workdir=runs/here",), "would be lost with the machines"),
         ((), ("--workdir=gs://bucket",), "name a folder in a bucket"),
-        ((), ("--workdir=gs://BUCKET/runs/first",), "BUCKET is no valid bucket name (lower-case"),
+        (
+            (),
+            ("--workdir=gs://BUCKET/runs/first",),
+            "BUCKET is not a valid bucket name (lower-case",
+        ),
         (("--zone=poor",), (), "no quota for v6e-16 (on-demand) in poor: ERROR: Quota limit"),
         (("--accelerator=v9-8",), (), "--accelerator=v9-8 is not known"),
         (("--accelerator=tpu7x-8",), (), "use --on=gke"),

@@ -14,8 +14,8 @@ PROMPTS = ["a red circle", "two blue stars"]
 
 GRAY = np.full((32, 32, 3), 128, np.uint8)
 MISTAKES = {
-    "no prompt": ([], {}, "no prompt: say what you want to see"),
-    "empty prompt": (["a", " "], {}, "a prompt is empty: say what you want to see"),
+    "no prompt": ([], {}, "no prompt: describe an image"),
+    "empty prompt": (["a", " "], {}, "a prompt is empty: describe an image"),
     "5,000 tokens": (
         ["x" * 5000],
         {},

@@ -51,7 +51,7 @@ MISTAKES = {
     "bytes": ({"prompts": b"a star"}, "prompts=b'a star': must be a string"),
     "a dictionary": ({"prompts": {"a": 1}}, "prompts is a dict, which has no order: give a list"),
     "a table": ({"prompts": np.array([TEXTS, TEXTS])}, "prompts=array.*must be a string"),
-    "no prompt": ({"prompts": (text for text in ())}, "no prompt: say what you want to see"),
+    "no prompt": ({"prompts": (text for text in ())}, "no prompt: describe an image"),
     "seed of none": ({"seed": None}, r"seed=None: give a number.*random\.randrange\(2\*\*32\)"),
     "seed of a fraction": ({"seed": 1.5}, "seed=1.5: must be a whole number"),
     "seed of truth": ({"seed": True}, "seed=True: must be a whole number"),

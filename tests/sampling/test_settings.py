@@ -75,7 +75,7 @@ def test_numbers_may_be_numpys():
         ("num_inference_steps", "give steps=NUMBER"),
         ("height", r"give size=\(HEIGHT, WIDTH\)"),
         ("width", r"give size=\(HEIGHT, WIDTH\)"),
-        ("num_images_per_prompt", r"give the prompt as often as .*\[prompt\] \* 4"),
+        ("num_images_per_prompt", r"give one prompt per image, .*\[prompt\] \* 4"),
         ("negative_prompts", "give negative_prompt=TEXT"),
         ("weaker", "give guide=PIPELINE"),
         ("guidance_rescal", "did you mean 'guidance_rescale'"),

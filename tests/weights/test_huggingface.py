@@ -122,7 +122,9 @@ def test_an_index_that_points_out_of_its_folder_is_refused(tmp_path):
     outside = ("../secret.safetensors", str(tmp_path / "secret.safetensors"), "a\\b.safetensors")
     for name in (*outside, "weights.pkl", ""):
         index.write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
-        with pytest.raises(LiditError, match=r"is no \.safetensors file of its folder: do not use"):
+        with pytest.raises(
+            LiditError, match=r"is not a \.safetensors file of its folder: do not use"
+        ):
             load(tmp_path / "model")
     for damaged in ({}, {"weight_map": []}, {"weight_map": {}}):
         index.write_text(json.dumps(damaged))
