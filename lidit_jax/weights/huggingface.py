@@ -64,8 +64,8 @@ def _indexed_files(folder: Path, index: Path) -> list[Path]:
         # A path could point anywhere on this machine; only files in the folder are opened.
         if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
             raise LiditError(
-                f"{index} names {name!r}, which is not a .safetensors file of its folder: do not use "
-                "this model"
+                f"{index} names {name!r}, which is not a .safetensors file of its folder: do not "
+                "use this model"
             )
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise LiditError(f"{folder} lacks {first_names(missing)}: download the model again")

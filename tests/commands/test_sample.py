@@ -128,4 +128,4 @@ def test_tiles_and_type_of_an_autoencoder_are_compared_and_old_records_say_nothi
     before = png_metadata.computing(config) | {"vae.tile": "0", "vae.dtype": "bfloat16"}
     tile, dtype = changes_since(dataclasses.replace(record, computed=before), config)
     assert tile.startswith("with config.vae.tile=0, which is now 512:")
-    assert dtype.startswith("with config.vae.dtype=bfloat16, which is float32 now:")
+    assert dtype.startswith("with config.vae.dtype=bfloat16, which is now float32:")

@@ -47,7 +47,10 @@ def test_a_matching_plugin_is_fine(nvidia_smi, monkeypatch):
 
 @pytest.mark.parametrize(
     ("driver", "version", "message"),
-    [("580.65.06", "0.0.1", "but jaxlib"), ("550.54.15", None, "needs driver 580 or later")],
+    [
+        ("580.65.06", "0.0.1", "versions must match"),
+        ("550.54.15", None, "needs driver 580 or later"),
+    ],
 )
 def test_a_plugin_that_does_not_fit_is_named(nvidia_smi, monkeypatch, driver, version, message):
     nvidia_smi(driver)

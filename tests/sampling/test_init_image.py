@@ -29,8 +29,14 @@ def test_a_mask_is_painted_wholly_anew_unless_told_otherwise():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((np.stack([IMAGE] * 2), None, None), "2 of image for 3 prompts: give one, or one each"),
-        ((IMAGE, np.stack([MASK] * 2), None), "2 of mask for 3 prompts: give one, or one each"),
+        (
+            (np.stack([IMAGE] * 2), None, None),
+            "2 of image for 3 prompts: give one, or one per prompt",
+        ),
+        (
+            (IMAGE, np.stack([MASK] * 2), None),
+            "2 of mask for 3 prompts: give one, or one per prompt",
+        ),
         ((IMAGE, MASK[0], None), "resize the mask"),
         ((IMAGE, None, "0.5"), "strength='0.5': must be a number"),
         ((IMAGE, None, 1.5), "strength 1.5: must be greater than 0 and at most 1"),
