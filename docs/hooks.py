@@ -133,9 +133,10 @@ def _values(hint: Any) -> str:
 
 
 def _docstrings() -> dict[str, dict[str, str]]:
-    """The text below each field of each class of the schema."""
+    """The text below each field of each class of the configuration."""
     found: dict[str, dict[str, str]] = {}
-    for node in ast.parse((ROOT / SCHEMA).read_text("utf-8")).body:
+    files = [ROOT / SCHEMA, *sorted((ROOT / SCHEMA).parent.glob("data_*.py"))]
+    for node in [node for file in files for node in ast.parse(file.read_text("utf-8")).body]:
         if not isinstance(node, ast.ClassDef):
             continue
         texts = found.setdefault(node.name, {})

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from lidit_jax.commands import (
     bench,
+    cache,
     convert,
     data,
     doctor,
@@ -33,7 +34,19 @@ from lidit_jax.commands import (
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import cache_dir
 
-_COMMANDS = (train, sample, data, evaluate, export, convert, plan, bench, tune, doctor)
+_COMMANDS = (
+    train,
+    sample,
+    data,
+    cache,
+    evaluate,
+    export,
+    convert,
+    plan,
+    bench,
+    tune,
+    doctor,
+)
 
 _SHOWN = 60
 
@@ -45,6 +58,7 @@ start here:
   lidit sample --checkpoint=runs/demo --prompt="three green stars" --out=stars.png
   lidit eval scenes --checkpoint=runs/demo --out=runs/demo-scores
   lidit data index webdataset:photos --out=photos-index       scan a large data set once
+  lidit cache --config=my_recipe                              encode its data before training
   lidit export --checkpoint=runs/demo --out=my-model          a small folder to share
   lidit convert to-torch runs/demo torch-model                a folder that needs no JAX
   lidit plan --config=lidit_10b --topology=v5p:8x8x16         predict a run on a pod
@@ -143,7 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run(arguments: list[str]) -> int:
     overrides = []
-    if arguments[:1] in (["train"], ["plan"], ["bench"]):
+    if arguments[:1] in (["train"], ["cache"], ["plan"], ["bench"]):
         overrides, arguments = train.split_overrides(arguments)
     _check_values(arguments)
     parser = build_parser()

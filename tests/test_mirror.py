@@ -42,6 +42,7 @@ ELSEWHERE = {
     "commands/train.py": "training/test_command.py",
     "commands/tune.py": "planning/test_attention_tuning.py",
     "config/checks.py": "config/test_load.py config/test_values.py",
+    "config/data_config.py": "config/test_load.py config/test_values.py",
     "config/prompt_text.py": "sampling/test_request.py data/test_caption_files.py",
     "config/prompt_format.py": "encoders/test_conditions.py encoders/test_tokenizer.py",
     "data/caption_tokens.py": "training/test_online_text.py",

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from lidit_jax.data.text_features import TextFeatures
 
 import lidit_jax
 from lidit_jax.config.schema import ModelConfig, RefinerConfig
-from lidit_jax.data.text_features import TextFeatures
 from lidit_jax.models.layers import masked_mean
 from lidit_jax.models.lidit import LIDiT
 

@@ -37,14 +37,14 @@ _CONF = beartype.BeartypeConf(
         }
     ),
 )
-_SETTINGS = "lidit_jax.config.schema"
+_SETTINGS = tuple(f"lidit_jax.config.{name}" for name in ("schema", "data_config", "data_settings"))
 _TREES = tuple(str(Path(package.__file__).parent) for package in (jax, flax))
 _CHECKERS = (str(Path(jaxtyping.__file__).parent), __file__, dataclasses.__file__)
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
     """Makes `function` check its arguments: what the hook puts on every function and dataclass."""
-    if function.__name__ == "__init__" and function.__module__ == _SETTINGS:
+    if function.__name__ == "__init__" and function.__module__ in _SETTINGS:
         return function  # users' own, refused by name in `lidit_jax.config`
     checked = beartype.beartype(conf=_CONF)(function)
 

@@ -13,7 +13,7 @@ from lidit_jax.models.flops import TextStream
 def make_batch(
     config: Config, streams: Sequence[TextStream], batch_size: int, seed: int = 0
 ) -> dict[str, Any]:
-    """Return a batch like `LatentRecords`': float32 latents, bfloat16 features, masks, indices.
+    """Return a training batch: normalized float32 latents, bfloat16 features, masks, indices.
 
     Prompts have at least 5 tokens after the instruction.
     """

@@ -13,7 +13,7 @@ from typing import Any
 from lidit_jax.config.renamed import RENAMED_FIELDS
 from lidit_jax.errors import LiditError
 
-FORMAT = 3
+FORMAT = 4
 Description = dict[str, Any]
 
 
@@ -88,7 +88,21 @@ def _rename_provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
+def _stream_data(description: Description) -> Description:
+    """Give format 3's data the fields of streamed data: squares only, of one caption column."""
+    config = dict(description.get("config", {}))
+    if isinstance(config.get("data"), Mapping):
+        data = dict(config["data"])
+        column = data.pop("caption_column", "")
+        if column:
+            data["captions"] = {"columns": [column]}
+        data["buckets"] = {"shapes": 1}
+        config["data"] = data
+    return description | {"config": config}
+
+
 _STEPS: dict[int, Callable[[Description], Description]] = {
     1: _name_remat_policies,
     2: _name_by_standard_terms,
+    3: _stream_data,
 }

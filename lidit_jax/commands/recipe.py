@@ -16,10 +16,10 @@ def checked_recipe(options: argparse.Namespace) -> Config:
       LiditError: when the recipe, a field or a value does not exist or does not fit the others.
     """
     from lidit_jax.config.load import load_recipe
-    from lidit_jax.data.source_kinds import source_kind
+    from lidit_jax.data.source_opening import check_source
     from lidit_jax.sampling.settings import check_defaults
 
     config = load_recipe(options.config, options.overrides)
     check_defaults(config)
-    source_kind(config)
+    check_source(config)
     return config

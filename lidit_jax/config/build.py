@@ -79,9 +79,10 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
         return build(hint, value, place)
     if isinstance(hint, types.GenericAlias):
         item = typing.get_args(hint)[0]
-        if not isinstance(value, (tuple, list)) or not all(isinstance(v, item) for v in value):
+        kinds = (int, float) if item is float else (item,)
+        if not isinstance(value, (tuple, list)) or not all(type(v) in kinds for v in value):
             raise LiditError(f"{place}={value!r} must be a tuple of {item.__name__}")
-        return tuple(value)
+        return tuple(map(item, value))
     if typing.get_origin(hint) is Literal:  # `checks` compares it with the choices
         hint = type(typing.get_args(hint)[0])
     if hint is float and type(value) is int:

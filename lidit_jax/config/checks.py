@@ -1,14 +1,17 @@
 """Validation of a configuration before a run: choices, ranges, and fields that must agree.
 
 Mistakes are reported in the first second rather than after an hour of preparation. The values of
-`data.source` are in `lidit_jax.data.source_kinds`.
+`data.source` are in `lidit_jax.data.sources.registry`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from typing import Any
 
+from lidit_jax.config.data_settings import AugmentationSettings
 from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.config.schema import Config, VAEConfig
 from lidit_jax.config.values import field_types, literal_values, ranges
@@ -29,7 +32,7 @@ def check(config: Config) -> Config:
         _check_field(path, hint, functools.reduce(getattr, path.split("."), config))
     _check_encoders(config)
     _check_scores(config)
-    _check_reading(config)
+    _check_data(config)
     local_path(config.training.local_checkpoints)
     if config.training.init_optimizer and not config.training.init_from:
         raise LiditError(
@@ -103,18 +106,43 @@ def _check_scores(config: Config) -> None:
         )
 
 
-def _check_reading(config: Config) -> None:
-    data, task = config.data, config.training.task
-    if task == "vae" and data.latents == "online":
+def _check_data(config: Config) -> None:
+    data = config.data
+    sources = 1 + len(data.mixture)
+    if data.weights and (len(data.weights) != sources or not all(map(_is_positive, data.weights))):
+        raise LiditError(
+            f"config.data.weights={data.weights}: give each of the {sources} sources, that of "
+            "config.data.path and those of config.data.mixture, one that is greater than 0"
+        )
+    for i, source in enumerate(data.mixture):
+        if not source.strip():
+            raise LiditError(f"config.data.mixture[{i}] is empty: name a source as FORMAT:PATH")
+    rates, columns = data.captions.rates, data.captions.columns
+    if rates and len(rates) != len(columns):
+        raise LiditError(
+            f"config.data.captions.rates={rates}: give one for each of config.data.captions."
+            f"columns={columns}"
+        )
+    if config.training.task == "vae" and data.latents == "online":
         raise LiditError(
             "config.data.latents='online': an autoencoder is trained on images, not on latents; "
             "set it to 'cached'"
         )
-    if task == "lidit" and data.latents == "cached" and data.workers:
-        raise LiditError(
-            f"config.data.workers={data.workers}: prepared latents need no processes that read "
-            "images; set it to 0, or config.data.latents to 'online'"
-        )
+    if config.training.task == "lidit" and data.latents == "cached":
+        _check_cached_augmentation(data.augmentation)
+
+
+def _check_cached_augmentation(augmentation: AugmentationSettings) -> None:
+    for name, value in dataclasses.asdict(augmentation).items():
+        if value:
+            raise LiditError(
+                f"config.data.augmentation.{name}={value}: cached latents hold each image as it "
+                "is; set it back, or config.data.latents to 'online'"
+            )
+
+
+def _is_positive(weight: float) -> bool:
+    return 0 < weight < math.inf
 
 
 def _check_autoencoder(config: Config) -> None:

@@ -65,8 +65,8 @@ class BucketSettings:
 class CaptionSettings:
     """Choice among several captions of a record."""
 
-    columns: tuple[str, ...] = ("caption",)
-    """Caption columns in use."""
+    columns: tuple[str, ...] = ()
+    """Caption columns in use; empty: "caption", or the only one."""
     rates: tuple[float, ...] = ()
     """Relative sampling rate of each column; empty: equal rates. For records that lack columns, the
     rates of the others count."""
@@ -84,7 +84,7 @@ class AugmentationSettings:
 
 @dataclass(frozen=True)
 class ReadingSettings:
-    """Handling of records that cannot be read, and number of readers.
+    """Handling of records that cannot be read.
 
     "fail" stops the run, "skip" substitutes another record of the same shape.
     """
@@ -101,7 +101,3 @@ class ReadingSettings:
     """Largest image to decode, which takes 3 to 8 bytes per pixel, less for downscaled JPEGs."""
     skipped_fraction: Fraction = 0.01
     """Largest share of skipped records; the run stops above it."""
-    workers: NotNegative[int] = 0
-    """Processes per host that read whole batches; 0 for threads."""
-    threads: Positive[int] = 2
-    """Threads that read whole batches, if there are no processes."""

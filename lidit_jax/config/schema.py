@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lidit_jax.config.build import Storable
+from lidit_jax.config.data_config import DataConfig
 from lidit_jax.config.prompt_format import INSTRUCTION
 from lidit_jax.config.values import ComputeType, Decay, Fraction, NotNegative, Positive, Seed, Space
 
@@ -174,56 +175,6 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Images and captions."""
-
-    source: str = "scenes"
-    """ "scenes" (procedural, with ground truth), "folder" (a directory of captioned images), or
-    another format of docs/data.md: "webdataset", "parquet", "array_record", "tfds", "classes", …"""
-    path: str = ""
-    """Where the images are; for source "index" the folder that `lidit data index` has written."""
-    caption_column: str = ""
-    """Caption column to read; empty: "caption", or the only one."""
-    image_size: Positive[int] = 64
-    """Side of the square training images, in pixels."""
-    train_records: Positive[int] = 50_000
-    """Number of scenes generated for training."""
-    distinct_captions: NotNegative[int] = 0
-    """Distinct captions of the scenes, so that fewer need encoding; 0 for one per scene."""
-    scene_fractions: tuple[float, ...] = ()
-    """Shares of the tasks in `lidit_jax.data.scenes.sampling.MIXTURE`; empty for the defaults."""
-    textured_fraction: Fraction = 0.15
-    """Share of the scenes whose caption mentions a texture."""
-    sized_fraction: Fraction = 0.15
-    """Share of the scenes of one or two objects whose caption mentions a size."""
-    caption_style: Literal["plain", "varied"] = "plain"
-    """Style of the scenes' English captions: "plain", adjectives before nouns in a few templates,
-    or "varied", half of them paraphrased (`lidit_jax.data.scenes.paraphrases`)."""
-    validation_records: Positive[int] = 512
-    """Number of held-out scenes for the validation loss."""
-    language: Literal["en", "zh", "both"] = "en"
-    """Language of the scenes' captions."""
-    text_features: Literal["cached", "online"] = "cached"
-    """When the frozen text encoders run: "cached", on all captions before training; "online",
-    during training, whenever a caption is used."""
-    latents: Literal["cached", "online"] = "cached"
-    """When the frozen autoencoder encodes the images: "cached", all of them before training;
-    "online", in the step, whenever an image is read. Latents are then normalized by the statistics
-    of the first 4,096 images, as when cached, and only the held-out ones are stored."""
-    workers: NotNegative[int] = 0
-    """Processes per host that load or draw images during training, "online" or for the autoencoder,
-    and generate large sets of captions beforehand; 0 for threads. Batches do not depend on it."""
-    encode_steps: Positive[int] = 1
-    """Number of steps whose captions are encoded in one call, "online". More steps mean that a
-    sharded encoder gathers its weights less often."""
-    latent_statistics: Literal["keep", "recompute"] = "keep"
-    """Mean and standard deviation that normalize latents, a part of the model: "keep" those of the
-    checkpoint that a run resumes or starts from; "recompute" them from the data at every start."""
-    cache_dir: str = ""
-    """Folder of cached features and latents; empty: `~/.cache/lidit`."""
-
-
-@dataclass(frozen=True)
 class OptimizerConfig:
     """Optimizer; the paper gives only the learning rate, the rest is ours."""
 
@@ -313,7 +264,7 @@ class TrainingConfig:
     """Also log the metrics to "wandb" or "trackio", which must be installed."""
     prompts: tuple[str, ...] = ()
     """Fixed prompts of the image grid; empty takes them from the data: four scenes for source
-    "scenes", up to eight captions spread over the data set for "folder"."""
+    "scenes", else eight captions spread over the records."""
 
 
 @dataclass(frozen=True)

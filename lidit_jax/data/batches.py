@@ -7,32 +7,29 @@ records that cannot be read. So it does not depend on what was read before, or b
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import grain.python as grain
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float16, Float32, Int64, UInt8
 
-from lidit_jax.config.data_settings import (
-    AugmentationSettings,
-    CaptionSettings,
-    FilterSettings,
-    ReadingSettings,
-)
-from lidit_jax.config.prompt_text import prompt_text
+from lidit_jax.config.data_settings import AugmentationSettings, ReadingSettings
 from lidit_jax.data.augmentation import Augmentation, draw_augmentation
 from lidit_jax.data.caption_choice import choose_columns
-from lidit_jax.data.filters import CaptionUse, RecordColumns
-from lidit_jax.data.order import Order
+from lidit_jax.data.filters import CaptionUse
+from lidit_jax.data.order import BatchOrder
 from lidit_jax.data.read_ahead import read_ahead
+from lidit_jax.data.record_reading import (
+    ReadRecord,
+    UnusableRecordError,
+    read_captions,
+    read_record,
+)
 from lidit_jax.data.skipped_records import Skipped, SkippedRecords
-from lidit_jax.data.sources.protocol import Place, RecordSource
+from lidit_jax.data.streamed_source import StreamedSource
 from lidit_jax.errors import LiditError
-from lidit_jax.io.image_crops import Box
-from lidit_jax.io.image_files import UnreadableImageError, read_fitted
+from lidit_jax.io.image_crops import CENTER, Box, crop_box
 
 _ENDLESS = 2**62
 """Number of batches of a run, so that its data set has a length."""
@@ -41,35 +38,68 @@ _ATTEMPTS = 50
 
 
 @runtime_checkable
-class RecordIndex(RecordColumns, Protocol):
-    """Index: columns, and the place of each record."""
+class RecordOrder(Protocol):
+    """Order of training or validation records: `lidit_jax.data.order.Order`, or `HeldOut`."""
 
-    def place(self, record: int) -> Place:
-        """Return the place of a record."""
+    def batch(self, number: int, process: int = 0, processes: int = 1) -> BatchOrder:
+        """Return the part of a batch that one process reads."""
+        ...
+
+    def source(self, record: int) -> tuple[int, int]:
+        """Return the source of a record number, and the record's number in it."""
+        ...
+
+    def substitute(self, record: int, attempt: int) -> int:
+        """Return another record of the same bucket, for one that cannot be read."""
         ...
 
 
-@dataclass(frozen=True)
-class StreamedSource:
-    """Source for training. It is sent to the reader processes."""
+@runtime_checkable
+class LatentReader(Protocol):
+    """Cached latents. It can be pickled, and several threads may read it."""
 
-    index: RecordIndex
-    records: RecordSource
-    """Record source; several threads may read it at a time."""
-    captions: CaptionSettings
-    filters: FilterSettings
-    """Filters used for `order`; they also determine the usable captions."""
+    def read(self, record: int) -> Float16[np.ndarray, "_h _w _C"]:
+        """Return the latent of a record number across all sources, without normalization.
+
+        Raises:
+          UnusableRecordError: when the image could not be used.
+        """
+        ...
+
+
+TextRows = tuple[tuple[Float[np.ndarray, "_S _D"], ...], tuple[Bool[np.ndarray, " _S"], ...]]
+"""Features and masks of one caption in each stream, padded."""
+
+
+@runtime_checkable
+class TextReader(Protocol):
+    """Cached text features. It can be pickled, and several threads may read it."""
+
+    def read(self, record: int, column: str) -> TextRows:
+        """Return the features and masks of a record's caption; records count across all sources.
+
+        Raises:
+          UnusableRecordError: when the caption could not be used.
+        """
+        ...
 
 
 class Batch(NamedTuple):
-    """Part of a batch that one process reads; the lists have b entries."""
+    """Part of a batch that one process reads, of b rows."""
 
     number: int
     """Batch number, from 0."""
     bucket: int
-    image: UInt8[np.ndarray, "b H W 3"]
-    captions: list[str]
-    """Cleaned captions."""
+    image: UInt8[np.ndarray, "b H W 3"] | None
+    """Images; None with cached latents."""
+    latent: Float16[np.ndarray, "b h w C"] | None
+    """Cached latents without normalization; None without a cache."""
+    captions: list[str] | None
+    """Cleaned captions; None with cached text features."""
+    features: tuple[Float[np.ndarray, "_b _S _D"], ...] | None
+    """Cached text features of each stream, padded bfloat16; None without a cache."""
+    masks: tuple[Bool[np.ndarray, "_b _S"], ...] | None
+    """Which tokens of each stream are valid; None without a cache."""
     records: Int64[np.ndarray, " b"]
     """Record numbers, across all sources."""
     boxes: Float32[np.ndarray, "b 4"]
@@ -91,20 +121,15 @@ class _Row(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """Data read for one record, besides the image."""
+    """Data read for one record."""
 
     record: int
-    caption: str
+    picture: np.ndarray
+    """Image or latent."""
+    text: str | TextRows
+    """Caption, or its features and masks."""
     box: Box
     flipped: bool
-
-
-class _UnusableError(Exception):
-    """Record that cannot be used: the field of `ReadingSettings` that applies, and the reason."""
-
-    def __init__(self, kind: str, message: str):
-        super().__init__(message)
-        self.kind = kind
 
 
 class BatchReader:
@@ -116,12 +141,14 @@ class BatchReader:
     def __init__(
         self,
         sources: Sequence[StreamedSource],
-        order: Order,
+        order: RecordOrder,
         shapes: Sequence[tuple[int, int]],
         seed: int,
         reading: ReadingSettings,
         augmentation: AugmentationSettings,
         share: tuple[int, int] = (0, 1),
+        latents: LatentReader | None = None,
+        text: TextReader | None = None,
     ):
         """Prepare to read.
 
@@ -133,13 +160,32 @@ class BatchReader:
           reading: handling of records that cannot be read.
           augmentation: crops and flips.
           share: index of the process, and number of processes.
+          latents: cached latents, to read instead of images.
+          text: cached text features, to read instead of captions.
 
         Raises:
-          LiditError: for caption columns that an index lacks, or rates that do not fit.
+          LiditError: for caption columns that an index lacks, rates that do not fit, or
+            augmentation of cached latents.
         """
-        self._arguments = (sources, order, shapes, seed, reading, augmentation, share)
+        if latents is not None and augmentation != AugmentationSettings():
+            raise LiditError(
+                "config.data.augmentation: cached latents hold each image as it is; set its fields "
+                "back, or config.data.latents to 'online'"
+            )
+        self._arguments = (
+            sources,
+            order,
+            shapes,
+            seed,
+            reading,
+            augmentation,
+            share,
+            latents,
+            text,
+        )
         self._sources, self._order, self._shapes, self._seed = sources, order, shapes, seed
         self._reading, self._augmentation, self._share = reading, augmentation, share
+        self._latents, self._text = latents, text
         self._uses = [
             CaptionUse(source.index, source.filters, source.captions) for source in sources
         ]
@@ -158,23 +204,37 @@ class BatchReader:
           LiditError: when a record cannot be read, and may not be skipped.
         """
         drawn = self._order.batch(int(number), *self._share)
-        images = np.empty((len(drawn.records), *self._shapes[drawn.bucket], 3), np.uint8)
         rows = self._draw(drawn.records, drawn.passes)
+        count = len(rows)
         skipped: list[Skipped] = []
-        found = [
-            self._read_or_replace(record, passes, row, image, skipped)
-            for record, passes, row, image in zip(
-                drawn.records.tolist(), drawn.passes.tolist(), rows, images, strict=True
-            )
-        ]
+        pictures, texts = _Rows(count), list[str]()
+        features, masks = list[_Rows](), list[_Rows]()
+        records, boxes = np.empty(count, np.int64), np.empty((count, 4), np.float32)
+        flipped = np.empty(count, bool)
+        for i, row in enumerate(rows):
+            record, passes = int(drawn.records[i]), int(drawn.passes[i])
+            read = self._read_or_replace(drawn.bucket, record, passes, row, skipped)
+            records[i], boxes[i], flipped[i] = read.record, read.box, read.flipped
+            pictures.put(i, read.picture)
+            if isinstance(read.text, str):
+                texts.append(read.text)
+                continue
+            for kept, found in zip((features, masks), read.text, strict=True):
+                kept += [_Rows(count) for _ in found[len(kept) :]]
+                for stream, values in zip(kept, found, strict=True):
+                    stream.put(i, values)
+        cached = self._text is not None
         return Batch(
             number=int(number),
             bucket=drawn.bucket,
-            image=images,
-            captions=[read.caption for read in found],
-            records=np.array([read.record for read in found], np.int64),
-            boxes=np.array([read.box for read in found], np.float32),
-            flipped=np.array([read.flipped for read in found], bool),
+            image=pictures.array if self._latents is None else None,
+            latent=pictures.array if self._latents is not None else None,
+            captions=None if cached else texts,
+            features=tuple(stream.array for stream in features) if cached else None,
+            masks=tuple(stream.array for stream in masks) if cached else None,
+            records=records,
+            boxes=boxes,
+            flipped=flipped,
             skipped=skipped,
         )
 
@@ -199,25 +259,17 @@ class BatchReader:
         ]
 
     def _read_or_replace(
-        self,
-        record: int,
-        passes: int,
-        row: _Row,
-        image: UInt8[np.ndarray, "H W 3"],
-        skipped: list[Skipped],
+        self, bucket: int, record: int, passes: int, row: _Row, skipped: list[Skipped]
     ) -> _Read:
-        """Fill `image` with a record, or with the first substitute that can be read."""
+        """Read a record, or the first substitute that can be read."""
         tried, error = record, None
         for attempt in range(_ATTEMPTS):
             try:
-                return self._read(tried, row, image)
-            except _UnusableError as problem:
+                return self._read(bucket, tried, row)
+            except UnusableRecordError as problem:
                 error = problem
                 if getattr(self._reading, problem.kind) == "fail":
-                    raise LiditError(
-                        f"{problem} (to go on without such records, set "
-                        f"config.data.reading.{problem.kind} to 'skip')"
-                    ) from problem
+                    raise problem.refusal() from problem
             source, own = self._order.source(tried)
             place = self._sources[source].index.place(own)
             name = repr(self._sources[source].records)
@@ -228,46 +280,42 @@ class BatchReader:
             f"{_ATTEMPTS} records in a row cannot be read: mend or filter them; the last: {error}"
         )
 
-    def _read(self, record: int, row: _Row, image: UInt8[np.ndarray, "H W 3"]) -> _Read:
+    def _read(self, bucket: int, record: int, row: _Row) -> _Read:
         number, own = self._order.source(record)
-        source = self._sources[number]
-        place = source.index.place(own)
-        named = f"record {place.key} of {place.shard}"
-        try:
-            content = source.records.read(place)
-        except LiditError as error:
-            raise _UnusableError("missing", str(error)) from error
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise _UnusableError("missing", f"{named} cannot be read ({reason})") from error
-        except Exception as error:
-            text = " ".join(str(error).split())
-            raise LiditError(
-                f"{named} cannot be read ({type(error).__name__}: {text}): mend it, or leave it out"
-            ) from error
-        caption = self._caption(named, row.column, content.captions.get(row.column, ""))
-        try:
-            fitted = read_fitted(
-                io.BytesIO(content.image),
-                image.shape[:2],
-                row.place,
-                named=named,
-                most_megapixels=self._reading.most_megapixels,
-            )
-        except UnreadableImageError as error:
-            kind = "too_large" if error.too_large else "damaged"
-            raise _UnusableError(kind, str(error)) from error
-        image[:] = fitted.image[:, ::-1] if row.flipped else fitted.image
-        return _Read(record, caption, fitted.box, row.flipped)
+        source, shape = self._sources[number], self._shapes[bucket]
+        content: ReadRecord | None = None
+        if self._latents is None:
+            content = read_record(source.records, source.index.place(own))
+        elif self._text is None:
+            content = read_captions(source.records, source.index.place(own))
+        if self._text is not None:
+            text = self._text.read(record, row.column)
+        else:
+            assert content is not None
+            text = content.caption(row.column)
+        if self._latents is not None:
+            latent = self._latents.read(record)
+            size = int(source.index.height[own]), int(source.index.width[own])
+            return _Read(record, latent, text, crop_box(size, shape, CENTER), False)
+        assert content is not None
+        fitted = content.fitted(shape, self._reading.most_megapixels, row.place)
+        image = fitted.image[:, ::-1] if row.flipped else fitted.image
+        return _Read(record, image, text, fitted.box, row.flipped)
 
-    def _caption(self, named: str, column: str, text: str) -> str:
-        try:
-            cleaned = prompt_text(f"{named}: {column}", text)
-        except LiditError as error:
-            raise _UnusableError("bad_caption", str(error)) from error
-        if not cleaned:
-            raise _UnusableError("bad_caption", f"{named} has nothing in its column {column!r}")
-        return cleaned
+
+class _Rows:
+    """Array of a batch, filled row by row."""
+
+    array: np.ndarray
+
+    def __init__(self, count: int):
+        self._count = count
+
+    def put(self, row: int, values: np.ndarray) -> None:
+        """Set a row."""
+        if row == 0:
+            self.array = np.empty((self._count, *values.shape), values.dtype)
+        self.array[row] = values
 
 
 def batches(
@@ -292,7 +340,7 @@ def batches(
     with contextlib.closing(read_ahead(dataset, workers, threads)) as found:
         try:
             for batch in found:
-                skipped.add(batch.skipped, len(batch.captions))
+                skipped.add(batch.skipped, len(batch.records))
                 yield batch
         finally:
             skipped.write()

@@ -84,6 +84,22 @@ class BucketMembers:
             found[part] = self._some_records(bucket, ranks[part])
         return found
 
+    def rank(self, records: Int64[np.ndarray, " r"]) -> Int64[np.ndarray, " r"]:
+        """Return the ranks of records in their buckets, counted from 0: the inverse of `records`.
+
+        Args:
+          records: numbers of records that are used.
+        """
+        ranks = np.empty(len(records), np.int64)
+        for start in range(0, len(records), _ROWS):
+            part = records[start : start + _ROWS]
+            blocks, places = np.divmod(part, _BLOCK)
+            buckets = self._buckets[part]
+            earlier = np.arange(_BLOCK) < places[:, None]
+            inside = np.count_nonzero((self._rows(blocks) == buckets[:, None]) & earlier, axis=1)
+            ranks[start : start + len(part)] = self._before[buckets, blocks] + inside
+        return ranks
+
     def _some_records(self, bucket: int, ranks: Int64[np.ndarray, " r"]) -> Int64[np.ndarray, " r"]:
         before = self._before[bucket]
         blocks = np.searchsorted(before, ranks, side="right") - 1

@@ -11,6 +11,9 @@ from jaxtyping import UInt64
 
 from lidit_jax.data.image_source import ImageSource
 
+MOST_DIGESTS = 10**7
+"""Number of records up to which digests of each are kept: 16 bytes each."""
+
 
 class Difference(NamedTuple):
     """Numbers of records that were added, removed or changed between two versions of a dataset."""
@@ -36,8 +39,13 @@ class Contents:
         digests = source.digests()
         if digests is None:
             return cls(len(source), _hexadecimal(repr(source).encode()))
+        return cls.of_digests(digests)
+
+    @classmethod
+    def of_digests(cls, digests: UInt64[np.ndarray, "n 2"]) -> Contents:
+        """Sort the digests of names and contents, in any order of the records."""
         digests = digests[np.lexsort((digests[:, 1], digests[:, 0]))]
-        return cls(len(source), _hexadecimal(digests.astype("<u8").tobytes()), digests)
+        return cls(len(digests), _hexadecimal(digests.astype("<u8").tobytes()), digests)
 
     @property
     def description(self) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +22,7 @@ from lidit_jax.data.sources.protocol import RecordSource
 from lidit_jax.data.sources.registry import open_records
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
-from lidit_jax.io.paths import in_bucket, to_path
+from lidit_jax.io.paths import to_path
 from lidit_jax.io.progress import Progress
 
 RECORDS = 10_000
@@ -99,15 +97,7 @@ class _WriteShard:
     def __call__(self, shard: int, file: Path) -> None:
         first = shard * self._records
         chosen = self._usable[first : first + self._records].tolist()
-        records = (self._record(number) for number in chosen)
-        if not in_bucket(file):
-            write_records(file, records)
-            return
-        with tempfile.TemporaryDirectory(prefix="lidit-") as folder:
-            local = Path(folder) / file.name
-            write_records(local, records)
-            with local.open("rb") as source, file.open("wb") as sink:
-                shutil.copyfileobj(source, sink)
+        write_records(file, (self._record(number) for number in chosen))
 
     def _record(self, number: int) -> tuple[str, bytes, Mapping[str, str], dict[str, float]]:
         """Return a record to write. Raises `LiditError` when it cannot be read."""

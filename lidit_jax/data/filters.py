@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Bool
 from lidit_jax.config.data_settings import CaptionSettings, FilterSettings
 from lidit_jax.data.caption_flags import CaptionFlag
 from lidit_jax.data.near_duplicates import copies
+from lidit_jax.data.sources.protocol import CAPTION
 from lidit_jax.errors import LiditError, quoted
 
 _PIECE = 2**20
@@ -139,7 +140,7 @@ class CaptionUse:
         Raises:
           LiditError: for a caption column that the index lacks, and an unknown kind or script.
         """
-        self.columns, self.rates = _used_columns(captions)
+        self.columns, self.rates = _used_columns(captions, index)
         self._chars = [_column("captions", index.caption_chars, name) for name in self.columns]
         self._least = settings.min_caption_chars
         self._without = [
@@ -262,16 +263,33 @@ def _drop_copies(
     return len(dropped)
 
 
-def _used_columns(captions: CaptionSettings) -> tuple[tuple[str, ...], tuple[float, ...]]:
+def _used_columns(
+    captions: CaptionSettings, index: RecordColumns
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Return columns with a rate above 0, and their rates."""
-    rates = captions.rates or (1.0,) * len(captions.columns)
-    if len(rates) != len(captions.columns) or min(rates, default=0) < 0 or not any(rates):
+    columns = captions.columns or (_only_column(sorted(index.caption_chars)),)
+    rates = captions.rates or (1.0,) * len(columns)
+    if len(rates) != len(columns) or min(rates, default=0) < 0 or not any(rates):
         raise LiditError(
-            f"caption rates {rates} for the columns {quoted(captions.columns)}: give each column "
+            f"caption rates {rates} for the columns {quoted(columns)}: give each column "
             "a rate, and one at least more than 0"
         )
-    used = [pair for pair in zip(captions.columns, rates, strict=True) if pair[1]]
+    used = [pair for pair in zip(columns, rates, strict=True) if pair[1]]
     return tuple(name for name, _ in used), tuple(rate for _, rate in used)
+
+
+def _only_column(names: Sequence[str]) -> str:
+    """Return the caption column to use where none is named."""
+    if CAPTION in names:
+        return CAPTION
+    if len(names) == 1:
+        return names[0]
+    raise LiditError(
+        "there are several caption columns: set config.data.captions.columns to some of "
+        f"{quoted(names)}"
+        if names
+        else "there are no captions: add some, or use another source"
+    )
 
 
 def _column(what: str, columns: Mapping[str, np.ndarray], name: str) -> np.ndarray:

@@ -5,7 +5,7 @@ They belong to the model: with others, the same weights get other inputs and giv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -40,18 +40,28 @@ class SavedStatistics(NamedTuple):
 
 
 STATISTICS_RECORDS = 4096
-"""Number of training latents, from the first on, for the statistics."""
+"""Number of training latents, of the records with the smallest numbers, for the statistics."""
 
 
-def channel_statistics(latents: Float[np.ndarray, "n h w C"]) -> LatentStatistics:
-    """Return mean and std per channel over the first `STATISTICS_RECORDS` records, in float64."""
-    values = latents[:STATISTICS_RECORDS].astype(np.float64)
-    mean, std = values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
-    return LatentStatistics(mean, np.maximum(std, 1e-6))
+def channel_statistics(latents: Iterable[Float[np.ndarray, "_n _h _w C"]]) -> LatentStatistics:
+    """Return mean and standard deviation per channel over all pixels, in float64.
+
+    Args:
+      latents: in batches, each of its own height and width; at least one latent.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for batch in latents:
+        values = batch.astype(np.float64).reshape(-1, batch.shape[-1])
+        count += len(values)
+        total = total + values.sum(axis=0)
+        squares = squares + np.square(values).sum(axis=0)
+    mean = np.asarray(total) / count
+    variance = np.asarray(squares) / count - np.square(mean)
+    return LatentStatistics(mean, np.sqrt(np.maximum(variance, 1e-12)))
 
 
 def statistics_to_use(
-    latents: Callable[[], Float[np.ndarray, "n h w C"]],
+    computed: Callable[[], LatentStatistics],
     autoencoder: str,
     saved: SavedStatistics | None,
     choice: str,
@@ -60,25 +70,24 @@ def statistics_to_use(
     """Return the checkpoint's statistics if they apply, else those of the training data.
 
     Args:
-      latents: returns those of the training data, called only when needed.
+      computed: returns those of the training data, called only when needed.
       autoencoder: fingerprint of the one that encoded them.
       saved: of the checkpoint that the run resumes or starts from, if any.
       choice: `config.data.latent_statistics`, "keep" or "recompute".
       tell: prints a line when a checkpoint's statistics are not used.
     """
     if saved is None:
-        return channel_statistics(latents())
+        return computed()
     if saved.autoencoder == autoencoder and choice == "keep":
         return saved.statistics
-    computed = channel_statistics(latents())
+    new = computed()
     other = saved.autoencoder != autoencoder
     reason = "it has another autoencoder" if other else "config.data.latent_statistics='recompute'"
-    old, new = (_shown(values.mean) for values in (saved.statistics, computed))
     tell(
         f"latent statistics are not those of {saved.place} but computed anew ({reason}): "
-        f"mean {old} -> {new}"
+        f"mean {_shown(saved.statistics.mean)} -> {_shown(new.mean)}"
     )
-    return computed
+    return new
 
 
 def _shown(values: Float[np.ndarray, " C"]) -> str:

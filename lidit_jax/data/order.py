@@ -25,6 +25,8 @@ from lidit_jax.errors import LiditError
 
 _FINEST = 10**6
 """Resolution of the sources' weights."""
+_PIECE = 2**16
+"""Number of batches looked through at a time."""
 
 
 class BatchOrder(NamedTuple):
@@ -116,6 +118,40 @@ class Order:
             found = self._drawn(int(source), bucket, places[here])
             records[here], passes[here] = found
         return BatchOrder(number, bucket, records, passes)
+
+    def buckets(self, begin: int, end: int) -> list[int]:
+        """Return the buckets of batches `begin` to `end`, each once, in order of first use."""
+        used = sum(mixture is not None for mixture in self._mixtures)
+        found: dict[int, None] = {}
+        for start in range(begin, end, _PIECE):
+            turns, _ = self._buckets.turns(np.arange(start, min(start + _PIECE, end)))
+            buckets, first = np.unique(turns, return_index=True)
+            found |= dict.fromkeys(buckets[np.argsort(first)].tolist())
+            if len(found) == used:
+                break
+        return list(found)
+
+    def first_records(self, count: int) -> list[Int64[np.ndarray, " _r"]]:
+        """Return the records with the smallest numbers, as many of each source.
+
+        Args:
+          count: of all sources together; rounded up, or all if there are fewer.
+
+        Returns:
+          Their numbers in each source, ascending.
+        """
+        each = -(-count // len(self._sources))
+        return [
+            np.sort(
+                np.concatenate(
+                    [
+                        members.records(bucket, np.arange(min(each, size)))
+                        for bucket, size in enumerate(members.counts.tolist())
+                    ]
+                )
+            )[:each]
+            for members in self._sources
+        ]
 
     def source(self, record: int) -> tuple[int, int]:
         """Return the source of a record number, and the record's number in it."""

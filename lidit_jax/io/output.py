@@ -101,6 +101,28 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a local path to write to; the file appears at `path` only once the body has succeeded.
+
+    For writers that open files by name. A file of a bucket is written to a temporary folder, then
+    uploaded.
+    """
+    if in_bucket(path):
+        with tempfile.TemporaryDirectory(prefix="lidit-") as folder:
+            local = Path(folder) / path.name
+            yield local
+            with local.open("rb") as source, path.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+        return
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _prove_writable(folder: Path, option: str) -> None:
     """Check write access by writing an object below `folder` and deleting it."""
     probe = folder / f".lidit-{uuid.uuid4().hex}"

@@ -61,6 +61,15 @@ def make_mesh(config: MeshConfig, devices: Sequence[JaxDevice] | None = None) ->
     return Mesh(arranged, AXES, axis_types=types)
 
 
+def own_mesh() -> Mesh:
+    """Return a mesh of the devices of this process, among which frozen weights are sharded.
+
+    For work that processes do independently, without waiting for each other's devices.
+    """
+    devices = jax.local_devices()
+    return make_mesh(MeshConfig(data=1, fsdp=len(devices)), devices)
+
+
 def check_divisions(config: Config, mesh: Mesh) -> None:
     """Check that the mesh divides the batch and the sharded axes of the model.
 
@@ -95,6 +104,28 @@ def check_model_divides(config: Config, mesh: Mesh) -> None:
         ("context", "the tokens of an image", config.image_tokens),
     ):
         _check_divides(mesh, axis, name, whole)
+
+
+def check_shapes_divide(config: Config, mesh: Mesh, shapes: Sequence[tuple[int, int]]) -> None:
+    """Check that context parallelism divides the tokens of every image shape.
+
+    Args:
+      config: of the run.
+      mesh: of all devices.
+      shapes: height and width of the images, in pixels.
+
+    Raises:
+      LiditError: names the first shape that it does not divide.
+    """
+    context = mesh.shape["context"]
+    for height, width in shapes:
+        tokens = config.image_tokens * height * width // config.data.image_size**2
+        if tokens % context:
+            raise LiditError(
+                f"config.mesh.context={context} does not divide the {tokens} tokens of images of "
+                f"{width}x{height} px: set config.data.buckets.shapes=1 for squares only, or "
+                "another config.mesh.context"
+            )
 
 
 def _check_divides(mesh: Mesh, axis: str, name: str, whole: int) -> None:

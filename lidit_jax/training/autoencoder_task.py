@@ -1,5 +1,6 @@
 """Training task of the image autoencoder: loss, validation and reconstructions."""
 
+import math
 from typing import Any
 
 import jax
@@ -12,29 +13,42 @@ from lidit_jax.autoencoders.frozen import build_autoencoder, to_uint8
 from lidit_jax.autoencoders.latent_model import LatentModel
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
-from lidit_jax.data.contents import Contents
-from lidit_jax.data.pipeline import ImageRecords
-from lidit_jax.data.source_kinds import open_image_source
+from lidit_jax.data.opened_data import open_data
+from lidit_jax.data.streamed_data import StreamedData
+from lidit_jax.data.training_data import TrainingData
 from lidit_jax.diffusion.dropout import sample_keys
-from lidit_jax.training.reconstruction import distance, gradient_distance
+from lidit_jax.parallel.distributed import print_on_main
+from lidit_jax.training.reconstruction import GRADIENT_STEP, distance, gradient_distance
 from lidit_jax.training.step import Batch, Metrics
 
 _SHOWN = 8
 
 
+def open_images(config: Config) -> TrainingData:
+    """Open the images of a run; their captions are not used.
+
+    Raises:
+      LiditError: when a source cannot be opened, or its images do not fit.
+    """
+    step = config.vae.downsample
+    if config.vae.gradient_weight:
+        step = math.lcm(step, GRADIENT_STEP)
+    opened = open_data(config, step)
+    print_on_main(opened.report)
+    return StreamedData(config, opened)
+
+
 class AutoencoderTask:
     """Autoencoder training with reconstruction, KL and optional gradient loss: see `VAEConfig`."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, data: TrainingData):
+        """Combine a configuration with its data, batches of images without captions."""
         self._config = config
         self._model: LatentModel = build_autoencoder(config.vae)
-        source = open_image_source(config, "train")
-        contents = Contents.of(source)
-        self.contents: Contents | None = contents
-        self.training_records = ImageRecords(source)
-        self.validation_records = ImageRecords(open_image_source(config, "heldout"))
+        self.data: TrainingData = data
         self.frozen: Any = {}
-        self.provenance = Provenance(data=contents.description)
+        contents = data.contents
+        self.provenance = Provenance(data=contents.description if contents else None)
         self.training_flops: float | None = None
 
     def frozen_shardings(self, mesh: Mesh) -> Any:
@@ -43,9 +57,9 @@ class AutoencoderTask:
         return {}
 
     def encode(self, frozen: Any, batch: Batch) -> Batch:
-        """Return the batch unchanged."""
+        """Return the batch with images as float32 in [-1, 1]."""
         del frozen
-        return batch
+        return batch | {"image": batch["image"].astype(jnp.float32) / 127.5 - 1.0}
 
     def init(self, key: jax.Array) -> Any:
         """Initialize the parameters."""
@@ -83,10 +97,10 @@ class AutoencoderTask:
         return {}
 
     def sample_images(self, params: Any, frozen: Any) -> tuple[np.ndarray, list[str]]:
-        """Return held-out images, each followed by its reconstruction."""
+        """Return held-out images of one shape, each followed by its reconstruction."""
         del frozen
-        shown = range(min(_SHOWN, len(self.validation_records)))
-        images = jnp.stack([self.validation_records[i]["image"] for i in shown])
+        first = next(self.data.validation(_SHOWN, (0, 1))).arrays
+        images = self.encode({}, {"image": jnp.asarray(first["image"][first["valid"]])})["image"]
         decoded = jax.jit(self._reconstruct)(params, images)
         pairs = np.asarray(to_uint8(jnp.clip(jnp.stack([images, decoded], axis=1), -1.0, 1.0)))
         return pairs.reshape(-1, *images.shape[1:]), ["image", "reconstruction"] * len(images)

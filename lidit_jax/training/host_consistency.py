@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Iterable
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from lidit_jax.checkpoints.migrations import FORMAT
 from lidit_jax.config.schema import Config
-from lidit_jax.data.pipeline import training_batches
 from lidit_jax.errors import LiditError
 from lidit_jax.parallel.distributed import all_gather
 from lidit_jax.training.resume import flat_fields
@@ -23,19 +20,6 @@ from lidit_jax.training.tasks import Task
 
 _MAY_DIFFER = "config.data.cache_dir"
 """Field that may differ between hosts: the folder of cached data."""
-
-
-class _Indices:
-    """Dummy records that are their own index, to compute the order of the data only."""
-
-    def __init__(self, count: int):
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> np.int64:
-        return np.int64(index)
 
 
 def check_program_consistency(config: Config, workdir: Path) -> None:
@@ -53,21 +37,21 @@ def check_program_consistency(config: Config, workdir: Path) -> None:
     _refuse_difference(facts, "start the same command from the same commit on every host")
 
 
-def check_data_consistency(config: Config, task: Task, position: int) -> None:
+def check_data_consistency(task: Task, position: int) -> None:
     """Check that all processes have the same data and will train on different records.
 
     Args:
-      config: of the run.
       task: with the data of this process.
       position: batches already consumed.
 
     Raises:
       LiditError: when they do not; names the difference.
     """
-    records = len(task.training_records)
+    data = task.data
     facts = {
-        "training records": records,
-        "validation records": len(task.validation_records),
+        "training records": len(data),
+        "rows of a validation": data.validation_rows,
+        "image shapes": str(data.shapes),
         "frozen models and data": hashlib.sha256(
             json.dumps(task.provenance.to_json(), sort_keys=True).encode()
         ).hexdigest()[:16],
@@ -75,12 +59,10 @@ def check_data_consistency(config: Config, task: Task, position: int) -> None:
     _refuse_difference(facts, "give every host the same data and the same files of frozen models")
     if jax.process_count() == 1:
         return
-    batches = functools.partial(
-        training_batches, _Indices(records), config.training.batch_size, config.seed, position
-    )
-    plan = sorted(np.asarray(next(batches(shard=(0, 1)))).tolist())
-    shares = all_gather(sorted(np.asarray(next(batches())).tolist()))
-    if sorted(index for share in shares for index in share) != plan:
+    plan = data.order.batch(position).records.tolist()
+    own = data.order.batch(position, jax.process_index(), jax.process_count())
+    shares = all_gather(own.records.tolist())
+    if sorted(record for share in shares for record in share) != sorted(plan):
         raise LiditError(
             f"the processes' records of batch {position} are not its {len(plan)} records, each "
             "once: give every process another number, and all the same count "

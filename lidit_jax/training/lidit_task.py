@@ -36,14 +36,14 @@ class LIDiTTask:
         self._model = LIDiT(config.model)
         self._training_model = LIDiT(config.model, config.training.quantization)
         self._prefix_lengths = tuple(stream.prefix_length for stream in prepared.streams)
-        self.training_records = prepared.training_records
-        self.validation_records = prepared.validation_records
+        self.data = prepared.data
         self.frozen = prepared.frozen
         self.provenance = prepared.provenance
-        self.contents = prepared.contents
-        self._latent_shape = self.validation_records[0]["latent"].shape
-        rows, columns, channels = self._latent_shape
-        tokens = rows * columns // config.model.patch**2
+        side = config.data.image_size // prepared.autoencoder.downsample
+        channels = prepared.autoencoder.channels
+        self._latent_shape = side, side, channels
+        # Other shapes have up to 5% fewer tokens.
+        tokens = (side // config.model.patch) ** 2
         self.training_flops: float | None = forward_flops(
             config.model, tokens, channels, prepared.streams
         ).training
@@ -81,7 +81,7 @@ class LIDiTTask:
     def _latent(
         self, frozen: FrozenModels, image: UInt8[Array, "B H W 3"]
     ) -> Float[Array, "B h w C"]:
-        """Return normalized latents, computed as `lidit_jax.data.latents` caches them."""
+        """Return normalized latents, computed as the cache stores them."""
         pixels = image.astype(jnp.float32) / 127.5 - 1.0
         latent = self._prepared.autoencoder.encode(frozen.autoencoder, pixels)
         mean, std = (jnp.asarray(s, jnp.float32) for s in self._prepared.statistics)

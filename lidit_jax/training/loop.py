@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from clu import parameter_overview
-from jax.sharding import Mesh
 
 from lidit_jax.checkpoints.local import LocalCheckpoints
 from lidit_jax.checkpoints.orbax import Checkpoints
 from lidit_jax.checkpoints.state import TrainState, create_state
 from lidit_jax.config.schema import Config
-from lidit_jax.data.pipeline import evaluation_batches
 from lidit_jax.io.output import atomic_file
 from lidit_jax.parallel.distributed import barrier, print_on_main
 from lidit_jax.parallel.mesh import (
-    BATCH_AXES,
     batch_sharding,
     check_divisions,
+    check_shapes_divide,
     make_mesh,
     replicated,
 )
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES, sharded_shapes
+from lidit_jax.training.compile_ahead import CompileAhead
+from lidit_jax.training.compiled_steps import CompiledSteps
 from lidit_jax.training.data_changes import describe_data_changes, save_data_digests
 from lidit_jax.training.device_prefetch import DevicePrefetch
 from lidit_jax.training.guards import SkippedUpdates, Watchdog, guarded_step
@@ -46,10 +43,8 @@ from lidit_jax.training.monitoring.run_log import RunLog
 from lidit_jax.training.optimizers import make_optimizer, rate_of
 from lidit_jax.training.preemption import watch_preemption
 from lidit_jax.training.resume import check_same_models, check_same_run, stored_provenance
-from lidit_jax.training.step import make_train_step
-from lidit_jax.training.tasks import Task, make_task
+from lidit_jax.training.tasks import make_task
 
-_VALIDATION_BATCH = 64
 _EARLY_STEPS = 5
 """Step after which the speed is first printed, if `log_every` is larger."""
 
@@ -64,12 +59,15 @@ def train(config: Config, workdir: Path) -> TrainState:
         batch, the hosts do not agree, many updates in a row were not finite, or the last checkpoint
         could not be written.
     """
-    with ExitStack() as cleanup:
-        return _train(config, workdir, cleanup)
+    with CompileAhead() as ahead, ExitStack() as cleanup:
+        return _train(config, workdir, ahead, cleanup)
 
 
-def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
-    """Run `train`, registering everything it opens with `cleanup`."""
+def _train(config: Config, workdir: Path, ahead: CompileAhead, cleanup: ExitStack) -> TrainState:
+    """Run `train`, registering everything it opens with `cleanup`.
+
+    `ahead` compiles the programs. It ends last: no checkpoint must wait for a compilation.
+    """
     training, begun = config.training, time.time()
     check_program_consistency(config, workdir)
     mesh = make_mesh(config.mesh)
@@ -86,7 +84,8 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
     task = make_task(config, inherited_statistics(config, before, workdir))
     if before:
         check_same_models(task, before, workdir)
-        print_on_main(describe_data_changes(task.contents, before, workdir))
+        print_on_main(describe_data_changes(task.data.contents, before, workdir))
+    check_shapes_divide(config, mesh, task.data.shapes)
     optimizer = make_optimizer(config)
 
     # The state is created or restored sharded: no device ever holds all of it.
@@ -106,9 +105,10 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
             state = jax.jit(lambda: nn.unbox(create()), out_shardings=shardings)()
             if training.init_from:
                 state, fresh = initialize_from_run(state, config)
-        check_data_consistency(config, task, int(state.position))
+        position = int(state.position)
+        check_data_consistency(task, position)
         _describe(state, config, workdir)
-        save_data_digests(task.contents, workdir)
+        save_data_digests(task.data.contents, workdir)
         sizes = (training.steps, training.batch_size, first_step, task.training_flops)
         log = cleanup.enter_context(RunLog(workdir, *sizes, begun, config))
         log.say(f"{'resuming' if first_step else 'starting'} at step {first_step} in {workdir}")
@@ -116,33 +116,34 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
             log.say(initialization_summary(training.init_from, fresh))
             print_on_main(encoder_change_warning(task.provenance.encoders, training.init_from))
 
-        step_fn = make_train_step(task.loss, config, task.encode)
-        train_step = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
-        validate = jax.jit(functools.partial(_valid_sum, task))
-        prefetch = DevicePrefetch(task, frozen, batch_sharding(mesh))
-        batches = prefetch.training(task.training_records, config, int(state.position))
+        prefetch = DevicePrefetch(task, config, frozen, batch_sharding(mesh))
+        compiled = CompiledSteps(task, config, mesh, prefetch, ahead, log.say)
+        compiled.begin(shapes, frozen, rate, position, training.steps - first_step)
+        batches = prefetch.training(position, workdir)
         cleanup.enter_context(closing(batches))
         skipped = SkippedUpdates(training.stop_after_skipped)
         watchdog = cleanup.enter_context(Watchdog(training.watchdog_minutes))
         profiler = cleanup.enter_context(Profiler(workdir, training, log.say))
         barrier("the first step", training.barrier_minutes)
-        if first_step < training.steps:
-            log.say("compiling the step; on a CPU this takes about half a minute")
 
         for step in range(first_step + 1, training.steps + 1):
             watchdog.step()
             profiler.step(step, state)
             with log.waiting_for_data():
-                records, batch = next(batches)
+                batch = next(batches)
+            with log.off_step_time():
+                train_step = compiled.step(batch.bucket)
             with guarded_step(step):
-                state, metrics = train_step(state, frozen, batch, rate)
+                state, metrics = train_step(state, frozen, batch.arrays, rate)
             if step == first_step + 1:
                 log.start_clock(step, metrics)
+            log.scalars(step, compiled.news())
             log.accumulate(metrics)
-            skipped.watch(step, metrics["applied"].total, records)
+            skipped.watch(step, metrics["applied"].total, batch.records)
             stopping = stop(step)
             last = step == training.steps or stopping
             if step % training.log_every == 0 or last:
+                log.scalars(step, task.data.counts)
                 log.flush(step)
                 checkpoints.check()
             elif step == first_step + _EARLY_STEPS:
@@ -150,8 +151,8 @@ def _train(config: Config, workdir: Path, cleanup: ExitStack) -> TrainState:
             losses = None
             if not stopping and (step % training.eval_every == 0 or last):
                 with log.off_step_time():
-                    losses = _validation_losses(task, validate, state, frozen, prefetch, mesh)
-                log.scalars(step, losses)
+                    losses = compiled.validation_losses(state, frozen)
+                log.scalars(step, losses | compiled.news())
             if training.score_every and not stopping and (step % training.score_every == 0 or last):
                 with log.off_step_time():
                     scores = task.scores(state.ema_params, frozen)
@@ -185,25 +186,6 @@ def _newest(
     if local and max(local.steps(), default=0) >= max(step, 1):
         return max(local.steps()), local
     return step, checkpoints
-
-
-def _valid_sum(task: Task, params: Any, frozen: Any, batch: Any) -> jax.Array:
-    return jnp.sum(task.validation_losses(params, frozen, batch), where=batch["valid"])
-
-
-def _validation_losses(
-    task: Task, validate: Any, state: TrainState, frozen: Any, prefetch: DevicePrefetch, mesh: Mesh
-) -> dict[str, float]:
-    """Return the mean validation loss of the raw and the EMA weights over all held-out records."""
-    records = len(task.validation_records)
-    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    batch_size = -(-min(records, _VALIDATION_BATCH) // shards) * shards
-    sums = {"validation_loss": 0.0, "validation_loss_ema": 0.0}
-    for batch in evaluation_batches(task.validation_records, batch_size):
-        (batch,) = prefetch.encoded([batch])
-        sums["validation_loss"] += validate(state.params, frozen, batch)
-        sums["validation_loss_ema"] += validate(state.ema_params, frozen, batch)
-    return {name: float(value) / records for name, value in sums.items()}
 
 
 def _describe(state: TrainState, config: Config, workdir: Path) -> None:

@@ -1,52 +1,53 @@
-"""Preparation of training data: images to cached latents, captions to cached text features."""
+"""Preparation of a run: its data and frozen models, with everything that is computed before it."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
 import jax
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Int32
 
 from lidit_jax.autoencoders.frozen import FrozenAutoencoder, load_frozen_autoencoder
 from lidit_jax.checkpoints.provenance import Provenance
-from lidit_jax.config.schema import Config, MeshConfig
-from lidit_jax.data.captions import encoded_captions, read_captions, tokenized_captions
-from lidit_jax.data.contents import Contents
+from lidit_jax.config.schema import Config
+from lidit_jax.data.cache.configured import configured_latents, configured_text
+from lidit_jax.data.cache.latent_cache import LatentCache
+from lidit_jax.data.caption_sample import caption_sample
+from lidit_jax.data.caption_tokenizer import CaptionTokenizer, prompt_tokens
+from lidit_jax.data.first_latents import first_latents
 from lidit_jax.data.grid_prompts import grid_prompts
-from lidit_jax.data.image_source import ImageSource, Subset
+from lidit_jax.data.latent_encoding import LatentEncoder
 from lidit_jax.data.latent_statistics import (
     STATISTICS_RECORDS,
+    LatentStatistics,
     SavedStatistics,
+    channel_statistics,
     statistics_to_use,
 )
-from lidit_jax.data.latents import prepare_latents
-from lidit_jax.data.pipeline import LatentRecords, PictureRecords
-from lidit_jax.data.source_kinds import open_image_source, source_kind
+from lidit_jax.data.opened_data import OpenedData, open_data
+from lidit_jax.data.source_opening import check_source
+from lidit_jax.data.streamed_data import StreamedData
 from lidit_jax.encoders.conditions import PromptEncoders, pad_conditions
-from lidit_jax.errors import LiditError
-from lidit_jax.io.paths import cache_dir, to_path
-from lidit_jax.io.progress import progress_bar
-from lidit_jax.models.flops import TextStream
-from lidit_jax.parallel.distributed import print_on_main
-from lidit_jax.parallel.mesh import make_mesh
+from lidit_jax.parallel.distributed import all_gather, barrier, print_on_main
+from lidit_jax.parallel.mesh import make_mesh, own_mesh
+from lidit_jax.training.diffusion_loss import VALIDATION_TIMES
 from lidit_jax.training.monitoring.scene_scores import SceneScores
 from lidit_jax.training.prepared_data import FrozenModels, PreparedData
-from lidit_jax.training.validation_records import validation_records
 
-_SPLITS = ("train", "heldout")
+_ENOUGH_RECORDS = 64
+"""Number of held-out records from which each is validated at only one time, in turn; of fewer each
+is at every time, because the loss at the smallest time outweighs all others."""
+_PATIENCE = 60.0
+"""Minutes that the other processes wait for the latent statistics."""
 
 
 def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedData:
-    """Run the frozen models over the data, or find their cached outputs.
+    """Open the data and the frozen models of a run.
 
-    The encoders and the autoencoder are frozen, so they run once over the data before training, and
-    the steps read their outputs from disk. With `config.data.text_features="online"` captions are
-    only tokenized before, and the encoders run during training; with `config.data.latents="online"`
-    only held-out images and a sample are read and encoded before.
+    The frozen models run over all data before training, or their cached outputs are opened. With
+    `config.data.text_features="online"` captions are only tokenized, and the encoders run during
+    training; with `config.data.latents="online"` images are read, and the autoencoder runs in the
+    step.
+
+    All processes call it together.
 
     Args:
       config: of the run.
@@ -55,62 +56,47 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
     Raises:
       LiditError: when a model or the data is missing, unreadable or does not fit the configuration.
     """
-    source_kind(config)
+    check_source(config)
     autoencoder = load_frozen_autoencoder(config.vae)
-    _check_size(config, autoencoder)
+    opened = open_data(config, autoencoder.downsample * config.model.patch)
+    print_on_main(opened.report)
     mesh, online = make_mesh(config.mesh), config.data.text_features == "online"
-    encoders = PromptEncoders(config.encoders, mesh if online else _own_part(mesh))
-    sources = {split: open_image_source(config, split) for split in _SPLITS}
+    # Processes encode independently before training, and must not wait for each other's devices.
+    alone = mesh if jax.process_count() == 1 else own_mesh()
+    encoders = PromptEncoders(config.encoders, mesh if online else alone)
     # Before the captions, which may take hours: a prompt of the user may be too long; captions are
     # cut, as in training.
-    texts = grid_prompts(config, sources["train"])
+    texts = grid_prompts(config, opened)
     overflow = "error" if config.training.prompts else "truncate"
     prompts, _ = encoders.encode(texts, overflow)
 
-    folder = to_path(config.data.cache_dir) if config.data.cache_dir else cache_dir() / "data"
-    streamed = config.data.latents == "online"
-    prepared = sources
-    if streamed:  # the first images, for the latent statistics
-        sample = range(min(len(sources["train"]), STATISTICS_RECORDS))
-        prepared = sources | {"train": Subset(sources["train"], sample)}
-    latents = {
-        split: functools.cache(functools.partial(_latents, source, autoencoder, folder, split))
-        for split, source in prepared.items()
-    }
-    captions = {
-        split: read_captions(source, folder, config.data.workers)
-        for split, source in sources.items()
-    }
-    unique = sorted({text for texts in captions.values() for text in texts})
-    caption_id = {text: i for i, text in enumerate(unique)}
-    if online:
-        streams = tokenized_captions(encoders, unique)
-    else:
-        streams = encoded_captions(encoders, unique, folder)
+    latents = configured_latents(config, opened, autoencoder)
+    text = configured_text(config, opened, encoders) or _tokenizer(opened, encoders)
     statistics = statistics_to_use(
-        latents["train"],
+        lambda: _statistics(config, opened, latents, autoencoder),
         autoencoder.fingerprint,
         saved,
         config.data.latent_statistics,
         tell=lambda line: print_on_main([line]),
     )
-    ids = {split: _ids_of_records(sources[split], captions[split], caption_id) for split in _SPLITS}
-    heldout = LatentRecords(latents["heldout"](), *statistics, ids["heldout"], streams)
-    if streamed:
-        training = PictureRecords(sources["train"], ids["train"], streams)
-    else:
-        training = LatentRecords(latents["train"](), *statistics, ids["train"], streams)
+    few = len(opened.held_out.records) < _ENOUGH_RECORDS
+    streamed = StreamedData(
+        config,
+        opened,
+        latents=latents,
+        statistics=statistics,
+        text=text,
+        validation_times=VALIDATION_TIMES if few else 1,
+    )
     placed = autoencoder.on(mesh)
-    contents = Contents.of(sources["train"])
     unconditional, _ = encoders.encode([""])
     return PreparedData(
-        training_records=training,
-        validation_records=validation_records(heldout),
-        streams=tuple(TextStream(s.width, s.length, s.prefix_length) for s in streams),
+        data=streamed,
+        streams=streamed.streams,
         frozen=FrozenModels(
-            pad_conditions(unconditional, [stream.length for stream in streams]),
+            pad_conditions(unconditional, [stream.tokens for stream in streamed.streams]),
             encoders.frozen if online else (),
-            placed.params if streamed else (),
+            placed.params if latents is None else (),
         ),
         statistics=statistics,
         autoencoder=placed,
@@ -118,46 +104,43 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
         prompt_texts=texts,
         encode=encoders.features if online else None,
         scores=SceneScores(config, encoders) if config.training.score_every else None,
-        contents=contents,
         provenance=Provenance(
             encoders=tuple(encoders.description),
-            prefix_lengths=tuple(stream.prefix_length for stream in streams),
+            prefix_lengths=tuple(stream.prefix_length for stream in streamed.streams),
             autoencoder=autoencoder.fingerprint,
             latent_mean=tuple(statistics.mean.tolist()),
             latent_std=tuple(statistics.std.tolist()),
-            data=contents.description,
+            data=opened.contents.description,
         ),
     )
 
 
-def _ids_of_records(
-    source: ImageSource, captions: Sequence[str], caption_id: Mapping[str, int]
-) -> Int32[np.ndarray, " n"]:
-    """Return the index of each record's caption among the distinct captions."""
-    ids = np.array([caption_id[text] for text in captions], np.int32)
-    return ids[np.arange(len(source)) % len(ids)]
+def _tokenizer(opened: OpenedData, encoders: PromptEncoders) -> CaptionTokenizer:
+    """Return the tokenizer of captions, for lengths that each process measures a part of."""
+    first = opened.order.first_records(STATISTICS_RECORDS)
+    share = jax.process_index(), jax.process_count()
+    measured = all_gather(prompt_tokens(encoders, caption_sample(opened.sources, first, share)))
+    return CaptionTokenizer(encoders, [max(stream) for stream in zip(*measured, strict=True)])
 
 
-def _own_part(mesh: Mesh) -> Mesh:
-    """Return a mesh of this process's devices for encoding before training: processes prepare data
-    independently, and must not wait for each other's devices."""
-    if jax.process_count() == 1:
-        return mesh
-    own = jax.local_devices()
-    return make_mesh(MeshConfig(data=1, fsdp=len(own)), own)
-
-
-def _check_size(config: Config, autoencoder: FrozenAutoencoder) -> None:
-    size, unit = config.data.image_size, autoencoder.downsample * config.model.patch
-    if size % unit:
-        raise LiditError(
-            f"config.data.image_size={size} must be a multiple of {unit} "
-            "(downsampling of the autoencoder x config.model.patch)"
+def _statistics(
+    config: Config,
+    opened: OpenedData,
+    latents: LatentCache | None,
+    autoencoder: FrozenAutoencoder,
+) -> LatentStatistics:
+    """Return the statistics of the first latents, which process 0 reads or computes."""
+    mine = None
+    if jax.process_index() == 0:
+        found = channel_statistics(
+            first_latents(
+                opened,
+                STATISTICS_RECORDS,
+                latents or LatentEncoder(autoencoder),
+                config.data.reading,
+            )
         )
-
-
-def _latents(
-    source: ImageSource, autoencoder: FrozenAutoencoder, folder: Path, split: str
-) -> np.ndarray:
-    with progress_bar(f"encoding {split} images") as progress:
-        return prepare_latents(source, autoencoder, folder, progress)
+        mine = [found.mean.tolist(), found.std.tolist()]
+    barrier("the latent statistics", _PATIENCE)
+    mean, std = all_gather(mine)[0]
+    return LatentStatistics(np.asarray(mean), np.asarray(std))

@@ -11,8 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from lidit_jax.autoencoders.frozen import FrozenAutoencoder
 from lidit_jax.checkpoints.provenance import Provenance
-from lidit_jax.data.contents import Contents
 from lidit_jax.data.latent_statistics import LatentStatistics
+from lidit_jax.data.training_data import TrainingData
 from lidit_jax.encoders.conditions import FrozenStream, TextConditions
 from lidit_jax.models.flops import TextStream
 from lidit_jax.parallel.mesh import replicated
@@ -20,7 +20,7 @@ from lidit_jax.training.monitoring.scene_scores import SceneScores
 
 
 class FrozenModels(NamedTuple):
-    """FrozenModels arrays that every step reads."""
+    """Frozen arrays that every step reads."""
 
     unconditional: TextConditions
     """Conditions of the empty prompt with its instruction, which replace a dropped caption."""
@@ -53,11 +53,9 @@ class FrozenModels(NamedTuple):
 class PreparedData:
     """Data and models that are read or computed before a run's first step."""
 
-    training_records: Any
-    """Random access to training samples: normalized latents, or images that the step encodes, and
-    captions, encoded or tokenized."""
-    validation_records: Any
-    """Random access to held-out samples with normalized latents."""
+    data: TrainingData
+    """Batches of normalized latents, or of images that the step encodes, and of captions, encoded
+    or tokenized."""
     streams: tuple[TextStream, ...]
     """Sizes of each encoder's features, with the padding of the captions."""
     frozen: FrozenModels
@@ -73,7 +71,5 @@ class PreparedData:
     """Function `(frozen.encoders, ids, masks) -> features`, if captions are encoded online."""
     scores: SceneScores | None = None
     """Scorer of images on scenes, if the configuration enables it."""
-    contents: Contents | None = None
-    """Contents of the training data; None for synthetic data."""
     provenance: Provenance = field(default_factory=Provenance)
     """Provenance to store in checkpoints."""

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 _SCALES = 3
+GRADIENT_STEP = 4
+"""Divisor of the sides of images in `gradient_distance`."""
 
 
 def distance(

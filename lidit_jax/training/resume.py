@@ -23,7 +23,8 @@ _MAY_CHANGE += ("training.keep_every", "training.keep_best", "training.watchdog_
 _MAY_CHANGE += ("training.stop_after_skipped", "training.accumulation", "training.init_")
 _MAY_CHANGE += ("model.remat", "model.scan_unroll", "optimizer.schedule", "optimizer.decay_steps")
 _MAY_CHANGE += ("data.text_features", "data.encode_steps", "training.quantization")
-_MAY_CHANGE += ("data.latents", "data.workers")
+_MAY_CHANGE += ("data.latents", "data.workers", "data.reading", "data.cache_missing")
+_MAY_CHANGE += ("data.text_storage",)
 _MAY_CHANGE += ("training.best_by", "training.score_every", "training.score_prompts")
 _MAY_CHANGE += ("training.barrier_minutes", "training.profile", "training.tracker")
 _MAY_CHANGE += ("training.local_", "data.latent_statistics")
@@ -34,7 +35,7 @@ _MAY_CHANGE += ("vae.source",)
 _TAKEN_OVER = ("optimizer.learning_rate", "optimizer.warmup_steps", "optimizer.weight_decay")
 _TAKEN_OVER += ("optimizer.clip_norm",)
 
-_PLACES = ("data.path", "encoders.sources")
+_PLACES = ("data.path", "data.mixture", "encoders.sources")
 """Fields with paths, compared after normalization."""
 
 

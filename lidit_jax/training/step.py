@@ -34,8 +34,8 @@ def make_train_step(
     Args:
       loss: `(params, frozen, batch, key) -> (scalar, metrics)`, the mean over the batch.
       config: the run's configuration; its learning rate is the `rate` of each call.
-      encode: `(frozen, batch) -> batch`, runs the frozen models once for all micro-batches and
-        outside of the gradient.
+      encode: `(frozen, batch) -> batch`, prepares the batch with the frozen models, once for all
+        micro-batches and outside of the gradient.
     """
     training = config.training
 

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
-from lidit_jax.data.contents import Contents
 from lidit_jax.data.latent_statistics import SavedStatistics
+from lidit_jax.data.training_data import TrainingData
 from lidit_jax.training.step import Batch, Metrics
 
 
@@ -20,14 +20,10 @@ from lidit_jax.training.step import Batch, Metrics
 class Task(Protocol):
     """Interface of a training task: a model, its loss and its data; numeric methods are pure."""
 
-    training_records: Any
-    """Random access to training samples."""
-    validation_records: Any
-    """Random access to held-out samples."""
+    data: TrainingData
+    """Batches for training and validation."""
     frozen: Any
     """Frozen arrays that every step reads: an argument of the compiled step."""
-    contents: Contents | None
-    """Contents of the training data, to report changes on resuming; None for synthetic data."""
     provenance: Provenance
     """Provenance to store in checkpoints beside the configuration."""
     training_flops: float | None
@@ -38,7 +34,7 @@ class Task(Protocol):
         ...
 
     def encode(self, frozen: Any, batch: Batch) -> Batch:
-        """Run the frozen encoders on a batch, outside of the gradient."""
+        """Prepare a batch for the loss with the frozen models, outside of the gradient."""
         ...
 
     def init(self, key: jax.Array) -> Any:
@@ -72,9 +68,9 @@ def make_task(config: Config, saved: SavedStatistics | None = None) -> Task:
       saved: latent statistics of the checkpoint that the run resumes or starts from, if any.
     """
     if config.training.task == "vae":
-        from lidit_jax.training.autoencoder_task import AutoencoderTask
+        from lidit_jax.training.autoencoder_task import AutoencoderTask, open_images
 
-        return AutoencoderTask(config)
+        return AutoencoderTask(config, open_images(config))
     from lidit_jax.training.lidit_task import LIDiTTask
     from lidit_jax.training.preparation import prepare
 

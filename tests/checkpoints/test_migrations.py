@@ -70,6 +70,20 @@ def test_the_first_format_takes_every_step():
     assert config == {"model": {"remat": "full"}, "training": {"quantization": "fp8"}}
 
 
+@pytest.mark.parametrize(("column", "columns"), [("", ()), ("text", ("text",))])
+def test_format_3_trained_on_squares_of_one_caption_column(column, columns):
+    data = {"path": "photos", "caption_column": column, "workers": 2}
+    stored = {"format": 3, "config": {"data": data}}
+    migrated = migrate(copy.deepcopy(stored), "here")
+    assert migrate(stored, "here") == migrated
+    assert data["caption_column"] == column, "it is not changed"
+    found = Config.from_dict(migrated["config"]).data
+    assert (found.path, found.workers) == ("photos", 2)
+    assert found.buckets.shapes == 1
+    assert found.captions.columns == columns
+    assert check(Config.from_dict(migrated["config"])).data == found
+
+
 def test_todays_format_stays_as_it_is():
     described = {"format": FORMAT, "config": {}, "prefix_lengths": [1]}
     assert migrate(described, "here") == described

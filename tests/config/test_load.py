@@ -129,7 +129,16 @@ MISTAKES = {
     "model.heads=7": "config.model.heads=7 does not divide config.model.width=32: choose a divisor",
     "model.heads=16": "config.model.position='conv+rope' needs a multiple of 4 channels per head",
     "data.workers=-1": "config.data.workers=-1: must be 0 or greater",
-    "data.workers=2": "config.data.workers=2: prepared latents need no processes that read",
+    "data.weights=(1, 2)": "config.data.weights=(1.0, 2.0): give each of the 1 sources",
+    "data.weights=(0,)": "config.data.weights=(0.0,): give each of the 1 sources, that of config.",
+    "data.mixture=('',)": "config.data.mixture[0] is empty: name a source as FORMAT:PATH",
+    "data.captions.rates=(1, 2)": "config.data.captions.rates=(1.0, 2.0): give one for each of ",
+    "data.captions.columns=text": "config.data.captions.columns='text' is str, must be tuple (now "
+    """()): write --config.data.captions.columns="('text',)\"""",
+    "data.augmentation.flip=0.5": "config.data.augmentation.flip=0.5: cached latents hold each ",
+    "data.augmentation.random_crop=true": "config.data.augmentation.random_crop=True: cached ",
+    "data.buckets.shapes=11": "config.data.buckets.shapes=11: must be from 1 to 10",
+    "data.caption_column=text": "config.data.caption_column is now config.data.captions.columns: ",
     "data.image_size=50": "config.data.image_size=50 must be a multiple of config.model.patch=8",
 }
 

@@ -3,11 +3,12 @@
 import pytest
 
 from lidit_jax.config.load import load_recipe
-from lidit_jax.config.renamed import RENAMED_FIELDS, new_name
+from lidit_jax.config.renamed import RENAMED_FIELDS, REPLACED_FIELDS, new_name
 from lidit_jax.config.schema import Config
 from lidit_jax.config.values import field_types
 from lidit_jax.errors import LiditError
 
+NAMES = RENAMED_FIELDS | REPLACED_FIELDS
 RECIPE = """from lidit_jax.config import default_config
 
 def get_config():
@@ -19,11 +20,11 @@ def get_config():
 
 def test_old_names_are_gone_and_new_ones_are_there():
     fields = field_types(Config)
-    assert not RENAMED_FIELDS.keys() & fields.keys()
-    assert set(RENAMED_FIELDS.values()) <= fields.keys()
+    assert not NAMES.keys() & fields.keys()
+    assert set(NAMES.values()) <= fields.keys()
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMED_FIELDS.items())
+@pytest.mark.parametrize(("old", "new"), NAMES.items())
 def test_overrides_and_recipes_are_told_the_new_name(old, new, tmp_path):
     with pytest.raises(LiditError) as refusal:
         load_recipe("demo", [f"{old}=1"])

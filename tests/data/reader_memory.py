@@ -17,11 +17,12 @@ from lidit_jax.config.data_settings import (
     FilterSettings,
     ReadingSettings,
 )
-from lidit_jax.data.batches import BatchReader, StreamedSource, batches
+from lidit_jax.data.batches import BatchReader, batches
 from lidit_jax.data.bucket_members import BucketMembers
 from lidit_jax.data.buckets import Buckets, bucket_counts
 from lidit_jax.data.order import Order
 from lidit_jax.data.skipped_records import SkippedRecords
+from lidit_jax.data.streamed_source import StreamedSource
 from tests.data.stand_ins import Columns, Painted
 
 BATCH = 4

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 
+import ml_dtypes
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,10 +16,12 @@ from lidit_jax.config.data_settings import (
     FilterSettings,
     ReadingSettings,
 )
-from lidit_jax.data.batches import BatchReader, StreamedSource, batches
+from lidit_jax.data.batches import BatchReader, batches
 from lidit_jax.data.bucket_members import BucketMembers
 from lidit_jax.data.order import Order
+from lidit_jax.data.record_reading import UnusableRecordError
 from lidit_jax.data.skipped_records import SkippedRecords
+from lidit_jax.data.streamed_source import StreamedSource
 from lidit_jax.errors import LiditError
 from tests.data.reader_memory import memory
 from tests.data.stand_ins import Columns, Painted, picture
@@ -229,6 +232,118 @@ def test_too_many_skipped_records_end_the_run(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="asks Linux for memory")
+class Latents:
+    """Latents that hold their record's number; some are unusable."""
+
+    def __init__(self, *unusable):
+        self.unusable = unusable
+
+    def read(self, record):
+        if record in self.unusable:
+            raise UnusableRecordError("damaged", f"record {record} was damaged")
+        return np.full((2, 3, 4), record, np.float16)
+
+
+class Features:
+    """Features of two streams, by record and column; some are unusable."""
+
+    def __init__(self, *unusable):
+        self.unusable = unusable
+
+    def read(self, record, column):
+        if record in self.unusable:
+            raise UnusableRecordError("bad_caption", f"record {record} has none")
+        features = [np.full(shape, record, ml_dtypes.bfloat16) for shape in ((5, 2), (7, 3))]
+        return (*features,), (np.arange(5) < 2, np.arange(7) < len(column))
+
+
+def cached(source, **caches):
+    ours = reader(source)
+    sources, order, shapes, seed, reading, augmentation, share, *_ = ours._arguments
+    return BatchReader(sources, order, shapes, seed, reading, augmentation, share, **caches)
+
+
+def test_cached_values_are_read_instead_of_images_and_captions():
+    plain, both = reader(streamed()), cached(streamed(), latents=Latents(), text=Features())
+    half = cached(streamed(), latents=Latents())
+    other = cached(streamed(), text=Features())
+    for number in range(5):
+        online, batch = plain.read(number), both.read(number)
+        for name in ("records", "boxes", "flipped"):
+            for found in (batch, half.read(number), other.read(number)):
+                np.testing.assert_array_equal(getattr(found, name), getattr(online, name))
+        assert (batch.image, batch.captions) == (None, None)
+        assert (online.latent, online.features, online.masks) == (None, None, None)
+        assert (batch.latent.shape, batch.latent.dtype) == ((6, 2, 3, 4), np.float16)
+        np.testing.assert_array_equal(batch.latent[:, 0, 0, 0], online.records)
+        assert [stream.shape for stream in batch.features] == [(6, 5, 2), (6, 7, 3)]
+        assert {stream.dtype for stream in batch.features} == {np.dtype(ml_dtypes.bfloat16)}
+        np.testing.assert_array_equal(batch.features[1][:, 0, 0], online.records)
+        np.testing.assert_array_equal(batch.masks[1].sum(1), [len("caption")] * 6)
+        assert half.read(number).captions == online.captions
+        np.testing.assert_array_equal(other.read(number).image, online.image)
+
+
+def test_a_source_whose_values_are_cached_is_not_touched():
+    gone = streamed(dict.fromkeys(range(COUNT), OSError(2, "gone")))
+    batch = cached(gone, latents=Latents(), text=Features()).read(0)
+    assert batch.skipped == []
+
+
+def test_substitutes_are_the_same_online_and_cached():
+    """A damaged picture, and a record without a caption."""
+    source = streamed({10: b"text"}, {40: {"caption": ""}})
+    online = reader(source)
+    caches = [
+        cached(source, latents=Latents(10), text=Features(40)),
+        cached(source, latents=Latents(10)),
+        cached(source, text=Features(40)),
+    ]
+    replaced = 0
+    for number in range(15):
+        expected = online.read(number)
+        replaced += len(expected.skipped)
+        for found in (cache.read(number) for cache in caches):
+            np.testing.assert_array_equal(found.records, expected.records)
+            assert [(row.record, row.kind) for row in found.skipped] == [
+                (row.record, row.kind) for row in expected.skipped
+            ]
+    assert replaced == 2
+
+
+def test_an_unusable_cached_record_may_end_the_run():
+    source = streamed()
+    order = reader(source)._order
+    first = int(order.batch(0).records[0])
+    settings = ReadingSettings(damaged="fail")
+    refusing = BatchReader(
+        [source], order, SHAPES, 0, settings, AugmentationSettings(), latents=Latents(first)
+    )
+    with pytest.raises(LiditError, match=r"was damaged \(to go on .* config\.data\.reading\.damag"):
+        refusing.read(0)
+
+
+def test_cached_latents_are_not_augmented():
+    source = streamed()
+    order = reader(source)._order
+    flips = AugmentationSettings(flip=0.5)
+    with pytest.raises(LiditError, match=r"^config\.data\.augmentation: cached latents hold each"):
+        BatchReader([source], order, SHAPES, 0, ReadingSettings(), flips, latents=Latents())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_cached_batches_are_read_ahead(workers, tmp_path):
+    ours = cached(streamed(), latents=Latents(), text=Features())
+    skipped = SkippedRecords(tmp_path / "skipped", COUNT, 0.1)
+    found = list(itertools.islice(batches(ours, 3, skipped, workers), 3))
+    for number, batch in enumerate(found, 3):
+        expected = ours.read(number)
+        same(batch[:2], expected[:2])
+        np.testing.assert_array_equal(batch.latent, expected.latent)
+        for name in ("features", "masks"):
+            same(getattr(batch, name), getattr(expected, name))
+
+
 def test_memory_stays_flat(tmp_path):
     """`python -m tests.data.reader_memory` goes on for 20,000 batches.
 

@@ -21,6 +21,7 @@ def test_ranks_are_those_of_a_list(count, buckets, seed):
         assert members.counts[bucket] == len(expected)
         ranks = np.random.default_rng(0).permutation(len(expected))
         np.testing.assert_array_equal(members.records(bucket, ranks), expected[ranks])
+        np.testing.assert_array_equal(members.rank(expected[ranks]), ranks)
         assert all(members.bucket(record) == bucket for record in expected[:3].tolist())
 
 

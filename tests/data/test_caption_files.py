@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from PIL import Image
-
 from lidit_jax.data.caption_files import read_caption
 from lidit_jax.data.folder import FolderSource
+from PIL import Image
+
 from lidit_jax.errors import LiditError
 
 

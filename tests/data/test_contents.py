@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from lidit_jax.data.image_source import ImageSource
 
 from lidit_jax.data.contents import Contents, difference
-from lidit_jax.data.image_source import ImageSource
 from lidit_jax.data.scenes.source import SceneSource
 
 

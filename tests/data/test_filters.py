@@ -116,6 +116,21 @@ def test_names_that_do_not_exist_are_refused_with_those_that_do():
             filtered(index, CaptionSettings(rates=rates))
 
 
+def test_without_a_name_the_usual_caption_column_is_used_or_the_only_one():
+    index = Columns(2)
+    assert CaptionUse(index, FilterSettings(), CaptionSettings()).columns == ("caption",)
+    index.caption_chars["text"] = np.array([9, 9], np.uint32)
+    assert CaptionUse(index, FilterSettings(), CaptionSettings()).columns == ("caption",)
+    index.caption_chars["long"] = index.caption_chars.pop("caption")
+    with pytest.raises(LiditError, match=r"set config.data.captions.columns to some of 'long', 't"):
+        filtered(index)
+    del index.caption_chars["long"]
+    assert CaptionUse(index, FilterSettings(), CaptionSettings()).columns == ("text",)
+    index.caption_chars = {}
+    with pytest.raises(LiditError, match="there are no captions: add some"):
+        filtered(index)
+
+
 def test_copies_go_among_those_that_are_left():
     index = Columns(5)
     index.content[:] = [7, 7, 7, 8, 8]

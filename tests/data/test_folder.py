@@ -6,9 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
+from lidit_jax.data.folder import FolderSource
 from PIL import Image
 
-from lidit_jax.data.folder import FolderSource
 from lidit_jax.errors import LiditError
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)

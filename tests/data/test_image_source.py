@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from lidit_jax.data.image_source import Subset
 
 

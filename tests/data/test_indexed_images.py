@@ -6,11 +6,11 @@ import tarfile
 import numpy as np
 import pyarrow
 import pytest
+from lidit_jax.data.source_kinds import open_image_source
 from PIL import Image
 from pyarrow import parquet
 
 from lidit_jax.data.index.build import build_index
-from lidit_jax.data.source_kinds import open_image_source
 from lidit_jax.data.sources.registry import FORMATS, open_records
 from lidit_jax.errors import LiditError
 from tests import fake_hub
@@ -116,11 +116,11 @@ def test_several_caption_columns_have_to_be_chosen_from(tiny_config, tmp_path):
         config = tiny_config("data.source=index", f"data.path={made}", *overrides)
         return open_image_source(config, "train").caption(0)
 
-    with pytest.raises(LiditError, match=r"caption_column to one of long, short$"):
+    with pytest.raises(LiditError, match=r"captions.columns to one of long, short$"):
         caption()
-    with pytest.raises(LiditError, match=r"caption_column='x': .* has long, short$"):
-        caption("data.caption_column=x")
-    assert caption("data.caption_column=short") == "a"
+    with pytest.raises(LiditError, match=r"captions.columns='x': .* has long, short$"):
+        caption("data.captions.columns=('x',)")
+    assert caption("data.captions.columns=('short',)") == "a"
 
 
 def test_a_source_without_a_usable_record_is_refused(opened, tmp_path):

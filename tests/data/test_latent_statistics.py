@@ -12,7 +12,7 @@ from lidit_jax.data.latent_statistics import (
     statistics_to_use,
 )
 
-LATENTS = np.linspace(-1, 1, 96, dtype=np.float16).reshape(2, 4, 4, 3)
+OURS = channel_statistics([np.linspace(-1, 1, 96, dtype=np.float16).reshape(2, 4, 4, 3)])
 SAVED = SavedStatistics(
     LatentStatistics(np.array([0.1, 1 / 3, 1e-7]), np.array([0.5, 0.7, 0.9])), "a vae", "runs/first"
 )
@@ -21,18 +21,19 @@ SAVED = SavedStatistics(
 def test_statistics_are_those_of_each_channel():
     rng = np.random.default_rng(0)
     latents = (rng.normal(size=(50, 4, 4, 2)) * [2, 0.5] + [3, -1]).astype(np.float16)
-    mean, std = channel_statistics(latents)
-    flat = latents.astype(np.float64).reshape(-1, 2)
+    tall = np.full((3, 6, 2, 2), -1, np.float16)
+    mean, std = channel_statistics([latents[:20], tall, latents[20:]])
+    flat = np.concatenate([part.reshape(-1, 2).astype(np.float64) for part in (latents, tall)])
     np.testing.assert_allclose(mean, flat.mean(axis=0))
     np.testing.assert_allclose(std, flat.std(axis=0))
     constant = np.ones((3, 2, 2, 1), np.float16)
-    assert channel_statistics(constant)[1] > 0, "a constant channel is not divided by zero"
+    assert channel_statistics([constant])[1] > 0, "a constant channel is not divided by zero"
 
 
 def use(saved, choice="keep", autoencoder="a vae"):
     """The statistics, and what was told about them."""
     told = []
-    return statistics_to_use(lambda: LATENTS, autoencoder, saved, choice, told.append), told
+    return statistics_to_use(lambda: OURS, autoencoder, saved, choice, told.append), told
 
 
 def equal(ours, theirs):
@@ -41,7 +42,7 @@ def equal(ours, theirs):
 
 def test_a_fresh_run_computes_them_and_says_nothing():
     statistics, told = use(None)
-    assert equal(statistics, channel_statistics(LATENTS))
+    assert equal(statistics, OURS)
     assert told == []
 
 
@@ -66,7 +67,7 @@ def test_an_autoencoder_remembers_none():
 
 def test_they_are_computed_anew_when_the_configuration_asks_and_it_is_told():
     statistics, (line,) = use(SAVED, "recompute")
-    assert equal(statistics, channel_statistics(LATENTS))
+    assert equal(statistics, OURS)
     assert line == (
         "latent statistics are not those of runs/first but computed anew "
         "(config.data.latent_statistics='recompute'): "
@@ -76,5 +77,5 @@ def test_they_are_computed_anew_when_the_configuration_asks_and_it_is_told():
 
 def test_those_of_another_autoencoder_do_not_fit_and_it_is_told():
     statistics, (line,) = use(SAVED, autoencoder="another vae")
-    assert equal(statistics, channel_statistics(LATENTS))
+    assert equal(statistics, OURS)
     assert "not those of runs/first but computed anew (it has another autoencoder): mean" in line

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from lidit_jax.data.latents import prepare_latents
 
 from lidit_jax.autoencoders.frozen import FrozenAutoencoder
 from lidit_jax.data import latents as module
-from lidit_jax.data.latents import prepare_latents
 from lidit_jax.data.scenes.source import SceneSource
 
 PIXELS = FrozenAutoencoder(None, {}, "pixels")

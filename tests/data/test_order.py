@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lidit_jax.data import order as order_module
 from lidit_jax.data.bucket_members import BucketMembers
 from lidit_jax.data.order import Order
 from lidit_jax.errors import LiditError
@@ -182,3 +183,20 @@ def test_a_far_batch_of_many_records_takes_no_longer():
     batch = order.batch(10**12)
     assert len(np.unique(batch.records)) == 4096
     assert time.monotonic() - start < 60
+
+
+def test_buckets_are_told_in_the_order_of_their_first_use(monkeypatch):
+    monkeypatch.setattr(order_module, "_PIECE", 7)
+    order = Order([members([10, 0, 400, 90])], batch_size=5, seed=0)
+    numbers = [order.batch(number).bucket for number in range(100)]
+    for begin, end in ((0, 100), (3, 100), (0, 1), (40, 60), (5, 5)):
+        assert order.buckets(begin, end) == list(dict.fromkeys(numbers[begin:end]))
+    assert order.buckets(0, 2**60) == order.buckets(0, 100), "it does not look through a whole run"
+
+
+def test_the_first_records_are_those_in_use_with_the_smallest_numbers():
+    sources = [members([30, 50], seed=1, left_out=20), members([3, 0], seed=2, left_out=4)]
+    order = Order(sources, batch_size=5, seed=0)
+    first, second = order.first_records(20)
+    np.testing.assert_array_equal(first, np.flatnonzero(buckets_of(sources[0]) != 255)[:10])
+    np.testing.assert_array_equal(second, np.flatnonzero(buckets_of(sources[1]) != 255))

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from lidit_jax.data.picture_index import PictureIndex
 from PIL import Image
 
-from lidit_jax.data.picture_index import PictureIndex
 from lidit_jax.errors import LiditError
 
 

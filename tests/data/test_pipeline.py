@@ -5,7 +5,6 @@ import itertools
 import jax
 import numpy as np
 import pytest
-
 from lidit_jax.data.pipeline import LatentRecords, evaluation_batches, training_batches
 from lidit_jax.data.text_features import TextFeatures
 

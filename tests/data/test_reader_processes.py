@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 from jax._src import xla_bridge
-
 from lidit_jax.data.image_source import ImageSource
 from lidit_jax.data.pipeline import PictureRecords, training_batches
+
 from lidit_jax.data.scenes.source import SceneSource
 from lidit_jax.errors import LiditError
 from tests.data.stand_ins import numbered

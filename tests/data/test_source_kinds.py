@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lidit_jax.data.image_source import SourceKind
+from lidit_jax.data.source_kinds import SOURCES, open_image_source, source_kind
 from PIL import Image
 
 from lidit_jax.cli import main
-from lidit_jax.data.image_source import SourceKind
 from lidit_jax.data.scenes.source import SceneSource
-from lidit_jax.data.source_kinds import SOURCES, open_image_source, source_kind
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.pipeline import Pipeline
 

@@ -4,10 +4,10 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from lidit_jax.data.text_features import prepare_text_features
 
 from lidit_jax import encoders
 from lidit_jax.data import text_features
-from lidit_jax.data.text_features import prepare_text_features
 from lidit_jax.encoders import PromptFormat
 from tests.numerics import assert_rounded_to_bfloat16, rounding
 

@@ -232,6 +232,7 @@ _COMMANDS = _commands()
 _BEGUN: dict[tuple[str, ...], tuple[str, ...]] = {
     ("sample",): (f"--checkpoint={MODEL}", "--prompt=a red circle", "--out=out"),
     ("train",): (f"--config={RECIPE}", "--workdir=run"),
+    ("cache",): (f"--config={RECIPE}",),
     ("plan",): (f"--config={RECIPE}", "--topology=v5e:4x4"),
     ("bench",): ("step", f"--config={RECIPE}"),
     ("eval", "scenes"): (f"--checkpoint={MODEL}", "--out=scores"),
@@ -297,7 +298,7 @@ def cases(draw: Callable) -> Case:
     often = (("sample",), ("sample",), ("sample",), ("train",), ("train",), ("plan",))
     command = draw(st.sampled_from((*often, *_COMMANDS)))
     arguments = (*command, *draw(_options(command)))
-    if command in (("train",), ("plan",), ("bench",)):
+    if command in (("train",), ("cache",), ("plan",), ("bench",)):
         arguments += draw(_overrides())
     if command == ("sample",) and draw(st.integers(0, 4)) == 0:
         arguments = ("sample", "--again=record.png", "--out=x.png")

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lidit_jax.data.source_kinds import open_image_source
 
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import Config
-from lidit_jax.data.source_kinds import open_image_source
 from lidit_jax.sampling.guided_sampler import GuidedSampler
 from lidit_jax.sampling.pipeline import Pipeline
 from tests.pytorch.exported import make_bundle
@@ -53,6 +53,7 @@ def quick_parts(model: Path) -> Iterator[None]:
         patch.setattr(Pipeline, "fingerprint", "")
         patch.setattr(GuidedSampler, "__call__", draw)
         patch.setattr("lidit_jax.training.loop.train", train)
+        patch.setattr("lidit_jax.commands.cache._fill", lambda config: None)
         patch.setattr("lidit_jax.evaluation.scenes.evaluate", lambda *_, **__: None)
         for name in ("bench", "tune", "doctor"):
             patch.setattr(f"lidit_jax.commands.{name}.run", lambda options: 0)

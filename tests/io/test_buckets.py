@@ -13,10 +13,10 @@ import pytest
 from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.checkpoints.orbax import Checkpoints
 from lidit_jax.cli import main
-from lidit_jax.data.cache import fill
+from lidit_jax.data.cache.filled import fill
 from lidit_jax.errors import LiditError
 from lidit_jax.io.bucket_sync import Staging
-from lidit_jax.io.output import atomic_file, writable_folder
+from lidit_jax.io.output import atomic_file, atomic_path, writable_folder
 from lidit_jax.io.paths import to_path
 from lidit_jax.training.loop import train
 from tests.checkpoints.test_orbax import KEEP, SHAPES, state
@@ -40,6 +40,26 @@ def test_an_object_appears_whole_or_not_at_all(store):
     broken_off.__enter__().write(b"half")
     assert not broken_off.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
     assert store.names("bucket", "output") == ["output/a.txt"]
+
+
+@pytest.mark.parametrize("place", ["bucket", "disk"])
+def test_a_file_written_by_name_appears_whole_or_not_at_all(store, place, tmp_path):
+    folder = to_path("gs://bucket/named") if place == "bucket" else tmp_path
+
+    def write_half():
+        with atomic_path(folder / "broken") as local:
+            local.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert not (folder / "broken").exists()
+    with atomic_path(folder / "whole") as local:
+        assert local.parent.is_dir()
+        local.write_bytes(b"all of it")
+        assert not (folder / "whole").exists()
+    assert (folder / "whole").read_bytes() == b"all of it"
+    assert [path.name for path in folder.iterdir()] == ["whole"]
 
 
 def test_a_missing_bucket_is_one_line_and_is_not_made(store, capsys):

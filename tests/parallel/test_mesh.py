@@ -12,7 +12,7 @@ from jax.sharding import AxisType
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import MeshConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.parallel.mesh import batch_sharding, check_divisions, make_mesh, replicated
+from lidit_jax.parallel.mesh import batch_sharding, check_divisions, make_mesh, own_mesh, replicated
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,8 @@ def test_programs_of_several_cpu_devices_are_not_read_from_disk(tmp_path):
         stored[devices] = [file.name for file in folder.glob("*") if "sum" in file.name]
     assert stored["1"]
     assert not stored["4"]
+
+
+def test_a_process_has_a_mesh_of_its_own_devices():
+    mesh = own_mesh()
+    assert mesh.shape["fsdp"] == mesh.size == jax.local_device_count()

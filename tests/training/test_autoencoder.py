@@ -15,6 +15,7 @@ from lidit_jax.config.schema import VAEConfig
 from lidit_jax.errors import LiditError
 from lidit_jax.training.loop import train
 from lidit_jax.training.preparation import prepare
+from lidit_jax.training.tasks import make_task
 
 TINY = [
     "vae.width=8",
@@ -58,13 +59,14 @@ def test_it_learns_and_shows_pictures_beside_their_reconstructions(workdir):
 
 def test_validation_counts_every_record_once_on_eight_devices(workdir, compiled_once):
     """Five records fill no batch of eight."""
-    from lidit_jax.training.autoencoder_task import AutoencoderTask
-
-    task = AutoencoderTask(load_recipe("demo_vae", TINY))
+    task = make_task(load_recipe("demo_vae", TINY))
     with Checkpoints(workdir) as checkpoints:
         params = checkpoints.weights(8, "params").load()
-    images = np.stack([task.validation_records[i]["image"] for i in range(5)])
-    expected = jax.jit(task.validation_losses)(params, {}, {"image": images}).mean()
+    batches = [batch.arrays for batch in task.data.validation(8, (0, 1))]
+    assert sum(batch["valid"].sum() for batch in batches) == task.data.validation_rows == 5
+    images = np.concatenate([batch["image"][batch["valid"]] for batch in batches])
+    batch = task.encode({}, {"image": images})
+    expected = jax.jit(task.validation_losses)(params, {}, batch).mean()
     (logged,) = (r["validation_loss"] for r in metrics(workdir) if "validation_loss" in r)
     assert logged == pytest.approx(float(expected), rel=1e-5)
 

@@ -1,6 +1,7 @@
 """The recipe of the paper's kind of autoencoder, at a tiny size: it trains, and is then used."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,8 @@ from lidit_jax.autoencoders.frozen import load_frozen_autoencoder
 from lidit_jax.cli import main
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import VAEConfig
-from lidit_jax.training.autoencoder_task import AutoencoderTask
 from lidit_jax.training.loop import train
+from lidit_jax.training.tasks import make_task
 from tests.quick import random_parameters
 
 TINY = [
@@ -55,25 +56,30 @@ def test_it_trains_is_exported_and_read_back(compiled_once, tmp_path):
 
 @pytest.fixture(scope="module")
 def task():
-    return AutoencoderTask(load_recipe("vae_16ch", [*TINY, "vae.dtype=float32"]))
+    return make_task(load_recipe("vae_16ch", [*TINY, "vae.dtype=float32"]))
+
+
+@pytest.fixture(scope="module")
+def images(task):
+    """Of one shape, as the loss takes them."""
+    batch = next(task.data.batches(0, Path("unused"))).arrays
+    return task.encode({}, {"image": jnp.asarray(batch["image"])})["image"]
 
 
 def random_weights(task):
     return random_parameters(lambda key: {"params": task.init(key)})
 
 
-def test_the_loss_is_the_sum_of_its_weighted_terms(task):
-    batch = {"image": jnp.stack([task.training_records[i]["image"] for i in range(2)])}
-    batch["index"] = jnp.arange(2)
+def test_the_loss_is_the_sum_of_its_weighted_terms(task, images):
+    batch = {"image": images[:2], "index": jnp.arange(2)}
     loss, terms = jax.jit(task.loss)(random_weights(task), {}, batch, jax.random.key(0))
     expected = terms["l1"] + 1e-6 * terms["kl"] + 1.0 * terms["gradient_l1"]
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     assert set(terms) == {"l1", "kl", "gradient_l1"}
 
 
-def test_latents_are_drawn_by_step_and_record_wherever_a_record_is(task):
+def test_latents_are_drawn_by_step_and_record_wherever_a_record_is(task, images):
     """So that meshes and micro-batches of any size train alike."""
-    images = jnp.stack([task.training_records[i]["image"] for i in range(4)])
     params, loss = random_weights(task), jax.jit(task.loss)
 
     def of(order, key=0):

@@ -111,7 +111,7 @@ def test_sigterm_before_the_first_step_stops_in_one_line(
         raise AssertionError("nobody listens to SIGTERM")
 
     monkeypatch.setenv("LIDIT_STOPPED_STATUS", str(status))
-    monkeypatch.setattr(preparation, "encoded_captions", terminate)
+    monkeypatch.setattr(preparation, "configured_text", terminate)
     before = signal.signal(signal.SIGTERM, unheard)
     try:
         assert run_train(tmp_path / "run") == status

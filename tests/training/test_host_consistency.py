@@ -1,23 +1,20 @@
 """Hosts that do not mean the same run refuse to start; those that do, share its records."""
 
-import functools
 import os
 import socket
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
-from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.errors import LiditError
 from lidit_jax.training import host_consistency
 from lidit_jax.training.host_consistency import (
-    _Indices,
     check_data_consistency,
     check_program_consistency,
 )
 from tests.faults.runs import RECIPE
+from tests.training.stand_ins import Linear
 
 
 @pytest.fixture
@@ -29,12 +26,6 @@ def others(monkeypatch):
         monkeypatch.setattr(host_consistency, "all_gather", lambda mine: [mine, change(mine)])
 
     return answer
-
-
-class Task:
-    training_records = range(64)
-    validation_records = range(8)
-    provenance = Provenance(encoders=({"source": "a"},))
 
 
 @pytest.mark.parametrize(
@@ -59,35 +50,34 @@ def test_equal_hosts_go_on_and_may_keep_their_data_where_they_like(others, tiny_
 
 
 def test_other_data_is_refused(others, tiny_config):
-    others(lambda facts: facts | {"training records": 63})
-    with pytest.raises(LiditError, match="process 1 has training records=63, process 0 has 64"):
-        check_data_consistency(tiny_config(), Task(), 0)
+    others(lambda facts: facts | {"training records": 59})
+    with pytest.raises(LiditError, match="process 1 has training records=59, process 0 has 60"):
+        check_data_consistency(Linear(tiny_config()), 0)
 
 
-def test_two_processes_with_the_same_records_are_refused(others, tiny_config, monkeypatch):
+def test_other_image_shapes_are_refused(others, tiny_config):
+    others(lambda facts: facts | {"image shapes": "((32, 32),)"})
+    with pytest.raises(LiditError, match=r"image shapes='\(\(32, 32\),\)', process 0 has '\(\(48"):
+        check_data_consistency(Linear(tiny_config()), 0)
+
+
+def test_two_processes_with_the_same_records_are_refused(others, tiny_config):
     """The second one believes that it is the first."""
     others(lambda mine: mine)
-    share = functools.partial(host_consistency.training_batches, shard=(0, 2))
-    monkeypatch.setattr(
-        host_consistency, "training_batches", lambda *a, **given: share(*a, **given)
-    )
     with pytest.raises(LiditError, match="batch 5 are not its 16 records, each once: give every"):
-        check_data_consistency(tiny_config(), Task(), 5)
+        check_data_consistency(Linear(tiny_config()), 5)
 
 
-@pytest.mark.parametrize("position", [0, 3, 11])
-def test_the_plan_is_shared_without_overlap(position, tiny_config):
-    config = tiny_config()
-    batches = functools.partial(
-        host_consistency.training_batches,
-        _Indices(64),
-        config.training.batch_size,
-        config.seed,
-        position,
-    )
-    whole = next(batches(shard=(0, 1)))
-    parts = [next(batches(shard=(number, 4))) for number in range(4)]
-    assert sorted(np.concatenate(parts)) == sorted(whole)
+def test_two_processes_with_their_own_records_go_on(others, tiny_config):
+    task = Linear(tiny_config())
+
+    def second(mine):
+        if isinstance(mine, dict):
+            return mine
+        return task.data.order.batch(5, 1, 2).records.tolist()
+
+    others(second)
+    check_data_consistency(task, 5)
 
 
 def test_two_real_processes_see_the_same_line(tmp_path):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from lidit_jax.data.pipeline import evaluation_batches, training_batches
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
 from lidit_jax.training.lidit_task import LIDiTTask
@@ -26,8 +25,10 @@ def task(tiny_config):
 
 
 @pytest.fixture(scope="module")
-def batch(task):
-    return next(training_batches(task.training_records, ROWS, seed=0, position=0))
+def batch(task, tmp_path_factory):
+    first = next(task.data.batches(0, tmp_path_factory.mktemp("workdir"))).arrays
+    assert len(first["index"]) == ROWS
+    return first
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +102,7 @@ def test_the_network_sees_an_image_mixed_with_noise_and_the_time_times_1000(task
     noise = (recorder.x_t - (1 - mixed) * batch["latent"]) / mixed
     assert float(noise.mean()) == pytest.approx(0, abs=0.02)
     assert float(noise.std()) == pytest.approx(1, abs=0.02)
-    assert recorder.prefix_lengths == tuple(
-        stream.prefix_length for stream in task.training_records._streams
-    )
+    assert recorder.prefix_lengths == tuple(stream.prefix_length for stream in task.data.streams)
     # Against a prediction of zero, the velocity loss is the mean square of noise - x0.
     expected = np.mean(np.square(noise - batch["latent"]))
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
@@ -170,7 +169,9 @@ def test_validation_covers_all_times_equally(count, each, tiny_config, recorder)
     config = tiny_config(f"data.validation_records={count}")
     task = LIDiTTask(config, prepare(config))
     task._model = recorder
-    (batch,) = evaluation_batches(task.validation_records, len(task.validation_records))
+    assert task.data.validation_rows == 8 * each
+    (batch,) = (batch.arrays for batch in task.data.validation(8 * each, (0, 1)))
+    assert batch["valid"].all()
     task.validation_losses({}, task.frozen, batch)
     times, counts = np.unique(np.asarray(recorder.t), return_counts=True)
     expected = task._process.model_time(task._process.validation_times(8))
@@ -178,7 +179,7 @@ def test_validation_covers_all_times_equally(count, each, tiny_config, recorder)
     assert set(counts) == {each}
     pairs = zip(batch["latent"], recorder.t, strict=True)
     seen = {(latent.tobytes(), float(t)) for latent, t in pairs}
-    assert len(seen) == len(task.validation_records), "each record once at a time"
+    assert len(seen) == 8 * each, "each record once at a time"
 
 
 def test_gate_sizes_of_every_refiner_block_and_stream_are_logged(

@@ -1,9 +1,9 @@
 """Pictures that the step encodes: the latents of the disk, and a run that ends as it should."""
 
-import json
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -13,9 +13,6 @@ import pytest
 
 from lidit_jax.autoencoders.frozen import FrozenAutoencoder, build_autoencoder
 from lidit_jax.config.schema import VAEConfig
-from lidit_jax.data import captions
-from lidit_jax.data.pipeline import training_batches
-from lidit_jax.data.scenes.source import SceneSource
 from lidit_jax.training import preparation
 from lidit_jax.training.lidit_task import LIDiTTask
 from lidit_jax.training.loop import train
@@ -32,7 +29,7 @@ def task_of(config):
 
 
 def first_batch(task):
-    return next(training_batches(task.training_records, 16, seed=0, position=0))
+    return next(task.data.batches(0, Path("unused"))).arrays
 
 
 @pytest.fixture(scope="module")
@@ -87,25 +84,9 @@ def test_an_autoencoder_runs_in_the_step(tiny_config, tmp_path, monkeypatch):
     same_latents(cached, online)
 
 
-def test_only_a_sample_and_what_is_held_out_is_encoded_before(tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "STATISTICS_RECORDS", 5)
-    prepare(tiny_config(ONLINE, f"data.cache_dir={tmp_path}"))
-    stored = sorted(len(np.load(file)) for file in tmp_path.glob("latents-*/latents.npy"))
-    assert stored == [5, 24]
-
-
-def test_captions_are_read_once_for_all_that_share_them(tiny_config, tmp_path):
-    prepare(tiny_config(ONLINE, f"data.cache_dir={tmp_path}"))
-    files = tmp_path.glob("captions-*.json")
-    assert sorted(len(json.loads(file.read_text())) for file in files) == [16, 24]
-
-
-def test_processes_make_the_captions_where_they_take_long(tmp_path, monkeypatch):
-    source = SceneSource(records=2250, size=8)
-    alone = captions.read_captions(source, tmp_path / "alone", workers=2)
-    monkeypatch.setattr(captions, "_PATIENCE", 0.0)
-    assert captions.read_captions(source, tmp_path / "shared", workers=2) == alone
-    assert alone == [source.caption(i) for i in range(2250)]
+def test_nothing_is_stored(tiny_config, tmp_path):
+    prepare(tiny_config(ONLINE, "data.text_features=online", f"data.cache_dir={tmp_path}"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_is_stopped_and_goes_on_with_other_readers_ends_as_one_that_was_not(

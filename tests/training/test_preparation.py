@@ -1,5 +1,7 @@
 """Preparation: what a run reads and computes before its first step, and what belongs to weights."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,9 +57,10 @@ SAVED = SavedStatistics(
 )
 
 
-def image(prepared):
-    """The first training image, as it was before it was normalized."""
-    return prepared.training_records[0]["latent"] * prepared.statistics[1] + prepared.statistics[0]
+def images(prepared):
+    """The first training images, as they were before they were normalized."""
+    batch = next(prepared.data.batches(0, Path("unused"))).arrays
+    return batch["latent"] * prepared.statistics[1] + prepared.statistics[0]
 
 
 def test_a_checkpoints_statistics_normalize_the_data_of_today(tiny_config, prepared, capsys):
@@ -65,8 +68,8 @@ def test_a_checkpoints_statistics_normalize_the_data_of_today(tiny_config, prepa
     assert ours.provenance.latent_mean == tuple(SAVED.statistics.mean)
     assert ours.statistics == SAVED.statistics
     # The values are below 1, and each of four roundings is to 24 bits.
-    np.testing.assert_allclose(image(ours), image(prepared), atol=4 * 2**-23)
-    assert capsys.readouterr().out == ""
+    np.testing.assert_allclose(images(ours), images(prepared), atol=4 * 2**-23)
+    assert "statistics" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -86,8 +89,8 @@ def test_statistics_are_computed_anew_on_demand_or_for_another_autoencoder(
 
 
 def test_a_checkpoint_remembers_what_the_data_held(prepared):
-    assert prepared.provenance.data == prepared.contents.description
-    assert prepared.contents.records == len(prepared.training_records) == 64
+    assert prepared.provenance.data == prepared.data.contents.description
+    assert prepared.data.contents.records == len(prepared.data) == 64
 
 
 def test_nothing_is_loaded_for_a_source_that_does_not_exist(tiny_config):

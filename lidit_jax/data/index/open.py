@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8, UInt32, UInt64
 
-from lidit_jax.data.cache import alone
+from lidit_jax.data.cache.folders import alone
 from lidit_jax.data.index.columns import COLUMNS, FORMAT, NEAR, TABLES, decode_key
 from lidit_jax.data.index.merge import INDEX, KEYS, PROBLEMS, SHARD
 from lidit_jax.data.sources.protocol import Place

@@ -6,7 +6,6 @@ import random
 from typing import Any
 
 from lidit_jax.config.schema import Config
-from lidit_jax.data.image_source import SourceKind
 from lidit_jax.data.scenes.captions import caption
 from lidit_jax.data.scenes.held_out import admitted
 from lidit_jax.data.scenes.paraphrases import paraphrase
@@ -174,15 +173,3 @@ def open_scenes(config: Config, split: str) -> SceneSource:
         data.sized_fraction,
         data.caption_style == "varied",
     )
-
-
-SCENES = SourceKind(
-    open_scenes,
-    has_truth=True,
-    prompts=(
-        "a red circle",
-        "a blue square and a yellow triangle",
-        "three green stars",
-        "a purple heart to the left of an orange cross",
-    ),
-)

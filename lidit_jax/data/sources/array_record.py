@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from lidit_jax.data.folder_listing import summary
 from lidit_jax.data.sources.columns import Columns, columns
 from lidit_jax.data.sources.examples import IMAGE, KEY, parse_example, write_example
 from lidit_jax.data.sources.protocol import Place, Record, ScannedRecord, Shard
-from lidit_jax.data.sources.record_files import RecordFiles
+from lidit_jax.data.sources.record_files import RecordFiles, write_record_file
 from lidit_jax.data.sources.shard_names import NamedFiles
 from lidit_jax.errors import LiditError
 
@@ -156,33 +155,23 @@ def write_records(
     Equal records give equal bytes.
 
     Args:
-      path: of this machine.
+      path: of this machine or in a bucket.
       records: key, encoded image, captions and numbers (kept in 32 bits) of each.
 
     Raises:
       LiditError: for a column with the name of the image or the key.
     """
-    from array_record.python.array_record_module import ArrayRecordWriter
+    return write_record_file(path, (_example(*record) for record in records))
 
-    count = 0
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # Images are already compressed; groups of one record allow single reads.
-    writer = ArrayRecordWriter(os.fspath(unfinished), "group_size:1,uncompressed")
-    try:
-        for key, image, captions, numbers in records:
-            if taken := ({*captions, *numbers} & {*IMAGES, KEY}) or captions.keys() & numbers:
-                raise LiditError(f"{key}: the column {min(taken)!r} must be called otherwise")
-            texts = {name: [text.encode()] for name, text in captions.items()}
-            scores = {name: [float(number)] for name, number in numbers.items()}
-            writer.write(write_example({KEY: [key.encode()], IMAGE: [image], **texts, **scores}))
-            count += 1
-        writer.close()
-        unfinished.replace(path)
-    finally:
-        if writer.is_open():
-            writer.close()
-        unfinished.unlink(missing_ok=True)
-    return count
+
+def _example(
+    key: str, image: bytes, captions: Mapping[str, str], numbers: Mapping[str, float]
+) -> bytes:
+    if taken := ({*captions, *numbers} & {*IMAGES, KEY}) or captions.keys() & numbers:
+        raise LiditError(f"{key}: the column {min(taken)!r} must be called otherwise")
+    texts = {name: [text.encode()] for name, text in captions.items()}
+    scores = {name: [float(number)] for name, number in numbers.items()}
+    return write_example({KEY: [key.encode()], IMAGE: [image], **texts, **scores})
 
 
 def _opened(found: Decoded) -> BinaryIO:

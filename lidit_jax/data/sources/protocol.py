@@ -97,3 +97,16 @@ class RecordSource(Protocol):
     def __repr__(self) -> str:
         """Return format and path, as for `lidit data index`: "webdataset:gs://bucket/photos"."""
         ...
+
+
+@runtime_checkable
+class CaptionSource(Protocol):
+    """Record source that can leave out images, which takes less time."""
+
+    def read_captions(self, place: Place) -> Mapping[str, str]:
+        """Return the captions of one record, as in `RecordSource.read`.
+
+        Raises:
+          LiditError: when it is no longer there; states the shard and the record.
+        """
+        ...

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lidit_jax.data.sources.kept_parts import KeptParts
 from lidit_jax.errors import LiditError
 from lidit_jax.io.files import Files
-from lidit_jax.io.output import atomic_file
+from lidit_jax.io.output import atomic_file, atomic_path
 from lidit_jax.io.paths import cache_dir
 
 _OPEN_FILES = 64
@@ -95,6 +96,30 @@ class RecordFiles:
                 while block := stream.read(2**23):
                     file.write(block)
         return os.fspath(copy)
+
+
+def write_record_file(path: Path, records: Iterable[bytes]) -> int:
+    """Write an ArrayRecord file that appears when complete; return the number of records.
+
+    Equal records give equal bytes.
+
+    Args:
+      path: of this machine or in a bucket.
+      records: content of each record, written as they come.
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    count = 0
+    with atomic_path(path) as file:
+        # Images are already compressed; groups of one record allow single reads.
+        writer = ArrayRecordWriter(os.fspath(file), "group_size:1,uncompressed")
+        try:
+            for record in records:
+                writer.write(record)
+                count += 1
+        finally:
+            writer.close()
+    return count
 
 
 def _open(path: str, options: str) -> Any:

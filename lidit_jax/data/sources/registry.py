@@ -44,6 +44,7 @@ FORMATS: dict[str, Format] = {
     "emoji": Format("emoji:Emoji", "emoji:"),
 }
 """Formats by the name before a source's colon."""
+_SPECIAL = re.compile(r"[*?\[{]")
 _SHARD_NUMBER = re.compile(r"-\d+-of-\d+$")
 _REMEDY = "name a source as FORMAT:PATH, such as " + ", ".join(
     known.example for known in FORMATS.values()
@@ -62,6 +63,8 @@ def open_records(source: str) -> RecordSource:
     name, separator, path = source.partition(":")
     if not separator or path.startswith("//") or name not in FORMATS:
         name, path = guess_format(source), source
+    place, *split = path.split("@") if name == "tfds" else [path]
+    path = "@".join([_absolute(place), *split])
     module, _, class_name = FORMATS[name].class_name.partition(":")
     opener: Callable[[str], RecordSource] = getattr(
         importlib.import_module(f"lidit_jax.data.sources.{module}"), class_name
@@ -103,6 +106,17 @@ def guess_format(path: str) -> str:
     texts = {name.lower() for name in names if name.lower().endswith(".txt")}
     beside = any(f"{PurePosixPath(name).with_suffix('.txt')}".lower() in texts for name in pictures)
     return "classes" if all("/" in name for name in pictures) and not beside else "folder"
+
+
+def _absolute(path: str) -> str:
+    """Return an existing path of this machine, or a pattern in one, as an absolute path.
+
+    Indexes store it, and are then opened from any folder. Other paths, such as URLs, are unchanged.
+    """
+    # The folder of a pattern, such as photos/{000..123}.tar.
+    place = path if os.path.exists(path) else os.path.dirname(_SPECIAL.split(path)[0])
+    exists = os.path.exists(place) or (place == "" and _SPECIAL.search(path))
+    return os.path.abspath(path) if exists and path and "://" not in path else path
 
 
 def _format_of(name: str) -> str | None:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.data.source_kinds import SOURCES
 from lidit_jax.io.output import atomic_file
 from lidit_jax.training.monitoring.metric_files import RECORDS, read_records
 from lidit_jax.training.resume import flat_fields
@@ -19,13 +18,16 @@ from lidit_jax.training.resume import flat_fields
 _PLOTTED = ("loss", "validation_loss", "validation_loss_ema")
 _SHOWN = {
     "loss": ("training loss", "{:.4f}"),
-    "validation_loss": ("{validation}", "{:.4f}"),
-    "validation_loss_ema": ("{validation}, averaged weights", "{:.4f}"),
+    "validation_loss": ("validation loss", "{:.4f}"),
+    "validation_loss_ema": ("validation loss, averaged weights", "{:.4f}"),
     "scene_score": ("score on scenes, averaged weights", "{:.1%}"),
     "images_per_second": ("images/s, median", "{:.1f}"),
     "step_seconds": ("seconds a step, median", "{:.3f}"),
     "data_wait_fraction": ("share of time waiting for data", "{:.1%}"),
     "goodput": ("goodput: share of all time in steps that count", "{:.1%}"),
+    "compile_seconds": ("seconds of compiling step and validation", "{:.1f}"),
+    "skipped_records": ("records that could not be read, of process 0", "{:.0f}"),
+    "cut_captions": ("captions that were cut, of process 0", "{:.0f}"),
     "device_memory_gib": ("largest use of a device's memory, GiB", "{:.2f}"),
     "tflops_per_second_per_device": ("TFLOP/s a device, frozen models apart", "{:.3f}"),
     "model_flops_utilization": ("model FLOPs utilization", "{:.1%}"),
@@ -45,9 +47,7 @@ def write_report(workdir: Path) -> None:
     settings = {}
     if (workdir / "config.json").is_file():
         settings = flat_fields(json.loads((workdir / "config.json").read_bytes()))
-    kind = SOURCES.get(settings.get("data.source", ""))
-    validation = kind.validation if kind else "validation loss"
-    if not plot_losses(records, workdir / "loss.png", validation):
+    if not plot_losses(records, workdir / "loss.png"):
         return
     last: dict[str, float] = {}
     for record in records:
@@ -56,7 +56,7 @@ def write_report(workdir: Path) -> None:
         if name in last:
             last[name] = statistics.median(record[name] for record in records if name in record)
     figures = [
-        (label.format(validation=validation), layout.format(last[name]))
+        (label, layout.format(last[name]))
         for name, (label, layout) in _SHOWN.items()
         if name in last
     ]
@@ -72,9 +72,7 @@ def write_report(workdir: Path) -> None:
         file.write((page + "\n".join(parts)).encode())
 
 
-def plot_losses(
-    records: Iterable[dict[str, Any]], target: Path, validation: str = "validation loss"
-) -> bool:
+def plot_losses(records: Iterable[dict[str, Any]], target: Path) -> bool:
     """Plot training and validation losses over the steps; return False when there are none.
 
     The last value of a step that was repeated after a resume is used.
@@ -82,7 +80,6 @@ def plot_losses(
     Args:
       records: the lines of `metrics.jsonl`.
       target: the image file to write.
-      validation: label of the validation loss.
     """
     import matplotlib
 
@@ -100,8 +97,7 @@ def plot_losses(
     figure, axes = plt.subplots(figsize=(8, 4.5))
     for name, points in sorted(curves.items()):
         steps = sorted(points)
-        label = _SHOWN[name][0].format(validation=validation)
-        axes.plot(steps, [points[s] for s in steps], label=label, marker=".")
+        axes.plot(steps, [points[s] for s in steps], label=_SHOWN[name][0], marker=".")
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     ticks = loss_ticks(*axes.get_ylim())
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])

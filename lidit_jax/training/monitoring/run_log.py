@@ -167,8 +167,8 @@ class RunLog:
         return values
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Write numbers to `metrics.jsonl`, TensorBoard and the tracker."""
-        if not self._active:
+        """Write numbers, if there are any, to `metrics.jsonl`, TensorBoard and the tracker."""
+        if not self._active or not values:
             return
         self._files.write(step, values)
         self._files.flush()

@@ -8,9 +8,9 @@ import pytest
 from etils.epath.backend import fsspec_backend
 from fsspec.config import conf
 
-from lidit_jax.data.batches import RecordIndex
 from lidit_jax.data.index.build import build_index
 from lidit_jax.data.index.open import is_index, open_index
+from lidit_jax.data.streamed_source import RecordIndex
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import to_path
 from tests import fake_gcs

@@ -81,3 +81,29 @@ def test_a_source_says_how_it_is_opened_again(tmp_path, picture, copy):
 def test_examples_have_their_formats():
     for name, known in FORMATS.items():
         assert known.example.startswith(f"{name}:")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("photos", "{here}/photos"),
+        ("./photos", "{here}/photos"),
+        ("photos/{0..9}.tar", "{here}/photos/{0..9}.tar"),
+        ("*.tar", "{here}/*.tar"),
+        ("missing", "missing"),
+        ("missing/*.tar", "missing/*.tar"),
+        ("gs://bucket/photos/*.tar", "gs://bucket/photos/*.tar"),
+    ],
+)
+def test_paths_of_this_machine_become_absolute(tmp_path, monkeypatch, path, expected):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    expected = expected.replace("{here}", str(tmp_path))
+    assert repr(open_records(f"webdataset:{path}")) == f"webdataset:{expected}"
+
+
+def test_a_folder_of_tfds_may_have_a_split(tmp_path, monkeypatch):
+    (tmp_path / "coco").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert repr(open_records("tfds:coco@test")) == f"tfds:{tmp_path}/coco@test"
+    assert repr(open_records("tfds:mnist@test")) == "tfds:mnist@test"

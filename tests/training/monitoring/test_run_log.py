@@ -145,21 +145,18 @@ def test_the_report_shows_losses_by_time_and_norms_by_module(tmp_path):
     assert "<th>blocks</th><td>3.00e-02</td><td>4.00e-04</td>" in page
 
 
-@pytest.mark.parametrize(
-    ("source", "shown", "hidden"),
-    [
-        ("scenes", "validation loss", "every 20th"),
-        ("folder", "loss on every 20th training picture", "validation loss"),
-    ],
-)
-def test_the_report_calls_no_training_picture_validation(source, shown, hidden, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"data": {"source": source}}))
+def test_the_report_shows_validation_losses_and_what_was_not_used(tmp_path):
     with log(tmp_path) as run:
         run.scalars(1, {"loss": 1.0, "validation_loss": 2.0, "validation_loss_ema": 3.0})
+        run.scalars(1, {"skipped_records": 4, "compile_seconds": 5.0})
+        run.scalars(2, {})
     page = (tmp_path / "report.html").read_text()
-    assert f"<th>{shown}</th><td>2.0000</td>" in page
-    assert f"<th>{shown}, averaged weights</th><td>3.0000</td>" in page
-    assert hidden not in page
+    assert "<th>validation loss</th><td>2.0000</td>" in page
+    assert "<th>validation loss, averaged weights</th><td>3.0000</td>" in page
+    assert "<th>records that could not be read, of process 0</th><td>4</td>" in page
+    assert "<th>seconds of compiling step and validation</th><td>5.0</td>" in page
+    assert "captions that were cut" not in page
+    assert ", step 1</h1>" in page, "no numbers are no record"
 
 
 @pytest.mark.parametrize(

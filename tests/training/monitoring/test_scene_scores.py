@@ -4,10 +4,10 @@ import random
 
 import numpy as np
 import pytest
+from lidit_jax.data.source_kinds import source_kind
 
 from lidit_jax.data.scenes import render
 from lidit_jax.data.scenes.sampling import realize
-from lidit_jax.data.source_kinds import source_kind
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.scene_prompts import TASKS, evaluation_prompts

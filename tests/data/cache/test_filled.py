@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from lidit_jax.data.cache import content_key, fill
+from lidit_jax.data.cache.filled import fill
 from lidit_jax.errors import LiditError
 
 ARRAYS = {
@@ -73,7 +73,7 @@ def test_an_interrupted_fill_goes_on_where_it_stopped(break_off_at, tmp_path):
 def test_a_second_process_waits_and_then_finds_it_complete(tmp_path):
     """The first is in the middle of its chunk when the second asks for the same folder."""
     program = (
-        "import sys; from pathlib import Path; from tests.data.test_cache import Filler\n"
+        "import sys; from pathlib import Path; from tests.data.cache.test_filled import Filler\n"
         "filler = Filler(); filler.fill(Path(sys.argv[1])); print(len(filler.calls), flush=True)"
     )
 
@@ -103,10 +103,3 @@ def test_a_folder_that_cannot_be_written_is_named(place, tmp_path):
     message = str(refusal.value)
     assert message.startswith(f"cannot write prepared data to {folder.parent}: ")
     assert message.endswith("; set config.data.cache_dir to a folder with free space")
-
-
-def test_the_name_changes_with_the_content():
-    key = content_key("text", {"layer": -3, "captions": "a"})
-    assert key == content_key("text", {"captions": "a", "layer": -3})
-    assert key != content_key("text", {"layer": -2, "captions": "a"})
-    assert key.startswith("text-")

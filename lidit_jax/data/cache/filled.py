@@ -9,30 +9,22 @@ is downloaded, or filled here and then uploaded for the other hosts and later ru
 `complete.json`, marks it complete.
 """
 
-import fcntl
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lidit_jax.data.cache.folders import alone, writable_cache_folder
 from lidit_jax.errors import LiditError
 from lidit_jax.io.bucket_sync import upload_folder
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import cache_dir, in_bucket
 
 _COMPLETE = "complete.json"
-
-
-def content_key(kind: str, description: dict[str, Any]) -> str:
-    """Return a folder name with a digest of the description."""
-    text = json.dumps(description, sort_keys=True)
-    return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def fill(
@@ -81,23 +73,6 @@ def fill(
             _fill_partial(partial, arrays, total, chunk, write, progress)
             os.replace(partial, folder)
     return folder
-
-
-@contextmanager
-def writable_cache_folder(folder: Path) -> Iterator[None]:
-    """Create a folder for cached data, with a clear error if it is not writable.
-
-    Raises:
-      LiditError: instead of an `OSError`.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise LiditError(
-            f"cannot write prepared data to {folder}: {error.strerror or error}; "
-            "set config.data.cache_dir to a folder with free space"
-        ) from error
 
 
 def _download(folder: Path, local: Path) -> None:
@@ -152,15 +127,3 @@ def _fill_partial(
         temporary.write_text(json.dumps({"done": done}))
         os.replace(temporary, state)
         progress(done, total)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Lock the folder against other processes; the lock of a killed process is released."""
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another run, which prepares {folder}", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -1,0 +1,1 @@
+"""Cache of frozen models' outputs: latents of all images, and text features of all captions."""
