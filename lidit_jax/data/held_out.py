@@ -111,10 +111,11 @@ class HeldOut:
           attempt: attempt number, from 0.
         """
         rank = int(np.flatnonzero(self.records == record)[0])
-        first, last = np.searchsorted(self.buckets, [self.buckets[rank], self.buckets[rank] + 1])
-        others = int(last - first) - 1
+        bucket = int(self.buckets[rank])
+        first, last = np.searchsorted(self.buckets, [bucket, bucket + 1]).tolist()
+        others = last - first - 1
         if attempt >= others:
-            return self.order.substitute(record, attempt - others)
+            return self.order.substitute(record, attempt - others, bucket)
         return int(self.records[first + (rank - first + 1 + attempt) % (others + 1)])
 
     @cached_property

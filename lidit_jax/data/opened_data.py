@@ -159,11 +159,12 @@ def _own_captions(opened: OpenedSource, captions: CaptionSettings) -> CaptionSet
 
 @contextmanager
 def _naming(opened: OpenedSource) -> Iterator[None]:
-    """Put the name of a source before errors about its records."""
+    """Put the name of a source before errors about its records, and its index after them."""
     try:
         yield
     except LiditError as error:
-        raise LiditError(f"{opened.name}: {error}") from error
+        look = f" (lidit data inspect {opened.place} shows them)" if opened.place else ""
+        raise LiditError(f"{opened.name}: {error}{look}") from error
 
 
 def _assigned(opened: OpenedSource, config: Config, buckets: Buckets) -> _Split:
@@ -271,10 +272,14 @@ def _report(
     """
     for split in splits:
         total = len(split.buckets)
+        if split.opened.left_out:
+            yield f"{split.opened.name}: left out: {split.opened.left_out}"
         if split.removed:
             kept = total - sum(split.removed.values())
             told = ", ".join(f"{count:,} by {name}" for name, count in split.removed.items())
             yield f"{split.opened.name}: {kept:,} of {total:,} records are used; removed: {told}"
+        if "problem" in split.removed:
+            yield f"the problems are told by lidit data inspect {split.opened.place}"
     train = sum(int(np.count_nonzero(split.train)) for split in splits)
     held_out = sum(len(split.held_out) for split in splits)
     yield f"{train:,} records to train on, {held_out:,} for the validation loss"

@@ -158,19 +158,25 @@ class Order:
         source = int(np.searchsorted(self._offsets, record, side="right")) - 1
         return source, record - int(self._offsets[source])
 
-    def substitute(self, record: int, attempt: int) -> int:
+    def substitute(self, record: int, attempt: int, bucket: int | None = None) -> int:
         """Return another record of the same source and bucket, for one that cannot be read.
 
         Args:
           record: the record that cannot be read.
           attempt: attempt number, from 0; each gives another record, as far as there are any.
+          bucket: bucket of a record that is not in the order; if its source has no record there,
+            the substitute is of another one.
         """
         source, own = self.source(record)
-        members = self._sources[source]
-        bucket = members.bucket(own)
+        if bucket is None:
+            bucket = self._sources[source].bucket(own)
+        counts = [int(members.counts[bucket]) for members in self._sources]
+        if not counts[source]:
+            source = int(np.argmax(counts))
         key = subkey(self._seed, "substitute")
         bits = keyed_bits(key, np.array([record]), np.array([attempt]))
-        rank = (bits % np.uint64(members.counts[bucket])).astype(np.int64)
+        rank = (bits % np.uint64(counts[source])).astype(np.int64)
+        members = self._sources[source]
         return int(self._offsets[source] + members.records(bucket, rank)[0])
 
     def counts(self, batches: int) -> Int64[np.ndarray, "sources buckets"]:

@@ -158,7 +158,9 @@ class _Claims:
         mine = self._launch.encode()
         if not _create(claim, mine):
             owner = _content(claim)
-            if owner is None or self._is_alive(owner.decode()):
+            # One that is still empty is being written: its launch has the usual patience.
+            sign = self._folder / f"{owner.decode()}.launch" if owner else claim
+            if owner is None or self._is_alive(sign):
                 return False
             claim.write_bytes(mine)
         self._mine.add(name)
@@ -169,14 +171,14 @@ class _Claims:
         self._mine.discard(name)
         (self._folder / f"{name}.claim").unlink(missing_ok=True)
 
-    def _is_alive(self, launch: str) -> bool:
-        sign = _content(self._folder / f"{launch}.launch")
+    def _is_alive(self, file: Path) -> bool:
+        sign = _content(file)
         if sign is None:
             return False
-        before, when = self._seen.get(launch, (None, 0.0))
+        before, when = self._seen.get(file.name, (None, 0.0))
         now = time.monotonic()
         if sign != before:
-            self._seen[launch] = (sign, now)
+            self._seen[file.name] = (sign, now)
             return True
         return now - when < self._patience
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,10 @@ class OpenedSource:
     """Digest of the records in their order."""
     names: UInt64[np.ndarray, " n"] | None
     """Digests of the records' keys; None for generated records."""
+    place: Path | None
+    """Folder of the index; None for generated records."""
+    left_out: str = ""
+    """Counts and examples of files that belong to no record."""
 
 
 def check_source(config: Config) -> None:
@@ -117,11 +121,22 @@ def open_source(config: Config, source: str) -> OpenedSource:
         return _open_scenes(config)
     if name == INDEX:
         index = open_index(to_path(path))
-        return _indexed(index, open_records(index.source))
+        return _indexed(index, open_records(index.source), to_path(path))
     if path and is_index(path):
         raise LiditError(f"{source} is an index: write {INDEX} instead of {name}")
     records = open_records(source)
-    return _indexed(_build(config, records), records)
+    data = config.data
+    folder = to_path(data.cache_dir) if data.cache_dir else cache_dir() / "data"
+    out = folder / content_key("index", {"source": repr(records)})
+    with writable_cache_folder(out), slow_progress_bar("index") as progress:
+        index = build_index(records, out, processes=max(data.workers, 1), progress=progress)
+    return replace(_indexed(index, records, out), left_out=_left_out(records))
+
+
+def _left_out(records: RecordSource) -> str:
+    """Return which files of this machine belong to no record; buckets are not listed again."""
+    # Only formats in which files may belong to no record have this.
+    return "" if "://" in repr(records) else getattr(records, "left_out", str)()
 
 
 def _open_scenes(config: Config) -> OpenedSource:
@@ -135,18 +150,11 @@ def _open_scenes(config: Config) -> OpenedSource:
         held_out_from=train,
         fingerprint=hashlib.sha256(repr(index.train).encode()).hexdigest()[:32],
         names=None,
+        place=None,
     )
 
 
-def _build(config: Config, records: RecordSource) -> Index:
-    data = config.data
-    folder: Path = to_path(data.cache_dir) if data.cache_dir else cache_dir() / "data"
-    out = folder / content_key("index", {"source": repr(records)})
-    with writable_cache_folder(out), slow_progress_bar("index") as progress:
-        return build_index(records, out, processes=max(data.workers, 1), progress=progress)
-
-
-def _indexed(index: Index, records: RecordSource) -> OpenedSource:
+def _indexed(index: Index, records: RecordSource, place: Path) -> OpenedSource:
     digest = hashlib.sha256()
     for start in range(0, len(index), _PIECE):
         for column in (index.name, index.content):
@@ -159,4 +167,5 @@ def _indexed(index: Index, records: RecordSource) -> OpenedSource:
         held_out_from=None,
         fingerprint=digest.hexdigest()[:32],
         names=index.name,
+        place=place,
     )

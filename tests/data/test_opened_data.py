@@ -9,8 +9,10 @@ from PIL import Image
 
 from lidit_jax.data import opened_data
 from lidit_jax.data.batches import BatchReader
+from lidit_jax.data.index.open import open_index
 from lidit_jax.data.opened_data import open_data
 from lidit_jax.errors import LiditError
+from lidit_jax.io.paths import to_path
 
 SIZES = ((48, 96), (64, 64), (96, 48))
 """Height and width of the pictures, in turn."""
@@ -111,8 +113,23 @@ def test_filtered_records_neither_train_nor_validate(opened):
     used = trained_on(data) | {*data.held_out.records.tolist()}
     assert used == {record for record in range(60) if record % 3 != 2}
     assert "40 of 60 records are used; removed: 20 by min_width=64" in data.report[0]
-    with pytest.raises(LiditError, match=r"photos: the filters leave none of 60 records"):
+    with pytest.raises(LiditError, match=r"photos: the filters leave none of 60 .*lidit data insp"):
         opened("data.filters.min_width=640")
+
+
+def test_records_with_problems_are_counted_and_their_index_is_named(opened, tmp_path):
+    (tmp_path / "photos" / "000.png").write_text("no picture")
+    data = opened()
+    assert "59 of 60 records are used; removed: 1 by problem" in data.report[0]
+    place = data.report[1].removeprefix("the problems are told by lidit data inspect ")
+    (problem,) = open_index(to_path(place)).problems()
+    assert problem.key == "000.png"
+    assert 0 not in trained_on(data)
+
+
+def test_files_that_are_left_out_are_named(opened, tmp_path):
+    (tmp_path / "photos" / "film.mp4").touch()
+    assert "photos: left out: 1 .mp4 (film.mp4)" in opened().report[0]
 
 
 def test_every_batch_has_one_shape_and_pictures_are_in_the_nearest(opened):
@@ -208,6 +225,22 @@ def test_batches_of_a_mixture_are_read(mixture, tiny_config):
             if source < 2:
                 assert caption == f"{('picture', 'another')[source]} {own}"
                 assert image[0, 0, 0] == own
+
+
+def test_damaged_held_out_pictures_are_replaced_by_others_of_their_shape(
+    opened, tiny_config, tmp_path
+):
+    data, config = opened(), tiny_config()
+    for record in data.held_out.records.tolist():
+        (tmp_path / "photos" / f"{record:03d}.png").write_bytes(b"damaged")
+    reader = BatchReader(
+        data.sources, data.held_out, data.shapes, 0, config.data.reading, config.data.augmentation
+    )
+    for number in range(data.held_out.batches):
+        batch = reader.read(number)
+        found = {data.order.source(record)[1] % 3 for record in batch.records.tolist()}
+        assert found == {2 - batch.bucket}
+        assert not {*batch.records.tolist()} & {*data.held_out.records.tolist()}
 
 
 def test_scenes_train_and_validate_on_their_own_splits(tiny_config):

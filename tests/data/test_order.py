@@ -167,6 +167,14 @@ def test_substitutes_are_of_the_same_source_and_bucket_and_differ():
     assert {order.source(order.substitute(130, n))[0] for n in range(9)} == {1}
 
 
+def test_a_record_outside_of_the_order_is_replaced_by_one_of_its_bucket():
+    """It is of its source, if that has any there."""
+    first, second = np.array([0, 0, 255, 255], np.uint8), np.array([0, 1, 1], np.uint8)
+    order = Order([BucketMembers(first, 2), BucketMembers(second, 2)], 2, seed=0)
+    assert {order.substitute(2, attempt, bucket=0) for attempt in range(20)} == {0, 1}
+    assert {order.substitute(3, attempt, bucket=1) for attempt in range(20)} == {5, 6}
+
+
 def test_what_cannot_be_ordered_is_refused():
     with pytest.raises(LiditError, match="a batch of 10 cannot be divided among 4 processes"):
         Order([members([100])], 10, 0).batch(0, 1, 4)

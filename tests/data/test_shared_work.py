@@ -100,6 +100,15 @@ def test_claims_of_a_launch_that_has_ended_are_void_at_once(folders, other):
     assert time.monotonic() - begin < 500
 
 
+def test_a_claim_that_is_being_written_is_not_void(folders, other):
+    """A file appears before its content."""
+    (folders[1] / "a.claim").write_text("")
+    begin = time.monotonic()
+    share(folders, {"a": "text"}, patience=1.2)
+    assert time.monotonic() - begin > 1.2, "its launch is given time"
+    assert (folders[0] / "a").exists()
+
+
 def test_a_launch_that_lives_is_waited_for(folders, other):
     """It shows life for longer than anybody has patience, then writes its file."""
     heard = Heard()

@@ -1,6 +1,7 @@
 """Sources of a run: their names, their indexes, and what is refused."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -77,6 +78,13 @@ def test_files_are_scanned_once(tiny_config, folder, tmp_path, monkeypatch):
     again = open_source(config, source)
     assert again.fingerprint == opened.fingerprint
     assert opened.records.read(opened.index.place(2)).captions == {"caption": "picture 2"}
+
+
+def test_processes_that_start_together_share_the_scan(tiny_config, folder, tmp_path):
+    config = config_of(tiny_config, tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(lambda _: open_source(config, f"folder:{folder}"), range(4)))
+    assert len({(len(one.index), one.fingerprint) for one in opened}) == 1
 
 
 def test_an_index_is_a_source(tiny_config, folder, tmp_path):
