@@ -13,6 +13,7 @@ import pytest
 from lidit_jax.data.text_features import TextFeatures
 
 import lidit_jax
+from lidit_jax.config.prompt_format import TokenBatch
 from lidit_jax.config.schema import ModelConfig, RefinerConfig
 from lidit_jax.models.layers import masked_mean
 from lidit_jax.models.lidit import LIDiT
@@ -49,11 +50,10 @@ def test_a_module_takes_streams_of_different_lengths_and_refuses_masks_of_other_
 
 
 def test_a_dataclass_refuses_an_array_of_another_rank():
-    fields = {"offsets": np.arange(3), "prefix": np.ones((1, 8), np.float32)}
-    fields |= {"prefix_length": 1, "length": 8, "truncated": 0}
-    assert TextFeatures(tokens=np.ones((6, 8), np.float32), **fields).width == 8
-    with pytest.raises(jaxtyping.TypeCheckError, match="tokens"):
-        TextFeatures(tokens=np.ones(6, np.float32), **fields)
+    fields = {"ids": np.ones((2, 6), np.int32), "prefix_length": 1, "truncated": 0}
+    assert TokenBatch(mask=np.ones((2, 6), bool), **fields).truncated == 0
+    with pytest.raises(jaxtyping.TypeCheckError, match="mask"):
+        TokenBatch(mask=np.ones(6, bool), **fields)
 
 
 def shaped(tree):

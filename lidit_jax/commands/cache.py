@@ -55,9 +55,14 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Make the caches of a recipe."""
     from dataclasses import replace
+    from pathlib import Path
 
+    import jax
+
+    from lidit_jax.hardware import known_faults
     from lidit_jax.hardware.xla_flags import apply_flags
     from lidit_jax.parallel.distributed import join_processes, print_on_main
+    from lidit_jax.training.host_consistency import check_program_consistency
     from lidit_jax.training.preemption import Terminated, raise_on_sigterm
 
     config = checked_recipe(options)
@@ -65,7 +70,8 @@ def run(options: argparse.Namespace) -> int:
     config = replace(config, data=replace(config.data, cache_missing="build"))
     flags = apply_flags()
     join_processes()
-    print_on_main(flags)
+    print_on_main(flags + known_faults.warnings(jax.devices()))
+    check_program_consistency(config, Path())  # there is no workdir
     try:
         with raise_on_sigterm():
             _fill(config)

@@ -1,11 +1,8 @@
 """Captioned images for training: sources, cached latents and text features, and batches.
 
-There are two ways from images to batches:
-
-- prepared data, which `lidit train` uses: an `ImageSource` gives random access to images with
-  captions, and outputs of the frozen models are computed once and cached on disk;
-- streamed data, for sets of any size: `sources` reads a format, `index` holds facts about every
-  record, and filters, buckets, order and batches are computed from the index.
+`sources` reads a format, and `index` holds facts about every record. `opened_data` computes
+filters, image shapes and the order of batches from the index; `batches` reads them, from the
+sources or from `cache`, and `streamed_data` gives them to training.
 
 The order of batches is a pure function of the seed. The frozen models are in `lidit_jax.encoders`
 and `lidit_jax.autoencoders`.

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt64
 
-from lidit_jax.data.image_source import ImageSource
-
 MOST_DIGESTS = 10**7
 """Number of records up to which digests of each are kept: 16 bytes each."""
 
@@ -34,18 +32,11 @@ class Contents:
     """Digests of each record's name and content, sorted; None if records have no names."""
 
     @classmethod
-    def of(cls, source: ImageSource) -> Contents:
-        """Read the contents of a source."""
-        digests = source.digests()
-        if digests is None:
-            return cls(len(source), _hexadecimal(repr(source).encode()))
-        return cls.of_digests(digests)
-
-    @classmethod
     def of_digests(cls, digests: UInt64[np.ndarray, "n 2"]) -> Contents:
         """Sort the digests of names and contents, in any order of the records."""
         digests = digests[np.lexsort((digests[:, 1], digests[:, 0]))]
-        return cls(len(digests), _hexadecimal(digests.astype("<u8").tobytes()), digests)
+        fingerprint = hashlib.sha256(digests.astype("<u8").tobytes()).hexdigest()[:32]
+        return cls(len(digests), fingerprint, digests)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -65,7 +56,3 @@ def difference(before: UInt64[np.ndarray, "n 2"], now: UInt64[np.ndarray, "m 2"]
     )
     changed = int(np.sum(before[first, 1] != now[second, 1]))
     return Difference(len(now) - len(second), len(before) - len(first), changed)
-
-
-def _hexadecimal(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]

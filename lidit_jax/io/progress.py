@@ -12,6 +12,8 @@ import rich.progress
 from lidit_jax.io.console import NoWrapConsole
 
 _SECONDS = 2.0
+_ESTIMATED = 10.0
+"""Seconds of work after which plain lines state the remaining time."""
 
 
 class Progress:
@@ -66,11 +68,17 @@ class _Bar(Progress):
         self._label, self._console = label, NoWrapConsole(file=file)
         self._bar = bar_on(self._console)
         self._task: rich.progress.TaskID | None = None
+        self._first: tuple[float, int] | None = None
 
     def __call__(self, done: int, total: int) -> None:
         if self._task is None and done == total:
             return
-        self._show(self._label, f"{done}/{total}", completed=done, total=total)
+        now = time.monotonic()
+        self._first = begun, before = self._first or (now, done)
+        line = f"{done}/{total}"
+        if now - begun >= _ESTIMATED and before < done < total:
+            line += f", {_duration((now - begun) * (total - done) / (done - before))} left"
+        self._show(self._label, line, completed=done, total=total)
 
     def note(self, text: str) -> None:
         self._show(f"{self._label}: {text}", text)
@@ -87,6 +95,13 @@ class _Bar(Progress):
         self._bar.update(self._task, description=description, completed=completed, total=total)
         if not self._console.is_terminal:
             print(f"{self._label}: {line}", file=self._console.file, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def bar_on(console: NoWrapConsole) -> rich.progress.Progress:

@@ -1,5 +1,9 @@
 """`lidit cache`: what training would encode before its first step, and nothing twice."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +71,77 @@ def test_another_instruction_is_another_cache_and_told(cache, capsys):
 def test_without_anything_to_cache_it_says_so(overrides, message, cache, capsys):
     assert cache(*overrides) == 2
     assert message in capsys.readouterr().err
+
+
+_PROGRAM = """
+import sys
+from lidit_jax.data.cache import layout
+layout._SHARD_BYTES = 2**16
+from lidit_jax.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def processes(tiny_encoders, tmp_path):
+    """`processes(folder, ...)`: what each process prints, started with its folder for the cache."""
+
+    def run(*folders):
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = probe.getsockname()[1]
+        started = []
+        for number, folder in enumerate(folders):
+            environment = os.environ | {
+                "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+                "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
+            }
+            if len(folders) > 1:
+                environment |= {
+                    "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+                    "JAX_NUM_PROCESSES": str(len(folders)),
+                    "JAX_PROCESS_ID": str(number),
+                }
+            settings = {
+                "encoders.sources": tiny_encoders[:1],
+                "data.cache_dir": tmp_path / folder,
+                "data.train_records": 96,
+                "data.distinct_captions": 96,
+            }
+            line = ["cache", f"--config={RECIPE}"]
+            line += [f"--config.{name}={value}" for name, value in settings.items()]
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", _PROGRAM, *line],
+                    env=environment,
+                    cwd=RECIPE.parents[1],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+        outputs = [process.communicate(timeout=300)[0] for process in started]
+        return outputs, [process.returncode for process in started]
+
+    return run
+
+
+def test_two_processes_make_what_one_makes(processes, tmp_path):
+    outputs, ended = processes("shared", "shared")
+    assert ended == [0, 0], outputs
+    assert "latents: 120 entries" in outputs[0]
+    assert "entries" not in outputs[1]
+    _, ended = processes("alone")
+    assert ended == [0]
+    ours, theirs = files(tmp_path / "shared"), files(tmp_path / "alone")
+    assert ours == theirs
+    assert sum(name.endswith(".array_record") for name in ours) > 15
+
+
+def test_hosts_that_do_not_share_the_folder_are_told(processes):
+    outputs, ended = processes("one", "other")
+    assert all(ended)
+    assert any(
+        "config.data.cache_dir must be a folder or bucket that all hosts share" in output
+        for output in outputs
+    ), outputs

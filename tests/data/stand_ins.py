@@ -10,14 +10,6 @@ from PIL import Image
 from lidit_jax.data.sources.protocol import Place, Record, Shard
 
 
-def numbered(captions):
-    """Captions of two tokens that are their own numbers."""
-    ids = np.repeat(np.arange(captions, dtype=np.int32)[:, None], 2, axis=1)
-    return CaptionTokens(
-        ids=ids, mask=np.ones(ids.shape, bool), prefix_length=0, truncated=0, width=1
-    )
-
-
 @dataclass
 class Columns:
     """An index of records that are all fine, until a test changes a column."""

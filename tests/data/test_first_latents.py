@@ -50,5 +50,5 @@ def test_statistics_are_the_same_from_the_cache(data, tmp_path):
 
 
 def test_a_record_that_may_not_be_skipped_ends_it(data):
-    with pytest.raises(LiditError, match="set config.data.reading.damaged to 'skip'"):
+    with pytest.raises(LiditError, match=r"set config\.data\.reading\.damaged to 'skip'"):
         list(first_latents(data, 20, LatentEncoder(PIXELS), ReadingSettings(damaged="fail")))

@@ -7,27 +7,38 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from jax._src import xla_bridge
-from lidit_jax.data.image_source import ImageSource
-from lidit_jax.data.pipeline import PictureRecords, training_batches
 
-from lidit_jax.data.scenes.source import SceneSource
+from lidit_jax.config.data_settings import (
+    AugmentationSettings,
+    CaptionSettings,
+    FilterSettings,
+    ReadingSettings,
+)
+from lidit_jax.data import batches as module
+from lidit_jax.data.batches import BatchReader
+from lidit_jax.data.bucket_members import BucketMembers
+from lidit_jax.data.order import Order
+from lidit_jax.data.skipped_records import SkippedRecords
+from lidit_jax.data.sources.protocol import Record
+from lidit_jax.data.streamed_source import StreamedSource
 from lidit_jax.errors import LiditError
-from tests.data.stand_ins import numbered
-
-SOURCE = SceneSource(records=20, size=8)
+from tests.data.stand_ins import Columns, Painted, picture
 
 
-def records(source=SOURCE):
-    ids = np.arange(len(source), dtype=np.int32)
-    return PictureRecords(source, ids, [numbered(len(source))])
-
-
-def batches(workers, position=0, source=SOURCE):
-    return training_batches(records(source), 6, seed=0, position=position, workers=workers)
+def batches(workers, position=0, kind=Painted, count=20):
+    """Batches of 6 of a source; the list of what was skipped is never written."""
+    index = Columns(count)
+    source = StreamedSource(index, kind(index), CaptionSettings(), FilterSettings())
+    order = Order([BucketMembers(np.zeros(count, np.uint8), 1)], 6, seed=0)
+    settings = ReadingSettings(), AugmentationSettings()
+    reader = BatchReader([source], order, [(8, 8)], 0, *settings)
+    skipped = SkippedRecords(Path("unused"), count, 0.0)
+    return module.batches(reader, position, skipped, workers)
 
 
 def first(iterator, count=7):
@@ -37,18 +48,15 @@ def first(iterator, count=7):
 def same(ours, theirs):
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
-        for name in ("image", "index"):
-            np.testing.assert_array_equal(one[name], other[name])
-        np.testing.assert_array_equal(one["ids"][0], other["ids"][0])
+        for name in ("image", "records"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert one.captions == other.captions
 
 
-class Witness(ImageSource):
+class Witness(Painted):
     """A source that paints what it sees of its process."""
 
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
+    def read(self, place):
         import jax
 
         facts = [
@@ -56,24 +64,24 @@ class Witness(ImageSource):
             jax.config.jax_platforms == "cpu",
             os.environ["CUDA_VISIBLE_DEVICES"] == "",
         ]
-        return {"image": np.array([facts], np.uint8)}
+        return Record(picture(tuple(map(int, facts))), {"caption": "text"})
 
 
-class Damaged(Witness):
+class Damaged(Painted):
     """A source with one record that nobody can read."""
 
-    def __getitem__(self, index):
-        if index == 3:
+    def read(self, place):
+        if place.offset == 3:
             raise ValueError("two\nlines")
-        return {"image": np.zeros((8, 8, 3), np.uint8)}
+        return super().read(place)
 
 
-class Slow(Witness):
+class Slow(Painted):
     """A source that takes its time."""
 
-    def __getitem__(self, index):
+    def read(self, place):
         time.sleep(0.2)
-        return {"image": np.zeros((8, 8, 3), np.uint8)}
+        return super().read(place)
 
 
 def readers():
@@ -99,8 +107,8 @@ def test_batches_are_those_of_threads_wherever_a_run_goes_on(workers, expected):
 
 
 def test_readers_see_no_accelerator():
-    found = batches(1, source=Witness())
-    initialized, cpu, hidden = next(found)["image"][0, 0]
+    found = batches(1, kind=Witness)
+    initialized, cpu, hidden = next(found).image[0, 0, 0]
     found.close()
     assert not initialized
     assert cpu
@@ -110,10 +118,9 @@ def test_readers_see_no_accelerator():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_record_that_cannot_be_read_is_named_in_one_line(workers):
     with pytest.raises(LiditError) as refusal:
-        first(batches(workers, source=Damaged()))
+        first(batches(workers, kind=Damaged))
     assert str(refusal.value) == (
-        "record 3 of the training data cannot be read (ValueError: two lines): mend it, or leave "
-        "it out"
+        "record key 3 of shard 0 cannot be read (ValueError: two lines): mend it, or leave it out"
     )
     assert readers() == []
 
@@ -129,7 +136,7 @@ def test_readers_leave_signals_to_the_process_that_trains(expected):
 
 
 def test_a_reader_that_was_killed_is_told_in_one_line():
-    found = batches(1, source=Slow())
+    found = batches(1, kind=Slow)
     next(found)
     (pid,) = readers()
     os.kill(pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lidit_jax.data.source_kinds import open_image_source
 
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import Config
+from lidit_jax.data.opened_data import open_data
+from lidit_jax.data.streamed_data import StreamedData
 from lidit_jax.sampling.guided_sampler import GuidedSampler
 from lidit_jax.sampling.pipeline import Pipeline
 from tests.pytorch.exported import make_bundle
@@ -39,11 +41,14 @@ def quick_parts(model: Path) -> Iterator[None]:
 
     def train(config: Config, workdir: Path) -> SimpleNamespace:
         if config.data.source == "folder":
-            for split in ("train", "heldout"):
-                source = open_image_source(config, split)
-                pipeline._encoders.check_lengths([""])
-                for i in range(len(source)):
-                    source[i]
+            opened = open_data(config, step=8)
+            pipeline._encoders.check_lengths([""])
+            data = StreamedData(config, opened)
+            for _ in data.validation(4, (0, 1)):
+                pass
+            batches = -(-len(data) // config.training.batch_size)
+            for _ in itertools.islice(data.batches(0, workdir), batches):
+                pass
         return SimpleNamespace(step=config.training.steps)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -13,8 +13,6 @@ import pytest
 from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.checkpoints.orbax import Checkpoints
 from lidit_jax.cli import main
-from lidit_jax.data.cache.filled import fill
-from lidit_jax.errors import LiditError
 from lidit_jax.io.bucket_sync import Staging
 from lidit_jax.io.output import atomic_file, atomic_path, writable_folder
 from lidit_jax.io.paths import to_path
@@ -103,27 +101,6 @@ def test_what_grows_is_copied_again_and_a_store_that_refuses_costs_no_run(store,
     again.fetch("never-written")
     assert [file.read_text() for file in again.folder.iterdir()] == ["a\nb\n"]
     again.close()
-
-
-def test_prepared_data_is_computed_once_for_all_machines(store, tmp_path, monkeypatch):
-    calls = []
-
-    def write(arrays, start, stop):
-        calls.append((start, stop))
-        arrays["x"][start:stop] = np.arange(start, stop)
-
-    def prepare(machine):
-        monkeypatch.setenv("LIDIT_CACHE", str(tmp_path / machine))
-        shapes = {"x": ((6,), np.dtype(np.int32))}
-        target = to_path("gs://bucket/data/squares-1")
-        folder = fill(target, {}, shapes, 6, 3, write, lambda *_: None)
-        return np.load(folder / "x.npy", mmap_mode="r").tolist()
-
-    assert prepare("first") == prepare("second") == list(range(6))
-    assert calls == [(0, 3), (3, 6)]
-    store.buckets["bucket"]["data/squares-1/x.npy"] = (99, b"cut off")
-    with pytest.raises(LiditError, match=r"data/squares-1/x.npy is not complete: delete"):
-        prepare("third")
 
 
 def test_a_run_is_trained_resumed_and_exported_there(store, tiny_config, capsys):

@@ -52,6 +52,21 @@ def test_on_a_terminal_a_note_stands_until_the_next_report(monkeypatch):
     assert "1/2" in text.rpartition("drawing")[2]
 
 
+def test_lines_of_long_work_state_the_remaining_time(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+
+    def work(progress):
+        progress(10, 1000)
+        for seconds, done in ((9, 19), (11, 21), (90, 100), (900, 910), (990, 1000)):
+            clock[0] = seconds
+            progress(done, 1000)
+
+    lines = shown(work).replace("drawing: ", "").splitlines()
+    assert lines[:3] == ["10/1000", "19/1000", "21/1000, 16 min left"]
+    assert lines[3:] == ["100/1000, 15 min left", "910/1000, 90 s left", "1000/1000"]
+
+
 def test_quick_work_shows_nothing_and_slow_work_little(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])

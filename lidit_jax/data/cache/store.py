@@ -112,9 +112,15 @@ class Store:
           LiditError: when its shard is missing or damaged.
         """
         name, number = self.layout.find(group, entry)
-        content = self._files.read(name, number)
-        other = referred(content)
-        return content if other is None else self._files.read(name, other)
+        try:
+            content = self._files.read(name, number)
+            other = referred(content)
+            return content if other is None else self._files.read(name, other)
+        except LiditError as error:
+            raise LiditError(
+                f"{self.folder / name} is missing or damaged: delete it and {SUMMARY} beside it, "
+                f"and start again: only what is missing is made ({error})"
+            ) from error
 
 
 def open_store(

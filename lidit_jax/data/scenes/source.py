@@ -32,7 +32,7 @@ VERSION = 2
 
 
 class SceneSource:
-    """Captioned scenes with random access for Grain: `len(source)` and `source[i]`.
+    """Captioned scenes with random access: `len(source)` and `source[i]`.
 
     Record `i` is a pure function of (seed, split, i, size, language): every host, process and
     restart gets the same one, and the scene does not depend on `size` or `language`.
@@ -133,10 +133,6 @@ class SceneSource:
     def caption(self, index: int) -> str:
         """Return the caption of record `index`, without rendering its image."""
         return self._say(self._claim(index)[1], index)
-
-    def digests(self) -> None:
-        """Return None: `repr` fully determines the records."""
-        return None
 
     def _say(self, claim: Claim, index: int) -> str:
         rng = self._random(index, "caption")

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, BinaryIO, NamedTuple
 
 from lidit_jax.config.text import broken_characters
-from lidit_jax.data import caption_files
-from lidit_jax.data.caption_files import EXAMPLE, FILE_KEYS, picture_name
 from lidit_jax.data.digests import short_digest
 from lidit_jax.data.folder_listing import summary
 from lidit_jax.data.sources.columns import Columns, columns
-from lidit_jax.data.sources.listed_lines import Line, fields, is_csv, row, split_lines
+from lidit_jax.data.sources.listed_lines import EXAMPLE, Line, fields, is_csv, row, split_lines
 from lidit_jax.data.sources.picture_chunks import CHUNK, digest_of
 from lidit_jax.data.sources.protocol import Place, Record, ScannedRecord, Shard
 from lidit_jax.errors import LiditError
 from lidit_jax.io.files import Files
 
-LISTINGS = (*caption_files.LISTINGS, "captions.csv", "metadata.csv")
+LISTINGS = ("captions.jsonl", "metadata.jsonl", "captions.csv", "metadata.csv")
 """Names of a listing; the first one in a folder is used."""
+_FILE_KEYS = ("file", "file_name")
+"""Fields of a listing with the image's name."""
 
 
 class _Part(NamedTuple):
@@ -109,7 +110,7 @@ class CaptionListing:
         """Return the image of a line, and the line's content."""
         record, name = self._named(line, header)
         where = f"{self._files.named(self._listing)}, line {line.number}"
-        found = columns({k: v for k, v in record.items() if k not in FILE_KEYS}, where)
+        found = columns({k: v for k, v in record.items() if k not in _FILE_KEYS}, where)
         if not found.captions:
             raise LiditError(f"{where}: {name} has no caption: write {EXAMPLE}")
         return name, found
@@ -119,7 +120,7 @@ class CaptionListing:
         listing = self._files.named(self._listing)
         where = f"{listing}, line {line.number}"
         record = fields(line, header, listing)
-        name = picture_name(record, self._files.root, where)
+        name = _picture_name(record, self._files.root, where)
         if broken_characters(name):
             raise LiditError(f"{where}: the name {name!r} is damaged: write it anew, in UTF-8")
         return record, name
@@ -146,9 +147,9 @@ class CaptionListing:
         with self._files.stream(self._listing) as stream:
             line = next(split_lines(stream, named), Line(0, 1, b""))
         names = [name.strip() for name in row(line, named)] if line.content else []
-        if not set(FILE_KEYS) & set(names) or len(set(names)) < len(names):
+        if not set(_FILE_KEYS) & set(names) or len(set(names)) < len(names):
             raise LiditError(
-                f"{named}: its first line names no column {FILE_KEYS[1]!r}, or one twice: begin "
+                f"{named}: its first line names no column {_FILE_KEYS[1]!r}, or one twice: begin "
                 "it with file_name,text"
             )
         return names
@@ -180,3 +181,25 @@ def _part(name: str) -> _Part:
 
 def _refuse(problem: str) -> BinaryIO:
     raise LiditError(problem)
+
+
+def _picture_name(record: Mapping[str, Any], folder: str, where: str) -> str:
+    """Return the image name in a record of a listing, relative to its folder.
+
+    Args:
+      record: one line of the listing.
+      folder: name of the folder in messages.
+      where: name of the line in messages.
+
+    Raises:
+      LiditError: when it has none, or names one outside of the folder.
+    """
+    named = [record[key] for key in _FILE_KEYS if key in record]
+    if not named or not isinstance(named[0], str) or not named[0]:
+        raise LiditError(f"{where}: write {EXAMPLE}")
+    name = named[0]
+    if name.startswith("/") or ".." in name.split("/"):
+        raise LiditError(
+            f"{where}: {name!r} is not inside of {folder}: put the picture, or a link to it, there"
+        )
+    return posixpath.normpath(name)

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
-from lidit_jax.data.caption_files import EXAMPLE
 from lidit_jax.data.sources.columns import CAPTION_KEYS, json_object
 from lidit_jax.errors import LiditError
 
+EXAMPLE = '{"file": "NAME.png", "caption": "TEXT"}'
+"""Example line of a listing, for messages."""
 _LONGEST = 2**24
 """Largest record in bytes."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

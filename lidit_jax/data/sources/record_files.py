@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,9 @@ def write_record_file(path: Path, records: Iterable[bytes]) -> int:
     Args:
       path: of this machine or in a bucket.
       records: content of each record, written as they come.
+
+    Raises:
+      LiditError: when the file cannot be written, as on a full disk.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -115,11 +118,28 @@ def write_record_file(path: Path, records: Iterable[bytes]) -> int:
         writer = ArrayRecordWriter(os.fspath(file), "group_size:1,uncompressed")
         try:
             for record in records:
-                writer.write(record)
+                with _explain_writing(path):
+                    writer.write(record)
                 count += 1
-        finally:
+        except BaseException:
+            with suppress(RuntimeError):
+                writer.close()
+            raise
+        with _explain_writing(path):
             writer.close()
     return count
+
+
+@contextmanager
+def _explain_writing(path: Path) -> Iterator[None]:
+    """Convert exceptions of the writer to one-line errors."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition(";")[0][:200]
+        raise LiditError(
+            f"cannot write {path} ({reason}): make room, or name another place"
+        ) from error
 
 
 def _open(path: str, options: str) -> Any:

@@ -143,11 +143,28 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
         open_store(tmp_path, PLAN, Encoder())
 
 
-def test_a_missing_shard_is_named(tmp_path):
+@pytest.mark.parametrize("content", [None, b"cut off"])
+def test_a_damaged_shard_is_named_and_made_again(content, tmp_path):
     store = open_store(tmp_path, PLAN, Encoder())
     (store.folder / SHARDS[1]).unlink()
-    with pytest.raises(LiditError, match=SHARDS[1]):
+    if content is not None:
+        (store.folder / SHARDS[1]).write_bytes(content)
+    with pytest.raises(LiditError, match=rf"{SHARDS[1]} is missing or damaged: delete it and summ"):
         store.read(0, 4)
+    (store.folder / SHARDS[1]).unlink(missing_ok=True)
+    (store.folder / "summary.json").unlink()
+    again = Encoder()
+    check(open_store(tmp_path, PLAN, again))
+    assert again.shards == [SHARDS[1]]
+
+
+@pytest.mark.parametrize("name", ["header.json", "summary.json"])
+def test_a_damaged_description_is_named(name, tmp_path):
+    folder = open_store(tmp_path, PLAN, Encoder()).folder
+    for content in ("{", "{}"):
+        (folder / name).write_text(content)
+        with pytest.raises(LiditError, match=r"damaged .*: delete"):
+            open_store(tmp_path, PLAN, Encoder())
 
 
 def test_an_entry_can_be_that_of_another_one(tmp_path):

@@ -1,5 +1,8 @@
 """ArrayRecord files of our own and of others."""
 
+import subprocess
+import sys
+
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
@@ -127,6 +130,24 @@ def test_a_record_that_is_no_longer_there_is_named(write, tmp_path):
     write_records(tmp_path / "a.array_record", [("l", b"22", {"caption": "a dog"}, {})])
     with pytest.raises(LiditError, match="no longer holds k as it was indexed"):
         ArrayRecords(str(tmp_path)).read(Place("a.array_record", "k", 0, 0))
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_file_that_cannot_be_written_is_one_line_and_leaves_nothing(size, tmp_path):
+    """As on a full disk; small records fail only when the file is closed."""
+    file = tmp_path / "a.array_record"
+    program = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from lidit_jax.data.sources.record_files import write_record_file\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_record_file(Path(sys.argv[1]), [bytes(int(sys.argv[2]))] * 200)\n"
+    )
+    line = [sys.executable, "-c", program, str(file), str(size)]
+    ended = subprocess.run(line, capture_output=True, text=True, check=False)
+    last = ended.stderr.splitlines()[-1]
+    assert f"LiditError: cannot write {file} (write() failed: File too large): make" in last
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_one_record_is_in_a_group(tmp_path):

@@ -4,10 +4,10 @@ import random
 
 import numpy as np
 import pytest
-from lidit_jax.data.source_kinds import source_kind
 
 from lidit_jax.data.scenes import render
 from lidit_jax.data.scenes.sampling import realize
+from lidit_jax.data.source_opening import check_source
 from lidit_jax.encoders.conditions import PromptEncoders, TextConditions
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.scene_prompts import TASKS, evaluation_prompts
@@ -52,4 +52,4 @@ def test_scores_without_a_truth_and_choices_without_scores_are_refused(
     settings, message, tiny_config
 ):
     with pytest.raises(LiditError, match=message):
-        source_kind(tiny_config(*settings))
+        check_source(tiny_config(*settings))
