@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
-from lidit_jax.data.text_features import TextFeatures
 
 import lidit_jax
 from lidit_jax.config.prompt_format import TokenBatch

@@ -5,5 +5,5 @@ Image quality is measured in `lidit_jax.evaluation`, speed on hardware that is n
 predicted in `lidit_jax.planning`.
 """
 
-KINDS = ("attention", "step", "sample", "encode")
+KINDS = ("attention", "step", "sample", "encode", "data")
 """Operations that `lidit bench` can time; each is a module here with `CANDIDATES`."""

@@ -39,6 +39,12 @@ class Settings:
     """Text encoder that "encode" runs."""
     tokens: int = 100
     """Prompt tokens that "encode" processes."""
+    photos: str = ""
+    """Folder of the photos that "data" reads, in every format."""
+    image_size: int = 512
+    """Side of the images that "data" makes, in pixels."""
+    workers: int = 2
+    """Processes that read in "data"; threads for Pillow alone."""
 
     def recipe(self) -> Config:
         """Return the recipe, computing in `dtype`."""

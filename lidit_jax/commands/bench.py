@@ -22,6 +22,7 @@ _EXAMPLES = """\
   lidit bench step --config=lidit_1b --batch=64 --json=step.json
   lidit bench sample --checkpoint=demo --batch=4
   lidit bench encode --encoder=smollm2 --tokens=100
+  lidit bench data --photos=1000 --batch=32 --workers=2 --count=5
   lidit bench all --minutes=4 --out=results --then-train=demo --train-minutes=4
 
 It runs on a TPU or GPU if there is one, else on the CPU. Every candidate runs in its own process,
@@ -52,6 +53,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--checkpoint", default="demo", metavar="PATH", help="for sample")
     parser.add_argument("--encoder", default="smollm2", metavar="SOURCE", help="for encode")
     parser.add_argument("--tokens", type=positive_int, default=100, metavar="N", help="per prompt")
+    parser.add_argument(
+        "--photos",
+        type=positive_int,
+        default=1000,
+        metavar="N",
+        help="number of JPEGs to create for data",
+    )
+    parser.add_argument("--workers", type=positive_int, default=2, metavar="N", help="for data")
     parser.add_argument("--rounds", type=positive_int, default=5, metavar="N")
     parser.add_argument(
         "--count", type=positive_int, default=3, metavar="N", help="repetitions per round"
@@ -117,6 +126,8 @@ def _run_candidates(options: argparse.Namespace) -> dict[str, Any]:
             results=folder if options.what == "sample" else "",
             encoder=options.encoder,
             tokens=options.tokens,
+            photos=_photos(options.photos) if options.what == "data" else "",
+            workers=options.workers,
         )
         return run_candidates(
             settings,
@@ -127,6 +138,16 @@ def _run_candidates(options: argparse.Namespace) -> dict[str, Any]:
             only=options.only or "",
             alone=platform == "tpu",
         )
+
+
+def _photos(count: int) -> str:
+    """Return the folder of the photos of `data`, which are made once and kept in the cache."""
+    from lidit_jax.benchmarks.photo_formats import prepare_photos
+    from lidit_jax.io.paths import cache_dir
+
+    folder = cache_dir() / "benchmarks" / f"photos-{count}"
+    prepare_photos(folder, count)
+    return str(folder)
 
 
 def _check_flow(checkpoint: str) -> None:

@@ -4,7 +4,6 @@ import io
 from dataclasses import dataclass, field
 
 import numpy as np
-from lidit_jax.data.caption_tokens import CaptionTokens
 from PIL import Image
 
 from lidit_jax.data.sources.protocol import Place, Record, Shard
