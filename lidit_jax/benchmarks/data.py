@@ -53,7 +53,7 @@ def _ours(settings: Settings, *, source: str) -> Workload:
         "data.buckets.shapes=1",
         f"training.batch_size={settings.batch}",
     )
-    config = load_recipe("lidit_1b", overrides)
+    config = load_recipe("lidit_1b:unfiltered", overrides)
     data = open_data(config, step=16)
     reader = BatchReader(
         data.sources,

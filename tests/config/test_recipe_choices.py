@@ -44,7 +44,7 @@ def test_every_layout_divides_its_topology_on_one_two_and_four_slices(recipe):
     ("recipe", "message"),
     [
         ("lidit_10b:v5p:9x9x9", "no choice 'v5p:9x9x9', only 1024px, head128"),
-        ("lidit_1b:1024px", "no choice '1024px', only head128, online, v5e:16x16"),
+        ("lidit_1b:1024px", "no choice '1024px', only head128, online, unfiltered, v5e:16x16"),
         ("lidit_1b:v5p:8x8x16,4slices", "4096 devices, more than the 2048 images of this recipe"),
         ("demo:head128", "no choice 'head128', only pairs, 2slices, 4slices"),
         ("nothing:head128", "no recipe 'nothing'"),
