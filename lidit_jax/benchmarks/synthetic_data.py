@@ -67,7 +67,7 @@ class SyntheticSamples:
         self.shapes = ((config.data.image_size, config.data.image_size),)
         members = BucketMembers(np.zeros(records, np.uint8), 1)
         self.order = Order([members], config.training.batch_size, config.seed)
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self.order)

@@ -93,6 +93,11 @@ def open_data(config: Config, step: int) -> OpenedData:
     """
     check_source(config)
     data = config.data
+    if data.image_size % step:
+        raise LiditError(
+            f"config.data.image_size={data.image_size} must be a multiple of {step} (patch x "
+            "downsampling of the autoencoder)"
+        )
     buckets = Buckets(data.image_size, step, data.buckets)
     opened = [open_source(config, source) for source in run_sources(config)]
     _check_filters(opened, data.filters)

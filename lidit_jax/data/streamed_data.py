@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import grain.python as grain
 import jax
 import ml_dtypes
 import numpy as np
-from jaxtyping import Float, Float16
+from jaxtyping import Bool, Float, Float16
 
 from lidit_jax.config.data_settings import AugmentationSettings
 from lidit_jax.config.schema import Config
@@ -25,6 +25,7 @@ from lidit_jax.data.opened_data import OpenedData
 from lidit_jax.data.skipped_records import SkippedRecords
 from lidit_jax.data.training_data import HostBatch
 from lidit_jax.models.flops import TextStream
+from lidit_jax.parallel.distributed import print_on_main
 
 _THREADS = 2
 _AHEAD = 4
@@ -74,10 +75,10 @@ class StreamedData:
         return self._text.streams if self._text else ()
 
     @property
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, float]:
         """Records that this process has replaced, and captions that it has cut, so far."""
         cut = self._text.truncated if isinstance(self._text, CaptionTokenizer) else 0
-        found = {"skipped_records": len(self._skipped or ()), "cut_captions": cut}
+        found: dict[str, float] = {"skipped_records": len(self._skipped or ()), "cut_captions": cut}
         return {name: count for name, count in found.items() if count}
 
     @property
@@ -117,7 +118,9 @@ class StreamedData:
                         flush=True,
                     )
                 records = (batch.records % _INDICES).astype(np.int32)
-                arrays = self._arrays(batch) | {"index": records}
+                arrays: dict[str, Any] = self._arrays(batch) | {"index": records}
+                if batch.number == position and "masks" in arrays:
+                    print_on_main([_padding(arrays["masks"])])
                 yield HostBatch(batch.bucket, batch.records, arrays)
 
     def validation(self, batch_size: int, share: tuple[int, int]) -> Iterator[HostBatch]:
@@ -192,3 +195,9 @@ class StreamedData:
         assert self._statistics is not None  # whoever has cached latents has them
         mean, std = self._statistics
         return ((latent.astype(np.float32) - mean) / std).astype(np.float32)
+
+
+def _padding(masks: Sequence[Bool[np.ndarray, "_b _S"]]) -> str:
+    """Describe how much of the captions in a batch is padding."""
+    rows = [f"{1 - mask.mean():.0%} of {mask.shape[1]}" for mask in masks]
+    return f"padding of the captions' tokens in the first batch, by encoder: {', '.join(rows)}"

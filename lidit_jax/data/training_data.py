@@ -33,15 +33,19 @@ class TrainingData(Protocol):
     """Height and width in pixels of the images of each bucket."""
     order: Order
     """Records of each training batch."""
-    contents: Contents | None
-    """Contents of the training records, to report changes on resuming; None for synthetic data."""
 
     def __len__(self) -> int:
         """Return the number of training records."""
         ...
 
     @property
-    def counts(self) -> dict[str, int]:
+    def contents(self) -> Contents | None:
+        """Contents of the training records, to report changes on resuming; None for synthetic
+        data."""
+        ...
+
+    @property
+    def counts(self) -> dict[str, float]:
         """Numbers of records that this process has replaced so far, as they could not be read
         ("skipped_records"), and of captions that it has cut ("cut_captions"); without zeros."""
         ...

@@ -17,6 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lidit_jax.data.cache.entries import referred, values_of, with_values
+from lidit_jax.data.sources.record_files import RecordFiles, write_record_file
+from lidit_jax.io.files import Files
 from tests.faults.runs import Run, resumed_at, unequal
 
 Row = tuple[str, str]
@@ -135,17 +138,27 @@ def swap(newest: Path, before: Path) -> None:
     shutil.copytree(before / "state", newest / "state")
 
 
+def _with_nan(entry: bytes) -> bytes:
+    """The same caption, whose features of one encoder in bfloat16 are NaN."""
+    (count,) = np.frombuffer(values_of(entry)[:4], "<u4")
+    values = np.frombuffer(values_of(entry)[4:], np.uint16)
+    assert len(values) % count == 0
+    packed = values_of(entry)[:4].tobytes() + np.full_like(values, 0x7FC0).tobytes()
+    return with_values(packed)
+
+
 def batches_of_nan(folder: Path, undisturbed: Run) -> Row:
     """Prepared text features of one or two captions that are NaN."""
     data = folder / "data-with-nan"
     # With one held-out caption, the first or the last of all is one that training sees.
     settings = {"data__cache_dir": data, "data__validation_records": 1}
     Run(folder, "nan-prepared", 1, **settings).finish()
-    # Tokens of all captions lie end to end, in bfloat16.
-    tokens = max(data.glob("text-*/tokens.npy"), key=lambda path: path.stat().st_size)
-    values = np.load(tokens, mmap_mode="r+")
-    values[:2] = values[-2:] = 0x7FC0
-    values.flush()
+    for shard in data.glob("text-*/*.array_record"):
+        found = list(RecordFiles(Files(str(shard.parent))).scan(shard.name))
+        whole = [number for number, entry in enumerate(found) if referred(entry) is None]
+        for number in (whole[0], whole[-1]):
+            found[number] = _with_nan(found[number])
+        write_record_file(shard, found)
     run = Run(folder, "nan", undisturbed.steps, training__stop_after_skipped=100, **settings)
     output = run.finish()
     skipped = output.count("loss or gradient is not finite; this update was left out")
@@ -175,7 +188,9 @@ def corrupt_image(folder: Path, undisturbed: Run) -> Row:
     broken.write_bytes(whole[: len(whole) // 2])
     run = Run(folder, "corrupt-image", 4, data__source="folder", data__path=pictures)
     refusal = run.finish(expected=2)
-    assert f"{broken} is not a readable image: replace or remove it" in refusal, refusal
+    told = "1 of 32 records cannot be read, more than config.data.reading.skipped_fraction=0.01"
+    assert told in refusal, refusal
+    assert "17.png" in refusal, refusal
     broken.write_bytes(whole)
     run.finish()
     return (

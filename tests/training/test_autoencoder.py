@@ -93,7 +93,7 @@ def test_an_exported_autoencoder_encodes_and_decodes(exported):
 
 def test_a_size_that_does_not_fit_the_autoencoder_is_refused(exported, tiny_config):
     config = tiny_config(f"vae.source={exported}", "model.patch=8")
-    with pytest.raises(LiditError, match=r"image_size=32 must be a multiple of 64 \(downsampling"):
+    with pytest.raises(LiditError, match=r"image_size=32 must be a multiple of 64 \(patch x"):
         prepare(config)
 
 

@@ -56,13 +56,14 @@ def test_an_unwritable_cache(refuse, tmp_path):
     (tmp_path / "file").touch()
     cache = tmp_path / "file" / "cache"
     error = refuse(tmp_path / "run", **{"data.cache_dir": cache})
-    assert f"cannot write prepared data to {cache}: Not a directory; " in error
+    assert f"config.data.cache_dir: cannot write to {cache}/latents-" in error
+    assert "(Not a directory): name a folder that you may write to" in error
     assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_source_of_data(refuse, tmp_path):
     error = refuse(tmp_path / "run", **{"data.source": "disk"})
-    assert "config.data.source='disk': choose one of 'scenes', 'folder'" in error
+    assert "config.data.source='disk': choose one of 'scenes', 'index', " in error
     assert not (tmp_path / "run").exists()
 
 

@@ -1,6 +1,7 @@
 """Preparation: what a run reads and computes before its first step, and what belongs to weights."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from lidit_jax.data.latent_statistics import LatentStatistics, SavedStatistics
 from lidit_jax.errors import LiditError
+from lidit_jax.training import preparation
 from lidit_jax.training.preparation import prepare
 
 
@@ -86,6 +88,22 @@ def test_statistics_are_computed_anew_on_demand_or_for_another_autoencoder(
     assert ours.provenance.latent_mean == prepared.provenance.latent_mean
     line = f"latent statistics are not those of runs/a but computed anew ({reason}): mean (0.250"
     assert line in capsys.readouterr().out
+
+
+def test_statistics_are_those_of_process_0_on_all(tiny_config, monkeypatch):
+    """A second process computes none, whatever its own devices would give."""
+    theirs = [[0.25, 0.5, 0.125], [2.0, 4.0, 0.5]]
+    monkeypatch.setattr(preparation.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(preparation, "all_gather", lambda mine: [theirs, mine])
+    monkeypatch.setattr(preparation, "first_latents", None)
+    found = preparation._statistics(tiny_config(), SimpleNamespace(), None, SimpleNamespace())
+    assert (found.mean.tolist(), found.std.tolist()) == tuple(theirs)
+
+
+def test_statistics_are_the_same_online(tiny_config, prepared):
+    online = prepare(tiny_config("data.latents=online"))
+    assert online.provenance.latent_mean == prepared.provenance.latent_mean
+    assert online.provenance.latent_std == prepared.provenance.latent_std
 
 
 def test_a_checkpoint_remembers_what_the_data_held(prepared):

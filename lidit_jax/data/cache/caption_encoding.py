@@ -77,9 +77,10 @@ class CaptionEncoder:
         order = np.argsort(counts, kind="stable")
         result = [b""] * len(texts)
         squares = errors = 0.0
-        for first in range(0, len(order), _BATCH):
-            rows = order[first : first + _BATCH]
-            padded = np.resize(rows, _BATCH)  # the last batch repeats rows, to keep one shape
+        size = min(_BATCH, 1 << max(len(texts) - 1, 0).bit_length())
+        for first in range(0, len(order), size):
+            rows = order[first : first + size]
+            padded = np.resize(rows, size)  # the last batch repeats rows, to keep one shape
             length = padded_tokens(int(counts[rows].max()), encoder.tokenizer.max_positions)
             parts = self._run(
                 stream, arrays, _fit(tokens.ids[padded], length), _fit(tokens.mask[padded], length)
@@ -104,7 +105,7 @@ class CaptionEncoder:
         sharding = jax.tree.leaves(arrays.params)[0].sharding
         mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
         with ExitStack() as stack:
-            if isinstance(mesh, Mesh) and _BATCH % mesh.size == 0:
+            if isinstance(mesh, Mesh) and len(ids) % mesh.size == 0:
                 stack.enter_context(jax.set_mesh(mesh))
                 stack.enter_context(nn.logical_axis_rules(LOGICAL_AXIS_RULES))
                 ids, mask = jax.device_put((ids, mask), batch_sharding(mesh))
