@@ -53,12 +53,16 @@ class OpenedSource:
 def check_source(config: Config) -> None:
     """Check the names of the sources, and that they support the configuration.
 
+    Paths may still be missing: planning needs none.
+
     Raises:
-      LiditError: for an unknown source, an empty path, or scores without ground truth.
+      LiditError: for an unknown source, or scores without ground truth.
     """
-    named = [split_source(source) for source in run_sources(config)]
-    training = config.training
-    if training.score_every and SCENES not in [name for name, _ in named]:
+    data, training = config.data, config.training
+    if data.source not in SOURCES:
+        raise LiditError(f"config.data.source={data.source!r}: choose one of {quoted(SOURCES)}")
+    names = [data.source, *(split_source(source)[0] for source in data.mixture)]
+    if training.score_every and SCENES not in names:
         raise LiditError(
             f"config.training.score_every={training.score_every}: config.data.source="
             f"{config.data.source!r} has no truth to score images by; set it to 0, or choose "
@@ -70,11 +74,9 @@ def run_sources(config: Config) -> list[str]:
     """Return the sources of a run, `config.data.path` first, as "NAME:PATH".
 
     Raises:
-      LiditError: for an unknown source, or an empty path.
+      LiditError: for an empty path, or a source that is named twice.
     """
     data = config.data
-    if data.source not in SOURCES:
-        raise LiditError(f"config.data.source={data.source!r}: choose one of {quoted(SOURCES)}")
     if not data.path and data.source not in _WITHOUT_PATH:
         example = FORMATS[data.source].example if data.source in FORMATS else "index:photos-index"
         raise LiditError(

@@ -58,7 +58,9 @@ def test_a_mixture_follows_the_first_source(tiny_config):
 )
 def test_a_mistake_is_named(tiny_config, overrides, message):
     with pytest.raises(LiditError) as refusal:
-        check_source(tiny_config(*overrides))
+        config = tiny_config(*overrides)
+        check_source(config)
+        run_sources(config)
     assert str(refusal.value).startswith(message)
 
 
@@ -143,3 +145,7 @@ def test_scenes_of_both_splits_are_one_source(tiny_config):
 def test_every_format_is_a_source(tiny_config):
     for name in FORMATS:
         assert split_source(f"{name}:x") == (name, "x")
+
+
+def test_planning_needs_no_path(tiny_config):
+    check_source(tiny_config("data.source=webdataset"))
