@@ -57,10 +57,13 @@ def test_a_mixture_follows_the_first_source(tiny_config):
     ],
 )
 def test_a_mistake_is_named(tiny_config, overrides, message):
-    with pytest.raises(LiditError) as refusal:
+    def named_sources():
         config = tiny_config(*overrides)
         check_source(config)
-        run_sources(config)
+        return run_sources(config)
+
+    with pytest.raises(LiditError) as refusal:
+        named_sources()
     assert str(refusal.value).startswith(message)
 
 
