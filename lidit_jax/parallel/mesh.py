@@ -107,7 +107,7 @@ def check_model_divides(config: Config, mesh: Mesh) -> None:
 
 
 def check_shapes_divide(config: Config, mesh: Mesh, shapes: Sequence[tuple[int, int]]) -> None:
-    """Check that context parallelism divides the tokens of every image shape.
+    """Check that context parallelism divides the tokens of every image shape of LI-DiT.
 
     Args:
       config: of the run.
@@ -117,7 +117,7 @@ def check_shapes_divide(config: Config, mesh: Mesh, shapes: Sequence[tuple[int, 
     Raises:
       LiditError: names the first shape that it does not divide.
     """
-    context = mesh.shape["context"]
+    context = mesh.shape["context"] if config.training.task == "lidit" else 1
     for height, width in shapes:
         tokens = config.image_tokens * height * width // config.data.image_size**2
         if tokens % context:

@@ -85,7 +85,8 @@ def _train(config: Config, workdir: Path, ahead: CompileAhead, cleanup: ExitStac
     if before:
         check_same_models(task, before, workdir)
         print_on_main(describe_data_changes(task.data.contents, before, workdir))
-    check_shapes_divide(config, mesh, task.data.shapes)
+    buckets = {*task.data.order.buckets(0, training.steps), *task.data.validation_buckets}
+    check_shapes_divide(config, mesh, [task.data.shapes[bucket] for bucket in sorted(buckets)])
     optimizer = make_optimizer(config)
 
     # The state is created or restored sharded: no device ever holds all of it.

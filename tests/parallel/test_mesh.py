@@ -12,7 +12,14 @@ from jax.sharding import AxisType
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import MeshConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.parallel.mesh import batch_sharding, check_divisions, make_mesh, own_mesh, replicated
+from lidit_jax.parallel.mesh import (
+    batch_sharding,
+    check_divisions,
+    check_shapes_divide,
+    make_mesh,
+    own_mesh,
+    replicated,
+)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +78,21 @@ def test_a_mesh_that_does_not_divide_is_refused_with_the_nearest_that_does(
     config = load_recipe(str(repository / "tests" / "tiny_recipe.py"), overrides)
     with pytest.raises(LiditError, match=expected):
         check_divisions(config, make_mesh(config.mesh))
+
+
+def test_every_image_shape_must_divide_over_the_context(tiny_config):
+    """Of 64 px in patches of 8, the square has 64 tokens and its neighbors 63."""
+    shapes = ((64, 64), (56, 72))
+    config = tiny_config("data.image_size=64", "mesh.context=4")
+    mesh = make_mesh(config.mesh)
+    check_shapes_divide(config, mesh, shapes[:1])
+    with pytest.raises(LiditError) as refusal:
+        check_shapes_divide(config, mesh, shapes)
+    assert str(refusal.value) == (
+        "config.mesh.context=4 does not divide the 63 tokens of images of 72x56 px: set "
+        "config.data.buckets.shapes=1 for squares only, or another config.mesh.context"
+    )
+    check_shapes_divide(tiny_config("training.task=vae"), mesh, shapes)
 
 
 def test_batches_are_split_over_data_and_fsdp_and_the_rest_is_whole():

@@ -43,7 +43,7 @@ def test_the_score_is_the_share_of_right_images_and_each_task_has_its_own(tiny_c
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("training.score_every=4", "data.source=folder"), "has no truth to score images by; set"),
+        (("training.score_every=4", "data.source=emoji"), "has no truth to score images by; set"),
         (("training.score_every=4", "training.task=vae"), "only text-to-image models have a score"),
         (("training.best_by=scene_score",), "needs config.training.score_every greater than 0"),
     ],
