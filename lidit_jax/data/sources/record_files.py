@@ -41,7 +41,7 @@ class RecordFiles:
         """
         if importlib.util.find_spec("array_record") is None:
             raise LiditError(
-                f"{files.root} needs array_record: pip install 'lidit-jax[array_record]'"
+                f"{files.root} needs array_record: pip install array_record"
             )
         self.files = files
         self._readers = KeptParts[Any](_OPEN_FILES, lambda reader: 1)
