@@ -128,6 +128,7 @@ def _standard_topology(text: str) -> str:
 
 
 def _write_plan(options: argparse.Namespace) -> int:
+    from lidit_jax.planning.frozen_costs import latent_cost, text_cost
     from lidit_jax.planning.plan_report import describe, draw, print_plan, report
     from lidit_jax.planning.plan_search import nearest_that_fits, with_heads_of_128
 
@@ -143,7 +144,11 @@ def _write_plan(options: argparse.Namespace) -> int:
             refusal = error
     nearest = nearest_that_fits(config, chosen) if refusal or chosen.free < 0 else None
     facts = {"recipe": options.config} | report(
-        *(chosen, options.images, options.price_per_chip_hour, compiled, nearest, wider),
+        *(chosen, options.price_per_chip_hour, compiled, nearest, wider),
+        frozen={
+            "text": text_cost(chosen, options.images),
+            "latents": latent_cost(config, chosen, options.images),
+        },
         refused=refusal is not None,
     )
     print_plan(chosen, facts)

@@ -76,6 +76,8 @@ class Plan:
     steps: int
     text: Text
     parameters: int
+    latents_online: bool = False
+    """Whether images are encoded during training, whose time is not predicted."""
 
     @property
     def free(self) -> float:
@@ -163,6 +165,7 @@ def make_plan(config: Config, topology: Topology, split: Split) -> Plan:
         config.training.steps,
         text,
         parameters,
+        config.data.latents == "online",
     )
 
 

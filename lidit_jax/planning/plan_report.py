@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from lidit_jax.hardware.topologies import GIB
 from lidit_jax.planning.calibration import held_out, summary
 from lidit_jax.planning.compiled_plan import CompiledPlan
+from lidit_jax.planning.frozen_costs import FrozenCost
 from lidit_jax.planning.plan import Plan
 
 _OWNERS = {
@@ -37,23 +40,23 @@ _NO_GPU_CHECK = "not compared with published steps on GPUs; the constants come f
 
 def report(
     plan: Plan,
-    images: int,
     price: float,
     compiled: CompiledPlan | None = None,
     nearest: Plan | None = None,
     wider: Plan | None = None,
     *,
+    frozen: Mapping[str, FrozenCost],
     refused: bool = False,
 ) -> dict[str, Any]:
     """Return all figures of a plan for JSON, in bytes, seconds, operations and units of the price.
 
     Args:
       plan: the plan.
-      images: training images, for the storage of cached text features.
       price: price per chip-hour.
       compiled: figures of the TPU compiler, if the plan was compiled.
       nearest: the nearest plan that fits, if this one does not.
       wider: the plan with heads of 128 channels, if the model's are narrower.
+      frozen: cost of the "text" features and of the "latents", online and cached.
       refused: whether the compiler rejected the plan.
     """
     memory = plan.memory
@@ -91,9 +94,9 @@ def report(
             "online": plan.text.online,
             "encoding_flops_a_step": plan.batch * plan.text.encoding_flops,
             "weight_gather_seconds": plan.gathering_seconds,
-            "cached_bytes_a_sample": plan.text.bytes_a_caption,
-            "cached_bytes": images * plan.text.bytes_a_caption,
+            **_frozen_facts(frozen["text"]),
         },
+        "latents": {"online": plan.latents_online, **_frozen_facts(frozen["latents"])},
         "compiled": compiled and add_predicted(compiled, plan),
         "held_out_errors": _NO_GPU_CHECK
         if plan.topology.generation.is_gpu
@@ -168,14 +171,8 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         f"{plan.steps:,} steps: {predicted['days']:.1f} days, "
         f"{predicted['chip_hours']:,.0f} chip-hours{cost}",
     )
-    text = facts["text"]
-    share = text["encoding_flops_a_step"] / plan.model_flops
-    table.add_row(
-        "text",
-        f"online: {share:.1%} more operations per step; cached: "
-        f"{text['cached_bytes_a_sample'] / 1e6:.2f} MB per sample, "
-        f"{text['cached_bytes'] / 1e12:.1f} TB ({'online' if text['online'] else 'cached'} here)",
-    )
+    for name in ("text", "latents"):
+        table.add_row(name, _frozen_line(facts[name], predicted["chip_hours"]))
     for source in plan.text.assumed:
         table.add_row("  assumed", f"that {source} has 8 B parameters and is 4096 wide")
     if facts["compiled"]:
@@ -192,6 +189,45 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
             "more of the matrix unit)",
         )
     NoWrapConsole().show(table)
+
+
+def _frozen_facts(cost: FrozenCost) -> dict[str, float | None]:
+    """Return the cost of frozen outputs for JSON."""
+    return {
+        "cached_bytes_a_sample": cost.bytes_per_sample,
+        "cached_bytes": cost.cached_bytes,
+        "cached_bytes_read_a_second": cost.read_per_second,
+        "online_chip_hours": cost.online_chip_hours,
+        "cached_chip_hours": cost.cached_chip_hours,
+        "break_even_chip_hours_per_terabyte_month": (
+            cost.break_even if math.isfinite(cost.break_even) else None
+        ),
+    }
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _frozen_line(cost: dict[str, Any], run: float) -> str:
+    """Describe what caching frozen outputs saves, and what it stores."""
+    here = "online" if cost["online"] else "cached"
+    break_even = cost["break_even_chip_hours_per_terabyte_month"]
+    if not cost["online_chip_hours"]:
+        return f"no frozen model to run ({here} here)"
+    cheaper = (
+        "cached is cheaper where a terabyte of storage costs less per month than "
+        f"{_rounded(break_even)} chip-hours"
+        if break_even
+        else "online is cheaper, as no image is used twice"
+    )
+    size, total = cost["cached_bytes_a_sample"] / 1e6, cost["cached_bytes"] / 1e12
+    online, share = cost["online_chip_hours"], cost["online_chip_hours"] / run
+    return (
+        f"online: {online:,.0f} chip-hours, {share:.0%} of the run; cached: "
+        f"{cost['cached_chip_hours']:,.0f} chip-hours, {size:.2f} MB per sample, {total:.1f} TB, "
+        f"read at {cost['cached_bytes_read_a_second'] / 1e9:.1f} GB/s; {cheaper} ({here} here)"
+    )
 
 
 def held_out_line(*, gpu: bool) -> str:

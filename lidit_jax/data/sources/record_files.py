@@ -40,9 +40,7 @@ class RecordFiles:
           LiditError: when `array_record` is not installed.
         """
         if importlib.util.find_spec("array_record") is None:
-            raise LiditError(
-                f"{files.root} needs array_record: pip install array_record"
-            )
+            raise LiditError(f"{files.root} needs array_record: pip install array_record")
         self.files = files
         self._readers = KeptParts[Any](_OPEN_FILES, lambda reader: 1)
 
