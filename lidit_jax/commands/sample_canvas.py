@@ -14,7 +14,7 @@ from lidit_jax.io.image_files import decode, fit, on_white
 from lidit_jax.sampling.init_image import default_strength
 from lidit_jax.sampling.memory import check_memory
 from lidit_jax.sampling.png_metadata import pixels_sha256
-from lidit_jax.sampling.sizes import check_size, size_of_aspect
+from lidit_jax.sampling.sizes import check_size, natural_size
 
 if TYPE_CHECKING:
     from lidit_jax.sampling.opened_model import OpenedModel
@@ -68,7 +68,7 @@ def read_canvas(
     if options.aspect:
         if options.size:
             raise LiditError("--size and --aspect both set the shape: leave out one of them")
-        size = size_of_aspect(options.aspect, trained * trained, step)
+        size = natural_size(options.aspect, opened.config.data, step)
     if size is None and options.image is None:
         size = (trained, trained)
     if size is not None:

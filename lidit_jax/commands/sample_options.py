@@ -117,9 +117,7 @@ def add_sample(subparsers: Any, run: Callable[[argparse.Namespace], int]) -> Non
     add("--grid", action="store_true", help="write one captioned grid of all images")
     add("--again", type=Path, metavar="PNG", help="reproduce this image from its metadata")
     add("--size", type=image_size, metavar="PX|WxH", help="side, or width x height, in pixels")
-    add(
-        "--aspect", type=aspect_ratio, metavar="W:H", help="shape, with the area of training images"
-    )
+    add("--aspect", type=aspect_ratio, metavar="W:H", help="shape, as training images of it")
     add("--seed", type=non_negative_int, metavar="K", help="seed of the noise (default: 0)")
     add("--count", type=positive_int, metavar="N", help="images per prompt (default: 1)")
 

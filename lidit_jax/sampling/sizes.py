@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from lidit_jax.config.data_config import DataConfig
+from lidit_jax.data.buckets import Buckets
 from lidit_jax.errors import LiditError
 from lidit_jax.sampling.values import as_integer, as_list, is_single
 
+_SAME = 1.1
+"""Largest ratio of two aspects of which one training shape is for both: nine shapes from 1:2 to 2:1
+are twice as far from each other."""
 _FAR = 2.0
 """Multiple of the training side from which to warn: objects repeat from about there."""
 
@@ -47,6 +52,22 @@ def far_from_training(size: tuple[int, int], trained: int) -> str | None:
         f"size {size[1]}x{size[0]} is {far} the {trained}x{trained} of training: expect shapes "
         "that repeat or fall apart; draw nearer to it and resize the image"
     )
+
+
+def natural_size(aspect: tuple[int, int], config: DataConfig, step: int) -> tuple[int, int]:
+    """Return the training shape of images with an aspect ratio, or else a size of the same area.
+
+    Args:
+      aspect: width and height, of which only the ratio matters.
+      config: the training data of the model.
+      step: what each side must be a multiple of.
+    """
+    shapes = Buckets(config.image_size, step, config.buckets).shapes
+    ratio = math.log(aspect[0] / aspect[1])
+    nearest = min(shapes, key=lambda shape: abs(math.log(shape[1] / shape[0]) - ratio))
+    if abs(math.log(nearest[1] / nearest[0]) - ratio) <= math.log(_SAME):
+        return nearest
+    return size_of_aspect(aspect, config.image_size**2, step)
 
 
 def size_of_aspect(aspect: tuple[int, int], area: int, step: int) -> tuple[int, int]:

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from lidit_jax.config.data_config import DataConfig
+from lidit_jax.config.data_settings import BucketSettings
+from lidit_jax.data.buckets import Buckets
 from lidit_jax.errors import LiditError
-from lidit_jax.sampling.sizes import far_from_training, height_and_width
+from lidit_jax.sampling.sizes import far_from_training, height_and_width, natural_size
 
 
 @pytest.mark.parametrize(
@@ -39,3 +42,22 @@ def test_sizes_far_from_training_are_told():
 @pytest.mark.parametrize("size", [(48, 48), (96, 96), (24, 24), (96, 48)])
 def test_sizes_near_training_are_not(size):
     assert far_from_training(size, 48) is None
+
+
+def test_an_aspect_is_drawn_in_the_shape_that_it_was_trained_in():
+    config = DataConfig(image_size=512)
+    shapes = Buckets(512, 16, config.buckets).shapes
+    for height, width in shapes:
+        assert natural_size((width, height), config, 16) == (height, width)
+    wide = natural_size((16, 9), config, 16)
+    assert wide in shapes
+    assert 1.6 < wide[1] / wide[0] < 1.95
+
+
+def test_other_aspects_have_the_area_of_training():
+    squares = DataConfig(image_size=64, buckets=BucketSettings(shapes=1))
+    assert natural_size((16, 9), squares, 8) == (48, 88)
+    assert natural_size((1, 1), squares, 8) == (64, 64)
+    height, width = natural_size((4, 1), DataConfig(image_size=512), 16)
+    assert width / height == pytest.approx(4, rel=0.07)
+    assert width * height == pytest.approx(512 * 512, rel=0.07)
