@@ -56,9 +56,10 @@ def test_half_a_character_is_refused_by_the_name_of_its_field(field):
         freeze(recipe)
 
 
-def test_fine_tuning_starts_from_the_demo_and_its_network():
-    ours, demo = load_recipe("finetune", ["data.path=my-images"]), open_model("demo").config
-    assert (ours.training.init_from, ours.data.source) == ("demo", "folder")
+@pytest.mark.parametrize(("recipe", "source"), [("finetune", "folder"), ("emoji", "emoji")])
+def test_fine_tuning_starts_from_the_demo_and_its_network(recipe, source):
+    ours, demo = load_recipe(recipe, ["data.path=my-images"]), open_model("demo").config
+    assert (ours.training.init_from, ours.data.source) == ("demo", source)
     for group in ("encoders", "model", "vae", "diffusion", "sampling"):
         assert getattr(ours, group) == getattr(demo, group), group
     assert schedule_warnings(ours, resumed=False) == []
