@@ -51,7 +51,7 @@ ELSEWHERE = {
     "data/sources/columns.py": "data/sources/test_caption_listings.py "
     "data/sources/test_webdataset.py",
     "data/sources/parquet_columns.py": "data/sources/test_parquet.py",
-    "data/sources/picture_chunks.py": "data/sources/test_folder.py",
+    "data/sources/image_chunks.py": "data/sources/test_folder.py",
     "data/sources/protocol.py": "data/sources/test_folder.py data/sources/test_webdataset.py",
     "data/sources/record_files.py": "data/sources/test_array_record.py",
     "data/sources/tar_members.py": "data/sources/test_webdataset.py",

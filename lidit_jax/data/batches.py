@@ -124,7 +124,7 @@ class _Read(NamedTuple):
     """Data read for one record."""
 
     record: int
-    picture: np.ndarray
+    values: np.ndarray
     """Image or latent."""
     text: str | TextRows
     """Caption, or its features and masks."""
@@ -207,7 +207,7 @@ class BatchReader:
         rows = self._draw(drawn.records, drawn.passes)
         count = len(rows)
         skipped: list[Skipped] = []
-        pictures, texts = _Rows(count), list[str]()
+        images, texts = _Rows(count), list[str]()
         features, masks = list[_Rows](), list[_Rows]()
         records, boxes = np.empty(count, np.int64), np.empty((count, 4), np.float32)
         flipped = np.empty(count, bool)
@@ -215,7 +215,7 @@ class BatchReader:
             record, passes = int(drawn.records[i]), int(drawn.passes[i])
             read = self._read_or_replace(drawn.bucket, record, passes, row, skipped)
             records[i], boxes[i], flipped[i] = read.record, read.box, read.flipped
-            pictures.put(i, read.picture)
+            images.put(i, read.values)
             if isinstance(read.text, str):
                 texts.append(read.text)
                 continue
@@ -227,8 +227,8 @@ class BatchReader:
         return Batch(
             number=int(number),
             bucket=drawn.bucket,
-            image=pictures.array if self._latents is None else None,
-            latent=pictures.array if self._latents is not None else None,
+            image=images.array if self._latents is None else None,
+            latent=images.array if self._latents is not None else None,
             captions=None if cached else texts,
             features=tuple(stream.array for stream in features) if cached else None,
             masks=tuple(stream.array for stream in masks) if cached else None,

@@ -70,7 +70,7 @@ class Buckets:
         tall = [shape[::-1] for shape in reversed(wide)]
         self.shapes = tuple((h * step, w * step) for h, w in (*tall, square, *wide))
         """Height and width of each, in pixels."""
-        # A picture belongs to the next longer shape where its aspect is beyond the geometric mean
+        # An image belongs to the next longer shape where its aspect is beyond the geometric mean
         # of both aspects: long² / short² > product of widths / product of heights.
         near_square = [square, *wide]
         self._limits = [
@@ -88,7 +88,7 @@ class Buckets:
         It is computed in integers, so that all processors give the same result.
 
         Args:
-          width: of upright pictures, in pixels.
+          width: of upright images, in pixels.
           height: likewise.
         """
         longer = np.minimum(np.maximum(width, height), _FAR)

@@ -69,19 +69,19 @@ def summary(names: Iterable[str]) -> str:
     )
 
 
-def is_picture(name: str) -> bool:
+def is_image(name: str) -> bool:
     """Return whether a file is decoded as an image, by its suffix."""
     return PurePosixPath(name).suffix.lower() in _suffixes()
 
 
-def find_caption(picture: str, names: Iterable[str]) -> str | None:
+def find_caption(image: str, names: Iterable[str]) -> str | None:
     """Return the text file of an image: of names that differ only in case, the most similar.
 
     Args:
-      picture: the image's name in its folder.
+      image: the image's name in its folder.
       names: names of files in the same folder.
     """
-    stem = PurePosixPath(picture).stem
+    stem = PurePosixPath(image).stem
     texts = [
         name
         for name in names
@@ -98,10 +98,10 @@ def _add_files(listing: FolderListing, folder: str, names: list[str]) -> None:
         if name.lower().endswith(".txt"):
             texts[name[:-4].casefold()].append(name)
     captions = set()
-    for name in filter(is_picture, names):
+    for name in filter(is_image, names):
         text = find_caption(name, texts.get(PurePosixPath(name).stem.casefold(), ()))
         captions.add(text)
         listing.captioned.append((folder + name, text and folder + text))
     listing.left_out += [
-        folder + name for name in names if name not in captions and not is_picture(name)
+        folder + name for name in names if name not in captions and not is_image(name)
     ]

@@ -36,7 +36,7 @@ def test_an_index_is_made_and_summed_up(source, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert f"{out}: 13 records in 3 shards, 12 of them usable\n" in shown
     assert f"problems: lidit data inspect {out}\n" in shown
-    assert json.loads(facts.read_text())["problems"]["picture"] == 1
+    assert json.loads(facts.read_text())["problems"]["image"] == 1
     assert len(open_index(out)) == 13
     assert main([*line, "--near-duplicates"]) == 0
     assert open_index(out).perceptual_hash is not None

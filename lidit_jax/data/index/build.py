@@ -100,7 +100,7 @@ def build_index(
       source: what to scan.
       out: folder for the index, which may be in a bucket; it exists and can be written.
       processes: number of processes on this host.
-      near_duplicates: whether to decode all pictures for a perceptual hash of each.
+      near_duplicates: whether to decode all images for a perceptual hash of each.
       progress: receives the counts of shards scanned, then of parts merged, and the totals.
       work: runs the scans; None for processes.
 

@@ -43,7 +43,7 @@ class Problem(IntEnum):
     NONE = 0
     RECORD = 1
     """Invalid record, such as an image without a caption."""
-    PICTURE = 2
+    IMAGE = 2
     """Image that cannot be opened, is of an unknown format, or is too large."""
     PIXELS = 3
     """Image that can be opened but not decoded; detected only with perceptual hashes."""

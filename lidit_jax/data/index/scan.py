@@ -81,7 +81,7 @@ def _facts(record: ScannedRecord, near_duplicates: bool) -> tuple[dict[str, int]
                 f"{record.key}: {name} holds half of a character: write it anew, in UTF-8",
             )
     facts: dict[str, int] = {}
-    kind = Problem.PICTURE
+    kind = Problem.IMAGE
     try:
         with record.open_image() as stream:
             facts["content"] = _content(stream_digest(stream), record.captions)
@@ -100,10 +100,10 @@ def _facts(record: ScannedRecord, near_duplicates: bool) -> tuple[dict[str, int]
     return facts, ""
 
 
-def _content(picture: bytes, captions: Mapping[str, str]) -> int:
+def _content(image: bytes, captions: Mapping[str, str]) -> int:
     """Return the digest of a record's image and captions together."""
     texts = [text.encode() for name in sorted(captions) for text in (name, captions[name])]
-    return _number(short_digest(picture, *texts))
+    return _number(short_digest(image, *texts))
 
 
 def _number(digest: bytes) -> int:

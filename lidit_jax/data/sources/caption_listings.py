@@ -12,8 +12,8 @@ from lidit_jax.config.text import broken_characters
 from lidit_jax.data.digests import short_digest
 from lidit_jax.data.folder_listing import summary
 from lidit_jax.data.sources.columns import Columns, columns
+from lidit_jax.data.sources.image_chunks import CHUNK, digest_of
 from lidit_jax.data.sources.listed_lines import EXAMPLE, Line, fields, is_csv, row, split_lines
-from lidit_jax.data.sources.picture_chunks import CHUNK, digest_of
 from lidit_jax.data.sources.protocol import Place, Record, ScannedRecord, Shard
 from lidit_jax.errors import LiditError
 from lidit_jax.io.files import Files
@@ -120,7 +120,7 @@ class CaptionListing:
         listing = self._files.named(self._listing)
         where = f"{listing}, line {line.number}"
         record = fields(line, header, listing)
-        name = _picture_name(record, self._files.root, where)
+        name = _image_name(record, self._files.root, where)
         if broken_characters(name):
             raise LiditError(f"{where}: the name {name!r} is damaged: write it anew, in UTF-8")
         return record, name
@@ -183,7 +183,7 @@ def _refuse(problem: str) -> BinaryIO:
     raise LiditError(problem)
 
 
-def _picture_name(record: Mapping[str, Any], folder: str, where: str) -> str:
+def _image_name(record: Mapping[str, Any], folder: str, where: str) -> str:
     """Return the image name in a record of a listing, relative to its folder.
 
     Args:
@@ -200,6 +200,6 @@ def _picture_name(record: Mapping[str, Any], folder: str, where: str) -> str:
     name = named[0]
     if name.startswith("/") or ".." in name.split("/"):
         raise LiditError(
-            f"{where}: {name!r} is not inside of {folder}: put the picture, or a link to it, there"
+            f"{where}: {name!r} is not inside of {folder}: put the image, or a link to it, there"
         )
     return posixpath.normpath(name)

@@ -8,9 +8,9 @@ from functools import cached_property, partial
 
 from lidit_jax.config.text import clean_text, split_lines
 from lidit_jax.data.file_errors import FileErrors
-from lidit_jax.data.folder_listing import is_picture, summary
+from lidit_jax.data.folder_listing import is_image, summary
 from lidit_jax.data.sources.class_captions import class_caption
-from lidit_jax.data.sources.picture_chunks import chunk_of, chunk_shards
+from lidit_jax.data.sources.image_chunks import chunk_of, chunk_shards
 from lidit_jax.data.sources.protocol import CAPTION, Place, Record, ScannedRecord, Shard
 from lidit_jax.errors import LiditError
 from lidit_jax.io.files import Files, Listing
@@ -46,14 +46,14 @@ class ClassFolders:
         """Return shards of at most 10,000 images each.
 
         Raises:
-          LiditError: when there is no class with a picture, or a folder cannot be read.
+          LiditError: when there is no class with an image, or a folder cannot be read.
         """
-        if not self._pictures:
+        if not self._images:
             raise LiditError(
-                f"{self._files.root} holds no CLASS/PICTURE.jpg: put the pictures of each class "
+                f"{self._files.root} holds no CLASS/IMAGE.jpg: put the images of each class "
                 "into a folder that has its name"
             )
-        folders = {name.partition("/")[0] for name in self._pictures}
+        folders = {name.partition("/")[0] for name in self._images}
         if folders <= _SPLITS:
             one = min(folders)
             raise LiditError(
@@ -63,12 +63,12 @@ class ClassFolders:
         versions = self._listing.files
         # The captions contain its names.
         table = "".join(versions.get(name, "") for name in NAMES)
-        shards = chunk_shards(self._pictures, versions)
+        shards = chunk_shards(self._images, versions)
         return [Shard(shard.name, f"{shard.version}{table}") for shard in shards]
 
     def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
         """Yield the images of a shard, in the order of their names."""
-        for name in chunk_of(self._pictures, shard):
+        for name in chunk_of(self._images, shard):
             try:
                 captions, problem = self._captions(name), ""
             except LiditError as error:
@@ -83,7 +83,7 @@ class ClassFolders:
 
     def left_out(self) -> str:
         """Return counts by kind and examples of files that are no image of a class; else ""."""
-        return summary(set(self._listing.files) - set(self._pictures) - set(NAMES))
+        return summary(set(self._listing.files) - set(self._images) - set(NAMES))
 
     @cached_property
     def _listing(self) -> Listing:
@@ -93,9 +93,9 @@ class ClassFolders:
         return listing
 
     @cached_property
-    def _pictures(self) -> list[str]:
+    def _images(self) -> list[str]:
         names = sorted([*self._listing.files, *self._listing.broken])
-        return [name for name in names if "/" in name and is_picture(name)]
+        return [name for name in names if "/" in name and is_image(name)]
 
     @cached_property
     def _names(self) -> dict[str, str]:
@@ -122,8 +122,8 @@ class ClassFolders:
                 names[folder] = name
         return names
 
-    def _captions(self, picture: str) -> dict[str, str]:
-        folder = picture.partition("/")[0]
+    def _captions(self, image: str) -> dict[str, str]:
+        folder = image.partition("/")[0]
         name = self._names.get(folder, folder)
         if folder not in self._names and _WORDNET_ID.fullmatch(folder):
             raise LiditError(

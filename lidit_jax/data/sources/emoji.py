@@ -82,8 +82,8 @@ class Emoji:
     def left_out(self) -> str:
         """Return how many named emoji have no record of their own, and why."""
         return (
-            f"{self._emoji.twins} emoji with the picture of another, "
-            f"{self._emoji.missing} without a picture in the font"
+            f"{self._emoji.twins} emoji with the image of another, "
+            f"{self._emoji.missing} without an image in the font"
         )
 
     @cached_property
@@ -102,16 +102,16 @@ class Emoji:
 
     @cached_property
     def _emoji(self) -> _Emoji:
-        pictures, groups, missing = _Pictures(self._font), dict[bytes, list[str]](), 0
+        images, groups, missing = _Bitmaps(self._font), dict[bytes, list[str]](), 0
         names = _names()
         for characters in names:
-            if picture := pictures.of(characters):
-                groups.setdefault(picture, []).append(characters)
+            if image := images.of(characters):
+                groups.setdefault(image, []).append(characters)
             else:
                 missing += 1
         chosen = {
-            min(same, key=lambda one: (len(one), len(names[one]["en"]), one)): picture
-            for picture, same in groups.items()
+            min(same, key=lambda one: (len(one), len(names[one]["en"]), one)): image
+            for image, same in groups.items()
         }
         records = {_key(one): Record(chosen[one], names[one]) for one in sorted(chosen)}
         twins = sum(map(len, groups.values())) - len(records)
@@ -127,7 +127,7 @@ class _Emoji(NamedTuple):
     """Number of emoji that are newer than the font."""
 
 
-class _Pictures:
+class _Bitmaps:
     """Bitmaps of a font, by character sequence."""
 
     def __init__(self, path: Path):

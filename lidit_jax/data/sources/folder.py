@@ -10,7 +10,7 @@ from lidit_jax.data.file_errors import FileErrors
 from lidit_jax.data.folder_listing import FolderListing, find_caption, list_folder, summary
 from lidit_jax.data.sources.caption_listings import LISTINGS, CaptionListing
 from lidit_jax.data.sources.columns import caption_text
-from lidit_jax.data.sources.picture_chunks import chunk_of, chunk_shards
+from lidit_jax.data.sources.image_chunks import chunk_of, chunk_shards
 from lidit_jax.data.sources.protocol import CAPTION, Place, Record, ScannedRecord, Shard
 from lidit_jax.errors import LiditError
 from lidit_jax.io.files import Files
@@ -23,7 +23,7 @@ class Folder:
 
     - `captions.jsonl`, `metadata.jsonl`, `captions.csv` or `metadata.csv` in the folder, with
       `file` or `file_name` and any columns of captions and numbers;
-    - else a text file beside each picture: `cat.jpg` and `cat.txt`.
+    - else a text file beside each image: `cat.jpg` and `cat.txt`.
     """
 
     def __init__(self, path: str):
@@ -43,7 +43,7 @@ class Folder:
         """Return shards of at most 10,000 images each.
 
         Raises:
-          LiditError: when there is no picture, or a folder cannot be read.
+          LiditError: when there is no image, or a folder cannot be read.
         """
         return self._layout.shards()
 
@@ -73,13 +73,13 @@ class _TextBeside:
         if not self._found.captioned:
             left_out = self.left_out()
             raise LiditError(
-                f"{self._files.root} holds no picture: add pictures, each with a .txt beside it, "
+                f"{self._files.root} holds no image: add images, each with a .txt beside it, "
                 f"or a {LISTINGS[0]}" + (f" (left out: {left_out})" if left_out else "")
             )
         versions = dict(self._found.versions)
-        for picture, text in self._found.captioned:
+        for image, text in self._found.captioned:
             # A changed text also changes the record.
-            versions[picture] = f"{versions.get(picture, '')} {text and versions.get(text)}"
+            versions[image] = f"{versions.get(image, '')} {text and versions.get(text)}"
         return chunk_shards(self._names, versions)
 
     def scan(self, shard: Shard) -> Iterator[ScannedRecord]:
@@ -121,16 +121,16 @@ class _TextBeside:
     def _names(self) -> list[str]:
         return [*self._texts]
 
-    def _captions(self, picture: str, text: str | None) -> dict[str, str]:
+    def _captions(self, image: str, text: str | None) -> dict[str, str]:
         if text is None:
-            beside = PurePosixPath(picture).with_suffix(".txt").name
+            beside = PurePosixPath(image).with_suffix(".txt").name
             raise LiditError(
-                f"{self._files.named(picture)} has no caption: write it to {beside} beside it"
+                f"{self._files.named(image)} has no caption: write it to {beside} beside it"
             )
         where = self._files.named(text)
         caption = caption_text(self._files.read(text), where)
         if not caption:
-            raise LiditError(f"{where} is empty: write the caption of {picture} into it")
+            raise LiditError(f"{where} is empty: write the caption of {image} into it")
         return {CAPTION: caption}
 
 

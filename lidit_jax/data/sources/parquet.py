@@ -226,7 +226,7 @@ def _row(table: pa.Table | pa.RecordBatch, row: int, known: TableColumns, key: s
         image = content
     elif path:
         problem = (
-            f"{key} has only the path {path!r}, no image: embed the pictures before to_parquet: "
+            f"{key} has only the path {path!r}, no image: embed the images before to_parquet: "
             "dataset.with_format('arrow').map(datasets.table.embed_table_storage, batched=True)"
         )
     else:

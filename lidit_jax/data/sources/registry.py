@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from lidit_jax.data.folder_listing import is_picture, summary
+from lidit_jax.data.folder_listing import is_image, summary
 from lidit_jax.data.sources.caption_listings import LISTINGS
 from lidit_jax.data.sources.protocol import RecordSource
 from lidit_jax.data.sources.webdataset import COMPRESSED
@@ -33,7 +33,7 @@ class Format(NamedTuple):
 
 
 FORMATS: dict[str, Format] = {
-    "folder": Format("folder:Folder", "folder:my-pictures"),
+    "folder": Format("folder:Folder", "folder:my-images"),
     "classes": Format("class_folders:ClassFolders", "classes:imagenet/train"),
     "webdataset": Format("webdataset:WebDataset", "webdataset:gs://bucket/photos", (".tar",)),
     "parquet": Format("parquet:Parquet", "parquet:hf://datasets/USER/NAME", (".parquet",)),
@@ -99,13 +99,13 @@ def guess_format(path: str) -> str:
         raise LiditError(f"{path} holds {' and '.join(formats)}: name one, {formats[0]}:{path}")
     if formats:
         return formats[0]
-    pictures = [name for name in names if is_picture(name)]
-    if not pictures:
+    images = [name for name in names if is_image(name)]
+    if not images:
         left_out = f", only {summary(names)}" if names else ""
         raise LiditError(f"{path} holds no captioned images{left_out}: {_REMEDY}")
     texts = {name.lower() for name in names if name.lower().endswith(".txt")}
-    beside = any(f"{PurePosixPath(name).with_suffix('.txt')}".lower() in texts for name in pictures)
-    return "classes" if all("/" in name for name in pictures) and not beside else "folder"
+    beside = any(f"{PurePosixPath(name).with_suffix('.txt')}".lower() in texts for name in images)
+    return "classes" if all("/" in name for name in images) and not beside else "folder"
 
 
 def _absolute(path: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import BinaryIO, cast
 
-from lidit_jax.data.folder_listing import is_picture, summary
+from lidit_jax.data.folder_listing import is_image, summary
 from lidit_jax.data.sources.columns import Columns, caption_text, columns, json_object
 from lidit_jax.data.sources.protocol import CAPTION, Place, Record, ScannedRecord, Shard
 from lidit_jax.data.sources.shard_names import NamedFiles
@@ -87,7 +87,7 @@ class WebDataset:
                 if run is None or _key(place.shard, run.key) != place.key:
                     raise LiditError(f"{named} holds something else there")
                 captions = run.columns.captions
-                return Record(content(tar, run.picture, run.where), captions)
+                return Record(content(tar, run.image, run.where), captions)
         except LiditError as error:
             raise LiditError(
                 f"{named} no longer holds {place.key} as it was indexed: index it again ({error})"
@@ -135,18 +135,18 @@ class _Run:
         return start, max(member.stop for member in self.members.values()) - start
 
     @cached_property
-    def picture(self) -> Member:
+    def image(self) -> Member:
         """Return the image. Raises `LiditError` when there is none, or the choice is ambiguous."""
-        found = [suffix for suffix in self.members if is_picture(f"_.{suffix}")]
+        found = [suffix for suffix in self.members if is_image(f"_.{suffix}")]
         simple = [suffix for suffix in found if "." not in suffix]
         if not simple and len(found) > 1:
             raise LiditError(
-                f"{self.where} has several pictures: call the one to use "
+                f"{self.where} has several images: call the one to use "
                 f"{_PREFERRED[0]} ({', '.join(sorted(found))})"
             )
         if not found:
             raise LiditError(
-                f"{self.where} has no picture: write one with it, as jpg or png "
+                f"{self.where} has no image: write one with it, as jpg or png "
                 f"(it has {', '.join(sorted(self.members))})"
             )
         best = min(
@@ -215,9 +215,9 @@ def _is_left_out(name: str) -> bool:
 
 def _scanned(run: _Run, shard: str, count: int) -> ScannedRecord:
     key, found, problem = _key(shard, run.key), Columns({}, {}), ""
-    picture: Member | None = None
+    image: Member | None = None
     try:
-        picture = run.picture
+        image = run.image
         found = run.columns
         if run.key.startswith("/") or ".." in run.key.split("/"):
             raise LiditError(f"{run.where} lies outside of the tar's folder: write it with a name")
@@ -232,7 +232,7 @@ def _scanned(run: _Run, shard: str, count: int) -> ScannedRecord:
             raise LiditError(f"{run.where} has a name that is not UTF-8: rename it")
     except LiditError as error:
         problem = str(error)
-    opened = partial(_open, run.tar, picture.info) if picture else partial(_refuse, problem)
+    opened = partial(_open, run.tar, image.info) if image else partial(_refuse, problem)
     if count > 1:
         key = f"{key}:{count}"
     return ScannedRecord(key, *run.span, opened, found.captions, found.numbers, problem)
@@ -280,5 +280,5 @@ def _is_utf8(text: str) -> bool:
 def _compressed(path: str) -> LiditError:
     return LiditError(
         f"{path} is compressed, so that its records cannot be read one by one: decompress it "
-        "(gunzip); pictures are compressed already"
+        "(gunzip); images are compressed already"
     )

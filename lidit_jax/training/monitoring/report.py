@@ -62,8 +62,8 @@ def write_report(workdir: Path) -> None:
     ]
     parts = [f"<h1>{html.escape(workdir.name)}, step {last['step']}</h1>", _table(figures)]
     parts += _by_time(last) + _by_module(last)
-    parts.append(_picture(workdir / "loss.png"))
-    parts += [_picture(grid) for grid in sorted((workdir / "images").glob("*.png"))[-1:]]
+    parts.append(_image_html(workdir / "loss.png"))
+    parts += [_image_html(grid) for grid in sorted((workdir / "images").glob("*.png"))[-1:]]
     if settings:
         table = _table(settings.items())
         parts.append(f"<details><summary>Configuration</summary>{table}</details>")
@@ -163,6 +163,6 @@ def _table(rows: Iterable[tuple[Any, ...]], header: Sequence[str] = ()) -> str:
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
-def _picture(file: Path) -> str:
+def _image_html(file: Path) -> str:
     data = base64.b64encode(file.read_bytes()).decode()
     return f'<p><img alt="{html.escape(file.name)}" src="data:image/png;base64,{data}"></p>'

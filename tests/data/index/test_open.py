@@ -46,9 +46,9 @@ def test_an_index_is_opened_as_it_was_made(folder):
         np.testing.assert_array_equal(one.numbers["score"], [0.5, np.nan, np.nan])
         assert [one.key(i) for i in range(3)] == ["größe/0", "größe/1", "größe/2"]
         assert one.place(2) == ("c", "größe/2", 2, len(picture(10, 9)))
-        assert one.counts == {"record": 0, "picture": 1, "pixels": 0, "caption": 0}
+        assert one.counts == {"record": 0, "image": 1, "pixels": 0, "caption": 0}
     (problem,) = index.problems()
-    assert problem[:4] == (1, "a", "größe/1", "picture")
+    assert problem[:4] == (1, "a", "größe/1", "image")
     assert "not a readable image" in problem.message
 
 

@@ -69,9 +69,9 @@ def absent():
     ("bad", "kind", "message"),
     [
         (record(1, b"", problem="1 has no caption: write 1.txt"), Problem.RECORD, "write 1.txt"),
-        (record(1, b"text"), Problem.PICTURE, "größe/1 is not a readable image: replace"),
-        (record(1, b""), Problem.PICTURE, "größe/1 is not a readable image"),
-        (record(1, b"")._replace(open_image=absent), Problem.PICTURE, "cannot be opened (No such"),
+        (record(1, b"text"), Problem.IMAGE, "größe/1 is not a readable image: replace"),
+        (record(1, b""), Problem.IMAGE, "größe/1 is not a readable image"),
+        (record(1, b"")._replace(open_image=absent), Problem.IMAGE, "cannot be opened (No such"),
         (record(1, picture(8, 8), "a\ud83d"), Problem.CAPTION, "caption holds half of a character"),
     ],
 )

@@ -29,7 +29,7 @@ def test_records_are_counted_by_shape_size_and_caption(folder):
     sizes = {"below 64": 2, "64-127": 4, "512-767": 0, "768-1023": 1, "1024-2047": 0}
     assert {name: found["sizes"][name] for name in sizes} == sizes
     assert sum(found["sizes"].values()) == 7
-    assert found["problems"]["picture"] == 1
+    assert found["problems"]["image"] == 1
     assert found["characters"]["caption"] == {
         "captions": 6,
         "mean": 3.5,

@@ -156,7 +156,7 @@ def test_one_record_is_in_a_group(tmp_path):
     assert "group_size:1," in options
 
 
-def test_without_array_record_the_extra_is_named(monkeypatch):
+def test_without_array_record_the_package_is_named(monkeypatch):
     monkeypatch.setattr(record_files.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(LiditError, match=r"pip install 'lidit-jax\[array_record\]'"):
+    with pytest.raises(LiditError, match=r"pip install array_record"):
         ArrayRecords("photos")

@@ -131,7 +131,7 @@ HOSTILE = {
     '{"file": "more/../../outside.png", "caption": "a"}': "is not inside of",
     '{"file": "/etc/a.png", "caption": "a"}': "is not inside of",
     '{"file": "a\\ud83d.png", "caption": "a"}': "is damaged",
-    '{"file": "a.png", "caption": "cat \\ud83d"}': "is half of a character",
+    '{"file": "a.png", "caption": "cat \\ud83d"}': "contains half of a character",
     '{"file": "a.png", "caption": ["red"]}': "'caption' is no text",
     '{"file": "a.png", "caption": "\\ufeff"}': "a.png has no caption",
     '{"file": "", "caption": "a"}': 'write {"file"',
@@ -160,7 +160,7 @@ def test_a_line_that_cannot_be_used_is_a_problem_that_names_it(folder, line, sca
     [
         ("gone.png", "gone.png does not exist"),
         ("a\\u0000.png", "cannot be read"),
-        ("more", "no file"),
+        ("more", "is not a file"),
     ],
 )
 def test_a_picture_that_cannot_be_opened_is_told_when_it_is(folder, name, reason, scanned):

@@ -81,7 +81,7 @@ def test_what_is_no_folder_of_classes(folder, tmp_path, picture):
     (folder / "classes.txt").write_bytes(b"n01440764 \xe9\n")
     source = ClassFolders(str(folder))
     assert all("classes.txt is not UTF-8" in r.problem for r in source.scan(shard))
-    with pytest.raises(LiditError, match=r"holds no CLASS/PICTURE\.jpg"):
+    with pytest.raises(LiditError, match=r"holds no CLASS/IMAGE\.jpg"):
         ClassFolders(str(folder / "tabby_cat" / "more")).shards()
     splits = tmp_path / "imagenet"
     for name in ("train/cat/1.png", "val/cat/2.png"):

@@ -49,7 +49,7 @@ def test_names_in_both_languages(installed, same_when_read):
 def test_what_is_left_out_is_counted(installed):
     words = installed.left_out().split()
     assert int(words[0]) > 0
-    assert "emoji with the picture of another" in installed.left_out()
+    assert "emoji with the image of another" in installed.left_out()
 
 
 def test_an_emoji_that_the_font_lacks_is_named(installed):

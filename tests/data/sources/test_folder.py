@@ -7,7 +7,7 @@ from itertools import chain
 
 import pytest
 
-from lidit_jax.data.sources import picture_chunks
+from lidit_jax.data.sources import image_chunks
 from lidit_jax.data.sources.folder import Folder
 from lidit_jax.data.sources.protocol import Place
 from lidit_jax.errors import LiditError
@@ -67,7 +67,7 @@ def test_shards_and_keys_are_the_same_in_a_bucket(beside, scheme, copy, same_whe
 
 
 def test_a_shard_has_a_part_of_the_names_and_a_version_of_its_own(beside, picture, monkeypatch):
-    monkeypatch.setattr(picture_chunks, "CHUNK", 4)
+    monkeypatch.setattr(image_chunks, "CHUNK", 4)
     source = at(beside)
     shards = source.shards()
     keys = [[record.key for record in source.scan(shard)] for shard in shards]
@@ -119,7 +119,7 @@ def test_folders_that_hold_nothing(tmp_path):
     with pytest.raises(LiditError, match="is not a folder"):
         Folder(str(tmp_path / "missing")).shards()
     (tmp_path / "a.heic.zip").touch()
-    with pytest.raises(LiditError, match=r"holds no picture: add .* \(left out: 1 .zip"):
+    with pytest.raises(LiditError, match=r"holds no image: add .* \(left out: 1 .zip"):
         at(tmp_path).shards()
     with pytest.raises(LiditError, match="the path is empty"):
         Folder("")

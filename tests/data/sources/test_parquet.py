@@ -101,7 +101,7 @@ def test_a_row_with_only_a_path_says_how_to_embed_it(picture, tmp_path, scanned)
     paths.to_parquet(tmp_path / "paths.parquet")
     source = Parquet(str(tmp_path / "paths.parquet"))
     ((_, record, image),) = scanned(source)
-    assert "embed the pictures before to_parquet: dataset.with_format('arrow')" in record.problem
+    assert "embed the images before to_parquet: dataset.with_format('arrow')" in record.problem
     assert image == record.problem
     with pytest.raises(LiditError, match="has only the path"):
         source.read(Place("paths.parquet", record.key, 0, 0))

@@ -18,7 +18,7 @@ def chunk_shards(names: Sequence[str], versions: Mapping[str, str]) -> list[Shar
     """Return the shards of some images.
 
     Args:
-      names: of the pictures, sorted.
+      names: of the images, sorted.
       versions: per file, a text that changes when the file may have changed.
     """
     shards = []
