@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from lidit_jax.config.prompt_text import prompt_text
+from lidit_jax.data.sources.image_chunks import is_chunk
 from lidit_jax.data.sources.protocol import CaptionSource, Place, Record, RecordSource
 from lidit_jax.errors import LiditError
 from lidit_jax.io.image_crops import CENTER
@@ -94,7 +95,7 @@ def read_record(records: RecordSource, place: Place) -> ReadRecord:
       UnusableRecordError: when it is no longer there, or cannot be read.
       LiditError: for any other exception of the source, which may not be skipped.
     """
-    return _read(records.read, place)
+    return _read(records, records.read, place)
 
 
 def read_captions(records: RecordSource, place: Place) -> ReadRecord:
@@ -106,11 +107,11 @@ def read_captions(records: RecordSource, place: Place) -> ReadRecord:
     """
     if not isinstance(records, CaptionSource):
         return read_record(records, place)
-    return _read(lambda place: Record(b"", records.read_captions(place)), place)
+    return _read(records, lambda place: Record(b"", records.read_captions(place)), place)
 
 
-def _read(read: Callable[[Place], Record], place: Place) -> ReadRecord:
-    named = f"record {place.key} of {place.shard}"
+def _read(records: RecordSource, read: Callable[[Place], Record], place: Place) -> ReadRecord:
+    named = f"record {place.key} of {records if is_chunk(place.shard) else place.shard}"
     try:
         return ReadRecord(named, read(place))
     except LiditError as error:

@@ -217,7 +217,8 @@ def test_a_corrupt_picture_is_named(tmp_path, capsys):
     cache = f"--config.data.cache_dir={tmp_path}/cache"
     assert main(["train", "--config=demo", f"--workdir={tmp_path}/run", *data, *size, cache]) == 2
     shown = capsys.readouterr().err
-    assert f"lidit: error: {folder}/bad.png is not a readable image" in shown
+    assert "lidit: error: 1 of 2 records cannot be read, more than" in shown
+    assert f"record bad.png of folder:{folder} is not a readable image" in shown
     assert shown.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

@@ -35,6 +35,11 @@ def chunk_of(names: Sequence[str], shard: Shard) -> Iterator[str]:
         yield names[place]
 
 
+def is_chunk(shard: str) -> bool:
+    """Return whether the name of a shard is that of some files of a folder."""
+    return _BETWEEN in shard
+
+
 def digest_of(names: Sequence[str], versions: Mapping[str, str]) -> str:
     """Return a text that changes with any of these files."""
     digest = hashlib.blake2b(digest_size=8)
