@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import nullcontext
 from typing import Any
 
 import grain.python as grain
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from lidit_jax.data.reader_processes import begin_reader
+from lidit_jax.data.reader_processes import begin_reader, signals_held
 from lidit_jax.errors import LiditError
 
 _AHEAD = 8
@@ -43,9 +44,11 @@ def read_ahead(batches: grain.MapDataset, workers: int = 0, threads: int = 2) ->
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD)
         iterator = iter(batches.to_iter_dataset(options))
     try:
-        while True:
+        with signals_held() if workers else nullcontext():
             batch = next(iterator)
+        while True:
             yield jax.tree.map(_own, batch) if workers else batch
+            batch = next(iterator)
     except RuntimeError as error:
         if not workers:
             raise

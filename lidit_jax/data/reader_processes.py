@@ -11,7 +11,26 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+
+
+_HELD = {signal.SIGINT, signal.SIGTERM}
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Delay signals of the process group, so that readers that are started begin without them.
+
+    A reader inherits the delay and ends it once it ignores these signals: one that is still
+    importing its modules would be killed otherwise.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def begin_reader(number: int, count: int) -> None:
@@ -27,6 +46,7 @@ def begin_reader(number: int, count: int) -> None:
     del number, count
     follow_parent()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)  # see `signals_held`
     _keep_off_accelerators()
 
 
