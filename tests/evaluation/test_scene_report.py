@@ -81,13 +81,13 @@ def test_chinese_prompts_make_the_same_claims():
     english, chinese = evaluation_prompts(5), evaluation_prompts(5, language="zh")
     assert all(not p.prompt.isascii() for p in chinese)
     assert {p.task for p in chinese} == {p.task for p in english}
-    with pytest.raises(LiditError, match="at least one"):
+    with pytest.raises(LiditError, match="give at least 1"):
         evaluation_prompts(0)
 
 
 def test_a_task_whose_prompts_never_turn_up_is_named(monkeypatch):
     monkeypatch.setattr(scene_prompts, "_ATTEMPTS", 0)
-    with pytest.raises(LiditError, match="no prompt of the task single_object turned up"):
+    with pytest.raises(LiditError, match="no prompt of the task single_object was found"):
         evaluation_prompts(1)
 
 
