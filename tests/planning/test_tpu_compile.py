@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ class Program:
     flops: int
     """Of the model, of one device's part of a step, as the MFU counts them."""
 
-    @property
+    @cached_property
     def collectives(self):
         sizes = [MESHES[self.topology].get(axis, 1) for axis in AXES]
         return find_collectives(self.compiled, LogicalMesh(np.zeros(sizes), AXES))
