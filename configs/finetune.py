@@ -25,7 +25,7 @@ def get_config():
     config.encoders.max_prompt_tokens = 64
     config.data.source = "folder"
     config.data.image_size = 64
-    config.data.buckets.shapes = 3
+    config.data.buckets.shapes = 5
     config.vae.source = "pixels"
 
     config.model.width = 256

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
-
 _HELD = {signal.SIGINT, signal.SIGTERM}
 
 
