@@ -11,6 +11,7 @@ from lidit_jax.checkpoints.orbax_weights import explain_read_errors
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.checks import check
 from lidit_jax.config.schema import Config
+from lidit_jax.data.source_opening import SOURCES
 from lidit_jax.encoders.locations import PACKAGED_ENCODERS, content_digests, locate_encoder
 from lidit_jax.errors import LiditError
 from lidit_jax.training.tasks import Task
@@ -89,9 +90,15 @@ def check_same_models(task: Task, saved: Provenance, workdir: Path) -> None:
 
 
 def _places(value: str | Sequence[str]) -> list[str]:
-    """Normalize a field's value: local paths become absolute, other values are unchanged."""
+    """Normalize a field's value: local paths become absolute, other values are unchanged.
+
+    A path may follow the name of a source: "folder:photos".
+    """
 
     def place(text: str) -> str:
+        name, _, rest = text.partition(":")
+        if rest and name in SOURCES:
+            return f"{name}:{place(rest)}"
         path = os.path.expanduser(text)
         here = os.path.exists(path) and text not in PACKAGED_ENCODERS
         return os.path.realpath(path) if here else text.rstrip("/")

@@ -182,6 +182,17 @@ def test_one_place_may_be_written_in_several_ways(tiny_config, trained, tmp_path
         check("set", reversed(moved))
 
 
+def test_a_path_of_a_mixture_may_be_written_otherwise(tiny_config, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    before = tiny_config(f"data.mixture=('folder:{tmp_path}/photos/',)")
+    metadata = {"config": before.to_dict()}
+    now, other = (tiny_config(f"data.mixture=('folder:{name}',)") for name in ("photos", "others"))
+    monkeypatch.chdir(tmp_path)
+    check_same_run(now, metadata, tmp_path)
+    with pytest.raises(LiditError, match=r"config\.data\.mixture="):
+        check_same_run(other, metadata, tmp_path)
+
+
 def test_an_encoder_that_has_moved_is_the_same_model(trained):
     with loop.Checkpoints(trained) as checkpoints:
         metadata = checkpoints.metadata(8)
