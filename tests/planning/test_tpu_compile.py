@@ -187,6 +187,7 @@ def test_a_step_sends_nothing_new_and_nothing_larger(program):
 def test_the_command_compiles_a_plan_and_writes_the_programs_text(tmp_path, repository):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_OPTIMIZATION_LEVEL": "O0"}
     command = [sys.executable, "-m", "lidit_jax.cli", "plan", "--config=demo", "--compile"]
+    command += ["--config.model.depth=2", "--config.model.scan_unroll=1"]
     command += ["--topology=v5e:2x2", f"--hlo={tmp_path}/step.hlo", f"--json={tmp_path}/plan.json"]
     subprocess.run(command, env=environment, cwd=repository, check=True)
     facts = json.loads((tmp_path / "plan.json").read_text())
