@@ -44,7 +44,7 @@ def test_a_mixture_follows_the_first_source(tiny_config):
     ("overrides", "message"),
     [
         (["data.source=tape"], "config.data.source='tape': choose one of 'scenes', 'index', 'fold"),
-        (["data.source=folder"], "config.data.path is empty: name what to read, such as my-pict"),
+        (["data.source=folder"], "config.data.path is empty: name what to read, such as my-imag"),
         (["data.source=index"], "config.data.path is empty: name what to read, such as photos-in"),
         (["data.mixture=('tape:x',)"], "config.data.mixture: 'tape:x' must be NAME:PATH, with a "),
         (["data.mixture=('photos',)"], "config.data.mixture: 'photos' must be NAME:PATH"),
