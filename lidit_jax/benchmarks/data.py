@@ -22,7 +22,11 @@ from PIL import Image, ImageOps
 from lidit_jax.benchmarks.workload import Builder, Settings, Workload
 
 _AHEAD = 2
-"""Batches that each worker of a candidate reads ahead."""
+"""Batches that each worker of a peer reads ahead."""
+_PER_WORKER = 4
+"""Batches per worker in one iteration, so that bursts of the workers average out."""
+_READ_AHEAD = 10
+"""Batches per worker that are read before each turn: more than any candidate reads ahead."""
 
 
 def decode_square(file: Path | BinaryIO, side: int) -> UInt8[np.ndarray, "H W 3"]:
@@ -65,13 +69,30 @@ def _ours(settings: Settings, *, source: str) -> Workload:
     )
     skipped = SkippedRecords(Path(tempfile.mkdtemp()) / "skipped.jsonl", len(data.order), 0.0)
     found = batches(reader, 0, skipped, settings.workers)
-    return Workload(lambda: next(found).image, settings.batch, about={"format": source})
+    return _workload(settings, lambda: next(found).image)
 
 
 def _pillow(settings: Settings) -> Workload:
     """Build bare decoding of the folder's files by threads: the limit for everything else."""
     found = _in_threads(settings, _endless(_photos(settings), settings.batch))
-    return Workload(lambda: next(found), settings.batch)
+    return _workload(settings, lambda: next(found))
+
+
+def _workload(settings: Settings, read: Callable[[], np.ndarray | None]) -> Workload:
+    """Return the workload of a function that reads one batch."""
+    count = settings.workers * _PER_WORKER
+
+    def settle() -> None:
+        for _ in range(settings.workers * _READ_AHEAD):
+            read()
+
+    def run() -> np.ndarray | None:
+        image = None
+        for _ in range(count):
+            image = read()
+        return image
+
+    return Workload(run, settings.batch * count, settle=settle)
 
 
 def _in_threads(settings: Settings, groups: Iterator[list[Path]]) -> Iterator[np.ndarray]:
@@ -135,7 +156,7 @@ def _loader(settings: Settings, dataset: Any, **options: Any) -> Workload:
             yield from loader
 
     found = endless()
-    return Workload(lambda: next(found).numpy(), settings.batch)
+    return _workload(settings, lambda: next(found).numpy())
 
 
 class _Mapped:

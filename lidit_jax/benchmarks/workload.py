@@ -75,6 +75,8 @@ class Workload:
     """FLOPs per iteration as `models.flops` counts them, if known."""
     about: dict[str, Any] = field(default_factory=dict)
     """Other facts to report: parameters, kernels, tiles."""
+    settle: Callable[[], Any] | None = None
+    """Run before each turn, untimed: uses up what was read ahead while other candidates ran."""
 
 
 Builder = Callable[[Settings], Workload]
