@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8, UInt64
 
-from lidit_jax.data.order import BatchOrder, Order
-from lidit_jax.errors import LiditError
+from lidit_jax.data.order import BatchOrder, Order, rows_per_process
 
 _PIECE = 2**20
 """Number of records compared at a time, so that memory does not grow with their number."""
@@ -86,13 +85,8 @@ class HeldOut:
         Raises:
           LiditError: when they do not divide the batch.
         """
-        if self.batch_size % processes:
-            raise LiditError(
-                f"a batch of {self.batch_size} cannot be divided among {processes} processes: "
-                "change config.training.batch_size"
-            )
+        share = rows_per_process(self.batch_size, processes)
         bucket, start = self._starts[number]
-        share = self.batch_size // processes
         first, count = self._extents[bucket]
         inside = start + process * share + np.arange(share)
         return HeldOutRows(first + inside % count, inside < count)

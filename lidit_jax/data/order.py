@@ -41,6 +41,20 @@ class BatchOrder(NamedTuple):
     """Number of earlier uses of each record, except in small sources that fill batches twice."""
 
 
+def rows_per_process(batch_size: int, processes: int) -> int:
+    """Return the number of records of a batch that each process reads.
+
+    Raises:
+      LiditError: when the processes do not divide the batch.
+    """
+    if batch_size % processes:
+        raise LiditError(
+            f"a batch of {batch_size} cannot be divided among {processes} processes: change "
+            "config.training.batch_size"
+        )
+    return batch_size // processes
+
+
 class Order:
     """Batches of a run: `order.batch(7)`."""
 
@@ -101,13 +115,9 @@ class Order:
         Raises:
           LiditError: when they do not divide the batch.
         """
-        if self._size % processes:
-            raise LiditError(
-                f"a batch of {self._size} cannot be divided among {processes} processes: change "
-                "config.training.batch_size"
-            )
+        share = rows_per_process(self._size, processes)
         buckets, turns = self._buckets.turns(np.array([number]))
-        bucket, share = int(buckets[0]), self._size // processes
+        bucket = int(buckets[0])
         first = int(turns[0]) * self._size + process * share
         mixture = self._mixtures[bucket]
         assert mixture is not None  # a bucket without records is never used
