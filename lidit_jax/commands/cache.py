@@ -25,11 +25,11 @@ itself before its first step, unless config.data.cache_missing=refuse.
 
 Both are written to config.data.cache_dir in shards of about 256 MB. On several hosts, start the
 same command on each, as with lidit train: they share the work, and cache_dir must be a folder or
-bucket that all of them see. Killed and started again it goes on with the shards that are missing.
+bucket that all of them share. After an interruption, the same command writes the missing shards.
 
 Whatever determines the content (the autoencoder; the encoders, their layers and instruction; the
 records, filters, captions and shapes) names the cache: with another setting another one is made
-beside it, and what differs is told. Records that cannot be used are listed in unusable.jsonl.
+beside it, and the difference is reported. Records that cannot be used are listed in unusable.jsonl.
 """
 
 
