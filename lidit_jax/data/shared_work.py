@@ -13,15 +13,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +73,7 @@ def share_work(
     failed: set[str] = set()
     running: dict[Future[None], str] = {}
     looked, waited = time.monotonic(), False
-    with _Claims(claims, patience) as claimed, _workers(0 if here else processes, write) as workers:
+    with _Claims(claims, patience) as claimed, _workers(0 if here else processes, write) as submit:
         while len(present) + len(failed) < len(tasks):
             busy = {*running.values()}
             for name in tasks:
@@ -90,7 +85,7 @@ def share_work(
                     present.add(name)
                     claimed.drop(name)
                     continue
-                running[workers.submit(_work, tasks[name], os.fspath(folder / name))] = name
+                running[submit(tasks[name], os.fspath(folder / name))] = name
             ended, _ = wait(running, timeout=_LOOK, return_when=FIRST_COMPLETED)
             if not running and len(present) + len(failed) < len(tasks):
                 if not waited:
@@ -212,34 +207,25 @@ def _content(file: Path) -> bytes | None:
         return None
 
 
-class _Here(Executor):
-    """Executor that works in this process at once."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+_Submit = Callable[[Any, str], Future[None]]
+"""Function that starts the writing of a task's file; receives the task and the path."""
 
 
 @contextmanager
-def _workers(processes: int, write: Write) -> Iterator[Executor]:
-    """Yield an executor with worker processes, or one that works in this process.
+def _workers(processes: int, write: Write) -> Iterator[_Submit]:
+    """Yield what runs `write`: worker processes, or this one (0), which has written on return.
 
-    If the body fails, they are ended at once.
+    If the body fails, worker processes are ended at once.
     """
     if not processes:
-        _begin(write)
-        yield _Here()
+        yield partial(_run_here, write)
         return
     before = {*multiprocessing.active_children()}
     # Processes that are forked from a program with threads may hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, _begin_worker, (write,))
     try:
-        yield pool
+        yield partial(pool.submit, _work)
     except BaseException:
         for child in {*multiprocessing.active_children()} - before:
             child.terminate()
@@ -248,21 +234,32 @@ def _workers(processes: int, write: Write) -> Iterator[Executor]:
         pool.shutdown(cancel_futures=True)
 
 
-_write: Write
+def _run_here(write: Write, task: Any, file: str) -> Future[None]:
+    future: Future[None] = Future()
+    try:
+        future.set_result(_write_file(write, task, file))
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
 
-def _begin(write: Write) -> None:
-    global _write
-    _write = write
+_worker_write: Write
+"""What a worker process runs: sent to it once. Other processes, whose threads may share different
+work at the same time, have no such state."""
 
 
 def _begin_worker(write: Write) -> None:
+    global _worker_write
     follow_parent()
-    _begin(write)
+    _worker_write = write
 
 
 def _work(task: Any, file: str) -> None:
+    _write_file(_worker_write, task, file)
+
+
+def _write_file(write: Write, task: Any, file: str) -> None:
     try:
-        _write(task, to_path(file))
+        write(task, to_path(file))
     except OSError as error:
         raise LiditError(f"cannot write {file} ({error.strerror or error})") from error

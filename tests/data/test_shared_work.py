@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -126,3 +128,23 @@ def test_a_launch_that_lives_is_waited_for(folders, other):
     thread.join()
     assert (folders[0] / "a").read_text() == "theirs"
     assert heard.notes == ["waiting for another launch, which is at the rest"]
+
+
+def test_threads_that_share_different_work_do_not_mix_it(tmp_path):
+    """Launches in one process, by threads: each runs its own function on its own tasks."""
+    threads, files = 4, 20
+
+    def write_with(number, task, file):
+        time.sleep(0.001)  # lets the others begin theirs in between
+        write(f"{number} {task}", file)
+
+    def run(number):
+        folder, claims = tmp_path / f"files-{number}", tmp_path / f"claims-{number}"
+        folder.mkdir()
+        share_work(
+            folder, dict.fromkeys(map(str, range(files)), "x"), partial(write_with, number), claims
+        )
+        return {file.read_text() for file in folder.iterdir()}
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert [*pool.map(run, range(threads))] == [{f"{number} x"} for number in range(threads)]
