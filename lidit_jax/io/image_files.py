@@ -201,6 +201,7 @@ def _header(image: Image.Image) -> Header:
 
 
 def _decoded(image: Image.Image) -> Image.Image:
+    image.load()  # while its file is open
     shades = to_eight_bits(image)
     ImageOps.exif_transpose(shades, in_place=True)
     return to_srgb(shades)
