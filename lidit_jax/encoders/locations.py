@@ -14,7 +14,7 @@ from lidit_jax.weights.hub import download, is_hub_id
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "*.model"]
 _PIPELINE_FILES = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
 _PIPELINE_FILES += ["config.json"]
-_TOKENIZER_FILES = ["*.json", "*.model"]
+_TOKENIZER_FILES = ["*.json", "*.model", "merges.txt"]
 _MODEL_PART, _TOKENIZER_PART = "text_encoder", "tokenizer"
 """Folders of a diffusers pipeline, "text_encoder_2" with "tokenizer_2" and so on."""
 

@@ -238,9 +238,8 @@ def _decoder(
         if rope_factors:
             raise LiditError(f"{where} with {', '.join(rope_factors)} is not supported: {_REMEDY}")
     elif family == "phi3":
-        turned = keys.get("rope.dimension_count", head)
         config |= {
-            "partial_rotary_factor": turned / head,
+            "partial_rotary_factor": _share(keys.get("rope.dimension_count", head), head),
             "sliding_window": keys.get("attention.sliding_window") or None,
             "original_max_position_embeddings": _original_context(keys),
         }
@@ -272,6 +271,12 @@ def _gemma3(keys: Mapping[str, Any], scale: int) -> dict[str, Any]:
         "sliding_window": window or keys["context_length"],
         "rope_local_base_freq": keys.get("rope.freq_base_swa", 10000.0),
     }
+
+
+def _share(part: int, whole: int) -> float:
+    """Return a share whose product with `whole` is not below `part`, as rounding might make it."""
+    share = part / whole
+    return share if whole * share >= part else math.nextafter(share, 1.0)
 
 
 def _original_context(keys: Mapping[str, Any]) -> int:

@@ -155,6 +155,8 @@ def test_each_text_turns_as_it_would_alone_beyond_the_first_context_too(tmp_path
     model.save_pretrained(tmp_path)
     decoder, table = families.read(config)
     assert isinstance(decoder, Decoder)
+    # transformers 5 has saved it with `rope_parameters`.
+    assert families.read(huggingface.read_json(tmp_path / "config.json"))[0] == decoder
     files = huggingface.safetensors_files(tmp_path)
     params = huggingface.load_params(files, table, decoder.shapes(), "float32")
     lengths = (9, 16, 17, 40)

@@ -185,6 +185,15 @@ def test_gemma_3_is_local_but_for_every_sixth_block():
     assert model_config("tiny.gguf", keys, [])["query_pre_attn_scalar"] == WIDTH // HEADS
 
 
+def test_phi_turns_the_channels_that_its_file_counts():
+    """44 * (30 / 44) is below 30 in floating point."""
+    keys = other("phi3", attention__key_length=44, rope__dimension_count=30)
+    config = model_config("tiny.gguf", keys, [])
+    assert int(44 * config["partial_rotary_factor"]) == 30
+    assert config["original_max_position_embeddings"] == CONTEXT
+    assert config["sliding_window"] is None
+
+
 T5 = {"attention__key_length": 8, "attention__relative_buckets_count": 8}
 
 

@@ -56,7 +56,5 @@ def test_an_instruction_that_is_not_constant_is_not_kept_once(tiny_encoders, tmp
     (folder / "config.json").write_text(json.dumps(fields))
     config = EncoderConfig(sources=(str(folder),), instruction="Draw:", max_prompt_tokens=30)
     encode = CaptionEncoder(PromptEncoders(config), "bfloat16")
-    with pytest.raises(
-        LiditError, match=r"a caption of \d+ tokens is longer than the first"
-    ):
+    with pytest.raises(LiditError, match=r"a caption of \d+ tokens is longer than the first"):
         encode(0, [TEXTS[8]], lambda rows: None)
