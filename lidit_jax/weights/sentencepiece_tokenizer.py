@@ -10,6 +10,7 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
@@ -87,7 +88,8 @@ def _read(file: Path) -> tokenizers.Tokenizer:
     from transformers.utils import sentencepiece_model_pb2_new
 
     settings = read_json(file.parent / "tokenizer_config.json")
-    model = sentencepiece_model_pb2_new.ModelProto()
+    messages: Any = sentencepiece_model_pb2_new  # its classes are made at import
+    model = messages.ModelProto()
     try:
         model.ParseFromString(file.read_bytes())
     except Exception as error:  # each implementation of protobuf has its own
