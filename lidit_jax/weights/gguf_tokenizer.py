@@ -57,26 +57,32 @@ def build_tokenizer(file: Path, fields: dict[str, Any]) -> tuple[Tokenizer, dict
       fields: the file's keys and values.
 
     Raises:
-      LiditError: for a tokenizer of another kind.
+      LiditError: for a tokenizer of another kind, and for a key that is missing.
     """
-    kind, split = fields["tokenizer.ggml.model"], fields.get("tokenizer.ggml.pre")
-    if kind == "t5":
-        tokenizer, config = _t5(file, fields)
-    elif kind == "llama" and fields["general.architecture"] == "gemma3":
-        tokenizer, config = _gemma(file, fields)
-    elif kind == "gpt2" and split in _SPLITS:
-        tokenizer, config = _byte_pairs(fields, split)
-    else:
-        raise LiditError(
-            f"{file} has a {kind!r} tokenizer cut as {split!r}: GGUF is read for gpt2 tokenizers "
-            f"cut as {', '.join(_SPLITS)}, and for those of T5 and Gemma 3, {_REMEDY}"
-        )
+    try:
+        tokenizer, config = _built(file, fields)
+    except KeyError as error:
+        raise LiditError(f"{file} lacks {error}: download it again") from error
     tokens = fields["tokenizer.ggml.tokens"]
     for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         index = fields.get(f"tokenizer.ggml.{key}_token_id")
         if index is not None:
             config[f"{name}_token"] = tokens[index]
     return tokenizer, config
+
+
+def _built(file: Path, fields: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+    kind, split = fields["tokenizer.ggml.model"], fields.get("tokenizer.ggml.pre")
+    if kind == "t5":
+        return _t5(file, fields)
+    if kind == "llama" and (build := _BUILDERS.get(fields["general.architecture"])):
+        return build(file, fields)
+    if kind == "gpt2" and split in _SPLITS:
+        return _byte_pairs(fields, split)
+    raise LiditError(
+        f"{file} has a {kind!r} tokenizer cut as {split!r}: GGUF is read for gpt2 tokenizers "
+        f"cut as {', '.join(_SPLITS)}, and for those of T5, Gemma 3 and Phi-3, {_REMEDY}"
+    )
 
 
 def _byte_pairs(fields: dict[str, Any], split: str) -> tuple[Tokenizer, dict[str, Any]]:
@@ -102,38 +108,70 @@ def _byte_pairs(fields: dict[str, Any], split: str) -> tuple[Tokenizer, dict[str
 
 
 def _gemma(file: Path, fields: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
-    """Build Gemma's byte-pair encoding of characters, whose merges are implied by the vocabulary:
-    the pieces are in the order in which they were merged."""
-    if (prefix := fields.get("tokenizer.ggml.add_space_prefix", True)) is not False:
-        raise LiditError(
-            f"{file}: tokenizer.ggml.add_space_prefix={prefix!r} is not supported for Gemma "
-            f"(read: False): {_REMEDY}"
-        )
+    """Build Gemma's tokenizer, whose pieces are in the order in which they were merged."""
+    _expect_prefix(file, fields, False)
     # The file spells runs of spaces as such, the tokenizer looks them up with its own sign.
     spaces = re.compile(" +")
     tokens = [
         "▁" * len(token) if spaces.fullmatch(token) else token
         for token in fields["tokenizer.ggml.tokens"]
     ]
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    merges = [
-        (token[:cut], token[cut:])
-        for token in tokens
-        for cut in range(len(token) - 1, 0, -1)
-        if token[:cut] in vocabulary and token[cut:] in vocabulary
-    ]
-    unknown = tokens[fields.get("tokenizer.ggml.unknown_token_id", 3)]
-    bpe = models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
-    tokenizer = Tokenizer(bpe)
+    tokenizer = _character_pairs(fields, tokens, tokens)
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
     added = _added(fields, fields["tokenizer.ggml.tokens"])
     tokenizer.add_tokens([token for token in added if not spaces.fullmatch(token.content)])
     begins = fields.get("tokenizer.ggml.add_bos_token", True)
     return tokenizer, {"tokenizer_class": "GemmaTokenizer", "add_bos_token": bool(begins)}
+
+
+def _phi3(file: Path, fields: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+    """Build the tokenizer of Phi-3, which puts a space before a text."""
+    _expect_prefix(file, fields, True)
+    tokens, scores = (fields[f"tokenizer.ggml.{name}"] for name in ("tokens", "scores"))
+    ranked = sorted(zip(tokens, scores, strict=True), key=lambda piece: -piece[1])
+    tokenizer = _character_pairs(fields, tokens, [token for token, _ in ranked])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.add_tokens(_added(fields, tokens))
+    begins = fields.get("tokenizer.ggml.add_bos_token", True)
+    return tokenizer, {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": bool(begins)}
+
+
+def _expect_prefix(file: Path, fields: dict[str, Any], wanted: bool) -> None:
+    """Check whether a space is put before each text."""
+    if fields.get("tokenizer.ggml.add_space_prefix", True) is not wanted:
+        raise LiditError(
+            f"{file}: tokenizer.ggml.add_space_prefix={not wanted} is not supported for "
+            f"{fields['general.architecture']} (read: {wanted}): {_REMEDY}"
+        )
+
+
+def _character_pairs(
+    fields: dict[str, Any], tokens: Sequence[str], ranked: Sequence[str]
+) -> Tokenizer:
+    """Build byte-pair encoding of characters, with bytes for those that are in no piece.
+
+    Args:
+      fields: the file's keys and values.
+      tokens: the vocabulary.
+      ranked: the same pieces in the order in which pairs are merged to them.
+    """
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    merges = [
+        (token[:cut], token[cut:])
+        for token in ranked
+        for cut in range(len(token) - 1, 0, -1)
+        if token[:cut] in vocabulary and token[cut:] in vocabulary
+    ]
+    unknown = tokens[fields["tokenizer.ggml.unknown_token_id"]]
+    bpe = models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(bpe)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return tokenizer
 
 
 def _t5(file: Path, fields: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
@@ -180,3 +218,7 @@ def _added(fields: dict[str, Any], tokens: Sequence[str]) -> list[AddedToken]:
         for token, kind in zip(tokens, fields["tokenizer.ggml.token_type"], strict=True)
         if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
     ]
+
+
+_BUILDERS = {"gemma3": _gemma, "phi3": _phi3}
+"""Builders of SentencePiece's tokenizers of byte-pair encoding, by architecture."""
