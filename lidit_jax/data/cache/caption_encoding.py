@@ -72,7 +72,7 @@ class CaptionEncoder:
             max_prompt_tokens=self.encoders.max_prompt_tokens,
             overflow="truncate",
         )
-        shared = tokens.prefix_length if encoder.causal else 0
+        shared = 0 if arrays.instruction is None else tokens.prefix_length
         counts = tokens.mask.sum(axis=1)
         order = np.argsort(counts, kind="stable")
         result = [b""] * len(texts)
