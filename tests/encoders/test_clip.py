@@ -4,16 +4,21 @@ import dataclasses
 import json
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 import transformers
 from tokenizers import pre_tokenizers
 
+from lidit_jax import encoders
+from lidit_jax.config.schema import MeshConfig
 from lidit_jax.encoders import PromptFormat, TokenBatch
 from lidit_jax.encoders.clip import ACTIVATIONS, quick_gelu
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
 from lidit_jax.encoders.tokenizer_probes import PROBE_PROMPTS
+from lidit_jax.parallel.mesh import make_mesh
+from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES
 
 PROMPTS = [*PROBE_PROMPTS, "A RED Circle", "a  red\n circle", "Ünïcode", "it's 12 o'clock"]
 
@@ -104,6 +109,19 @@ def test_a_row_of_all_positions_fits(tiny):
     assert row.truncated == 1
     full = TokenBatch(row.ids, row.mask, 0, 0)
     assert np.isfinite(np.asarray(encoder.encode(full, -1))).all()
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_int8_and_a_mesh_give_nearly_the_same_features(tiny, family):
+    """Scales of 127 steps, a few blocks upon each other: within a few percent."""
+    _, encoder, tokens, states = tiny(family)
+    mesh = make_mesh(MeshConfig(1, 4, 2))
+    narrow = encoders.load(str(encoder.folder), dtype="int8", mesh=mesh)
+    assert narrow.dtype == "int8"
+    with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+        ours = np.asarray(narrow.encode(tokens, -1), np.float32)[tokens.mask]
+    exact = states[-1][tokens.mask]
+    assert np.linalg.norm(ours - exact) <= 0.1 * np.linalg.norm(exact)
 
 
 def test_activations_are_those_of_transformers():
