@@ -74,6 +74,8 @@ ELSEWHERE = {
     "diffusion/weighting.py": "diffusion/test_process.py diffusion/test_schedules.py",
     "encoders/bert.py": "encoders/test_families.py encoders/test_parity.py",
     "encoders/blocks.py": "encoders/test_families.py encoders/test_parity.py",
+    "encoders/encoder_families.py": "encoders/test_families.py encoders/test_config_fields.py",
+    "encoders/family.py": "encoders/test_families.py encoders/test_config_fields.py",
     "encoders/decoder.py": "encoders/test_families.py encoders/test_parity.py",
     "encoders/tokenizer_probes.py": "encoders/test_tokenizer_check.py",
     "encoders/t5.py": "encoders/test_families.py encoders/test_parity.py",

@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax.attention import attention
 from lidit_jax.encoders.blocks import (
-    at_least_float32,
     blocks_below,
     embedding_lookup,
+    layer_norm,
     linear,
     positions_of,
     scan_blocks,
@@ -114,7 +114,4 @@ class Bert:
         return self._norm(x + linear(h, layer["down"], layer["down_bias"]), layer, "ffn_norm")
 
     def _norm(self, x: Float[Array, "B S D"], params: Params, name: str) -> Float[Array, "B S D"]:
-        y = x.astype(at_least_float32(x.dtype))
-        y = y - jnp.mean(y, axis=-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.norm_epsilon)
-        return (y * params[name] + params[f"{name}_bias"]).astype(x.dtype)
+        return layer_norm(x, params[name], params[f"{name}_bias"], self.norm_epsilon)

@@ -60,6 +60,16 @@ def rms_norm(
     return y.astype(x.dtype) * scale
 
 
+def layer_norm(
+    x: Float[Array, "*N D"], scale: Float[Array, " D"], bias: Float[Array, " D"], epsilon: float
+) -> Float[Array, "*N D"]:
+    """Apply LayerNorm (https://arxiv.org/abs/1607.06450), in `at_least_float32` precision."""
+    y = x.astype(at_least_float32(x.dtype))
+    y = y - jnp.mean(y, axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + epsilon)
+    return (y * scale + bias).astype(x.dtype)
+
+
 def positions_of(mask: Bool[Array, "B S"]) -> Int32[Array, "B S"]:
     """Return the position of each token, counting valid tokens only, so left padding is allowed."""
     return jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)

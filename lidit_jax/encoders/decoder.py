@@ -1,9 +1,9 @@
-"""Decoder-only transformer of the LLaMA, Qwen, Gemma and Phi families, as a text encoder.
+"""Decoder-only transformer of the LLaMA, Qwen, Gemma, Phi and OLMo families, as a text encoder.
 
-Pre-norm blocks of grouped-query attention with RoPE and a gated FFN, RMSNorm throughout
+Blocks of grouped-query attention with RoPE and a gated FFN, RMSNorm throughout
 (https://arxiv.org/abs/2302.13971). A family is a reader in `lidit_jax.encoders.families` and a
-table of names in `lidit_jax.weights.tables`; settings that differ between blocks (window and RoPE
-of local ones) are selected by block index inside the layer scan.
+table of names in `lidit_jax.weights.tables`; settings that differ between blocks (window, RoPE) are
+selected by block index inside the layer scan.
 """
 
 from __future__ import annotations
@@ -71,14 +71,17 @@ class Decoder:
     """Qwen2: biases on the query, key and value projections."""
     output_bias: bool = False
     """Bias on the output projection of attention."""
-    qk_norm: bool = False
-    """Qwen3, Gemma 3: RMSNorm on every query and key head."""
+    qk_norm: str | None = None
+    """RMSNorm of queries and keys: "head" (Qwen3, Gemma 3) for each head, "projection" (OLMo) for
+    all heads together; None for no norm."""
     fused: bool = False
     """Phi-3: one matrix for queries, keys and values, one for gate and up."""
     norm_offset: bool = False
     """Gemma: norms multiply by 1 + weight."""
-    sandwich_norms: bool = False
-    """Gemma 2 and 3: norms also after attention and FFN, before the residual sum."""
+    pre_norms: bool = True
+    """Norms before attention and FFN; OLMo 2 and 3 have none there."""
+    post_norms: bool = False
+    """Gemma 2 and 3, OLMo 2 and 3: norms after attention and FFN, before the residual sum."""
     embedding_scale: float = 1.0
     """Gemma: embeddings are multiplied by the square root of the width."""
     score_scale: float | None = None
@@ -90,7 +93,9 @@ class Decoder:
     window: int | None = None
     """Window of local blocks in tokens, including the query; None for full causal attention."""
     local_rope: Rope | None = None
-    """Gemma 3: RoPE of local blocks; None for the same as in the other blocks."""
+    """Gemma 3, OLMo 3: RoPE of local blocks; None for the same as in the other blocks."""
+    unrotated: tuple[bool, ...] = ()
+    """SmolLM3: whether each block has no positions at all (NoPE); empty for none."""
 
     causal: ClassVar[bool] = True
     default_layer: ClassVar[int] = -3
@@ -100,7 +105,9 @@ class Decoder:
         """Return the shape of each parameter by path; blocks are stacked on the first axis."""
         D, F, K = self.width, self.ffn_width, self.head_width
         queries, keys = self.heads * K, self.kv_heads * K
-        block = {"attention_norm": (D,), "o": (queries, D), "ffn_norm": (D,), "down": (F, D)}
+        block = {"o": (queries, D), "down": (F, D)}
+        if self.pre_norms:
+            block |= {"attention_norm": (D,), "ffn_norm": (D,)}
         if self.fused:
             block |= {"qkv": (D, queries + 2 * keys), "gate_up": (D, 2 * F)}
         else:
@@ -111,8 +118,9 @@ class Decoder:
         if self.output_bias:
             block |= {"o_bias": (D,)}
         if self.qk_norm:
-            block |= {"q_norm": (K,), "k_norm": (K,)}
-        if self.sandwich_norms:
+            each = self.qk_norm == "head"
+            block |= {"q_norm": (K if each else queries,), "k_norm": (K if each else keys,)}
+        if self.post_norms:
             block |= {"attention_post_norm": (D,), "ffn_post_norm": (D,)}
         stacked = {f"layers/{name}": (self.num_layers, *shape) for name, shape in block.items()}
         return {"embedding": (self.vocabulary, D), **stacked, "final_norm": (D,)}
@@ -194,22 +202,31 @@ class Decoder:
 
     def _views(self, mask: Bool[Array, "B T"], start: int) -> Callable[[Array], TokenPositions]:
         """Return a function from block index to the positions and mask of tokens from `start`."""
-        places = positions_of(mask)[:, start:], self.head_width, mask.shape[1]
-        cos_sin = rotation(self.rope, *places)
+        none = (False,) * self.num_layers
+        kinds = list(zip(self.local or none, self.unrotated or none, strict=True))
+        distinct = list(dict.fromkeys(kinds))
+        views = [self._view(mask, start, *kind) for kind in distinct]
+        if len(views) == 1:
+            return lambda index: views[0]
+        kind_of = jnp.asarray([distinct.index(kind) for kind in kinds])
+        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *views)
+        return lambda index: jax.tree.map(lambda arrays: arrays[kind_of[index]], stacked)
+
+    def _view(
+        self, mask: Bool[Array, "B T"], start: int, local: bool, unrotated: bool
+    ) -> TokenPositions:
+        """Return the positions and mask of tokens from `start` in one kind of block."""
+        rope = self.local_rope if local and self.local_rope is not None else self.rope
+        positions, length = positions_of(mask)[:, start:], mask.shape[1]
+        cosine, sine = rotation(rope, positions, self.head_width, length)
+        if unrotated:
+            cosine, sine = jnp.ones_like(cosine), jnp.zeros_like(sine)
         if not any(self.local):
-            return lambda index: TokenPositions(cos_sin, None)
-        tokens = jnp.arange(mask.shape[1])
+            return TokenPositions((cosine, sine), None)
+        tokens = jnp.arange(length)
         distance = tokens[start:, None] - tokens
-        everywhere = TokenPositions(cos_sin, jnp.ones((1, *distance.shape), bool))
-        if self.local_rope is not None:
-            cos_sin = rotation(self.local_rope, *places)
-        visible = everywhere.visible if self.window is None else (distance < self.window)[None]
-        nearby, local = TokenPositions(cos_sin, visible), jnp.asarray(self.local)
-
-        def view_of(index: Array) -> TokenPositions:
-            return jax.tree.map(lambda a, b: jnp.where(local[index], a, b), nearby, everywhere)
-
-        return view_of
+        reach = self.window if local and self.window is not None else length
+        return TokenPositions((cosine, sine), (distance < reach)[None])
 
     def _block(
         self,
@@ -220,9 +237,8 @@ class Decoder:
         prefix: KeyValue | None,
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
         B, S, _ = x.shape
-        q, k, v = self._queries_keys_values(layer, self._norm(x, layer["attention_norm"]))
-        if self.qk_norm:
-            q, k = self._norm(q, layer["q_norm"]), self._norm(k, layer["k_norm"])
+        h = self._norm(x, layer["attention_norm"]) if self.pre_norms else x
+        q, k, v = self._queries_keys_values(layer, h)
         q, k = rotate(q, *view.cos_sin), rotate(k, *view.cos_sin)
         own = k, v
         if prefix is not None:
@@ -243,9 +259,9 @@ class Decoder:
             exact=True,
         ).reshape(B, S, -1)
         h = linear(attended, layer["o"], layer.get("o_bias"))
-        x = x + (self._norm(h, layer["attention_post_norm"]) if self.sandwich_norms else h)
-        h = self._ffn(layer, self._norm(x, layer["ffn_norm"]))
-        return x + (self._norm(h, layer["ffn_post_norm"]) if self.sandwich_norms else h), own
+        x = x + (self._norm(h, layer["attention_post_norm"]) if self.post_norms else h)
+        h = self._ffn(layer, self._norm(x, layer["ffn_norm"]) if self.pre_norms else x)
+        return x + (self._norm(h, layer["ffn_post_norm"]) if self.post_norms else h), own
 
     def _queries_keys_values(
         self, layer: Params, h: Float[Array, "B S D"]
@@ -255,7 +271,16 @@ class Decoder:
             projected = jnp.split(linear(h, layer["qkv"]), (queries, queries + keys), axis=-1)
         else:
             projected = [linear(h, layer[name], layer.get(f"{name}_bias")) for name in "qkv"]
-        return [y.reshape(*y.shape[:2], -1, self.head_width) for y in projected]
+        if self.qk_norm == "projection":
+            projected[:2] = self._normalized(layer, *projected[:2])
+        heads = [y.reshape(*y.shape[:2], -1, self.head_width) for y in projected]
+        if self.qk_norm == "head":
+            heads[:2] = self._normalized(layer, *heads[:2])
+        return heads
+
+    def _normalized(self, layer: Params, q: Array, k: Array) -> tuple[Array, Array]:
+        """Return queries and keys, whole or by head, after their norms."""
+        return self._norm(q, layer["q_norm"]), self._norm(k, layer["k_norm"])
 
     def _ffn(self, layer: Params, h: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         if self.fused:

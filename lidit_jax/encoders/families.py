@@ -1,41 +1,32 @@
 """Model families: map a checkpoint's `config.json` to an encoder and its parameter name table.
 
 A family is a configuration reader, a name table, and transformers' defaults for fields that a
-configuration omits. LLaVA-style checkpoints are read as the language model inside them.
+configuration omits. Checkpoints with vision are read as the language model inside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-from lidit_jax.encoders.bert import Bert
 from lidit_jax.encoders.decoder import Decoder
+from lidit_jax.encoders.encoder_families import ENCODERS
+from lidit_jax.encoders.family import OFF, Config, Encoder, Family, sizes
 from lidit_jax.encoders.rope import Rope
-from lidit_jax.encoders.t5 import T5
 from lidit_jax.errors import LiditError
 from lidit_jax.weights import tables
 from lidit_jax.weights.tables import Rule
 
-Config = dict[str, Any]
-Encoder = Decoder | Bert | T5
-
 _ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
-@dataclass(frozen=True)
-class Family:
-    """Reader of the checkpoints of one `model_type`."""
-
-    read: Callable[[Config], Encoder]
-    table: tuple[Rule, ...]
-    switches: Config = field(default_factory=dict)
-    """transformers' defaults for options that a configuration omits."""
-    sizes: Config = field(default_factory=dict)
-    """Defaults for sizes, which only the language model of a LLaVA-style checkpoint omits."""
-    only: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Fields that change the hidden states, with their supported values."""
+_INSIDE = {
+    "qwen2_5_vl": "qwen2_5_vl_text",
+    "qwen3_vl": "qwen3_vl_text",
+    "clip": "clip_text_model",
+    "siglip": "siglip_text_model",
+    "siglip2": "siglip2_text_model",
+}
+"""The `model_type` of a `text_config` that has none, by that of the whole; LLaVA's is a LLaMA."""
 
 
 def read(config: Config) -> tuple[Encoder, tuple[Rule, ...]]:
@@ -45,21 +36,31 @@ def read(config: Config) -> tuple[Encoder, tuple[Rule, ...]]:
       LiditError: for an unsupported family or option.
       KeyError: when the configuration lacks a size.
     """
-    inside = "text_config" in config
-    if inside:
-        config = {"model_type": "llama"} | config["text_config"]
-    name = config.get("model_type")
+    inner = described(config)
+    name = inner["model_type"]
     if name not in FAMILIES:
-        raise LiditError(f"a {name!r} model is not supported: choose one of {', '.join(FAMILIES)}")
+        names = ", ".join(dict.fromkeys([*FAMILIES, *_INSIDE]))
+        lacks = " without a text_config" if name in _INSIDE else ""
+        raise LiditError(f"a {name!r} model{lacks} is not supported: choose one of {names}")
     family = FAMILIES[name]
     for option, supported in family.only.items():
-        if option in config and config[option] not in supported:
+        if option in inner and inner[option] not in supported:
             raise LiditError(
-                f"{option}={config[option]!r} is not supported for {name}: only "
+                f"{option}={inner[option]!r} is not supported for {name}: only "
                 f"{' or '.join(map(repr, supported))} is"
             )
-    defaults = family.switches | (family.sizes if inside else {})
-    return family.read(defaults | config), family.table
+    defaults = family.switches | ({} if inner is config else family.sizes)
+    return family.read(defaults | inner), family.table
+
+
+def described(config: Config) -> Config:
+    """Return the part of a `config.json` that describes the text encoder, with its `model_type`."""
+    name, text = config.get("model_type"), config.get("text_config")
+    if name == "clip":  # transformers prefers what CLIP's first releases wrote
+        text = config.get("text_config_dict") or text
+    if text is None:
+        return config if "model_type" in config else config | {"model_type": None}
+    return {"model_type": _INSIDE.get(str(name), "llama")} | text
 
 
 def _decoder(config: Config, **switches: Any) -> Decoder:
@@ -153,7 +154,56 @@ def _qwen2(config: Config) -> Decoder:
 
 
 def _qwen3(config: Config) -> Decoder:
-    return _qwen(config, qk_norm=True, **_biased(config))
+    return _qwen(config, qk_norm="head", **_biased(config))
+
+
+def _of_text(config: Config) -> Config:
+    """Return the configuration with M-RoPE read as RoPE, which it is for text: a token of an image
+    has three positions, a token of text the same one thrice."""
+    for name in ("rope_scaling", "rope_parameters"):
+        if rope := config.get(name):
+            rope = {
+                option: "default" if value == "mrope" else value
+                for option, value in rope.items()
+                if option not in ("mrope_section", "mrope_interleaved")
+            }
+            config = config | {name: rope}
+    return config
+
+
+def _qwen2_5_vl(config: Config) -> Decoder:
+    return _qwen2(_of_text(config))
+
+
+def _qwen3_vl(config: Config) -> Decoder:
+    return _decoder(_of_text(config), qk_norm="head", **_biased(config))
+
+
+def _smollm3(config: Config) -> Decoder:
+    L, interval = config["num_hidden_layers"], config["no_rope_layer_interval"]
+    rotated = config.get("no_rope_layers")  # in spite of its name, 1 means RoPE
+    if rotated is None:
+        rotated = [(i + 1) % interval for i in range(L)]
+    if len(rotated) < L:
+        raise LiditError(
+            f"no_rope_layers names {len(rotated)} blocks of {L}: download config.json again"
+        )
+    unrotated = tuple(not rope for rope in rotated[:L])
+    window = config["sliding_window"] if config["use_sliding_window"] else None
+    local = _local(config, *(window is not None and nope for nope in unrotated))
+    return _decoder(config, unrotated=unrotated, **_biased(config), **_windowed(local, window))
+
+
+def _olmo2(config: Config, **switches: Any) -> Decoder:
+    norms = {"pre_norms": False, "post_norms": True, "qk_norm": "projection"}
+    return _decoder(config, **norms, **_biased(config), **switches)
+
+
+def _olmo3(config: Config) -> Decoder:
+    theta = config["rope_theta"]
+    local = _local(config, True, True, True, False)
+    windowed = _windowed(local, config["sliding_window"])
+    return _olmo2(config, **_two_ropes(config, theta, theta), **windowed)
 
 
 def _phi3(config: Config) -> Decoder:
@@ -182,7 +232,7 @@ def _gemma2(config: Config, *pattern: bool, **switches: Any) -> Decoder:
     local = _local(config, *(pattern or (True, False)))
     return _gemma(
         config,
-        sandwich_norms=True,
+        post_norms=True,
         score_scale=config["query_pre_attn_scalar"] ** -0.5,
         score_cap=config["attn_logit_softcapping"],
         **_windowed(local, config.get("sliding_window")),
@@ -190,86 +240,55 @@ def _gemma2(config: Config, *pattern: bool, **switches: Any) -> Decoder:
     )
 
 
-def _gemma3(config: Config) -> Decoder:
-    # transformers 5 has one RoPE entry per kind of block, version 4 separate fields.
+def _two_ropes(config: Config, theta: float, local_theta: float) -> Config:
+    """Return the decoder's RoPE of full and of local blocks: one entry for each in transformers 5,
+    in version 4 separate fields, whose scaling is that of the full ones."""
     ropes = config.get("rope_parameters") or {}
     if unknown := set(ropes) - {"full_attention", "sliding_attention"}:
         raise LiditError(
-            f"rope_parameters with {', '.join(sorted(unknown))} is not supported for a Gemma 3: "
-            "give a RoPE for full_attention and one for sliding_attention"
+            f"rope_parameters with {', '.join(sorted(unknown))} is not supported for "
+            f"{config['model_type']}: give a RoPE for full_attention and one for sliding_attention"
         )
     everywhere, nearby = (
         Rope.from_huggingface(
             config
             | {"rope_scaling": None}
-            | {"rope_parameters": {"rope_theta": theta, **(ropes.get(kind) or {}), **older}}
+            | {"rope_parameters": {"rope_theta": base, **(ropes.get(kind) or {}), **older}}
         )
-        for kind, theta, older in (
-            ("full_attention", config["rope_theta"], config.get("rope_scaling") or {}),
-            ("sliding_attention", config["rope_local_base_freq"], {}),
+        for kind, base, older in (
+            ("full_attention", theta, config.get("rope_scaling") or {}),
+            ("sliding_attention", local_theta, {}),
         )
     )
+    return {"rope": everywhere, "local_rope": nearby}
+
+
+def _gemma3(config: Config) -> Decoder:
+    ropes = _two_ropes(config, config["rope_theta"], config["rope_local_base_freq"])
     pattern = [True] * (config["sliding_window_pattern"] - 1) + [False]
-    return _gemma2(config, *pattern, qk_norm=True, rope=everywhere, local_rope=nearby)
-
-
-def _t5(config: Config) -> T5:
-    return T5(
-        vocabulary=config["vocab_size"],
-        width=config["d_model"],
-        num_layers=config["num_layers"],
-        heads=config["num_heads"],
-        head_width=config["d_kv"],
-        ffn_width=config["d_ff"],
-        norm_epsilon=config["layer_norm_epsilon"],
-        buckets=config["relative_attention_num_buckets"],
-        max_distance=config["relative_attention_max_distance"],
-        gated=config["feed_forward_proj"] == "gated-gelu",
-        bias_in_every_block=config["model_type"] == "umt5",
-    )
-
-
-def _sizes(
-    vocabulary: int, width: int, ffn: int, layers: int, heads: int, kv_heads: int | None
-) -> Config:
-    return {
-        "vocab_size": vocabulary,
-        "hidden_size": width,
-        "intermediate_size": ffn,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-    }
+    return _gemma2(config, *pattern, qk_norm="head", **ropes)
 
 
 _QWEN_WINDOW = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
-_QWEN_SIZES = _sizes(151936, 4096, 22016, 32, 32, 32)
+_QWEN_SIZES = sizes(151936, 4096, 22016, 32, 32, 32)
 _GEMMA2_SCORES = {"head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 4096}
-_GEMMA2_SIZES = _sizes(256000, 2304, 9216, 26, 8, 4)
-_T5_SWITCHES = {
-    "feed_forward_proj": "relu",
-    "layer_norm_epsilon": 1e-6,
-    "relative_attention_num_buckets": 32,
-    "relative_attention_max_distance": 128,
-}
-_GATED_T5_SWITCHES = _T5_SWITCHES | {"feed_forward_proj": "gated-gelu"}
-
-_OFF = (False, None)
+_GEMMA2_SIZES = sizes(256000, 2304, 9216, 26, 8, 4)
+_QWEN2_5_VL = Family(
+    _qwen2_5_vl,
+    tables.DECODER,
+    _QWEN_WINDOW | {"max_window_layers": 80, "rms_norm_eps": 1e-5, "rope_theta": 1e6},
+    sizes(152064, 8192, 29568, 80, 64, 8),
+)
+_OLMO = {"rms_norm_eps": 1e-5}
+_OLMO_SIZES = sizes(50304, 4096, 11008, 32, 32, None)
 _TANH_GELU = ("gelu_pytorch_tanh", None)
-_GEMMA2_ONLY = {"hidden_activation": _TANH_GELU, "use_bidirectional_attention": _OFF}
-_T5_ONLY = {"feed_forward_proj": ("relu", "gated-gelu")}
-_BERT_ONLY = {
-    "hidden_act": ("gelu",),
-    "position_embedding_type": ("absolute",),
-    "is_decoder": _OFF,
-    "add_cross_attention": _OFF,
-}
+_GEMMA2_ONLY = {"hidden_activation": _TANH_GELU, "use_bidirectional_attention": OFF}
 
 _LLAMA = Family(
-    _llama, tables.DECODER, {}, _sizes(32000, 4096, 11008, 32, 32, None), {"mlp_bias": _OFF}
+    _llama, tables.DECODER, {}, sizes(32000, 4096, 11008, 32, 32, None), {"mlp_bias": OFF}
 )
 _MISTRAL = Family(
-    _mistral, tables.DECODER, {"sliding_window": 4096}, _sizes(32000, 4096, 14336, 32, 32, 8)
+    _mistral, tables.DECODER, {"sliding_window": 4096}, sizes(32000, 4096, 14336, 32, 32, 8)
 )
 _QWEN2 = Family(_qwen2, tables.DECODER, _QWEN_WINDOW, _QWEN_SIZES)
 _GEMMA3 = Family(
@@ -296,7 +315,7 @@ FAMILIES = {
         _gemma,
         tables.DECODER,
         {"head_dim": 256},
-        _sizes(256000, 3072, 24576, 28, 16, 16),
+        sizes(256000, 3072, 24576, 28, 16, 16),
         _GEMMA2_ONLY | {"hidden_act": ("gelu", "gelu_pytorch_tanh")},
     ),
     "gemma2": Family(
@@ -307,6 +326,37 @@ FAMILIES = {
         _GEMMA2_ONLY,
     ),
     "gemma3_text": _GEMMA3,
+    "qwen2_5_vl": _QWEN2_5_VL,
+    "qwen2_5_vl_text": _QWEN2_5_VL,
+    "qwen3_vl_text": Family(
+        _qwen3_vl,
+        tables.DECODER,
+        {"head_dim": 128, "rope_theta": 5e5},
+        _QWEN_SIZES,
+        # transformers ignores a window here.
+        {"use_sliding_window": OFF},
+    ),
+    "smollm3": Family(
+        _smollm3,
+        tables.DECODER,
+        {
+            "rope_theta": 2e6,
+            "no_rope_layer_interval": 4,
+            "use_sliding_window": False,
+            "sliding_window": None,
+        },
+        sizes(128256, 2048, 11008, 36, 16, 4),
+        {"mlp_bias": OFF},
+    ),
+    "olmo2": Family(_olmo2, tables.OLMO, _OLMO, _OLMO_SIZES),
+    "olmo3": Family(
+        _olmo3,
+        tables.OLMO,
+        _OLMO | {"rope_theta": 5e5, "sliding_window": 4096},
+        _OLMO_SIZES,
+        # transformers 4 takes another one for all blocks, 5 for those without a window.
+        {"rope_theta": (5e5,)},
+    ),
     "phi3": Family(
         _phi3,
         tables.PHI3,
@@ -315,15 +365,12 @@ FAMILIES = {
             "max_position_embeddings": 4096,
             "original_max_position_embeddings": 4096,
         },
-        _sizes(32064, 3072, 8192, 32, 32, None),
+        sizes(32064, 3072, 8192, 32, 32, None),
     ),
     # The original LLaVA code writes the fields of its language model at the top level.
     "llava_llama": _LLAMA,
     "llava_mistral": _MISTRAL,
     "llava_qwen": _QWEN2,
-    "t5": Family(_t5, tables.T5, _T5_SWITCHES, only=_T5_ONLY),
-    "mt5": Family(_t5, tables.T5, _GATED_T5_SWITCHES, only=_T5_ONLY),
-    "umt5": Family(_t5, tables.UMT5, _GATED_T5_SWITCHES, only=_T5_ONLY),
-    "bert": Family(Bert.from_huggingface, tables.BERT, only=_BERT_ONLY),
+    **ENCODERS,
 }
 """Families by the `model_type` of transformers."""

@@ -51,6 +51,23 @@ class T5:
     default_layer: ClassVar[int] = -1
     max_positions: ClassVar[int | None] = None
 
+    @classmethod
+    def from_huggingface(cls, config: dict) -> T5:
+        """Read a `config.json` of model type t5, mt5 or umt5."""
+        return cls(
+            vocabulary=config["vocab_size"],
+            width=config["d_model"],
+            num_layers=config["num_layers"],
+            heads=config["num_heads"],
+            head_width=config["d_kv"],
+            ffn_width=config["d_ff"],
+            norm_epsilon=config["layer_norm_epsilon"],
+            buckets=config["relative_attention_num_buckets"],
+            max_distance=config["relative_attention_max_distance"],
+            gated=config["feed_forward_proj"] == "gated-gelu",
+            bias_in_every_block=config["model_type"] == "umt5",
+        )
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each parameter by path; blocks are stacked on the first axis."""
         D, F, inner = self.width, self.ffn_width, self.heads * self.head_width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
 from lidit_jax.config.schema import EncoderConfig
 from lidit_jax.config.values import choices
 from lidit_jax.encoders import families
+from lidit_jax.encoders.clip import Clip
 from lidit_jax.encoders.decoder import Decoder, PrefixCache
+from lidit_jax.encoders.family import Encoder
 from lidit_jax.encoders.locations import (
     content_digests,
     locate_encoder,
@@ -45,7 +48,7 @@ class TextEncoder:
     def __init__(
         self,
         name: str,
-        model: families.Encoder,
+        model: Encoder,
         params: dict[str, Any],
         tokenizer: PromptTokenizer,
         folder: Path,
@@ -73,8 +76,8 @@ class TextEncoder:
 
     @property
     def default_layer(self) -> int:
-        """Default feature layer: -3 for decoders, without the final norm (paper, 5.1); -1 for BERT
-        and T5, with the final norm."""
+        """Default feature layer: -3 for decoders, without the final norm (paper, 5.1); -1 for the
+        other encoders, with the final norm."""
         return self.model.default_layer
 
     @property
@@ -111,25 +114,8 @@ class TextEncoder:
     def tokenize(
         self, prompts: Sequence[str], prompt_format: PromptFormat | None = None, **options: Any
     ) -> TokenBatch:
-        """Tokenize instruction, prompt and end token; see `PromptTokenizer.__call__`.
-
-        Raises:
-          LiditError: also when a token id is outside the model's embedding table.
-        """
-        tokens = self.tokenizer(prompts, prompt_format or PromptFormat(), **options)
-        self._check_embedded(tokens.ids[tokens.mask])
-        return tokens
-
-    def _check_embedded(self, ids: np.ndarray) -> None:
-        """Check that ids are within the embedding table; JAX would silently clamp them."""
-        if (largest := int(ids.max(initial=0))) >= self.model.vocabulary:
-            backend = self.tokenizer.backend
-            raise LiditError(
-                f"encoder {self.name!r} has embeddings for {self.model.vocabulary} of its "
-                f"tokenizer's {backend.get_vocab_size()} tokens, not for {largest} "
-                f"({backend.id_to_token(largest)!r}): put the model's own tokenizer.json into "
-                f"{tokenizer_home(self.folder)}"
-            )
+        """Tokenize instruction, prompt and end token; see `PromptTokenizer.__call__`."""
+        return self.tokenizer(prompts, prompt_format or PromptFormat(), **options)
 
     def hidden_states(
         self, params: dict[str, Any], ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
@@ -182,18 +168,17 @@ class TextEncoder:
 
     @functools.cached_property
     def _compiled_prefix(self) -> Callable[..., PrefixCache]:
-        assert isinstance(self.model, Decoder)  # nothing else is causal
+        assert isinstance(self.model, Decoder)  # nothing else has a cache
         return jax.jit(self.model.prefix_cache, static_argnames="layer")
 
     def prefix_cache(
         self, params: dict[str, Any], prompt_format: PromptFormat, layer: int
     ) -> PrefixCache | None:
         """Return the cache with which `features` skips the constant instruction; None for encoders
-        that are not causal and for an empty instruction."""
+        that are not decoders and for an empty instruction."""
         ids = np.asarray(self.tokenizer.prefix(prompt_format), np.int32)
-        if not self.causal or not len(ids):
+        if not isinstance(self.model, Decoder) or not len(ids):
             return None
-        self._check_embedded(ids)
         return self._compiled_prefix(params, ids, layer=layer)
 
 
@@ -211,7 +196,24 @@ def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> Te
     except LiditError as error:
         raise LiditError(f"{folder}: {error}") from error
     tokenizer = load_tokenizer(locate_tokenizer(folder), model.max_positions)
+    _check_embedded(tokenizer, model.vocabulary, tokenizer_home(folder))
+    if isinstance(model, Clip):
+        model = dataclasses.replace(model, padding_token=tokenizer.pad)
     files = huggingface.safetensors_files(folder)
     shapes = model.shapes()
     params = huggingface.load_params(files, table, shapes, dtype, encoder_shardings(shapes, mesh))
     return TextEncoder(source, model, params, tokenizer, folder)
+
+
+def _check_embedded(tokenizer: PromptTokenizer, rows: int, folder: Path) -> None:
+    """Check that every token has one of the table's rows; JAX would silently clamp its id."""
+    tokens = tokenizer.backend.get_vocab(with_added_tokens=True)
+    beyond = sorted((number, token) for token, number in tokens.items() if number >= rows)
+    if beyond:
+        number, token = beyond[0]
+        more = f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""
+        raise LiditError(
+            f"{folder}: the tokenizer has token {number} ({token!r}){more}, but the model has "
+            f"embeddings for {rows} tokens: put the model's own tokenizer.json there, or take the "
+            "token out of it"
+        )

@@ -169,6 +169,8 @@ def _export_encoders(
 ) -> list[dict[str, Any]]:
     """Return each stream's prompt format and its encoder's location; copy encoders as required."""
     from lidit_jax.config.prompt_format import PromptFormat
+    from lidit_jax.encoders.encoder_families import CONTRASTIVE
+    from lidit_jax.encoders.families import described
     from lidit_jax.encoders.locations import (
         PACKAGED_ENCODERS,
         locate_encoder,
@@ -177,6 +179,7 @@ def _export_encoders(
     )
     from lidit_jax.encoders.relocated import resolve_sources
     from lidit_jax.encoders.tokenizer_check import load_tokenizer
+    from lidit_jax.weights.huggingface import read_json
 
     settings = source.config.encoders
     prompt_format = PromptFormat(settings.instruction, settings.system_prompt)
@@ -184,6 +187,11 @@ def _export_encoders(
     places = resolve_sources([str(s["source"]) for s in remembered], remembered, moved)
     for k, (trained_with, place) in enumerate(zip(remembered, places, strict=True)):
         folder = locate_encoder(place)
+        if (family := described(read_json(folder / "config.json"))["model_type"]) in CONTRASTIVE:
+            raise LiditError(
+                f"encoder {place!r} is a {family!r} model, which the exported module cannot run: "
+                "export models with decoders, T5 or BERT"
+            )
         home = tokenizer_home(folder)
         tokenizer = load_tokenizer(locate_tokenizer(folder))
         if with_encoders or place in PACKAGED_ENCODERS or place.endswith(".gguf"):

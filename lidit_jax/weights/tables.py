@@ -32,11 +32,13 @@ def _table(prefix: str, *rules: tuple[str, str | None] | tuple[str, str, str]) -
 
 _BLOCK = r"layers\.(\d+)\."
 _BERT_BLOCK = r"encoder\.layer\.(\d+)\."
+_CLIP_BLOCK = r"encoder\.layers\.(\d+)\."
 _T5_BLOCK = r"encoder\.block\.(\d+)\.layer\."
 
 _LANGUAGE_MODEL = r"(?:model\.)?(?:language_model\.)?(?:model\.)?"
-"""Prefix of names in causal models, in models without a head, and of the language model in LLaVA-
-style checkpoints: `language_model.model.` in transformers 4, `model.language_model.` in 5."""
+"""Prefix of names in causal models, in models without a head, and of the language model in
+checkpoints with vision: LLaVA's is `language_model.model.` in transformers 4, Qwen-VL's is `model.`
+there, and both are `model.language_model.` in version 5."""
 
 _TRUNK = (
     (r"embed_tokens\.weight", "embedding"),
@@ -57,14 +59,14 @@ _TRUNK = (
     (r"norm\.weight", "final_norm"),
     (r"lm_head\.weight", None),
     (_BLOCK + r"self_attn\.rotary_emb\.inv_freq", None),
-    (r"(?:vision_tower|multi_modal_projector|mm_projector|vision_resampler)\..*", None),
+    (r"(?:vision_tower|visual|multi_modal_projector|mm_projector|vision_resampler)\..*", None),
     (r"image_newline", None),
 )
 
 DECODER = _table(
     _LANGUAGE_MODEL, *_TRUNK, (_BLOCK + r"post_attention_layernorm\.weight", "layers/ffn_norm")
 )
-"""Table of LLaMA, Mistral, Qwen2, Qwen3 and Gemma."""
+"""Table of LLaMA, Mistral, Qwen2, Qwen3, SmolLM3 and Gemma."""
 
 PHI3 = _table(
     _LANGUAGE_MODEL,
@@ -82,6 +84,14 @@ GEMMA = _table(
     (_BLOCK + r"post_feedforward_layernorm\.weight", "layers/ffn_post_norm"),
 )
 """Table of Gemma 2 and 3, where LLaMA's name of the FFN norm is the norm after attention."""
+
+OLMO = _table(
+    _LANGUAGE_MODEL,
+    *_TRUNK,
+    (_BLOCK + r"post_attention_layernorm\.weight", "layers/attention_post_norm"),
+    (_BLOCK + r"post_feedforward_layernorm\.weight", "layers/ffn_post_norm"),
+)
+"""Table of OLMo 2 and 3, which have norms after attention and FFN only."""
 
 _T5_ENCODER = (
     (r"shared\.weight", "embedding"),
@@ -149,6 +159,47 @@ _GGUF_TRUNK = (
     (_GGUF_BLOCK + r"ffn_down\.weight", _HF_BLOCK + "mlp.down_proj.weight"),
     (r"output_norm\.weight", "model.norm.weight"),
     (r"output\.weight", "lm_head.weight"),
+CLIP = _table(
+    r"(?:text_model\.)?",
+    (r"embeddings\.token_embedding\.weight", "embedding"),
+    (r"embeddings\.position_embedding\.weight", "position"),
+    (_CLIP_BLOCK + r"layer_norm1\.weight", "layers/attention_norm"),
+    (_CLIP_BLOCK + r"layer_norm1\.bias", "layers/attention_norm_bias"),
+    (_CLIP_BLOCK + r"self_attn\.q_proj\.weight", "layers/q", _LINEAR),
+    (_CLIP_BLOCK + r"self_attn\.q_proj\.bias", "layers/q_bias"),
+    (_CLIP_BLOCK + r"self_attn\.k_proj\.weight", "layers/k", _LINEAR),
+    (_CLIP_BLOCK + r"self_attn\.k_proj\.bias", "layers/k_bias"),
+    (_CLIP_BLOCK + r"self_attn\.v_proj\.weight", "layers/v", _LINEAR),
+    (_CLIP_BLOCK + r"self_attn\.v_proj\.bias", "layers/v_bias"),
+    (_CLIP_BLOCK + r"self_attn\.out_proj\.weight", "layers/o", _LINEAR),
+    (_CLIP_BLOCK + r"self_attn\.out_proj\.bias", "layers/o_bias"),
+    (_CLIP_BLOCK + r"layer_norm2\.weight", "layers/ffn_norm"),
+    (_CLIP_BLOCK + r"layer_norm2\.bias", "layers/ffn_norm_bias"),
+    (_CLIP_BLOCK + r"mlp\.fc1\.weight", "layers/up", _LINEAR),
+    (_CLIP_BLOCK + r"mlp\.fc1\.bias", "layers/up_bias"),
+    (_CLIP_BLOCK + r"mlp\.fc2\.weight", "layers/down", _LINEAR),
+    (_CLIP_BLOCK + r"mlp\.fc2\.bias", "layers/down_bias"),
+    (r"final_layer_norm\.weight", "final_norm"),
+    (r"final_layer_norm\.bias", "final_norm_bias"),
+    (r"embeddings\.position_ids", None),
+    (r"(?:head|text_projection|vision_model|visual_projection)\..*", None),
+    (r"logit_(?:scale|bias)", None),
+)
+"""Table of the text encoders of CLIP and SigLIP, alone or beside the one of images."""
+
+GGUF_DECODER: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"token_embd\.weight", "model.embed_tokens.weight"),
+        (r"blk\.(\d+)\.attn_norm\.weight", r"model.layers.\1.input_layernorm.weight"),
+        (r"blk\.(\d+)\.attn_([qkv])\.(weight|bias)", r"model.layers.\1.self_attn.\2_proj.\3"),
+        (r"blk\.(\d+)\.attn_output\.weight", r"model.layers.\1.self_attn.o_proj.weight"),
+        (r"blk\.(\d+)\.attn_([qk])_norm\.weight", r"model.layers.\1.self_attn.\2_norm.weight"),
+        (r"blk\.(\d+)\.ffn_norm\.weight", r"model.layers.\1.post_attention_layernorm.weight"),
+        (r"blk\.(\d+)\.ffn_(gate|up|down)\.weight", r"model.layers.\1.mlp.\2_proj.weight"),
+        (r"output_norm\.weight", "model.norm.weight"),
+        (r"output\.weight", "lm_head.weight"),
+    )
 )
 _GGUF_UNFUSED = (
     (_GGUF_BLOCK + r"attn_([qkv])\.(weight|bias)", _HF_BLOCK + r"self_attn.\2_proj.\3"),

@@ -42,12 +42,7 @@ def tiny_model(tmp_path_factory):
     def make(family: str) -> tuple[Path, transformers.PreTrainedModel]:
         if family not in made:
             folder = tmp_path_factory.mktemp(family)
-            torch.manual_seed(0)
-            model = FAMILIES[family]().eval()
-            randomize(model)
-            model.save_pretrained(folder)
-            save_tokenizer(folder, bert=family == "bert")
-            made[family] = folder, model
+            made[family] = folder, save_tiny(family, folder)
         return made[family]
 
     return make
@@ -74,6 +69,16 @@ def tiny(tiny_model):
         return made[family]
 
     return make
+
+
+def save_tiny(family: str, folder: Path) -> transformers.PreTrainedModel:
+    """A random model, saved with a tokenizer."""
+    torch.manual_seed(0)
+    model = FAMILIES[family]().eval()
+    randomize(model)
+    model.save_pretrained(folder)
+    save_tokenizer(folder, bert=family in ("bert", "clip", "siglip"))
+    return model
 
 
 def padded_on_both_sides(encoder: encoders.TextEncoder) -> TokenBatch:

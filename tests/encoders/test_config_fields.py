@@ -25,6 +25,11 @@ T5 = {"vocab_size": 40, "d_model": 24, "d_kv": 8, "d_ff": 32, "num_layers": 2, "
 BERT = {"vocab_size": 40, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2}
 BERT |= {"num_attention_heads": 3, "max_position_embeddings": 32, "type_vocab_size": 2}
 BERT |= {"layer_norm_eps": 1e-6}
+SMOLLM3 = DECODER | {"no_rope_layers": [1, 0, 1], "bos_token_id": 1}
+OLMO3 = DECODER | {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"] * 2}
+OLMO3["layer_types"] = OLMO3["layer_types"][:3]
+CLIP = {name: DECODER[name] for name in ("vocab_size", "hidden_size", "intermediate_size")}
+CLIP |= {"num_hidden_layers": 2, "num_attention_heads": 3, "max_position_embeddings": 14}
 BASES = {
     "llama": DECODER,
     "mistral": DECODER | {"sliding_window": 8},
@@ -37,6 +42,15 @@ BASES = {
     "t5": T5,
     "umt5": T5,
     "bert": BERT,
+    "qwen2_5_vl_text": DECODER
+    | {"rms_norm_eps": 1e-6, "rope_parameters": {"mrope_section": [2, 1, 1]}},
+    "qwen3_vl_text": DECODER | {"rope_parameters": {"mrope_section": [2, 1, 1]}},
+    "smollm3": SMOLLM3,
+    "olmo2": DECODER,
+    "olmo3": OLMO3,
+    "clip_text_model": CLIP,
+    "siglip_text_model": CLIP,
+    "siglip2_text_model": CLIP,
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 YARN4 = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
@@ -83,6 +97,20 @@ FOLLOWED = [
     ("t5", "layer_norm_epsilon", 0.1),
     ("umt5", "relative_attention_num_buckets", 8),
     ("bert", "layer_norm_eps", 0.1),
+    ("qwen2_5_vl_text", "rope_parameters", YARN | {"mrope_section": [2, 1, 1]}),
+    ("qwen2_5_vl_text", "use_sliding_window", {"sliding_window": 4, "max_window_layers": 1}),
+    ("qwen3_vl_text", "attention_bias", True),
+    ("smollm3", "no_rope_layers", [0, 1, 1, 0]),
+    ("smollm3", "no_rope_layers", None),
+    ("smollm3", "use_sliding_window", {"sliding_window": 4}),
+    ("smollm3", "attention_bias", True),
+    ("olmo2", "attention_bias", True),
+    ("olmo3", "layer_types", None),
+    ("olmo3", "rope_parameters", {FULL: YARN, SLIDING: {"rope_theta": 50.0}}),
+    ("olmo3", "rope_scaling", YARN),
+    ("clip_text_model", "hidden_act", "gelu"),
+    ("siglip_text_model", "hidden_act", "quick_gelu"),
+    ("siglip2_text_model", "layer_norm_eps", 0.1),
 ]
 """A dictionary beside "use_sliding_window" holds the fields that go with it."""
 
@@ -98,6 +126,10 @@ WITHOUT_EFFECT = [
     ("gemma3_text", "rope_theta", 1e6),
     ("t5", "tie_word_embeddings", False),
     ("bert", "hidden_dropout_prob", 0.5),
+    ("qwen3_vl_text", "rope_parameters", {"mrope_section": [1, 2, 1], "mrope_interleaved": True}),
+    ("smollm3", "no_rope_layer_interval", 2),
+    ("clip_text_model", "eos_token_id", 3),
+    ("siglip_text_model", "bos_token_id", 3),
 ]
 
 REFUSED = [
@@ -125,7 +157,23 @@ REFUSED = [
     ("bert", "is_decoder", True),
     ("bert", "add_cross_attention", True),
     ("bert", "position_embedding_type", "relative_key"),
+    ("qwen3_vl_text", "use_sliding_window", {"sliding_window": 4}),
+    ("smollm3", "mlp_bias", True),
+    ("smollm3", "no_rope_layers", [1]),
+    ("smollm3", "layer_types", [FULL, SLIDING, FULL]),
+    ("olmo3", "rope_theta", 50.0),
+    ("olmo3", "rope_parameters", YARN),
+    ("olmo3", "sliding_window", None),
+    ("clip_text_model", "hidden_act", "relu"),
 ]
+
+WITHOUT_AUTO = {
+    "t5": transformers.T5EncoderModel,
+    "umt5": transformers.UMT5EncoderModel,
+    "siglip_text_model": transformers.SiglipTextModel,
+    "siglip2_text_model": transformers.Siglip2TextModel,
+}
+"""Encoders that `AutoModel` does not make."""
 
 RANDOM = np.random.default_rng(0)
 IDS = RANDOM.integers(2, 40, (2, 14)).astype(np.int32)
@@ -144,9 +192,9 @@ def transformers_model(folder: Path, config: dict[str, Any]) -> transformers.Pre
     (folder / "config.json").write_text(json.dumps(config))
     theirs = transformers.AutoConfig.from_pretrained(folder)
     torch.manual_seed(0)
-    if config["model_type"] in ("t5", "umt5"):
-        kind = {"t5": transformers.T5EncoderModel, "umt5": transformers.UMT5EncoderModel}
-        model = kind[config["model_type"]](theirs)
+    if (own := WITHOUT_AUTO.get(config["model_type"])) is not None:
+        theirs._attn_implementation = "eager"
+        model = own(theirs)
     else:
         model = transformers.AutoModel.from_config(theirs, attn_implementation="eager")
     randomize(model.eval())
@@ -155,9 +203,11 @@ def transformers_model(folder: Path, config: dict[str, Any]) -> transformers.Pre
 
 def states_of(model: transformers.PreTrainedModel) -> np.ndarray:
     inputs = {"input_ids": torch.from_numpy(IDS).long(), "attention_mask": torch.from_numpy(MASK)}
+    if model.config.model_type.startswith("siglip"):  # it attends to its padding, here token 0
+        inputs = {"input_ids": torch.from_numpy(np.where(MASK, IDS, 0)).long()}
     with torch.no_grad():
-        states = model(**inputs, output_hidden_states=True).hidden_states
-    return torch.stack(states).numpy()[:, MASK]
+        output = model(**inputs, output_hidden_states=True)
+    return torch.stack([*output.hidden_states[:-1], output.last_hidden_state]).numpy()[:, MASK]
 
 
 @pytest.fixture(scope="module")

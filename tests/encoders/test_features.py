@@ -24,7 +24,10 @@ def rms_error(ours, theirs) -> float:
 
 @pytest.mark.parametrize(
     ("family", "layer"),
-    [("llama", -5), ("llama", -1), ("gemma3", 2), ("t5", -1), ("umt5", 0), ("bert", -3)],
+    [
+        *(("llama", -5), ("llama", -1), ("gemma3", 2), ("olmo3", -1), ("t5", -1), ("umt5", 0)),
+        *(("bert", -3), ("clip", -1), ("clip", -2), ("siglip", -1), ("siglip", 1)),
+    ],
 )
 def test_features_are_one_of_the_hidden_states(tiny, family, layer):
     _, encoder, tokens, states = tiny(family)
@@ -101,17 +104,19 @@ def test_the_instruction_cache_is_exact_on_smollm2(packaged):
     assert rms_error(cached[tokens.mask], plain[tokens.mask]) <= 1e-4
 
 
-def test_only_causal_encoders_with_an_instruction_have_a_cache(tiny_folder):
-    llama, bert = (encoders.load(str(tiny_folder(family))) for family in ("llama", "bert"))
+def test_only_decoders_with_an_instruction_have_a_cache(tiny_folder):
+    llama, bert, clip = (encoders.load(str(tiny_folder(f))) for f in ("llama", "bert", "clip"))
     assert bert.prefix_cache(bert.params, PromptFormat(), -1) is None
+    assert clip.causal
+    assert clip.prefix_cache(clip.params, PromptFormat(), -1) is None
     assert llama.prefix_cache(llama.params, PromptFormat(""), -3) is None
     prefix, tokens = llama.prefix_cache(llama.params, PromptFormat(), -3), bert.tokenize(PROMPTS)
     with pytest.raises(LiditError, match="is not a decoder: only decoders use a prefix"):
         bert.features(bert.params, tokens.ids, tokens.mask, -1, prefix)
 
 
-def test_an_earlier_token_sees_the_later_ones_only_in_bert(tiny_folder):
-    for family, causal in (("qwen2", True), ("bert", False)):
+def test_an_earlier_token_sees_the_later_ones_only_in_bidirectional_encoders(tiny_folder):
+    for family, causal in (("qwen2", True), ("bert", False), ("clip", True), ("siglip", False)):
         encoder = encoders.load(str(tiny_folder(family)))
         assert encoder.causal is causal
         tokens = encoder.tokenize(["a red circle", "a red square"])

@@ -3,6 +3,7 @@
 from jax.sharding import PartitionSpec
 
 from lidit_jax.config.schema import MeshConfig
+from lidit_jax.encoders.clip import Clip
 from lidit_jax.encoders.sharding import encoder_shardings
 from lidit_jax.parallel.mesh import make_mesh
 
@@ -32,6 +33,15 @@ def test_weights_are_split_over_fsdp_and_tensor_and_norms_are_copied():
         "layers/attention_norm": PartitionSpec(None, None),
         "final_norm": PartitionSpec(None),
     }
+
+
+def test_clip_is_split_as_the_others():
+    clip = Clip(300, 48, 4, 6, 80, 77, 1e-5, "gelu", causal=True)
+    found = specs(clip.shapes(), 1, 4, 2)
+    assert found["layers/up"] == PartitionSpec(None, "fsdp", "tensor")
+    assert found["layers/o"] == PartitionSpec(None, "tensor", "fsdp")
+    assert found["layers/up_bias"] == PartitionSpec(None, "tensor")
+    assert found["position"] == PartitionSpec(None, None)
 
 
 def test_an_axis_that_does_not_divide_stays_whole():

@@ -177,6 +177,30 @@ def test_a_reading_as_another_kind_of_tokenizer_is_not_believed(tmp_path, capsys
     assert "it takes a BPE tokenizer for WordPiece" in capsys.readouterr().err
 
 
+class InPython:
+    """A tokenizer of transformers without a file of the `tokenizers` library, as SigLIP's."""
+
+    def __init__(self, read: PromptTokenizer, *, lower: bool):
+        self.read, self.lower, self.added_tokens_decoder = read, lower, {}
+
+    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        assert not add_special_tokens
+        return {"input_ids": self.read.encode([text.lower() if self.lower else text])[0]}
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_a_tokenizer_in_python_is_compared_and_differences_are_said(
+    tmp_path, cache, capsys, monkeypatch, lower
+):
+    folder = save(tmp_path / "model", qwen_like(composed=True, added=True))
+    theirs = InPython(PromptTokenizer.from_folder(folder), lower=lower)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: theirs)
+    assert load_tokenizer(folder).folder == folder
+    assert verdict(cache)["kind"] == ("unread" if lower else "same")
+    said = "AutoTokenizer: its InPython gives other tokens, first for "
+    assert (said in capsys.readouterr().err) == lower
+
+
 def test_tokens_that_the_model_does_not_have_are_not_believed(tmp_path, capsys):
     tokenizer = qwen_like(composed=True, added=True)
     size = tokenizer.get_vocab_size()

@@ -98,6 +98,60 @@ def gemma3_with_vision() -> transformers.PreTrainedModel:
     return transformers.Gemma3ForConditionalGeneration(config)
 
 
+def smollm3() -> transformers.PreTrainedModel:
+    """A window in the blocks without RoPE."""
+    config = transformers.SmolLM3Config(
+        **GROUPED,
+        no_rope_layers=[1, 0, 0, 1],
+        use_sliding_window=True,
+        sliding_window=20,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return transformers.SmolLM3ForCausalLM(config)
+
+
+def olmo2() -> transformers.PreTrainedModel:
+    config = transformers.Olmo2Config(**GROUPED, pad_token_id=0, eos_token_id=1)
+    return transformers.Olmo2ForCausalLM(config)
+
+
+def olmo3() -> transformers.PreTrainedModel:
+    """A window of 20 in three blocks of four, and a stretched RoPE in the fourth."""
+    yarn = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32}
+    config = transformers.Olmo3Config(
+        **GROUPED, sliding_window=20, rope_scaling=yarn, pad_token_id=0, eos_token_id=1
+    )
+    return transformers.Olmo3ForCausalLM(config)
+
+
+def qwen2_5_vl() -> transformers.PreTrainedModel:
+    config = transformers.Qwen2_5_VLConfig(
+        text_config=GROUPED
+        | {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "mrope_section": [2, 1, 1],
+            }
+        },
+        vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+        | {"out_hidden_size": 48},
+    )
+    return transformers.Qwen2_5_VLForConditionalGeneration(config)
+
+
+def qwen3_vl() -> transformers.PreTrainedModel:
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}
+    config = transformers.Qwen3VLConfig(
+        text_config=THREE_HEADS | {"head_dim": 16, "rope_parameters": rope},
+        vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+        | {"out_hidden_size": 48, "num_position_embeddings": 4, "deepstack_visual_indexes": [0]},
+    )
+    return transformers.Qwen3VLForConditionalGeneration(config)
+
+
 def llava() -> transformers.PreTrainedModel:
     """Its vocabulary is padded beyond the tokenizer's, as those of the public checkpoints."""
     config = transformers.LlavaConfig(
@@ -128,6 +182,17 @@ def bert() -> transformers.PreTrainedModel:
     return transformers.BertForMaskedLM(transformers.BertConfig(**SMALL, num_attention_heads=6))
 
 
+def clip() -> transformers.PreTrainedModel:
+    text = SMALL | {"num_attention_heads": 6, "max_position_embeddings": 110}
+    return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=VISION))
+
+
+def siglip() -> transformers.PreTrainedModel:
+    text = SMALL | {"num_attention_heads": 6, "max_position_embeddings": 110}
+    config = transformers.SiglipConfig(text_config=text, vision_config=VISION)
+    return transformers.SiglipModel(config)
+
+
 DECODERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "llama": llama,
     "llama-3.1": lambda: llama(rope_parameters=LLAMA31_ROPE, tie_word_embeddings=True),
@@ -142,18 +207,25 @@ DECODERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "gemma": gemma,
     "gemma2": gemma2,
     "gemma3": gemma3,
+    "smollm3": smollm3,
+    "olmo3": olmo3,
 }
 LAYOUTS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "gemma3-vision": gemma3_with_vision,
     "llava": llava,
     "llava-next": llava_next,
+    "olmo2": olmo2,
+    "qwen2.5-vl": qwen2_5_vl,
+    "qwen3-vl": qwen3_vl,
 }
-"""Decoders of the families above, under other names."""
+"""Decoders of the families above, under other names or with fewer options."""
 ENCODERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "t5": t5,
     "t5-1.1": lambda: t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     "umt5": umt5,
     "bert": bert,
+    "clip": clip,
+    "siglip": siglip,
 }
 FAMILIES = DECODERS | LAYOUTS | ENCODERS
 

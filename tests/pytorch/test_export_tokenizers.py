@@ -12,6 +12,7 @@ from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.encoders.locations import content_digests
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
+from lidit_jax.errors import LiditError
 from lidit_jax.pytorch.export import _export_encoders
 from tests.tiny_encoders import save_encoder
 
@@ -58,3 +59,13 @@ def test_the_tokenizer_that_transformers_reads_goes_along(tmp_path, monkeypatch,
     ours = load_tokenizer(folder)
     for text in ("cafe\u0301", "a red circle"):
         assert exported.encode(text, add_special_tokens=False).ids == ours.encode([text])[0]
+
+
+@pytest.mark.parametrize("family", ["clip_text_model", "siglip"])
+def test_an_encoder_that_the_module_cannot_run_is_named(tmp_path, family):
+    config = {"model_type": family} | ({"text_config": {}} if family == "siglip" else {})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    trained_with = {"source": str(tmp_path), "layer": -1, "fingerprint": {}}
+    source = SimpleNamespace(config=Config(), provenance=Provenance(encoders=(trained_with,)))
+    with pytest.raises(LiditError, match=r"is a '\w+_text_model' model, which the exported module"):
+        _export_encoders(source, tmp_path / "out", False, None)

@@ -73,7 +73,7 @@ class CaptionEncoder:
             max_prompt_tokens=self.encoders.max_prompt_tokens,
             overflow="truncate",
         )
-        shared = tokens.prefix_length if encoder.causal else 0
+        shared = 0 if arrays.instruction is None else tokens.prefix_length
         counts = tokens.mask.sum(axis=1)
         if shared and not encoder.constant_prefix(longest := int(counts.max(initial=0))):
             raise LiditError(
