@@ -144,21 +144,6 @@ BERT = _table(
 )
 """Table of BERT, also with the names gamma and beta of checkpoints from TensorFlow."""
 
-GgufTable = tuple[tuple[re.Pattern[str], str | None], ...]
-
-
-def _gguf_table(*rules: tuple[str, str | None]) -> GgufTable:
-    return tuple((re.compile(pattern), name) for pattern, name in rules)
-
-
-_GGUF_BLOCK, _HF_BLOCK = r"blk\.(\d+)\.", r"model.layers.\1."
-_GGUF_TRUNK = (
-    (r"token_embd\.weight", "model.embed_tokens.weight"),
-    (_GGUF_BLOCK + r"attn_norm\.weight", _HF_BLOCK + "input_layernorm.weight"),
-    (_GGUF_BLOCK + r"attn_output\.weight", _HF_BLOCK + "self_attn.o_proj.weight"),
-    (_GGUF_BLOCK + r"ffn_down\.weight", _HF_BLOCK + "mlp.down_proj.weight"),
-    (r"output_norm\.weight", "model.norm.weight"),
-    (r"output\.weight", "lm_head.weight"),
 CLIP = _table(
     r"(?:text_model\.)?",
     (r"embeddings\.token_embedding\.weight", "embedding"),
@@ -187,19 +172,21 @@ CLIP = _table(
 )
 """Table of the text encoders of CLIP and SigLIP, alone or beside the one of images."""
 
-GGUF_DECODER: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (r"token_embd\.weight", "model.embed_tokens.weight"),
-        (r"blk\.(\d+)\.attn_norm\.weight", r"model.layers.\1.input_layernorm.weight"),
-        (r"blk\.(\d+)\.attn_([qkv])\.(weight|bias)", r"model.layers.\1.self_attn.\2_proj.\3"),
-        (r"blk\.(\d+)\.attn_output\.weight", r"model.layers.\1.self_attn.o_proj.weight"),
-        (r"blk\.(\d+)\.attn_([qk])_norm\.weight", r"model.layers.\1.self_attn.\2_norm.weight"),
-        (r"blk\.(\d+)\.ffn_norm\.weight", r"model.layers.\1.post_attention_layernorm.weight"),
-        (r"blk\.(\d+)\.ffn_(gate|up|down)\.weight", r"model.layers.\1.mlp.\2_proj.weight"),
-        (r"output_norm\.weight", "model.norm.weight"),
-        (r"output\.weight", "lm_head.weight"),
-    )
+GgufTable = tuple[tuple[re.Pattern[str], str | None], ...]
+
+
+def _gguf_table(*rules: tuple[str, str | None]) -> GgufTable:
+    return tuple((re.compile(pattern), name) for pattern, name in rules)
+
+
+_GGUF_BLOCK, _HF_BLOCK = r"blk\.(\d+)\.", r"model.layers.\1."
+_GGUF_TRUNK = (
+    (r"token_embd\.weight", "model.embed_tokens.weight"),
+    (_GGUF_BLOCK + r"attn_norm\.weight", _HF_BLOCK + "input_layernorm.weight"),
+    (_GGUF_BLOCK + r"attn_output\.weight", _HF_BLOCK + "self_attn.o_proj.weight"),
+    (_GGUF_BLOCK + r"ffn_down\.weight", _HF_BLOCK + "mlp.down_proj.weight"),
+    (r"output_norm\.weight", "model.norm.weight"),
+    (r"output\.weight", "lm_head.weight"),
 )
 _GGUF_UNFUSED = (
     (_GGUF_BLOCK + r"attn_([qkv])\.(weight|bias)", _HF_BLOCK + r"self_attn.\2_proj.\3"),
