@@ -17,6 +17,7 @@ from lidit_jax.config.schema import EncoderConfig
 from lidit_jax.config.values import choices
 from lidit_jax.encoders import families
 from lidit_jax.encoders.decoder import Decoder, PrefixCache
+from lidit_jax.encoders.layer_choice import Layers
 from lidit_jax.encoders.locations import content_digests, locate_encoder
 from lidit_jax.encoders.sharding import encoder_shardings
 from lidit_jax.encoders.tokenizer import PromptTokenizer
@@ -136,11 +137,13 @@ class TextEncoder:
         params: dict[str, Any],
         ids: Int32[Array, "B S"],
         mask: Bool[Array, "B S"],
-        layer: int,
+        layer: Layers,
         prefix: PrefixCache | None = None,
-    ) -> Float[Array, "B S D"]:
+    ) -> Float[Array, "B S *layers D"]:
         """Return `hidden_states(...)[layer]`, running only the blocks below it.
 
+        Several layers are returned in their order as [B, S, n, D], and cost only the blocks below
+        the highest one.
         Values are finite everywhere; those at padding tokens are meaningless. `prefix` (decoders
         only, from `prefix_cache`) skips the instruction without changing the result.
 
@@ -154,8 +157,8 @@ class TextEncoder:
         return self.model.features(params, ids, mask, layer, prefix)
 
     def encode(
-        self, tokens: TokenBatch, layer: int, prefix: PrefixCache | None = None
-    ) -> Float[Array, "B S D"]:
+        self, tokens: TokenBatch, layer: Layers, prefix: PrefixCache | None = None
+    ) -> Float[Array, "B S *layers D"]:
         """Compute `features` of a batch with this encoder's own parameters, compiled.
 
         The prefix cache is not used if any row does not start with the whole instruction (left
@@ -166,7 +169,7 @@ class TextEncoder:
         return self._compiled(self.params, tokens.ids, tokens.mask, layer=layer, prefix=prefix)
 
     @functools.cached_property
-    def _compiled(self) -> Callable[..., Float[Array, "B S D"]]:
+    def _compiled(self) -> Callable[..., Float[Array, "B S *layers D"]]:
         return jax.jit(self.features, static_argnames="layer")
 
     @functools.cached_property
@@ -175,7 +178,7 @@ class TextEncoder:
         return jax.jit(self.model.prefix_cache, static_argnames="layer")
 
     def prefix_cache(
-        self, params: dict[str, Any], prompt_format: PromptFormat, layer: int
+        self, params: dict[str, Any], prompt_format: PromptFormat, layer: Layers
     ) -> PrefixCache | None:
         """Return the cache with which `features` skips the constant instruction; None for encoders
         that are not causal and for an empty instruction."""
