@@ -21,7 +21,7 @@ def small(config: Config) -> Config:
     """The recipe's model, smaller still, with several layers of its first encoder."""
     refiner = dataclasses.replace(config.model.refiner, layer_mix="learned_average")
     model = dataclasses.replace(config.model, width=16, heads=2, depth=3, refiner=refiner)
-    encoders = dataclasses.replace(config.encoders, layers=((-1, 2, -3), -1))
+    encoders = dataclasses.replace(config.encoders, layers=((-1, 1, -3), -1))
     return dataclasses.replace(config, model=model, encoders=encoders)
 
 
