@@ -160,12 +160,16 @@ def _front_matter(pipeline_tag: str, tags: Iterable[str]) -> str:
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---\n\n"])
 
 
+def _layers(stored: int | list[int]) -> str:
+    return ", ".join(map(str, [stored] if isinstance(stored, int) else stored))
+
+
 def _parts(config: Config, provenance: Provenance) -> str:
     """Describe the frozen encoders and autoencoder, and the statistics of the network's inputs."""
     encoders = [
         (
             f"`{_shown(one['source'])}`",
-            one["layer"],
+            _layers(one["layer"]),
             f"`{one['fingerprint']['weights']}`",
             f"`{one['fingerprint']['tokenizer']}`",
             _where(one["source"]),

@@ -13,8 +13,8 @@ from typing import Any
 
 from lidit_jax.config.data_settings import AugmentationSettings
 from lidit_jax.config.prompt_text import prompt_text
-from lidit_jax.config.schema import Config, ModelConfig, VAEConfig
-from lidit_jax.config.values import field_types, literal_values, ranges
+from lidit_jax.config.schema import Config, ModelConfig, RefinerConfig, VAEConfig
+from lidit_jax.config.values import LayerChoice, field_types, literal_values, ranges
 from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.paths import local_path
 
@@ -63,8 +63,25 @@ def _check_encoders(config: Config) -> None:
             f"config.encoders.layers has {len(encoders.layers)} entries for "
             f"{len(encoders.sources)} encoders: give one per encoder, or none"
         )
+    for choice in encoders.layers:
+        if isinstance(choice, tuple) and not 0 < len(set(choice)) == len(choice):
+            raise LiditError(
+                f"config.encoders.layers={encoders.layers}: name each layer of an encoder once, "
+                "and at least one"
+            )
+    several = any(choice == "all" or _is_several(choice) for choice in encoders.layers)
+    if (mix := config.model.refiner.layer_mix) != RefinerConfig.layer_mix and not several:
+        raise LiditError(
+            f"config.model.refiner.layer_mix={mix!r} combines several layers of an encoder, but "
+            f"config.encoders.layers={encoders.layers} has one for each: name more, such as "
+            f"{((-3, -9),) * len(encoders.sources)}"
+        )
     for name in ENCODER_TEXTS:
         prompt_text(f"config.encoders.{name}", getattr(encoders, name))
+
+
+def _is_several(choice: LayerChoice) -> bool:
+    return isinstance(choice, tuple) and len(choice) > 1
 
 
 def _check_model(config: Config) -> None:

@@ -15,7 +15,16 @@ from typing import Literal
 from lidit_jax.config.build import Storable
 from lidit_jax.config.data_config import DataConfig
 from lidit_jax.config.prompt_format import INSTRUCTION
-from lidit_jax.config.values import ComputeType, Decay, Fraction, NotNegative, Positive, Seed, Space
+from lidit_jax.config.values import (
+    ComputeType,
+    Decay,
+    Fraction,
+    LayerChoice,
+    NotNegative,
+    Positive,
+    Seed,
+    Space,
+)
 
 
 @dataclass(frozen=True)
@@ -25,9 +34,10 @@ class EncoderConfig:
     sources: tuple[str, ...] = ("smollm2", "minilm")
     """Folder (also of a diffusers pipeline), file, hub id or packaged name of each encoder. The
     paper: LLaMA3-8B, Qwen1.5-7B."""
-    layers: tuple[int, ...] = ()
-    """Transformer block whose output is used, one per stream, counted from the end (-3 = third from
-    the end). Empty: -3 for decoder-only LLMs (paper, 5.1), the normalized last layer for
+    layers: tuple[LayerChoice, ...] = ()
+    """Layers whose output is used, one entry per stream: a layer counted from the end (-3 = third
+    from the end), a tuple of several, or "all" transformer blocks; `model.refiner.layer_mix`
+    combines several. Empty: -3 for decoder-only LLMs (paper, 5.1), the normalized last layer for
     bidirectional ones."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """Storage type of the frozen weights; "int8" for linear maps, the rest in bfloat16 (ours)."""
@@ -56,6 +66,10 @@ class RefinerConfig:
     """Ratio of the FFNs' hidden width to the refiner's width (ours)."""
     feature_norm: Literal["rms", "none"] = "rms"
     """Normalization of each token's LLM features before projection (ours)."""
+    layer_mix: Literal["concatenate", "average", "learned_average"] = "concatenate"
+    """Combination of several `encoders.layers` of a stream (ours): "concatenate" along the width,
+    or the "average" of the layers, each layer-normalized per token (arXiv 2506.08210);
+    "learned_average" trains its weights, the softmax of one parameter per layer."""
     pool: Literal["all", "prompt", "none"] = "all"
     """Tokens in the pooled vector: "all" valid ones (literal reading) or those of the "prompt".
     "none": no pooled vector, all conditions are the time embedding alone (ours, for PixArt)."""

@@ -67,7 +67,7 @@ class LatentReader(Protocol):
         ...
 
 
-TextRows = tuple[tuple[Float[np.ndarray, "_S _D"], ...], tuple[Bool[np.ndarray, " _S"], ...]]
+TextRows = tuple[tuple[Float[np.ndarray, "_S ... _D"], ...], tuple[Bool[np.ndarray, " _S"], ...]]
 """Features and masks of one caption in each stream, padded."""
 
 
@@ -96,7 +96,7 @@ class Batch(NamedTuple):
     """Cached latents without normalization; None without a cache."""
     captions: list[str] | None
     """Cleaned captions; None with cached text features."""
-    features: tuple[Float[np.ndarray, "_b _S _D"], ...] | None
+    features: tuple[Float[np.ndarray, "_b _S ... _D"], ...] | None
     """Cached text features of each stream, padded bfloat16; None without a cache."""
     masks: tuple[Bool[np.ndarray, "_b _S"], ...] | None
     """Which tokens of each stream are valid; None without a cache."""

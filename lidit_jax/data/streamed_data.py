@@ -71,7 +71,7 @@ class StreamedData:
         """Sizes of each encoder's features, with the padding of the captions."""
         if isinstance(self._text, TextCache):
             cached = self._text.streams
-            return tuple(TextStream(s.width, s.length, s.prefix_length) for s in cached)
+            return tuple(TextStream(s.width, s.length, s.prefix_length, s.layers) for s in cached)
         return self._text.streams if self._text else ()
 
     @property
@@ -157,7 +157,7 @@ class StreamedData:
             shapes = [(rows, stream.tokens) for stream in self.streams]
             example["masks"] = tuple(jax.ShapeDtypeStruct(shape, bool) for shape in shapes)
             example["features"] = tuple(
-                jax.ShapeDtypeStruct((*shape, stream.width), ml_dtypes.bfloat16)
+                jax.ShapeDtypeStruct((*shape, *stream.token_shape), ml_dtypes.bfloat16)
                 for shape, stream in zip(shapes, self.streams, strict=True)
             )
         return example

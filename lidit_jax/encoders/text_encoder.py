@@ -20,6 +20,7 @@ from lidit_jax.encoders import families
 from lidit_jax.encoders.clip import Clip
 from lidit_jax.encoders.decoder import Decoder, PrefixCache
 from lidit_jax.encoders.family import Encoder
+from lidit_jax.encoders.layer_choice import Layers
 from lidit_jax.encoders.locations import (
     content_digests,
     locate_encoder,
@@ -129,11 +130,13 @@ class TextEncoder:
         params: dict[str, Any],
         ids: Int32[Array, "B S"],
         mask: Bool[Array, "B S"],
-        layer: int,
+        layer: Layers,
         prefix: PrefixCache | None = None,
-    ) -> Float[Array, "B S D"]:
+    ) -> Float[Array, "B S *layers D"]:
         """Return `hidden_states(...)[layer]`, running only the blocks below it.
 
+        Several layers are returned in their order as [B, S, n, D], and cost only the blocks below
+        the highest one.
         Values are finite everywhere; those at padding tokens are meaningless. `prefix` (decoders
         only, from `prefix_cache`) skips the instruction without changing the result.
 
@@ -151,8 +154,8 @@ class TextEncoder:
         return isinstance(self.model, Decoder) and self.model.constant_prefix(length)
 
     def encode(
-        self, tokens: TokenBatch, layer: int, prefix: PrefixCache | None = None
-    ) -> Float[Array, "B S D"]:
+        self, tokens: TokenBatch, layer: Layers, prefix: PrefixCache | None = None
+    ) -> Float[Array, "B S *layers D"]:
         """Compute `features` of a batch with this encoder's own parameters, compiled.
 
         The prefix cache is not used if any row does not start with the whole instruction (left
@@ -163,7 +166,7 @@ class TextEncoder:
         return self._compiled(self.params, tokens.ids, tokens.mask, layer=layer, prefix=prefix)
 
     @functools.cached_property
-    def _compiled(self) -> Callable[..., Float[Array, "B S D"]]:
+    def _compiled(self) -> Callable[..., Float[Array, "B S *layers D"]]:
         return jax.jit(self.features, static_argnames="layer")
 
     @functools.cached_property
@@ -172,7 +175,7 @@ class TextEncoder:
         return jax.jit(self.model.prefix_cache, static_argnames="layer")
 
     def prefix_cache(
-        self, params: dict[str, Any], prompt_format: PromptFormat, layer: int
+        self, params: dict[str, Any], prompt_format: PromptFormat, layer: Layers
     ) -> PrefixCache | None:
         """Return the cache with which `features` skips the constant instruction; None for encoders
         that are not decoders and for an empty instruction."""

@@ -43,7 +43,7 @@ class LIDiT(nn.Module):
         self,
         x_t: Float[Array, "B h w C"],
         t: Float[Array, " B"],
-        features: PyTree[Float[Array, "B ?S ?D"], " K"],
+        features: PyTree[Float[Array, "B ?S ?*layers ?D"], " K"],
         masks: PyTree[Bool[Array, "B ?S"], " K"],
         prefix_lengths: Sequence[int],
         *,
@@ -55,7 +55,8 @@ class LIDiT(nn.Module):
         Args:
           x_t: noisy latents; h and w are multiples of the patch.
           t: model times, 0 to 1000.
-          features: hidden states of each LLM, instruction tokens first, padding on the right.
+          features: hidden states [B, S_k, D_k] of each LLM, instruction tokens first, padding on
+            the right; [B, S_k, n, D_k] for n of its layers.
           masks: valid tokens of each LLM.
           prefix_lengths: number of instruction tokens of each LLM, dropped after the refiners.
           reuse: cached activations of a nearby evaluation of the same prompts; the refiners and

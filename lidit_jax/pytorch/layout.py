@@ -48,6 +48,7 @@ _REFINER_BLOCK = {
     **_MLP,
 }
 _REFINER = {
+    "layer_mix": "layer_mix",
     "feature_norm": "norm_in",
     "projection": "proj_in",
     "pooled_embedder/up": "text_embedder.linear_1",

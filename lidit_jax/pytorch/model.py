@@ -130,13 +130,34 @@ class TokenRefinerBlock(nn.Module):
         return x + gates[1] * self.ff(self.norm2(x))
 
 
+class LayerMix(nn.Module):
+    """Concatenation, or average of the normalized layers, of several layers of one LLM."""
+
+    def __init__(self, kind: str, layers: int):
+        super().__init__()
+        self.kind = kind
+        learned = kind == "learned_average" and layers > 1
+        self.weight = nn.Parameter(torch.zeros(layers)) if learned else None
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map states [B, S, n, D] to [B, S, n D] for "concatenate", else to [B, S, D]."""
+        if self.kind == "concatenate":
+            return states.flatten(2)
+        states = F.layer_norm(states, states.shape[-1:], eps=EPSILON)
+        if self.weight is None:
+            return states.mean(dim=2)
+        weights = self.weight.float().softmax(dim=0)
+        return (states * weights[:, None]).sum(dim=2).to(states.dtype)
+
+
 class LinguisticRefiner(nn.Module):
     """Linguistic token refiner of one LLM (paper, 3.2)."""
 
-    def __init__(self, config: Any, feature_width: int):
+    def __init__(self, config: Any, feature_width: int, layers: int = 1):
         super().__init__()
         width = config.width
         self.options = refiner = config.refiner
+        self.layer_mix = LayerMix(refiner.layer_mix, layers)
         normed = refiner.feature_norm == "rms"
         self.norm_in = nn.RMSNorm(feature_width, EPSILON) if normed else nn.Identity()
         self.proj_in = nn.Linear(feature_width, width)
@@ -151,7 +172,10 @@ class LinguisticRefiner(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return tokens [B, S, D], pooled vector [B, D] and the condition [B, D] of the gates."""
         dtype = self.proj_in.weight.dtype
-        features = features.to(dtype).masked_fill(~mask[..., None], 0.0)
+        padding = ~mask.reshape(*mask.shape, *[1] * (features.ndim - 2))
+        features = features.to(dtype).masked_fill(padding, 0.0)
+        if features.ndim == 4:
+            features = self.layer_mix(features)
         normed = self.norm_in(features)
         pooled_tokens = mask.clone()
         if self.options.pool == "prompt":
@@ -260,16 +284,26 @@ class LIDiTTransformer(nn.Module):
 
     Args:
       config: the part "model" of the configuration, with its fields as attributes.
-      feature_widths: width D_k of each LLM's features.
+      feature_widths: width D_k of each LLM's features, once its layers are combined.
       channels: latent channels C.
+      layers: number of layers of each LLM; None for one.
     """
 
-    def __init__(self, config: Any, feature_widths: Sequence[int], channels: int):
+    def __init__(
+        self,
+        config: Any,
+        feature_widths: Sequence[int],
+        channels: int,
+        layers: Sequence[int] | None = None,
+    ):
         super().__init__()
         self.config = config
         width = config.width
         self.time_embedder = TimestepEmbedder(width)
-        self.token_refiners = nn.ModuleList(LinguisticRefiner(config, d) for d in feature_widths)
+        self.token_refiners = nn.ModuleList(
+            LinguisticRefiner(config, d, n)
+            for d, n in zip(feature_widths, layers or [1] * len(feature_widths), strict=True)
+        )
         self.collaborative_refiner = CollaborativeRefiner(config, len(feature_widths))
         self.pos_embed = nn.Conv2d(channels, width, config.patch, stride=config.patch)
         self.pos_block = PositionResBlock(width) if "conv" in config.position else None
@@ -310,7 +344,8 @@ class LIDiTTransformer(nn.Module):
         prefix_lengths: Sequence[int],
     ) -> Tensor:
         """Predict [B, h, w, C] from x_t [B, h, w, C], t [B] from 0 to 1000, and of every LLM the
-        features [B, S_k, D_k], masks [B, S_k] and number of instruction tokens."""
+        features [B, S_k, D_k], or [B, S_k, n, D_k] of n layers, masks [B, S_k] and number of
+        instruction tokens."""
         _, context, context_mask, condition = self.refine(features, masks, t, prefix_lengths)
         image = self.pos_embed(x_t.movedim(-1, 1).to(self.pos_embed.weight.dtype))
         if self.pos_block is not None:

@@ -46,7 +46,8 @@ class TextEncoder(nn.Module):
         self.stream = stream
 
     def forward(self, prompts: Sequence[str], limit: int) -> tuple[Tensor, Tensor]:
-        """Return features [B, S, D] and mask [B, S]: instruction, prompt, end token, padding."""
+        """Return features [B, S, D], or [B, S, n, D] of n layers, and mask [B, S]: instruction,
+        prompt, end token, padding."""
         rows = []
         for encoding in self.tokenizer.encode_batch(list(prompts), add_special_tokens=False):
             if len(encoding.ids) > limit:
@@ -58,7 +59,10 @@ class TextEncoder(nn.Module):
         device = self.model.device
         ids, mask = ids.to(device), mask.to(device)
         states = self.model(ids, attention_mask=mask.long(), output_hidden_states=True)
-        return states.hidden_states[self.stream.layer], mask
+        layer = self.stream.layer
+        if isinstance(layer, int):
+            return states.hidden_states[layer], mask
+        return torch.stack([states.hidden_states[i] for i in layer], dim=2), mask
 
 
 def _encoder_folder(folder: Path, source: str) -> Path:
@@ -233,8 +237,9 @@ class LIDiT(nn.Module):
         folder = Path(folder)
         config = _attributes(folder / "config.json")
         widths = [stream.width for stream in config.streams]
+        layers = [1 if isinstance(s.layer, int) else len(s.layer) for s in config.streams]
         with torch.device("meta"):
-            network = LIDiTTransformer(config.lidit.config.model, widths, config.channels)
+            network = LIDiTTransformer(config.lidit.config.model, widths, config.channels, layers)
         network.load_state_dict(_load_weights(folder, dtype), assign=True)
         kind = config.autoencoder.kind
         if kind == "pixels":

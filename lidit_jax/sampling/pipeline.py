@@ -306,7 +306,10 @@ def _shardings(opened: OpenedModel, mesh: Mesh) -> Any:
     """Return the shardings of a saved model's parameters."""
     check_model_divides(opened.config, mesh)
     # Whatever the widths of features and latents, the axes are split alike.
-    streams = [TextStream(width=1, tokens=1, prefix_length=0)] * len(opened.provenance.encoders)
+    streams = [
+        TextStream(width=1, tokens=1, prefix_length=0, layers=layers)
+        for layers in opened.provenance.layer_counts
+    ]
     shapes = abstract_parameters(LIDiT(opened.config.model), streams, channels=1)
     return state_shardings(shapes, mesh)
 

@@ -95,6 +95,14 @@ def test_overrides_take_the_type_of_their_field():
     assert (config.training.steps, config.data.train_records) == (200_000, 60_000)
 
 
+def test_an_encoder_has_one_layer_several_or_all():
+    for text in ("(-3, (-3, -9), 'all')", "-3, [-3, -9], 'all'"):
+        changes = ["encoders.sources=('a', 'b', 'c')", f"encoders.layers={text}"]
+        config = load_recipe(TINY, [*changes, "model.refiner.layer_mix=learned_average"])
+        assert config.encoders.layers == (-3, (-3, -9), "all")
+        assert Config.from_dict(json.loads(config.to_json())) == config
+
+
 MISTAKES = {
     "training.steps=2.5": "config.training.steps=2.5 is float, must be int",
     "model.widht=8": "config.model has no field 'widht': did you mean 'width'?",
@@ -111,6 +119,16 @@ MISTAKES = {
     "encoders.layers=-3": "config.encoders.layers=-3 is int, must be tuple (now ())",
     "encoders.layers=('a', 'b')": "config.encoders.layers=('a', 'b') must be a tuple of int",
     "encoders.layers=(-1,)": "config.encoders.layers has 1 entries for 2 encoders",
+    "encoders.layers=all": "config.encoders.layers='all' is str, must be tuple (now ()): "
+    """write --config.encoders.layers="('all',)\"""",
+    "encoders.layers=('all', 'last')": "config.encoders.layers=('all', 'last') must be a tuple of "
+    "int or tuples of int or 'all'",
+    "encoders.layers=(-1, (-3, 'all'))": "config.encoders.layers=(-1, (-3, 'all')) must be a tuple",
+    "encoders.layers=(-1, (-3, -3))": "config.encoders.layers=(-1, (-3, -3)): name each layer of ",
+    "encoders.layers=(-1, ())": "config.encoders.layers=(-1, ()): name each layer of an encoder ",
+    "model.refiner.layer_mix=average": "config.model.refiner.layer_mix='average' combines several "
+    "layers of an encoder, but config.encoders.layers=() has one for each: name more, such as "
+    "((-3, -9), (-3, -9))",
     "encoders.sources=()": "config.encoders.sources is empty: name at least one",
     "model.position=left": "config.model.position='left': choose one of 'conv', 'rope', ",
     "model.attention=fast": "config.model.attention='fast': choose one of 'auto', 'reference', ",

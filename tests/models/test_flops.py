@@ -39,6 +39,20 @@ def test_the_formula_agrees_with_the_compiled_program(changes, inputs):
     assert counted == pytest.approx(formula, rel=0.06)
 
 
+def test_only_concatenated_layers_make_the_projection_wider():
+    """Of 3 layers of 24 channels: 48 more inputs of the projection per token, and of the pool."""
+    first, second = STREAMS
+    several = [dataclasses.replace(first, layers=3), second]
+
+    def total(mix, streams):
+        config = small_config(refiner=RefinerConfig(layer_mix=mix))
+        return forward_flops(config, tokens=16, channels=4, streams=streams).total
+
+    assert total("average", several) == total("average", STREAMS)
+    more = total("concatenate", several) - total("concatenate", STREAMS)
+    assert more == 2 * 48 * 32 * (first.tokens + 1)
+
+
 @pytest.mark.parametrize(
     ("recipe", "size", "expected"), [("lidit_1b", 256, 0.93e12), ("lidit_10b", 512, 36e12)]
 )

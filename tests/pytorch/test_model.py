@@ -21,6 +21,7 @@ from lidit_jax.benchmarks.torch_training import (
 from lidit_jax.config.schema import Config, DiffusionConfig, OptimizerConfig, RefinerConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.models import LIDiT
+from lidit_jax.models.flops import TextStream
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
 from lidit_jax.pytorch import layout
 from lidit_jax.pytorch.model import LIDiTTransformer
@@ -71,7 +72,10 @@ def both(config, inputs):
     """The two models with the same random parameters."""
     ours = LIDiT(config)
     params = random_parameters(ours.init, *inputs)
-    theirs = LIDiTTransformer(config, [f.shape[-1] for f in inputs[2]], inputs[0].shape[-1])
+    streams = [TextStream(f.shape[-1], 1, 0, *f.shape[2:-1]) for f in inputs[2]]
+    widths = [stream.mixed_width(config.refiner) for stream in streams]
+    layers = [stream.layers for stream in streams]
+    theirs = LIDiTTransformer(config, widths, inputs[0].shape[-1], layers)
     theirs.load_state_dict(jax.tree.map(torch.tensor, torch_state(params, config)))
     return ours, params, theirs
 
@@ -116,6 +120,20 @@ def test_the_whole_network_in_bfloat16_is_float32_s_but_for_rounding(name, input
     exact = theirs(*to_torch(inputs))
     error = relative_error(apply(ours, params, inputs), exact)
     assert BFLOAT16 / 4 < error <= rounding(terms=1, sums=5 * 12, epsilon=BFLOAT16)
+
+
+@pytest.mark.parametrize("mix", ["concatenate", "average", "learned_average"])
+def test_several_layers_of_a_stream(mix, inputs):
+    x_t, t, (_, second), *rest = inputs
+    scales = jnp.array([1.0, 20.0, 0.1])[:, None]
+    several = scales * jnp.asarray(np.random.default_rng(3).normal(size=(2, 9, 3, 24)), jnp.float32)
+    inputs = x_t, t, (several, second), *rest
+    ours, params, theirs = both(small_config(depth=1, refiner=RefinerConfig(layer_mix=mix)), inputs)
+    out = apply(ours, params, inputs)
+    assert relative_error(out, theirs(*to_torch(inputs))) < TOLERANCE
+    if mix != "average":
+        flipped = x_t, t, (several[:, :, ::-1], second), *rest
+        assert relative_error(out, theirs(*to_torch(flipped))) > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize("streams", [1, 3])

@@ -122,7 +122,7 @@ class CaptionEncoder:
         self, stream: int, arrays: FrozenStream, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
     ) -> tuple[Array, ...]:
         encoder, layer = self.encoders.streams[stream], self.encoders.layers[stream]
-        features: Float[Array, "B S D"] = encoder.features(
+        features: Float[Array, "B S *layers D"] = encoder.features(
             arrays.params, ids, mask, layer, arrays.instruction
         )
         if self._storage == "bfloat16":
