@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from lidit_jax.commands import eval_suites
 from lidit_jax.commands.arguments import (
     CHECKPOINT_HELP,
     add_command,
@@ -39,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         subparsers, "eval", "generate the images of a benchmark and score them", _EXAMPLES, None
     )
     benchmarks = parser.add_subparsers(
-        dest="benchmark", metavar="BENCHMARK", title="benchmarks", required=True
+        dest="benchmark_name", metavar="BENCHMARK", title="benchmarks", required=True
     )
     scenes = add_command(
         benchmarks,
@@ -81,6 +82,7 @@ def add_parser(subparsers: Any) -> None:
         help="images per batch (default: %(default)s)",
     )
     _add_samplers(benchmarks)
+    eval_suites.add_parsers(benchmarks)
 
 
 def _add_samplers(benchmarks: Any) -> None:

@@ -149,6 +149,11 @@ class Pipeline:
         with _limit_of_checkpoint():
             return self._encoders.encode(prompts)[0]
 
+    def check_lengths(self, prompts: Sequence[str]) -> None:
+        """Raise `LiditError` when a prompt is too long for the network's text encoders."""
+        with _limit_of_checkpoint():
+            self._encoders.check_lengths(prompts)
+
     def __call__(
         self,
         prompts: str | Iterable[str],
@@ -227,8 +232,7 @@ class Pipeline:
             if any(request.negative_prompt or request.blend for request in requests):
                 raise LiditError("autoguidance has no negative prompt and no blend: leave them out")
         texts = {t for r in requests for t in (r.prompt, r.negative_prompt, r.blend_with)}
-        with _limit_of_checkpoint():  # of all prompts before the first is drawn
-            self._encoders.check_lengths(sorted(texts))
+        self.check_lengths(sorted(texts))  # of all prompts before the first is drawn
         return self.draw(requests, checked, size, init=init, guide=guide, progress=progress)
 
     def draw(

@@ -1,0 +1,102 @@
+"""`lidit eval geneval`, `compbench`, `dpg` and `prompts`, as typed."""
+
+import pytest
+
+from lidit_jax.cli import main
+from lidit_jax.sampling.pipeline import Pipeline
+from tests.evaluation.suites.stand_ins import Drawer
+
+pytestmark = pytest.mark.output
+
+
+@pytest.fixture
+def drawer(monkeypatch):
+    fake = Drawer()
+    monkeypatch.setattr(Pipeline, "from_checkpoint", lambda *_, **__: fake)
+    return fake
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    folder = tmp_path / "dpg_bench"
+    folder.mkdir()
+    for name in ("1", "2"):
+        (folder / f"{name}.txt").write_text(f"A long prompt, number {name}.")
+    return folder
+
+
+def test_a_suite_is_drawn_and_its_scorer_is_named(drawer, prompts, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LIDIT_BENCHMARKS", str(tmp_path))
+    out = tmp_path / "out"
+    command = ["eval", "dpg", "--checkpoint=any", f"--out={out}", "--limit=1", "--steps=3"]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert f"{out}: 4 samples of 1 prompts (--limit=1, of 2)" in told
+    assert f'PIC_NUM=4 bash dpg_bench/dist_eval.sh "{out}" 64' in told
+    assert sorted(path.name for path in out.iterdir()) == ["1.png", "lidit"]
+    assert len(drawer.drawn) == 4
+
+
+def test_scores_are_printed_and_their_files_named(prompts, tmp_path, capsys):
+    results = tmp_path / "results.txt"
+    lines = [f"out/{key}.png, 1.0, 0.5, 0.5, 1.0, 0.75" for key in (1, 2)]
+    results.write_text("\n".join([*lines, "DPG-Bench score: 75.0"]))
+    out = tmp_path / "out"
+    command = ["eval", "dpg", f"--benchmark={prompts}", f"--out={out}", f"--score={results}"]
+    assert main([*command, "--name=mine"]) == 0
+    told = capsys.readouterr().out
+    assert "| LI-DiT-1B | 81.65 |" in told
+    assert "| **mine (2 prompts, not the 1065 of the official set)** | 75.00 |" in told
+    assert f"{out / 'lidit'}: scores.json, scores.md, scores.png" in told
+    results.write_text("\n".join([lines[0], "DPG-Bench score: 75.0"]))
+    assert main(command) == 2
+    assert "4 of 8 expected samples have no result" in capsys.readouterr().err
+
+
+def test_prompts_of_a_file_are_drawn(drawer, tmp_path, capsys):
+    file, out = tmp_path / "prompts.txt", tmp_path / "out"
+    file.write_text("a red circle\n")
+    command = ["eval", "prompts", str(file), "--checkpoint=any", f"--out={out}"]
+    assert main([*command, "--images-per-prompt=2"]) == 0
+    assert f"{out}: 2 samples of 1 prompts\n" in capsys.readouterr().out
+    assert sorted(path.name for path in (out / "00000").iterdir()) == ["0000.png", "0001.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["geneval", "--out=o", "--checkpoint=a"], "--benchmark is missing: name the folder of"),
+        (["geneval", "--out=o"], "--checkpoint is missing: name a workdir"),
+        (["dpg", "--checkpoint=a"], "required: --out"),
+        (
+            ["compbench", "--out=o", "--score=r", "--checkpoint=a", "--seed=1"],
+            "--score reads results and draws nothing: leave out --checkpoint, --seed",
+        ),
+        (["geneval", "--out=o", "--checkpoint=a", "--benchmark=."], "holds no evaluation_metadata"),
+        (["prompts", "none.txt", "--out=o", "--checkpoint=a"], "cannot read none.txt"),
+        (["prompts", "a.txt", "--out=o", "--score=r"], "has no option --score"),
+        (["dpg", "--out=o", "--checkpoint=a", "--limit=0"], "--limit: '0' is not a whole number"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIDIT_BENCHMARKS", raising=False)
+    assert main(["eval", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_number_that_the_scorer_cannot_read_is_refused_before_the_model_loads(
+    prompts, tmp_path, capsys
+):
+    command = ["eval", "dpg", f"--benchmark={prompts}", "--checkpoint=none", f"--out={tmp_path}/o"]
+    assert main([*command, "--images-per-prompt=3"]) == 2
+    assert "DPG-Bench reads grids of 4 samples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["geneval", "compbench", "dpg", "prompts"])
+def test_the_help_teaches_with_examples(name, capsys):
+    assert main(["eval", name, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert f"  lidit eval {name} " in told.partition("examples:")[2]
+    assert "{" not in told
