@@ -32,6 +32,7 @@ ELSEWHERE = {
     "commands/bench.py": "commands/test_cli_mistakes.py benchmarks/test_runner.py",
     "commands/convert.py": "pytorch/test_export.py pytorch/test_import_weights.py",
     "commands/data_inspect.py": "commands/test_data.py",
+    "commands/device_options.py": "commands/test_eval_suites.py",
     "commands/doctor_findings.py": "commands/test_doctor.py",
     "commands/evaluate.py": "commands/test_cli_mistakes.py evaluation/test_samplers.py",
     "commands/plan.py": "planning/test_plan.py",

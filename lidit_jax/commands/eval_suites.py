@@ -16,6 +16,7 @@ from lidit_jax.commands.arguments import (
     non_negative_int,
     positive_int,
 )
+from lidit_jax.commands.device_options import add_device_options, chosen_mesh
 from lidit_jax.commands.self_test import warn_of_known_faults
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
@@ -23,10 +24,10 @@ from lidit_jax.io.paths import to_path
 
 if TYPE_CHECKING:
     from lidit_jax.evaluation.suites.drawing_record import DrawingRecord
-    from lidit_jax.evaluation.suites.suite import Item, Suite
+    from lidit_jax.evaluation.suites.suite import DrawingPlan, Item, Suite
 
 _SETTINGS = ("sampler", "steps", "guidance")
-_DRAWING = ("checkpoint", "seed", "size", *_SETTINGS)
+_DRAWING = ("checkpoint", "seed", "size", *_SETTINGS, "tensor", "fsdp")
 """Options that --score does not read."""
 
 _DRAWING_HELP = """\
@@ -158,6 +159,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--sampler", metavar="NAME", help=f"euler, heun, unipc, ... {own}")
     add("--steps", type=positive_int, metavar="N", help=f"denoising steps {own}")
     add("--guidance", type=guidance_scale, metavar="S", help=f"guidance scale {own}")
+    add_device_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -191,13 +193,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _draw(suite: Suite, items: list[Item], options: argparse.Namespace) -> int:
-    from lidit_jax.evaluation.suites.drawing import Plan, draw_suite
-    from lidit_jax.io.progress import progress_bar
-    from lidit_jax.parallel.distributed import join_processes, print_on_main
-    from lidit_jax.sampling.pipeline import Pipeline
+    from lidit_jax.evaluation.suites.suite import DrawingPlan
+    from lidit_jax.parallel.distributed import join_processes
     from lidit_jax.training.preemption import Terminated, raise_on_sigterm
 
-    plan = Plan(
+    plan = DrawingPlan(
         items=items,
         limit=options.limit,
         images_per_prompt=options.images_per_prompt or suite.images_per_prompt,
@@ -206,20 +206,31 @@ def _draw(suite: Suite, items: list[Item], options: argparse.Namespace) -> int:
         settings={name: getattr(options, name) for name in _SETTINGS},
     )
     suite.pictures(items[0], plan.images_per_prompt)  # refuses a number before the model loads
+    join_processes()
     try:
         with raise_on_sigterm(), writable_folder(options.out, "--out"):
-            join_processes()
-            warn_of_known_faults()
-            pipeline = Pipeline.from_checkpoint(options.checkpoint, encoders=dict(options.encoders))
-            with progress_bar("batches of 16 samples") if _is_main() else nullcontext() as progress:
-                record = draw_suite(
-                    suite, plan, pipeline, options.checkpoint, options.out, progress=progress
-                )
+            record = _draw_here(suite, plan, options)
     except Terminated:
         print("stopped; run the same command to go on")
         return 0
-    print_on_main(_told(suite, record, options.out))
+    if _is_main():
+        print("\n".join(_told(suite, record, options.out)), flush=True)
     return 0
+
+
+def _draw_here(suite: Suite, plan: DrawingPlan, options: argparse.Namespace) -> DrawingRecord:
+    """Draw this process's part, with the models on its devices."""
+    # Their imports begin to use the devices, after which processes cannot be joined.
+    from lidit_jax.evaluation.suites.drawing import draw_suite
+    from lidit_jax.io.progress import progress_bar
+    from lidit_jax.sampling.pipeline import Pipeline
+
+    warn_of_known_faults()
+    pipeline = Pipeline.from_checkpoint(
+        options.checkpoint, mesh=chosen_mesh(options), encoders=dict(options.encoders)
+    )
+    with progress_bar("batches of 16 samples") if _is_main() else nullcontext() as progress:
+        return draw_suite(suite, plan, pipeline, options.checkpoint, options.out, progress=progress)
 
 
 def _is_main() -> bool:

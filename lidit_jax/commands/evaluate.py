@@ -20,10 +20,18 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import to_path
 
-_EXAMPLES = """\
+_SCENES_EXAMPLES = """\
   lidit eval scenes --checkpoint=demo
   lidit eval scenes --checkpoint=runs/demo --per-task=32 --out=runs/demo-scores
 """
+
+_EXAMPLES = (
+    _SCENES_EXAMPLES
+    + """\
+  lidit eval geneval --checkpoint=runs/demo --benchmark=geneval/prompts --out=runs/demo-geneval
+  lidit eval prompts my-prompts.txt --checkpoint=runs/demo --out=runs/demo-prompts
+"""
+)
 
 _SAMPLERS_EXAMPLES = """\
   lidit eval samplers --checkpoint=demo --out=runs/samplers
@@ -46,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
         benchmarks,
         "scenes",
         "score color, shape, count, position and size on scenes with known truth",
-        _EXAMPLES,
+        _SCENES_EXAMPLES,
         run,
     )
     scenes.add_argument("--checkpoint", required=True, metavar="PATH|NAME", help=CHECKPOINT_HELP)

@@ -99,8 +99,8 @@ class Pipeline:
           checkpoint: name or path, or an `OpenedModel`.
           raw: load the raw weights of a workdir instead of the EMA weights; ignored for an
             `OpenedModel`.
-          mesh: splits network and encoders over all devices, straight from their files, and the
-            autoencoder, such as `MeshConfig(tensor=4)`; None uses the first device alone.
+          mesh: splits network and encoders over all devices of this process, straight from their
+            files, and the autoencoder, such as `MeshConfig(tensor=4)`; None uses the first alone.
           encoders: current paths of encoders that moved, by their `encoders.sources` or the
             last part of it; without it they are looked for there, and by content in the folders
             of the environment variable LIDIT_ENCODERS.
@@ -113,7 +113,7 @@ class Pipeline:
             opened = checkpoint
         else:
             opened = OpenedModel(open_model(checkpoint, raw=raw))
-        devices = mesh and make_mesh(mesh)
+        devices = mesh and make_mesh(mesh, jax.local_devices())
         shardings = devices and _shardings(opened, devices)
         return cls(opened, opened.saved.load(shardings), devices, encoders)
 

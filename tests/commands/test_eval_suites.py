@@ -1,8 +1,16 @@
 """`lidit eval geneval`, `compbench`, `dpg` and `prompts`, as typed."""
 
+import os
+import socket
+import subprocess
+import sys
+from argparse import Namespace
+
 import pytest
 
 from lidit_jax.cli import main
+from lidit_jax.commands.device_options import chosen_mesh
+from lidit_jax.errors import LiditError
 from lidit_jax.sampling.pipeline import Pipeline
 from tests.evaluation.suites.stand_ins import Drawer
 
@@ -94,9 +102,38 @@ def test_a_number_that_the_scorer_cannot_read_is_refused_before_the_model_loads(
     assert "DPG-Bench reads grids of 4 samples" in capsys.readouterr().err
 
 
+def test_processes_of_a_job_are_joined_before_devices_are_used(tmp_path):
+    """JAX refuses to join them later, so that the job would not start."""
+    (tmp_path / "prompts.txt").write_text("a red circle\n")
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    job = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"}
+    command = [sys.executable, "-m", "lidit_jax.cli", "eval", "prompts", "prompts.txt"]
+    ended = subprocess.run(
+        [*command, "--checkpoint=none", "--out=out"],
+        cwd=tmp_path,
+        env=os.environ | job | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 2
+    assert "lidit: error: no checkpoint in none: " in ended.stderr
+
+
 @pytest.mark.parametrize("name", ["geneval", "compbench", "dpg", "prompts"])
 def test_the_help_teaches_with_examples(name, capsys):
     assert main(["eval", name, "--help"]) == 0
     told = capsys.readouterr().out
     assert f"  lidit eval {name} " in told.partition("examples:")[2]
     assert "{" not in told
+
+
+def test_the_devices_of_the_process_are_divided():
+    assert chosen_mesh(Namespace(tensor=None, fsdp=None)) is None
+    mesh = chosen_mesh(Namespace(tensor=2, fsdp=1))
+    assert mesh is not None
+    assert (mesh.data, mesh.fsdp, mesh.tensor) == (-1, 1, 2)
+    with pytest.raises(LiditError, match="--tensor=3: the product must divide the 8 devices"):
+        chosen_mesh(Namespace(tensor=3, fsdp=None))

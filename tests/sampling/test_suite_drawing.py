@@ -14,15 +14,14 @@ def pixels(file):
 def test_a_picture_of_a_suite_does_not_depend_on_its_batch(folder, tmp_path):
     """Programs of other batch sizes round differently: by one level of 255 at most."""
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a red circle\ntwo blue stars\n")
+    prompts.write_text("a red circle\n")
     command = ["eval", "prompts", str(prompts), f"--checkpoint={folder}"]
     assert main([*command, f"--out={tmp_path / 'all'}", "--images-per-prompt=2"]) == 0
-    few = ["--limit=1", "--images-per-prompt=1", f"--out={tmp_path / 'few'}"]
+    few = ["--images-per-prompt=1", f"--out={tmp_path / 'few'}"]
     assert main([*command, *few]) == 0
     file = "00000/0000.png"
     assert np.abs(pixels(tmp_path / "all" / file) - pixels(tmp_path / "few" / file)).max() <= 1
-    others = [pixels(tmp_path / "all" / f"0000{i}/000{j}.png") for i in (0, 1) for j in (0, 1)]
-    assert all(np.any(others[0] != other) for other in others[1:])
+    assert np.any(pixels(tmp_path / "all" / file) != pixels(tmp_path / "all/00000/0001.png"))
     again = tmp_path / "again.png"
     assert main(["sample", f"--again={tmp_path / 'few' / file}", f"--out={again}"]) == 0
     assert np.array_equal(pixels(again), pixels(tmp_path / "few" / file))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,6 +18,7 @@ from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.suites import drawing_record
 from lidit_jax.evaluation.suites.drawing_record import OWN, DrawingRecord
 from lidit_jax.evaluation.suites.suite import (
+    DrawingPlan,
     Item,
     Picture,
     Suite,
@@ -40,25 +42,9 @@ _PNG_END = b"IEND\xaeB`\x82"
 """Last bytes of every complete PNG."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to draw of a suite."""
-
-    items: Sequence[Item]
-    """All prompts of the suite."""
-    limit: int | None
-    """First prompts of each task to draw; None for all."""
-    images_per_prompt: int
-    seed: int
-    size: tuple[int, int] | None
-    """Height and width in pixels; None for those of training."""
-    settings: Mapping[str, Any]
-    """Sampling settings as for `Pipeline`; None for the checkpoint's own."""
-
-
 def draw_suite(
     suite: Suite,
-    plan: Plan,
+    plan: DrawingPlan,
     pipeline: Pipeline,
     checkpoint: str,
     out: Path,
@@ -104,8 +90,15 @@ def draw_suite(
     _forget_incomplete(out, done, batches)
     draw = _Draw(suite.name, plan, pipeline, checkpoint, out)
     claims = out / OWN / "claims"
-    share_work(done, batches, draw, claims, progress=progress, patience=patience)
+    try:
+        share_work(done, batches, draw, claims, progress=progress, patience=patience)
+    except _DrawingError as error:
+        raise LiditError(str(error)) from error
     return record
+
+
+class _DrawingError(Exception):
+    """Mistake that every batch would repeat, so that the rest is not tried."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +106,18 @@ class _Draw:
     """Function that draws the missing pictures of a batch, then marks it as done."""
 
     suite: str
-    plan: Plan
+    plan: DrawingPlan
     pipeline: Pipeline
     checkpoint: str
     out: Path
 
     def __call__(self, batch: Sequence[Picture], mark: Path) -> None:
         missing = [picture for picture in batch if not (self.out / picture.file).exists()]
-        if missing:
-            self._draw(missing)
+        try:
+            if missing:
+                self._draw(missing)
+        except (LiditError, OSError) as error:
+            raise _DrawingError(f"cannot draw into {self.out}: {error}") from error
         with atomic_file(mark):
             pass
 
@@ -159,7 +155,7 @@ def tiled(images: UInt8[np.ndarray, "B H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _record(
-    suite: Suite, plan: Plan, items: Sequence[Item], pipeline: Pipeline, checkpoint: str
+    suite: Suite, plan: DrawingPlan, items: Sequence[Item], pipeline: Pipeline, checkpoint: str
 ) -> DrawingRecord:
     side = pipeline.config.data.image_size
     return DrawingRecord(
@@ -220,7 +216,7 @@ def _forget_incomplete(out: Path, done: Path, batches: Mapping[str, Sequence[Pic
 
 def _listed(out: Path) -> set[str]:
     """Return the names of all files below a folder."""
-    return set(Files(str(out)).listing().files)
+    return set(Files(os.fspath(out)).listing().files)
 
 
 def _is_complete(file: Path) -> bool:

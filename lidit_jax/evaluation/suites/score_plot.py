@@ -26,6 +26,7 @@ def plot(reports: Sequence[Report], file: BinaryIO) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    reports = sorted(reports, key=lambda report: [*COLUMNS].index(report["suite"]))
     widths = [len(COLUMNS[report["suite"]]) + 1 for report in reports]
     figure = Figure(figsize=(1.2 * sum(widths) + 3, 4.2), layout="constrained")
     FigureCanvasAgg(figure)

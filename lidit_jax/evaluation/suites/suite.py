@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from lidit_jax.data.keyed_random import subkey
 
@@ -50,6 +50,22 @@ class Task:
     """Its column of the paper's table 1; empty if it has none."""
     in_mean: bool = True
     """Whether the suite's mean includes it."""
+
+
+@dataclass(frozen=True)
+class DrawingPlan:
+    """What to draw of a suite."""
+
+    items: Sequence[Item]
+    """All prompts of the suite."""
+    limit: int | None
+    """First prompts of each task to draw; None for all."""
+    images_per_prompt: int
+    seed: int
+    size: tuple[int, int] | None
+    """Height and width in pixels; None for those of training."""
+    settings: Mapping[str, Any]
+    """Sampling settings as for `Pipeline`; None for the checkpoint's own."""
 
 
 @runtime_checkable

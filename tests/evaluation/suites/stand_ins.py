@@ -18,6 +18,7 @@ class Drawer:
         self.config = Config(sampling=SamplingConfig(sampler="euler", steps=9, guidance=2.5))
         self.fingerprint, self.stop_after = fingerprint, stop_after
         self.drawn, self._lock = [], threading.Lock()
+        self.calls, self.fails = 0, False
 
     def settings(self, **changes):
         return override(self.config.sampling, changes)
@@ -28,6 +29,9 @@ class Drawer:
 
     def __call__(self, prompts, *, seed, size, **settings):
         with self._lock:
+            self.calls += 1
+            if self.fails:
+                raise LiditError("images of 8x8 pixels do not fit into the memory")
             if len(self.drawn) >= self.stop_after:
                 raise KeyboardInterrupt
             self.drawn += zip(prompts, seed, strict=True)

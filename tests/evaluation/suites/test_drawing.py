@@ -12,13 +12,15 @@ from PIL import Image
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.suites.compbench import CompBench
 from lidit_jax.evaluation.suites.dpg import Dpg
-from lidit_jax.evaluation.suites.drawing import Plan, draw_suite
+from lidit_jax.evaluation.suites.drawing import draw_suite
 from lidit_jax.evaluation.suites.drawing_record import read_record
 from lidit_jax.evaluation.suites.geneval import GenEval
 from lidit_jax.evaluation.suites.own_prompts import OwnPrompts
-from lidit_jax.evaluation.suites.suite import sample_seed
+from lidit_jax.evaluation.suites.suite import DrawingPlan, sample_seed
+from lidit_jax.io.paths import to_path
 from lidit_jax.sampling import png_metadata
 from tests.evaluation.suites.stand_ins import Drawer, plain
+from tests.stores import gcs_store
 
 GENEVAL = GenEval()
 
@@ -26,7 +28,7 @@ GENEVAL = GenEval()
 @pytest.fixture
 def plan(geneval_prompts):
     """Twelve prompts of GenEval, four samples each."""
-    return Plan(GENEVAL.items(geneval_prompts), None, 4, 0, None, {"steps": 3})
+    return DrawingPlan(GENEVAL.items(geneval_prompts), None, 4, 0, None, {"steps": 3})
 
 
 def draw(out, plan, drawer=None, suite=GENEVAL):
@@ -155,6 +157,30 @@ def test_a_damaged_record_is_refused(plan, tmp_path):
         draw(tmp_path, plan)
 
 
+def test_what_every_batch_would_repeat_is_told_at_once(plan, tmp_path):
+    drawer = Drawer()
+    drawer.fails = True
+    with pytest.raises(LiditError, match=r"^cannot draw into .*: images of 8x8 pixels do not fit"):
+        draw(tmp_path / "out", plan, drawer)
+    assert drawer.calls <= 2, "as many batches as are taken at once"
+
+
+def test_pictures_are_drawn_into_a_bucket_and_continued(plan):
+    with gcs_store() as store:
+        out = to_path("gs://bucket/out")
+        few = replace(plan, images_per_prompt=1, limit=1)
+        draw(out, few)
+        names = store.names("bucket", "out/")
+        assert "out/00010/samples/0000.png" in names
+        assert len([name for name in names if name.endswith(".png")]) == 6
+        (out / "00010/samples/0000.png").unlink()
+        drawer, _ = draw(out, few)
+        assert len(drawer.drawn) == 1
+        assert store.names("bucket", "out/") == names
+        with pytest.raises(LiditError, match="holds pictures of another seed"):
+            draw(out, replace(few, seed=1))
+
+
 def test_prompts_that_are_too_long_are_counted_before_anything_is_drawn(plan, tmp_path):
     long = [replace(item, prompt="word " * 30) for item in plan.items[:2]]
     with pytest.raises(LiditError, match="2 of 12 prompts do not fit this checkpoint: the prompt"):
@@ -164,7 +190,7 @@ def test_prompts_that_are_too_long_are_counted_before_anything_is_drawn(plan, tm
 
 def test_a_picture_of_dpg_is_a_grid_of_four_in_the_order_of_reading(dpg_prompts, tmp_path):
     items = Dpg().items(dpg_prompts)
-    draw(tmp_path / "out", Plan(items, None, 4, 5, None, {}), suite=Dpg())
+    draw(tmp_path / "out", DrawingPlan(items, None, 4, 5, None, {}), suite=Dpg())
     assert sorted(pictures(tmp_path / "out")) == ["10.png", "2.png", "COCO3.png"]
     grid = pixels(tmp_path / "out" / "10.png")
     tiles = [grid[:8, :8], grid[:8, 8:], grid[8:, :8], grid[8:, 8:]]
@@ -174,7 +200,7 @@ def test_a_picture_of_dpg_is_a_grid_of_four_in_the_order_of_reading(dpg_prompts,
 
 def test_pictures_of_compbench_are_named_by_prompt_and_number(compbench_prompts, tmp_path):
     items = CompBench().items(compbench_prompts)
-    draw(tmp_path / "out", Plan(items, 1, 10, 0, None, {}), suite=CompBench())
+    draw(tmp_path / "out", DrawingPlan(items, 1, 10, 0, None, {}), suite=CompBench())
     names = sorted(path.name for path in (tmp_path / "out" / "shape" / "samples").iterdir())
     assert names == [f"one shape._{number:06d}.png" for number in range(10)]
     assert len(pictures(tmp_path / "out")) == 80
@@ -183,7 +209,7 @@ def test_pictures_of_compbench_are_named_by_prompt_and_number(compbench_prompts,
 def test_own_prompts_have_a_listing_that_a_larger_limit_extends(tmp_path):
     file, out = tmp_path / "prompts.txt", tmp_path / "out"
     file.write_text("a red circle\ntwo stars\n")
-    plan = Plan(OwnPrompts().items(file), 1, 2, 0, None, {})
+    plan = DrawingPlan(OwnPrompts().items(file), 1, 2, 0, None, {})
     draw(out, plan, suite=OwnPrompts())
     assert len((out / "images.jsonl").read_text().splitlines()) == 2
     draw(out, replace(plan, limit=None), suite=OwnPrompts())

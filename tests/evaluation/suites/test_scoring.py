@@ -8,9 +8,10 @@ from PIL import Image
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.suites.compbench import CompBench
 from lidit_jax.evaluation.suites.dpg import Dpg
-from lidit_jax.evaluation.suites.drawing import Plan, draw_suite
+from lidit_jax.evaluation.suites.drawing import draw_suite
 from lidit_jax.evaluation.suites.geneval import GenEval
 from lidit_jax.evaluation.suites.scoring import Expected, score_results
+from lidit_jax.evaluation.suites.suite import DrawingPlan
 from tests.evaluation.suites import test_compbench, test_dpg, test_geneval
 from tests.evaluation.suites.stand_ins import Drawer
 
@@ -23,7 +24,9 @@ def items(geneval_prompts):
 @pytest.fixture
 def drawn(items, tmp_path):
     """Pictures of GenEval, two per prompt."""
-    draw_suite(GenEval(), Plan(items, None, 2, 0, None, {}), Drawer(), "runs/mine", tmp_path / "o")
+    draw_suite(
+        GenEval(), DrawingPlan(items, None, 2, 0, None, {}), Drawer(), "runs/mine", tmp_path / "o"
+    )
     return tmp_path / "o"
 
 
@@ -115,7 +118,7 @@ def test_other_suites_of_the_same_model_join_the_table(
 ):
     dpg, out = Dpg(), tmp_path / "dpg-out"
     prompts = dpg.items(dpg_prompts)
-    draw_suite(dpg, Plan(prompts, None, 4, 0, None, {}), Drawer(), "runs/mine", out)
+    draw_suite(dpg, DrawingPlan(prompts, None, 4, 0, None, {}), Drawer(), "runs/mine", out)
     text = tmp_path / "results.txt"
     text.write_text(test_dpg.text([test_dpg.line(k, s) for k, s in test_dpg.SCORES.items()]))
     score_results(dpg, prompts, text, out, Expected())
