@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from lidit_jax.evaluation.suites.suite import DrawingPlan, Item, Suite
 
 _SETTINGS = ("sampler", "steps", "guidance")
-_DRAWING = ("checkpoint", "seed", "size", *_SETTINGS, "tensor", "fsdp")
-"""Options that --score does not read."""
+_DRAWING = {"checkpoint": "--checkpoint", "encoders": "--encoder", "seed": "--seed"}
+_DRAWING |= {name: f"--{name}" for name in ("size", *_SETTINGS, "tensor", "fsdp")}
+"""Fields of options that --score does not read, and the options."""
+_SCORING = {"name": "--name", "others": "--with"}
+"""Fields of options that drawing does not read, and the options."""
 
 _DRAWING_HELP = """\
 Pictures that are there are kept: after an interruption the same command draws the rest. Start it
@@ -138,7 +142,7 @@ def add_parsers(benchmarks: Any) -> None:
         "benchmark", type=Path, metavar="FILE", help="one prompt per line, or .jsonl"
     )
     _add_options(parser)
-    parser.set_defaults(score=None)
+    parser.set_defaults(score=None, name=None, others=[])
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -170,19 +174,21 @@ def run(options: argparse.Namespace) -> int:
     from lidit_jax.evaluation.suites.own_prompts import OwnPrompts
     from lidit_jax.evaluation.suites.prompt_files import prompts_of
     from lidit_jax.evaluation.suites.scoring import Expected, score_results
+    from lidit_jax.evaluation.suites.suite import ScoredSuite
 
     suites = {suite.name: suite for suite in (GenEval(), CompBench(), Dpg(), OwnPrompts())}
     suite = suites[options.benchmark_name]
     if options.score is None:
+        if named := _given(options, _SCORING):
+            raise LiditError(f"without --score nothing is scored: leave out {named}")
         if not options.checkpoint:
             raise LiditError(
                 "--checkpoint is missing: name a workdir, an exported folder, or 'demo'"
             )
         return _draw(suite, prompts_of(suite, options.benchmark), options)
-    given = [name for name in _DRAWING if getattr(options, name) is not None]
-    if given:
-        named = ", ".join(f"--{name}" for name in given)
+    if named := _given(options, _DRAWING):
         raise LiditError(f"--score reads results and draws nothing: leave out {named}")
+    assert isinstance(suite, ScoredSuite)  # the others have no --score
     items = prompts_of(suite, options.benchmark)
     expected = Expected(options.limit, options.images_per_prompt, options.name)
     with writable_folder(options.out, "--out"):
@@ -190,6 +196,12 @@ def run(options: argparse.Namespace) -> int:
     print(text)
     print(f"{options.out / 'lidit'}: scores.json, scores.md, scores.png")
     return 0
+
+
+def _given(options: argparse.Namespace, names: Mapping[str, str]) -> str:
+    """Return those of some options that were given, separated by commas."""
+    given = (shown for name, shown in names.items() if getattr(options, name) not in (None, []))
+    return ", ".join(given)
 
 
 def _draw(suite: Suite, items: list[Item], options: argparse.Namespace) -> int:
@@ -206,6 +218,8 @@ def _draw(suite: Suite, items: list[Item], options: argparse.Namespace) -> int:
         settings={name: getattr(options, name) for name in _SETTINGS},
     )
     suite.pictures(items[0], plan.images_per_prompt)  # refuses a number before the model loads
+    if suite.square and plan.size and plan.size[0] != plan.size[1]:
+        raise LiditError(f"--size: the scorer of {suite.title} reads square samples: give one side")
     join_processes()
     try:
         with raise_on_sigterm(), writable_folder(options.out, "--out"):

@@ -77,8 +77,12 @@ def test_prompts_of_a_file_are_drawn(drawer, tmp_path, capsys):
         (["geneval", "--out=o"], "--checkpoint is missing: name a workdir"),
         (["dpg", "--checkpoint=a"], "required: --out"),
         (
-            ["compbench", "--out=o", "--score=r", "--checkpoint=a", "--seed=1"],
-            "--score reads results and draws nothing: leave out --checkpoint, --seed",
+            ["compbench", "--out=o", "--score=r", "--checkpoint=a", "--encoder=a=b", "--seed=0"],
+            "--score reads results and draws nothing: leave out --checkpoint, --encoder, --seed",
+        ),
+        (
+            ["compbench", "--out=o", "--checkpoint=a", "--name=x", "--with=y"],
+            "without --score nothing is scored: leave out --name, --with",
         ),
         (["geneval", "--out=o", "--checkpoint=a", "--benchmark=."], "holds no evaluation_metadata"),
         (["prompts", "none.txt", "--out=o", "--checkpoint=a"], "cannot read none.txt"),
@@ -100,6 +104,8 @@ def test_a_number_that_the_scorer_cannot_read_is_refused_before_the_model_loads(
     command = ["eval", "dpg", f"--benchmark={prompts}", "--checkpoint=none", f"--out={tmp_path}/o"]
     assert main([*command, "--images-per-prompt=3"]) == 2
     assert "DPG-Bench reads grids of 4 samples" in capsys.readouterr().err
+    assert main([*command, "--size=96x48"]) == 2
+    assert "the scorer of DPG-Bench reads square samples" in capsys.readouterr().err
 
 
 def test_processes_of_a_job_are_joined_before_devices_are_used(tmp_path):

@@ -45,6 +45,7 @@ class CompBench:
     folder = "t2i_compbench"
     images_per_prompt = 10
     official_prompts = 2400
+    square = False
     tasks = (
         Task("color", "color"),
         Task("shape", "shape"),

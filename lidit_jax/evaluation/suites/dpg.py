@@ -33,6 +33,7 @@ class Dpg:
     folder = "dpg_bench"
     images_per_prompt = 4
     official_prompts = 1065
+    square = True
     tasks = (Task("dpg", "DPG"),)
     mean = ""
     mean_column = ""

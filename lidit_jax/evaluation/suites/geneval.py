@@ -31,6 +31,7 @@ class GenEval:
     folder = "geneval"
     images_per_prompt = 4
     official_prompts = 553
+    square = False
     tasks = (
         Task("single_object", "single"),
         Task("two_object", "two"),

@@ -21,6 +21,7 @@ class OwnPrompts:
     folder = ""
     images_per_prompt = 4
     official_prompts = 0
+    square = False
 
     def items(self, source: Path) -> list[Item]:
         """Read a `.jsonl` file with `prompt` in each line, or a text file of one prompt a line."""

@@ -12,7 +12,7 @@ from lidit_jax.evaluation.suites.suite import ScoredSuite
 Report = dict[str, Any]
 """Content of a file `scores.json`."""
 _DIGITS = 2
-"""Decimal places, as in the paper."""
+"""Decimal places of table 1, as in the paper."""
 
 
 def report(suite: ScoredSuite, scores: SuiteScores, facts: dict[str, Any]) -> Report:
@@ -80,6 +80,7 @@ def published_rows(suite: str) -> dict[str, dict[str, float | None]]:
 
 def _tasks(report: Report) -> list[str]:
     note = subset_note(report)
+    digits = 4 if report["out_of"] == 1 else 2
     rows = {**report["tasks"]}
     if report["mean"] is not None:
         rows[report["mean"]["name"]] = report["mean"]
@@ -90,8 +91,8 @@ def _tasks(report: Report) -> list[str]:
         "| task | score | 95% interval | prompts | images |",
         "|---|---:|---:|---:|---:|",
         *(
-            f"| {name} | {_number(row['score'])} | {_interval(row)} | {row['prompts']} "
-            f"| {row['images']} |"
+            f"| {name} | {_number(row['score'], digits)} | {_interval(row, digits)} "
+            f"| {row['prompts']} | {row['images']} |"
             for name, row in rows.items()
         ),
         *(f"| {name} | no results |  |  |  |" for name in report["not_scored"]),
@@ -126,9 +127,9 @@ def _table(reports: Sequence[Report]) -> list[str]:
     ]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.{_DIGITS}f}"
+def _number(value: float | None, digits: int = _DIGITS) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _interval(row: dict[str, Any]) -> str:
-    return f"{_number(row['low'])} to {_number(row['high'])}"
+def _interval(row: dict[str, Any], digits: int = _DIGITS) -> str:
+    return f"{_number(row['low'], digits)} to {_number(row['high'], digits)}"

@@ -82,6 +82,8 @@ class Suite(Protocol):
     """Samples per prompt in its protocol."""
     official_prompts: int
     """Number of prompts in the official set; 0 if there is none."""
+    square: bool
+    """Whether its scorer reads square samples only."""
 
     def items(self, source: Path) -> list[Item]:
         """Read the prompts. Raises `LiditError` when the files are not those of the suite."""

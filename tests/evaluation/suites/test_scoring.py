@@ -50,10 +50,10 @@ def test_the_report_has_the_models_row_below_the_papers(items, drawn, results):
         "GenEval, runs/mine, 2 images per prompt; not comparable with published scores: 12 "
         "prompts, not the 553 of the official set"
     )
-    assert "| counting | 0.00 | 0.00 to 0.00 | 2 | 4 |" in lines
+    assert "| counting | 0.0000 | 0.0000 to 0.0000 | 2 | 4 |" in lines
     # Of two prompts with 0.5 and 1, a quarter of the resamples has the first alone.
-    assert "| colors | 0.75 | 0.50 to 1.00 | 2 | 4 |" in lines
-    assert any(line.startswith("| overall | 0.62 | ") for line in lines)
+    assert "| colors | 0.7500 | 0.5000 to 1.0000 | 2 | 4 |" in lines
+    assert any(line.startswith("| overall | 0.6250 | ") for line in lines)
     header = "| model | single | two | count | colors | position | attribution | overall |"
     table = lines[lines.index(header) :]
     assert table[2] == "| SD v1.5 | 0.97 | 0.38 | 0.35 | 0.76 | 0.04 | 0.06 | 0.43 |"
