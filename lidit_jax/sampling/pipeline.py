@@ -99,8 +99,8 @@ class Pipeline:
           checkpoint: name or path, or an `OpenedModel`.
           raw: load the raw weights of a workdir instead of the EMA weights; ignored for an
             `OpenedModel`.
-          mesh: splits network and encoders over all devices, straight from their files, and the
-            autoencoder, such as `MeshConfig(tensor=4)`; None uses the first device alone.
+          mesh: splits network and encoders over all devices of this process, straight from their
+            files, and the autoencoder, such as `MeshConfig(tensor=4)`; None uses the first alone.
           encoders: current paths of encoders that moved, by their `encoders.sources` or the
             last part of it; without it they are looked for there, and by content in the folders
             of the environment variable LIDIT_ENCODERS.
@@ -113,7 +113,7 @@ class Pipeline:
             opened = checkpoint
         else:
             opened = OpenedModel(open_model(checkpoint, raw=raw))
-        devices = mesh and make_mesh(mesh)
+        devices = mesh and make_mesh(mesh, jax.local_devices())
         shardings = devices and _shardings(opened, devices)
         return cls(opened, opened.saved.load(shardings), devices, encoders)
 
@@ -148,6 +148,11 @@ class Pipeline:
         """Encode prompts for the network. Raises `LiditError` when one is too long."""
         with _limit_of_checkpoint():
             return self._encoders.encode(prompts)[0]
+
+    def check_lengths(self, prompts: Sequence[str]) -> None:
+        """Raise `LiditError` when a prompt is too long for the network's text encoders."""
+        with _limit_of_checkpoint():
+            self._encoders.check_lengths(prompts)
 
     def __call__(
         self,
@@ -227,8 +232,7 @@ class Pipeline:
             if any(request.negative_prompt or request.blend for request in requests):
                 raise LiditError("autoguidance has no negative prompt and no blend: leave them out")
         texts = {t for r in requests for t in (r.prompt, r.negative_prompt, r.blend_with)}
-        with _limit_of_checkpoint():  # of all prompts before the first is drawn
-            self._encoders.check_lengths(sorted(texts))
+        self.check_lengths(sorted(texts))  # of all prompts before the first is drawn
         return self.draw(requests, checked, size, init=init, guide=guide, progress=progress)
 
     def draw(
