@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -45,10 +46,7 @@ FORMAT = 1
 MODULE = "lidit_torch.py"
 MANIFEST = "manifest.json"
 INDEX = "model.safetensors.index.json"
-_OWN_IMPORTS = (
-    "from lidit_jax.config.text import broken_characters, clean_text\n"
-    "from lidit_jax.pytorch.model import EPSILON, LIDiTTransformer\n"
-)
+_OWN_IMPORTS = re.compile(r"^from lidit_jax\S* import (?:\([^)]*\)|[^(\n]*)\n", re.MULTILINE)
 _ANCESTRAL = ("ddpm", "euler_ancestral")
 _ENCODER_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json")
 
@@ -120,12 +118,17 @@ def export_torch(
 
 def module_source() -> str:
     """Return the source of `lidit_torch.py`: prompt cleaning, network, sampler and command line."""
-    text = resources.files("lidit_jax.config").joinpath("text.py").read_text(encoding="utf-8")
-    folder = resources.files("lidit_jax.pytorch")
-    network = folder.joinpath("model.py").read_text(encoding="utf-8")
-    sampling = folder.joinpath("sampling.py").read_text(encoding="utf-8")
+    text, layers, model, sampling = (
+        _OWN_IMPORTS.sub("", resources.files(package).joinpath(name).read_text(encoding="utf-8"))
+        for package, name in (
+            ("lidit_jax.config", "text.py"),
+            ("lidit_jax.pytorch", "layers.py"),
+            ("lidit_jax.pytorch", "model.py"),
+            ("lidit_jax.pytorch", "sampling.py"),
+        )
+    )
     _, usage, body = sampling.split('"""', 2)
-    return f'"""{usage}"""\n\n{text}\n\n{network}\n\n{body.replace(_OWN_IMPORTS, "").lstrip()}'
+    return f'"""{usage}"""\n\n{text}\n\n{layers}\n\n{model}\n\n{body.lstrip()}'
 
 
 def _export_weights(

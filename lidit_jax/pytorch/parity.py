@@ -222,7 +222,8 @@ def _blocks(torch_model: Any, params: Any, config: Config) -> list[Difference]:
         ours = captured[f"linguistic_refiner_{k}"]["__call__"][0]
         tokens, pooled, _ = seen[f"token_refiners.{k}"]
         rows.append(Difference(f"linguistic refiner {k}", _error(ours.tokens[mask], tokens[mask])))
-        rows.append(Difference(f"linguistic refiner {k}, pooled", _error(ours.pooled, pooled)))
+        if pooled is not None:
+            rows.append(Difference(f"linguistic refiner {k}, pooled", _error(ours.pooled, pooled)))
     for k, mask in enumerate(arrays[1]):
         ours = captured["collaborative_refiner"]["__call__"][0][k]
         error = _error(ours[mask], seen["collaborative_refiner"][k][mask])

@@ -22,7 +22,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from lidit_jax.config.text import broken_characters, clean_text
-from lidit_jax.pytorch.model import EPSILON, LIDiTTransformer
+from lidit_jax.pytorch.layers import EPSILON
+from lidit_jax.pytorch.model import LIDiTTransformer
 
 
 class TextEncoder(nn.Module):
