@@ -1,4 +1,4 @@
-"""`lidit convert`: conversion of weights to and from PyTorch, and import of trained refiners."""
+"""`lidit convert`: conversion of weights to and from PyTorch and the layouts of Hugging Face."""
 
 from __future__ import annotations
 
@@ -39,17 +39,7 @@ def add_parser(subparsers: Any) -> None:
         _EXAMPLES,
         _to_torch,
     )
-    to_torch.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT_HELP)
-    to_torch.add_argument("out", type=local_path, metavar="OUT", help="the new folder")
-    to_torch.add_argument(
-        "--raw", action="store_true", help="the raw weights instead of their moving average"
-    )
-    to_torch.add_argument(
-        "--dtype",
-        choices=("float32", "float16", "bfloat16"),
-        default="float32",
-        help="type of the tensors (default: %(default)s)",
-    )
+    _add_weights_to_write(to_torch)
     to_torch.add_argument(
         "--with-encoders",
         action="store_true",
@@ -80,6 +70,37 @@ def add_parser(subparsers: Any) -> None:
     from_hf.add_argument("part", choices=("hunyuan-refiner",), help="what to import")
     from_hf.add_argument("path", type=local_path, metavar="PATH", help="the transformer's folder")
     from_hf.add_argument("out", type=local_path, metavar="OUT", help="the new folder")
+    to_hf = add_command(
+        directions,
+        "to-hf",
+        "write a model in Hugging Face's layout of another project",
+        _EXAMPLES,
+        None,
+    )
+    kinds = to_hf.add_subparsers(dest="part", metavar="PART", title="parts", required=True)
+    pixart = add_command(
+        kinds,
+        "pixart",
+        "write the transformer of an imported PixArt for diffusers' PixArt pipelines",
+        _EXAMPLES,
+        _to_pixart,
+    )
+    _add_weights_to_write(pixart)
+
+
+def _add_weights_to_write(parser: argparse.ArgumentParser) -> None:
+    """Add the checkpoint, the new folder, and which weights it gets in which type."""
+    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT_HELP)
+    parser.add_argument("out", type=local_path, metavar="OUT", help="the new folder")
+    parser.add_argument(
+        "--raw", action="store_true", help="the raw weights instead of their moving average"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="type of the tensors (default: %(default)s)",
+    )
 
 
 def _to_torch(options: argparse.Namespace) -> int:
@@ -145,5 +166,21 @@ def _from_hf(options: argparse.Namespace) -> int:
         f"{options.out}: {refiner.config.blocks} blocks, width {refiner.width}, for features of "
         f"width {refiner.feature_width}; train from it with\n  "
         + " ".join(f"--config.{name}={value}" for name, value in settings.items())
+    )
+    return 0
+
+
+def _to_pixart(options: argparse.Namespace) -> int:
+    from lidit_jax.checkpoints.opener import open_model
+    from lidit_jax.pytorch.pixart_export import WEIGHTS, export_pixart
+
+    model = open_model(options.checkpoint, raw=options.raw)
+    with writable_folder(options.out, "OUT"):
+        export_pixart(model, options.out, options.dtype)
+    size = (options.out / WEIGHTS).stat().st_size
+    print(
+        f"{options.out}: {size / 1e6:.1f} MB of weights, {options.dtype}, without a learned "
+        "variance; load it with\n"
+        f"  diffusers.PixArtTransformer2DModel.from_pretrained({str(options.out)!r})"
     )
     return 0

@@ -40,9 +40,10 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizers.Tokenizer.from_file(str(file))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        model = transformers.AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True)
-        if model.config.is_encoder_decoder:
-            model = model.get_encoder()
+        kind = transformers.AutoModel
+        if transformers.AutoConfig.from_pretrained(source).model_type in ("t5", "mt5", "umt5"):
+            kind = transformers.AutoModelForTextEncoding  # without the decoder, as large again
+        model = kind.from_pretrained(source, dtype=dtype, use_safetensors=True)
         self.model = getattr(model, "language_model", model)
         self.stream = stream
 
