@@ -122,8 +122,7 @@ def compare(
     with jax.default_matmul_precision("highest"):
         differences = _encoders(torch_model, config) + _blocks(torch_model, params, config)
         pipeline = Pipeline(OpenedModel(dataclasses.replace(model, config=config)), params)
-        own = {"sampler": module_sampler(config), "spacing": "trailing"}
-        images = pipeline(PROMPTS, seed=0, **own)
+        images = pipeline(PROMPTS, seed=0, sampler=module_sampler(config), spacing="trailing")
     theirs = torch_model(list(PROMPTS), seed=0).numpy()
     return Parity(differences, psnr(images, theirs), config.sampling.steps, dtype)
 
