@@ -24,7 +24,7 @@ from lidit_jax.weights.parameter_paths import by_path
 
 from ..quick import random_parameters
 from .test_model import apply
-from .tiny_pixart import TINY, inputs, predict
+from .tiny_pixart import TINY, inputs, predict, save_pipeline
 
 MODEL = read_transformer(
     {
@@ -168,3 +168,23 @@ def test_half_precision_is_stored_as_such(bundle, tmp_path):
     with safe_open(out / "diffusion_pytorch_model.safetensors", "np") as file:
         kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     assert kinds == {"BF16"}
+
+
+@pytest.mark.numeric
+def test_an_imported_transformer_goes_back(tmp_path):
+    """But for the variance, which the import drops, and the sum of two biases."""
+    encoder = save_pipeline(tmp_path / "pipeline")
+    options = [f"--encoder={encoder}", "--dtype=float32"]
+    bundle, out = str(tmp_path / "bundle"), tmp_path / "out"
+    assert main(["convert", "from-hf", "pixart", str(encoder.parent), bundle, *options]) == 0
+    assert main(["convert", "to-hf", "pixart", bundle, str(out)]) == 0
+    before, after = (
+        PixArtTransformer2DModel.from_pretrained(folder)
+        for folder in (encoder.parent / "transformer", out)
+    )
+    for name in ("sample_size", "interpolation_scale", "in_channels", "caption_channels"):
+        assert after.config[name] == before.config[name]
+    expected = predict(before, inputs())
+    np.testing.assert_allclose(
+        predict(after, inputs()), expected, rtol=0, atol=1e-5 * expected.std()
+    )
