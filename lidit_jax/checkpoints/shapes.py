@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lidit_jax.checkpoints.opener import SavedModel
 from lidit_jax.config.schema import ModelConfig
@@ -42,6 +42,18 @@ def parameter_shapes(
     return {path: leaf.shape for path, leaf in by_path(params).items()}
 
 
+def feature_widths(
+    config: ModelConfig, shapes: Mapping[str, Sequence[int]], streams: int
+) -> list[int]:
+    """Return the width D_k of each stream's features, from the shapes of a model's parameters.
+
+    Raises:
+      KeyError: when a parameter is missing.
+    """
+    first = "projection/up" if config.refiner.projection == "mlp" else "projection"
+    return [shapes[f"linguistic_refiner_{k}/{first}/kernel"][0] for k in range(streams)]
+
+
 def check_shapes(model: SavedModel) -> None:
     """Check that a saved model has exactly the parameters of its configuration.
 
@@ -50,11 +62,7 @@ def check_shapes(model: SavedModel) -> None:
     """
     config, found = model.config.model, model.shapes
     try:
-        first = "projection/up" if config.refiner.projection == "mlp" else "projection"
-        widths = [
-            found[f"linguistic_refiner_{k}/{first}/kernel"][0]
-            for k in range(len(model.provenance.encoders))
-        ]
+        widths = feature_widths(config, found, len(model.provenance.encoders))
         channels = found["patch_embedder/kernel"][0] // config.patch**2
     except KeyError as error:
         raise LiditError(f"{model.folder} lacks the parameter {error}: copy it again") from error

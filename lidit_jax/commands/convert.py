@@ -1,4 +1,4 @@
-"""`lidit convert`: conversion of weights to and from PyTorch, and import of trained refiners."""
+"""`lidit convert`: conversion of weights to and from PyTorch and the layouts of Hugging Face."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _EXAMPLES = """\
   lidit train --config=mine.py --workdir=run --config.training.init_from=refiner
   lidit convert from-hf pixart PixArt-alpha/PixArt-Sigma-XL-2-1024-MS pixart
   lidit sample --checkpoint=pixart --prompt "a small cactus in the desert" --out=cactus.png
+  lidit convert to-hf pixart pixart transformer         and back, for diffusers' pipelines
 """
 
 
@@ -43,17 +44,7 @@ def add_parser(subparsers: Any) -> None:
         _EXAMPLES,
         _to_torch,
     )
-    to_torch.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT_HELP)
-    to_torch.add_argument("out", type=local_path, metavar="OUT", help="the new folder")
-    to_torch.add_argument(
-        "--raw", action="store_true", help="the raw weights instead of their moving average"
-    )
-    to_torch.add_argument(
-        "--dtype",
-        choices=("float32", "float16", "bfloat16"),
-        default="float32",
-        help="type of the tensors (default: %(default)s)",
-    )
+    _add_weights_to_write(to_torch)
     to_torch.add_argument(
         "--with-encoders",
         action="store_true",
@@ -125,6 +116,41 @@ def add_parser(subparsers: Any) -> None:
         choices=choices(EncoderConfig, "dtype"),
         default="bfloat16",
         help="storage type of the text encoder (default: %(default)s)",
+    )
+    _add_to_hf(directions)
+
+
+def _add_to_hf(directions: Any) -> None:
+    to_hf = add_command(
+        directions,
+        "to-hf",
+        "write a model in the layout of another project on Hugging Face",
+        _EXAMPLES,
+        None,
+    )
+    parts = to_hf.add_subparsers(dest="part", metavar="PART", title="parts", required=True)
+    pixart = add_command(
+        parts,
+        "pixart",
+        "write the transformer of an imported PixArt for diffusers' PixArt pipelines",
+        _EXAMPLES,
+        _to_pixart,
+    )
+    _add_weights_to_write(pixart)
+
+
+def _add_weights_to_write(parser: argparse.ArgumentParser) -> None:
+    """Add the checkpoint, the new folder, and which weights it gets, in which type."""
+    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT_HELP)
+    parser.add_argument("out", type=local_path, metavar="OUT", help="the new folder")
+    parser.add_argument(
+        "--raw", action="store_true", help="the raw weights instead of their moving average"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="type of the tensors (default: %(default)s)",
     )
 
 
@@ -208,5 +234,21 @@ def _pixart(options: argparse.Namespace) -> int:
         f"{options.out}: {model.depth} blocks, width {model.width}, for images of {size}x{size} px "
         f"from {config.encoders.sources[0]}; draw with\n"
         f'  lidit sample --checkpoint={options.out} --prompt "a small cactus" --out=cactus.png'
+    )
+    return 0
+
+
+def _to_pixart(options: argparse.Namespace) -> int:
+    from lidit_jax.checkpoints.opener import open_model
+    from lidit_jax.pytorch.pixart_export import WEIGHTS, export_pixart
+
+    model = open_model(options.checkpoint, raw=options.raw)
+    with writable_folder(options.out, "OUT"):
+        export_pixart(model, options.out, options.dtype)
+    size = (options.out / WEIGHTS).stat().st_size
+    print(
+        f"{options.out}: {size / 1e6:.1f} MB of weights, {options.dtype}, without a learned "
+        "variance; load it with\n"
+        f"  diffusers.PixArtTransformer2DModel.from_pretrained({str(options.out)!r})"
     )
     return 0

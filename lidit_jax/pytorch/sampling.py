@@ -22,7 +22,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from lidit_jax.config.text import broken_characters, clean_text
-from lidit_jax.pytorch.model import EPSILON, LIDiTTransformer
+from lidit_jax.pytorch.layers import EPSILON
+from lidit_jax.pytorch.model import LIDiTTransformer
 
 
 class TextEncoder(nn.Module):
@@ -39,9 +40,10 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizers.Tokenizer.from_file(str(file))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        model = transformers.AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True)
-        if model.config.is_encoder_decoder:
-            model = model.get_encoder()
+        kind = transformers.AutoModel
+        if transformers.AutoConfig.from_pretrained(source).model_type in ("t5", "mt5", "umt5"):
+            kind = transformers.AutoModelForTextEncoding  # without the decoder, as large again
+        model = kind.from_pretrained(source, dtype=dtype, use_safetensors=True)
         self.model = getattr(model, "language_model", model)
         self.stream = stream
 

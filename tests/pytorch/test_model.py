@@ -50,6 +50,28 @@ SWITCHES = {
     "as HunyuanVideo's": {
         "refiner": RefinerConfig(feature_norm="none", pool_raw=True, own_time_embedder=True)
     },
+    "as PixArt's": {
+        "width": 48,
+        "position": "sincos",
+        "sincos_extent": 5.0,
+        "sincos_order": "column_first",
+        "qk_norm": False,
+        "cross_attention": "plain",
+        "output_modulation": "table",
+        "size_embedding": 8,
+        "refiner": RefinerConfig(blocks=0, feature_norm="none", projection="mlp", pool="none"),
+    },
+    "plain cross-attention and output table": {
+        "cross_attention": "plain",
+        "output_modulation": "table",
+    },
+    "size embedding and extent, without pooled vector": {
+        "width": 48,
+        "position": "conv+sincos",
+        "sincos_extent": 2.5,
+        "size_embedding": 1,
+        "refiner": RefinerConfig(pool="none", projection="mlp"),
+    },
 }
 
 
@@ -166,7 +188,8 @@ def test_what_the_refiners_hand_on(inputs):
     )(params, *arrays)
     captured = state["intermediates"]
     _, t, features, masks, _ = to_torch(inputs)
-    refined, context, context_mask, _ = theirs.refine(features, masks, t, prefix_lengths)
+    time = theirs.time_embedder(t)
+    refined, context, context_mask = theirs.refine(features, masks, t, time, prefix_lengths)
     for k, mask in enumerate(inputs[3]):
         stream = captured[f"linguistic_refiner_{k}"]["__call__"][0]
         tokens, pooled, gates = refined[k]
