@@ -12,6 +12,7 @@ from lidit_jax.weights import gguf, huggingface
 from lidit_jax.weights.hub import download, is_hub_id
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "*.model"]
+_HUB_FILES += ["README.md"]  # states the license
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import flax.traverse_util
+import numpy as np
 
 from lidit_jax.weights.path_patterns import selected
 
@@ -37,3 +39,12 @@ def merged(first: Any, second: Any) -> Any:
     if not second:
         return first
     return flax.traverse_util.unflatten_dict(by_path(first) | by_path(second), sep="/")
+
+
+def fingerprint(tree: Any) -> str:
+    """Return the sha256 of the parameters' paths and values."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(by_path(tree).items()):
+        digest.update(path.encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
