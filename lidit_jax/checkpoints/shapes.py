@@ -40,8 +40,9 @@ def check_shapes(model: SavedModel) -> None:
     """
     config, found = model.config.model, model.shapes
     try:
+        first = "projection/up" if config.refiner.projection == "mlp" else "projection"
         widths = [
-            found[f"linguistic_refiner_{k}/projection/kernel"][0]
+            found[f"linguistic_refiner_{k}/{first}/kernel"][0]
             for k in range(len(model.provenance.encoders))
         ]
         channels = found["patch_embedder/kernel"][0] // config.patch**2

@@ -14,7 +14,7 @@ from typing import Any
 
 from lidit_jax.config.data_settings import AugmentationSettings
 from lidit_jax.config.prompt_text import prompt_text
-from lidit_jax.config.schema import Config, VAEConfig
+from lidit_jax.config.schema import Config, ModelConfig, VAEConfig
 from lidit_jax.config.values import field_types, literal_values, ranges
 from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.paths import local_path
@@ -112,7 +112,10 @@ def _check_model(config: Config) -> None:
                 f"{' per head' if position == 'rope' else ''}, not {channels}: "
                 "change config.model.width or heads"
             )
+    _check_pixart_fields(model)
     # The downsampling of an autoencoder with weights is known once it is loaded.
+    if config.vae.source == "pixels":
+        check_size_embedding(config, downsample=1)
     if config.vae.source == "pixels" and data.image_size % model.patch:
         raise LiditError(
             f"config.data.image_size={data.image_size} must be a multiple of "
@@ -120,6 +123,44 @@ def _check_model(config: Config) -> None:
         )
     for i, prompt in enumerate(config.training.prompts):
         prompt_text(f"config.training.prompts[{i}]", prompt)
+
+
+def _check_pixart_fields(model: ModelConfig) -> None:
+    """Check fields that act only together with another one."""
+    if "sincos" not in model.position:
+        for name, default in (("sincos_extent", 0.0), ("sincos_order", "row_first")):
+            if (value := getattr(model, name)) != default:
+                raise LiditError(
+                    f"config.model.{name}={value!r} acts on position 'sincos', not on "
+                    f"config.model.position={model.position!r}: set it back to {default!r}"
+                )
+    if model.refiner.pool == "none" and model.refiner.pool_raw:
+        raise LiditError(
+            "config.model.refiner.pool_raw=True: config.model.refiner.pool='none' pools nothing; "
+            "set it to False"
+        )
+    if model.size_embedding and model.width % 3:
+        raise LiditError(
+            f"config.model.size_embedding={model.size_embedding} needs a multiple of 3 channels, "
+            f"not {model.width}: change config.model.width, or set it to 0"
+        )
+
+
+def check_size_embedding(config: Config, downsample: int) -> None:
+    """Check that the size embedding counts the pixels of the autoencoder's latents.
+
+    Args:
+      config: of the run.
+      downsample: image pixels per latent pixel, along each side.
+
+    Raises:
+      LiditError: when it counts others.
+    """
+    if config.model.size_embedding not in (0, downsample):
+        raise LiditError(
+            f"config.model.size_embedding={config.model.size_embedding}: with config.vae.source="
+            f"{config.vae.source!r} a latent pixel spans {downsample}; set it to that, or to 0"
+        )
 
 
 def _check_scores(config: Config) -> None:

@@ -55,12 +55,16 @@ class RefinerConfig:
     """Ratio of the FFNs' hidden width to the refiner's width (ours)."""
     feature_norm: Literal["rms", "none"] = "rms"
     """Normalization of each token's LLM features before projection (ours)."""
-    pool: Literal["all", "prompt"] = "all"
-    """Tokens in the pooled vector: "all" valid ones (literal reading) or those of the "prompt"."""
+    pool: Literal["all", "prompt", "none"] = "all"
+    """Tokens in the pooled vector: "all" valid ones (literal reading) or those of the "prompt".
+    "none": no pooled vector, all conditions are the time embedding alone (ours, for PixArt)."""
     pool_raw: bool = False
     """Pool the features before their normalization (as HunyuanVideo's refiner does)."""
     own_time_embedder: bool = False
     """Give each refiner its own time embedder (as HunyuanVideo does) instead of the backbone's."""
+    projection: Literal["linear", "mlp"] = "linear"
+    """Projection of the features to the refiner's width: "linear", or "mlp" for two layers with a
+    GELU between them (ours, for PixArt's caption projection)."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,25 @@ class ModelConfig:
     """Position encoding: "conv" is the paper's ResBlock after patchify, "rope" rotates queries and
     keys, "sincos" adds fixed embeddings; or two of them. The paper does not detail the ResBlock;
     ours is pre-activation: RMSNorm, SiLU and a 3x3 convolution, twice, plus the input."""
+    sincos_extent: NotNegative[float] = 0.0
+    """Number of positions that each side of an image spans under "sincos", whatever its number of
+    tokens; 0 for one position per token (ours, for PixArt: base size / interpolation scale)."""
+    sincos_order: Literal["row_first", "column_first"] = "row_first"
+    """Coordinate in the first half of the channels under "sincos" (ours; DiT and PixArt put the
+    column first)."""
     qk_norm: bool = True
     """RMSNorm on queries and keys of self- and cross-attention (paper, 3.4)."""
+    cross_attention: Literal["modulated", "plain"] = "modulated"
+    """Cross-attention of a block: "modulated" by a norm, scale, shift and gate as all its branches
+    (paper, figure 5), or "plain": without them, so that a block has six adaLN vectors instead of
+    nine (ours, for PixArt)."""
+    output_modulation: Literal["linear", "table"] = "linear"
+    """Scale and shift of the output layer: a "linear" map of the condition as in the blocks, or the
+    sum of the condition and a learned "table" of two vectors (ours, for PixArt)."""
+    size_embedding: NotNegative[int] = 0
+    """Image pixels per latent pixel, to add embeddings of an image's height, width and height/width
+    to the time embedding; 0 for none (ours, for PixArt-alpha at 1024 px). Needs a width that is a
+    multiple of 3."""
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     dtype: ComputeType = "bfloat16"
     """Compute type of matmuls and activations; parameters stay float32 (paper: bf16 mixed)."""

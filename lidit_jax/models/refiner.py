@@ -42,8 +42,8 @@ class RefinedStream(NamedTuple):
 
     tokens: Float[Array, "B S D"]
     """Refined tokens, including the instruction; values at padding are meaningless."""
-    pooled: Float[Array, "B D"]
-    """Embedded mean-pooled features."""
+    pooled: Float[Array, "B D"] | None
+    """Embedded mean-pooled features; None with `pool="none"`."""
     condition: Float[Array, "B D"]
     """Pooled plus time embedding, the condition of the gates."""
 
@@ -115,22 +115,28 @@ class LinguisticRefiner(nn.Module):
         normed = features
         if self.config.feature_norm == "rms":
             normed = rms_norm(self.dtype, name="feature_norm")(features)
-        pool_from = features if self.config.pool_raw else normed
-        pool_mask = mask
-        if self.config.pool == "prompt":
-            pool_mask = mask & (jnp.arange(mask.shape[1]) >= prefix_length)
-        pooled = Mlp(self.width, self.width, nn.silu, self.dtype, name="pooled_embedder")(
-            masked_mean(pool_from, pool_mask)
-        )
+        pooled = None
+        if self.config.pool != "none":
+            pool_from = features if self.config.pool_raw else normed
+            pool_mask = mask
+            if self.config.pool == "prompt":
+                pool_mask = mask & (jnp.arange(mask.shape[1]) >= prefix_length)
+            pooled = Mlp(self.width, self.width, nn.silu, self.dtype, name="pooled_embedder")(
+                masked_mean(pool_from, pool_mask)
+            )
         if self.config.own_time_embedder:
             time_embedding = TimeEmbedder(self.width, self.dtype, name="time_embedder")(t)
         if time_embedding is None:
             raise LiditError(
                 "config.model.refiner.own_time_embedder=False: give the backbone's time_embedding"
             )
-        condition = time_embedding + pooled
+        condition = time_embedding if pooled is None else time_embedding + pooled
 
-        x = Dense(self.width, ("features", "embed"), self.dtype, name="projection")(normed)
+        if self.config.projection == "mlp":
+            project = Mlp(self.width, self.width, nn.gelu, self.dtype, name="projection")
+        else:
+            project = Dense(self.width, ("features", "embed"), self.dtype, name="projection")
+        x = project(normed)
         block = rematerialized(LinguisticBlock, self.remat)
         for i in range(self.config.blocks):
             x = block(self.heads, self.config, self.dtype, name=f"block_{i}")(x, mask, condition)

@@ -186,5 +186,6 @@ def block_parameters(config: Config) -> float:
 
 
 def modulation_parameters(config: Config) -> float:
-    """Count the weights of one block's modulation: shift, scale and gate of three branches."""
-    return 9.0 * config.model.width**2
+    """Count the weights of one block's modulation: shift, scale and gate of each branch."""
+    branches = 3 if config.model.cross_attention == "modulated" else 2
+    return 3.0 * branches * config.model.width**2
