@@ -11,8 +11,8 @@ from lidit_jax.models.flops import TextStream
 from lidit_jax.training.freezing import check_frozen
 from lidit_jax.weights.path_patterns import selected
 
-_PER_IMAGE = ("modulation", "gate", "pooled_embedder", "time_embedder")
-"""Modules that are applied once per image, not per token."""
+_PER_IMAGE = ("modulation", "gate", "pooled_embedder", "time_embedder", "size_embedder")
+"""Modules that are applied once per image or less, not per token."""
 
 
 class TrainedParts(NamedTuple):

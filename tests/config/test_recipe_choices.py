@@ -40,6 +40,14 @@ def test_every_layout_divides_its_topology_on_one_two_and_four_slices(recipe):
                 check_split(config, topology, recipe_mesh(config, topology))
 
 
+@pytest.mark.parametrize("stage", ["", "all", "512px", "1024px"])
+def test_every_stage_from_pixart_has_a_layout(stage):
+    for name in recipe_choices("lidit_1b_from_pixart").placements:
+        config, topology = load_recipe(f"lidit_1b_from_pixart:{stage},{name}"), parse_topology(name)
+        check_split(config, topology, recipe_mesh(config, topology))
+        assert bool(config.optimizer.freeze) == bool(config.training.init_new) == (stage == "")
+
+
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
