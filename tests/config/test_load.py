@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lidit_jax.checkpoints.opener import open_model
-from lidit_jax.config.checks import check
+from lidit_jax.config.checks import check, check_size_embedding
 from lidit_jax.config.load import default_config, find_recipe, freeze, load_recipe
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
@@ -129,6 +129,9 @@ MISTAKES = {
     "seed=4294967296": "config.seed=4294967296: must be from 0 to 4294967295",
     "model.heads=7": "config.model.heads=7 does not divide config.model.width=32: choose a divisor",
     "model.heads=16": "config.model.position='conv+rope' needs a multiple of 4 channels per head",
+    "model.sincos_extent=16": "config.model.sincos_extent=16.0 acts on position 'sincos', not on ",
+    "model.sincos_order=column_first": "config.model.sincos_order='column_first' acts on position ",
+    "model.size_embedding=8": "config.model.size_embedding=8 needs a multiple of 3 ",
     "data.workers=-1": "config.data.workers=-1: must be 0 or greater",
     "data.weights=(1, 2)": "config.data.weights=(1.0, 2.0): give each of the 1 sources",
     "data.weights=(0,)": "config.data.weights=(0.0,): give each of the 1 sources, that of config.",
@@ -147,6 +150,17 @@ MISTAKES = {
 @pytest.mark.parametrize(("override", "expected"), MISTAKES.items(), ids=MISTAKES.keys())
 def test_a_mistake_is_named_with_its_remedy(override, expected):
     assert refuse(override).startswith(expected)
+
+
+def test_fields_for_pixart_must_agree_with_the_others():
+    message = refuse("model.refiner.pool=none", "model.refiner.pool_raw=true")
+    assert message.startswith("config.model.refiner.pool_raw=True: config.model.refiner.pool='none")
+    message = refuse("model.width=48", "model.size_embedding=8")
+    assert "with config.vae.source='pixels' a latent pixel spans 1" in message
+    fields = load_recipe(TINY, ("model.width=48", "model.size_embedding=1"))
+    check_size_embedding(fields, downsample=1)
+    with pytest.raises(LiditError, match=r"size_embedding=1: .* spans 8; set it to that, or to 0"):
+        check_size_embedding(fields, downsample=8)
 
 
 @pytest.mark.parametrize(

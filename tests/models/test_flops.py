@@ -10,7 +10,7 @@ from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.models import LIDiT
 from lidit_jax.models.flops import TextStream, forward_flops
 
-from .conftest import PREFIX_LENGTHS, initialize, small_config
+from .conftest import PIXART, PREFIX_LENGTHS, initialize, small_config
 
 STREAMS = [TextStream(24, 9, PREFIX_LENGTHS[0]), TextStream(40, 11, PREFIX_LENGTHS[1])]
 
@@ -21,12 +21,13 @@ STREAMS = [TextStream(24, 9, PREFIX_LENGTHS[0]), TextStream(40, 11, PREFIX_LENGT
         {},
         {"position": "rope", "mlp_ratio": 3},
         {"position": "rope", "refiner": RefinerConfig(1, gate=False, collaborative_blocks=0)},
+        PIXART | {"width": 132},
     ],
-    ids=["defaults", "no convolution", "small refiners"],
+    ids=["defaults", "no convolution", "small refiners", "PixArt"],
 )
 def test_the_formula_agrees_with_the_compiled_program(changes, inputs):
     """XLA also counts norms and softmax, and not the padding of convolutions: 6% at width 128."""
-    config = small_config(width=128, scan_unroll=2, **changes)
+    config = small_config(**({"width": 128, "scan_unroll": 2} | changes))
     *arrays, prefix_lengths = inputs
     model = LIDiT(config)
     params = initialize(model, inputs)

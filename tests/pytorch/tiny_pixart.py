@@ -1,11 +1,22 @@
 """Tiny random PixArt models of diffusers, whose zero-initialized tensors are random too."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
+import tokenizers
 import torch
-from diffusers import PixArtTransformer2DModel
-from safetensors.numpy import save_file
+import transformers
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+)
+from tokenizers import models, pre_tokenizers, processors
+
+from lidit_jax.diffusion.noise import initial_noise
 
 WIDTHS = {"num_attention_heads": 2, "attention_head_dim": 12, "cross_attention_dim": 24}
 TINY = WIDTHS | {"num_layers": 2, "caption_channels": 10, "in_channels": 4, "out_channels": 8}
@@ -88,8 +99,80 @@ def tensors(model):
 
 def rewrite(file, change):
     """Change the tensors of a file, given as a dict by name."""
-    from safetensors.numpy import load_file
-
-    loaded = load_file(file)
+    loaded = safetensors.numpy.load_file(file)
     change(loaded)
-    save_file(loaded, file)
+    safetensors.numpy.save_file(loaded, file)
+
+
+def pipeline() -> PixArtSigmaPipeline:
+    """PixArt-Sigma at 64 px: 2 pixels per latent pixel, a T5 of two blocks, tokens are bytes."""
+    tokenizer = byte_tokenizer()
+    t5 = transformers.T5Config(
+        vocab_size=len(tokenizer),
+        d_model=10,
+        d_kv=6,
+        d_ff=20,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+        scaling_factor=0.4,
+    )
+    random_(vae, seed=2).eval()
+    with torch.no_grad():
+        vae.decoder.conv_out.weight.mul_(4)  # more contrast
+    return PixArtSigmaPipeline(
+        tokenizer,
+        random_(transformers.T5EncoderModel(t5), seed=1).eval(),
+        vae,
+        transformer(sample_size=32, interpolation_scale=0.5),
+        DPMSolverMultistepScheduler(),
+    )
+
+
+def save_pipeline(folder: Path) -> Path:
+    """Save the pipeline, the tokenizer also beside its encoder, and return the encoder's folder."""
+    made = pipeline()
+    made.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder / "text_encoder")
+    return folder / "text_encoder"
+
+
+def picture(prompt: str, seed: int) -> np.ndarray:
+    """What diffusers draws, as float64 in 0 to 255, from this package's noise of a seed."""
+    noise = np.array(initial_noise([seed], (32, 32, 4)))
+    made = pipeline()
+    made.set_progress_bar_config(disable=True)
+    drawn = made(
+        prompt,
+        latents=torch.from_numpy(noise).permute(0, 3, 1, 2),
+        use_resolution_binning=False,
+        clean_caption=False,
+        output_type="np",
+    )
+    return np.round(255 * drawn.images[0].astype(np.float64))
+
+
+def psnr(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of pictures in 0 to 255, in dB."""
+    error = np.mean((ours.astype(np.float64) - theirs) ** 2)
+    return 10 * np.log10(255**2 / max(error, 1e-9))
+
+
+def byte_tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """One token per byte and an end token, as T5 has one."""
+    alphabet = ["<pad>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    vocabulary = {token: i for i, token in enumerate(alphabet)}
+    backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.add_special_tokens(["<pad>", "</s>"])
+    backend.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>"
+    )
