@@ -129,9 +129,9 @@ def initialize_from_run(state: TrainState, config: Config) -> tuple[TrainState, 
     else:
         model = open_model(source)
         _check_parameters(config, model.shapes, shapes)
-        shardings, _ = split(state.params, config.training.init_new)
-        loaded = by_path(model.load(jax.tree.map(lambda leaf: leaf.sharding, shardings)))
-        given = {path: loaded[path] for path in by_path(shardings)}
+        wanted, _ = split(state.params, config.training.init_new)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, wanted)
+        given = by_path(model.load(shardings, partly=True))
 
     def place() -> Any:
         taken = {

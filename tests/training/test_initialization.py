@@ -91,7 +91,7 @@ def test_weights_and_averages_start_from_the_averages_of_the_stage_before(
 def grown(averages):
     """Parameters of a model with a new refiner, and other features in its first stream."""
     output, first = averages["output"], averages["linguistic_refiner_0"]
-    wide = {"kernel": jax.numpy.zeros((7, 32))}
+    wide = first["projection"] | {"kernel": jax.numpy.zeros((7, 32))}
     return averages | {
         "new_refiner": {"kernel": output["linear"]["kernel"]},
         "linguistic_refiner_0": first | {"projection": wide},
@@ -105,7 +105,8 @@ def test_what_is_named_as_new_stays_as_initialized(tiny_config, trained, average
     """A fine-tune with a new part, and with an encoder of other features."""
     config = tiny_config(f"training.init_from={trained}/checkpoints/4", f"training.init_new={NEW}")
     state, missing = initialize_from_run(fresh(grown), config)
-    assert missing == ["linguistic_refiner_0/projection/kernel", "new_refiner/kernel"]
+    new = ["linguistic_refiner_0/projection/bias", "linguistic_refiner_0/projection/kernel"]
+    assert missing == [*new, "new_refiner/kernel"]
     assert (state.params["new_refiner"]["kernel"] == 1).all()
     assert (state.params["linguistic_refiner_0"]["projection"]["kernel"] == 1).all()
     assert not (state.params["output"]["linear"]["kernel"] == 1).all()
