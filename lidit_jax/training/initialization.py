@@ -70,17 +70,18 @@ def change_notes(
         return []
     model = open_model(source)
     before, now = (_meaning(one) for one in (model.config, config))
+    starting = [k for k in range(len(encoders)) if selected([_PROJECTION.format(k)], fresh)]
+    all_new = len(starting) == len(encoders) > 0
     notes = [
         f"config.{name}={value!r}, with {before[name]!r} in {source}"
         for name, value in now.items()
-        if before[name] != value
+        if before[name] != value and not (all_new and name.startswith("model.refiner."))
     ]
     ours, theirs = (
         [[stream[name] for name in _STREAM] for stream in streams]
         for streams in (encoders, model.provenance.encoders)
     )
-    starting = [k for k in range(len(encoders)) if selected([_PROJECTION.format(k)], fresh)]
-    if ours != theirs and len(starting) < len(encoders):
+    if ours != theirs and not all_new:
         notes.append(
             f"{source} was trained with other text encoders, layers or another instruction than "
             "config.encoders has: its weights meet features that are new to them"

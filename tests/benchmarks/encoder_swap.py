@@ -17,8 +17,13 @@ from typing import Any
 from lidit_jax.config.load import load_recipe
 
 SMALL = (
-    *("data.image_size=48", "data.train_records=24000", "data.validation_records=256"),
-    *("model.width=128", "model.depth=4", "model.heads=4"),
+    *(
+        "data.image_size=48",
+        "data.validation_records=256",
+        "model.width=128",
+        "model.depth=4",
+        "model.heads=4",
+    ),
     *("model.scan_unroll=4", "model.position=sincos", "model.cross_attention=plain"),
     *("model.refiner.pool=none", "encoders.max_prompt_tokens=64", "training.batch_size=32"),
     *("training.log_every=50", "training.image_every=0", "training.ema_decay=0.995"),
@@ -87,7 +92,11 @@ def main() -> None:
     arguments = parser.parse_args()
     out, length = arguments.out, (arguments.steps, arguments.points)
     before = out / "minilm"
-    same = (f"seed={arguments.seed}", f"data.distinct_captions={arguments.captions}")
+    records = 6 * arguments.captions
+    same = (
+        *(f"seed={arguments.seed}", f"data.distinct_captions={arguments.captions}"),
+        f"data.train_records={records}",
+    )
     runs = {
         "minilm": LIKE_PIXART,
         "grown": (*NEW, *GROWN, f"training.init_from={before}"),

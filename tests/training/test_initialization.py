@@ -121,7 +121,10 @@ def test_what_is_named_as_new_stays_as_initialized(tiny_config, trained, average
             "start afresh with --config.training.init_new=\"('linguistic_refiner_0/projection', "
             "'new_refiner')\"",
         ),
-        (NEW[1:], "linguistic_refiner_0/projection/kernel has shape [32, 32] there and [7, 32]"),
+        (
+            NEW[1:],
+            "there and [7, 32] here: use the same config.model and encoders, or let these start",
+        ),
         (("new_refner",), "config.training.init_new: 'new_refner' matches no parameter as a whole"),
     ],
 )
