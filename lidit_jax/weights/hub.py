@@ -99,7 +99,9 @@ def upload(folder: Path, files: Sequence[str], hub_id: str, *, private: bool) ->
         raise LiditError(f"{hub_id}: the hub answers HTTP {status}: {_line(reason)}") from error
     except ValueError as error:
         raise LiditError(f"{hub_id}: {_line(str(error))}") from error
-    except (errors.HTTPError, OSError) as error:
+    except LiditError:
+        raise
+    except Exception as error:  # of connections, with no common type in the client's versions
         raise LiditError(
             f"{hub_id}: the hub cannot be reached ({_line(str(error))}): the folder is complete, "
             "run the same command again"
