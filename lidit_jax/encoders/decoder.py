@@ -138,8 +138,11 @@ class Decoder:
         """Return `hidden_states(...)[layer]`, running only the blocks below it.
 
         With a `prefix` (of the same layer, from `prefix_cache`) only the tokens after it are
-        computed; every row must start with the prefix, that is, be padded on the right.
+        computed; every row must start with the prefix, that is, be padded on the right. It is not
+        used for rows so long that their RoPE may differ from that of the prefix alone.
         """
+        if not self.constant_prefix(mask.shape[1]):
+            prefix = None
         blocks = blocks_below(layer, self.num_layers)
         x, _ = self._run(params, ids, mask, blocks, prefix)
         x = self._norm(x, params["final_norm"]) if blocks == self.num_layers else x
@@ -147,6 +150,12 @@ class Decoder:
             return x
         before = jnp.broadcast_to(prefix.features, (x.shape[0], *prefix.features.shape))
         return jnp.concatenate([before, x], axis=1)
+
+    def constant_prefix(self, length: int) -> bool:
+        """Return whether features of a prefix are the same in all texts of up to `length` tokens;
+        with some RoPE scaling they depend on what follows, from some length on."""
+        ropes = (self.rope, self.local_rope)
+        return not any(rope is not None and rope.varies(length) for rope in ropes)
 
     def prefix_cache(self, params: Params, ids: Int32[Array, " P"], layer: int) -> PrefixCache:
         """Compute the cache of a constant prefix, for `features(..., prefix=...)`."""

@@ -17,7 +17,12 @@ from lidit_jax.config.schema import EncoderConfig
 from lidit_jax.config.values import choices
 from lidit_jax.encoders import families
 from lidit_jax.encoders.decoder import Decoder, PrefixCache
-from lidit_jax.encoders.locations import content_digests, locate_encoder
+from lidit_jax.encoders.locations import (
+    content_digests,
+    locate_encoder,
+    locate_tokenizer,
+    tokenizer_home,
+)
 from lidit_jax.encoders.sharding import encoder_shardings
 from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
@@ -89,13 +94,15 @@ class TextEncoder:
     def reading(self) -> dict[str, str]:
         """sha256 of the tokenizer in use where it differs from version 0.1's reading, else empty.
 
-        It differs for tokenizers that transformers reads differently from their file, and for GGUF
-        files with a normalizer or with added tokens that are not special. `fingerprint` does not
+        It differs for tokenizers that transformers reads differently from their file, for those
+        converted from a SentencePiece model, and for GGUF files with a normalizer or with added
+        tokens that are not special. `fingerprint` does not
         change, so that old checkpoints match; this distinguishes prepared features.
         """
         backend, converted = self.tokenizer.backend, (self.folder / gguf.SOURCE_FILE).is_file()
+        home = tokenizer_home(self.folder)
         ordinary = [t for t in backend.get_added_tokens_decoder().values() if not t.special]
-        if self.tokenizer.folder == self.folder and not (
+        if self.tokenizer.folder == home and not (
             converted and (backend.normalizer is not None or ordinary)
         ):
             return {}
@@ -121,7 +128,7 @@ class TextEncoder:
                 f"encoder {self.name!r} has embeddings for {self.model.vocabulary} of its "
                 f"tokenizer's {backend.get_vocab_size()} tokens, not for {largest} "
                 f"({backend.id_to_token(largest)!r}): put the model's own tokenizer.json into "
-                f"{self.folder}"
+                f"{tokenizer_home(self.folder)}"
             )
 
     def hidden_states(
@@ -152,6 +159,10 @@ class TextEncoder:
         if not isinstance(self.model, Decoder):
             raise LiditError(f"encoder {self.name!r} is not a decoder: only decoders use a prefix")
         return self.model.features(params, ids, mask, layer, prefix)
+
+    def constant_prefix(self, length: int) -> bool:
+        """Return whether all texts of up to `length` tokens have the same features of a prefix."""
+        return isinstance(self.model, Decoder) and self.model.constant_prefix(length)
 
     def encode(
         self, tokens: TokenBatch, layer: int, prefix: PrefixCache | None = None
@@ -199,7 +210,7 @@ def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> Te
         raise LiditError(f"{path} lacks {error}: download it again") from error
     except LiditError as error:
         raise LiditError(f"{folder}: {error}") from error
-    tokenizer = load_tokenizer(folder, model.max_positions)
+    tokenizer = load_tokenizer(locate_tokenizer(folder), model.max_positions)
     files = huggingface.safetensors_files(folder)
     shapes = model.shapes()
     params = huggingface.load_params(files, table, shapes, dtype, encoder_shardings(shapes, mesh))

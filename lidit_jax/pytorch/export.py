@@ -51,6 +51,7 @@ _OWN_IMPORTS = (
 )
 _ANCESTRAL = ("ddpm", "euler_ancestral")
 _ENCODER_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json")
+_ENCODER_FILES += ("spiece.model",)
 
 
 def export_torch(
@@ -168,7 +169,12 @@ def _export_encoders(
 ) -> list[dict[str, Any]]:
     """Return each stream's prompt format and its encoder's location; copy encoders as required."""
     from lidit_jax.config.prompt_format import PromptFormat
-    from lidit_jax.encoders.locations import PACKAGED_ENCODERS, locate_encoder
+    from lidit_jax.encoders.locations import (
+        PACKAGED_ENCODERS,
+        locate_encoder,
+        locate_tokenizer,
+        tokenizer_home,
+    )
     from lidit_jax.encoders.relocated import resolve_sources
     from lidit_jax.encoders.tokenizer_check import load_tokenizer
 
@@ -178,15 +184,18 @@ def _export_encoders(
     places = resolve_sources([str(s["source"]) for s in remembered], remembered, moved)
     for k, (trained_with, place) in enumerate(zip(remembered, places, strict=True)):
         folder = locate_encoder(place)
-        tokenizer = load_tokenizer(folder)
+        home = tokenizer_home(folder)
+        tokenizer = load_tokenizer(locate_tokenizer(folder))
         if with_encoders or place in PACKAGED_ENCODERS or place.endswith(".gguf"):
             place = f"encoders/{k}"
             (out / place).mkdir(parents=True, exist_ok=True)
             for pattern in _ENCODER_FILES:
-                for file in folder.glob(pattern):
+                for file in {*folder.glob(pattern), *home.glob(pattern)}:
                     shutil.copyfile(file, out / place / file.name)
         elif Path(place).expanduser().exists():
-            place = str(Path(place).expanduser().resolve())
+            place = str(folder.resolve())
+        elif home != folder and not place.endswith(f"/{folder.name}"):
+            place = f"{place}/{folder.name}"  # a pipeline on the hub
         own = {}
         if tokenizer.folder != folder:
             # Not over the encoder's own file, whose digest identifies it in a checkpoint.

@@ -7,6 +7,7 @@ The bundle copies the autoencoder and references the text encoder.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -109,32 +110,29 @@ def import_pixart(
     stored = read_json(folder / CONFIG)
     network = read_transformer(stored, folder / CONFIG, autoencoder.downsample, dtype)
     _must_agree("in_channels", network.channels, autoencoder.channels, "its VAE's latents")
-    shapes = parameter_shapes(network.model, [network.feature_width], network.channels)
-    tensors = _tensors(folder, network, shapes)
-    encoders_config = EncoderConfig(
-        sources=(_absolute(source.encoder or _encoder_of(source, pipeline)),),
-        layers=(-1,),
-        dtype=encoder_dtype,
-        instruction="",
-        max_prompt_tokens=longest,
-    )
-    encoders = PromptEncoders(encoders_config)
-    (stream,) = encoders.streams
-    _must_agree("caption_channels", network.feature_width, stream.width, "its text encoder's width")
     config = check(
         Config(
-            encoders=encoders_config,
+            encoders=EncoderConfig(
+                sources=(_absolute(source.encoder or _encoder_of(source, pipeline)),),
+                layers=(-1,),
+                dtype=encoder_dtype,
+                instruction="",
+                max_prompt_tokens=longest,
+            ),
             model=network.model,
-            vae=VAEConfig(
-                source=vae.source,
-                channels=autoencoder.channels,
-                downsample=autoencoder.downsample,
+            vae=dataclasses.replace(
+                vae, channels=autoencoder.channels, downsample=autoencoder.downsample
             ),
             diffusion=diffusion,
             sampling=sampling,
             data=DataConfig(image_size=network.sample_size * autoencoder.downsample),
         )
     )
+    shapes = parameter_shapes(network.model, [network.feature_width], network.channels)
+    tensors = _tensors(folder, network, shapes)
+    encoders = PromptEncoders(config.encoders)
+    (stream,) = encoders.streams
+    _must_agree("caption_channels", network.feature_width, stream.width, "its text encoder's width")
     provenance = Provenance(
         encoders=tuple(encoders.description),
         prefix_lengths=(len(stream.tokenizer.prefix(encoders.prompt_format)),),

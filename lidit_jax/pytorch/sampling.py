@@ -68,8 +68,10 @@ def _encoder_folder(folder: Path, source: str) -> Path:
             return place
     from huggingface_hub import snapshot_download
 
+    owner, name, *inside = source.split("/")
     files = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*"]
-    return Path(snapshot_download(source, allow_patterns=files))
+    files = ["/".join([*inside, file]) for file in files]
+    return Path(snapshot_download(f"{owner}/{name}", allow_patterns=files), *inside)
 
 
 class PatchDecoder(nn.Module):

@@ -99,7 +99,7 @@ MISTAKES = {
     "training.steps=2.5": "config.training.steps=2.5 is float, must be int",
     "model.widht=8": "config.model has no field 'widht': did you mean 'width'?",
     "modle.width=8": "config has no field 'modle': did you mean 'model'?",
-    "model.zzz=8": "config.model has no field 'zzz': it has 'attention', 'depth', ",
+    "model.zzz=8": "config.model has no field 'zzz': it has 'attention', ",
     "model.width.x=8": "config.model.width has no field 'x'",
     "model=8": "config.model is a group of fields: set one of ",
     "seed": "--config.seed: write --config.seed=VALUE",

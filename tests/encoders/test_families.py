@@ -195,16 +195,16 @@ PLAIN = {
         ({"model_type": "gpt2"}, r"a 'gpt2' model is not supported: choose one of llama, "),
         ({"model_type": "llama", "hidden_act": "relu"}, "hidden_act='relu' is not supported"),
         (
-            {"model_type": "qwen2", "rope_scaling": {"type": "dynamic", "factor": 4.0}},
-            "RoPE scaling 'dynamic' is not supported: use a model with plain, linear, llama3",
+            {"model_type": "qwen2", "rope_scaling": {"type": "axial", "factor": 4.0}},
+            "RoPE scaling 'axial' is not supported: use a model with default, linear, llama3",
         ),
         (
             {"model_type": "phi3", "rope_scaling": {"type": "longrope"}},
-            "RoPE scaling 'longrope' is not supported",
+            "RoPE scaling 'longrope' lacks 'short_factor'",
         ),
         (
-            {"model_type": "phi3", "partial_rotary_factor": 0.75},
-            "partial_rotary_factor=0.75 is",
+            {"model_type": "llama", "partial_rotary_factor": 0.75},
+            "partial_rotary_factor=0.75 is not supported: use a model whose RoPE turns whole heads",
         ),
         (
             {"model_type": "gemma3_text", "use_bidirectional_attention": True},
