@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from typing import Any
 
 from lidit_jax.config.data_settings import AugmentationSettings
@@ -17,6 +18,7 @@ from lidit_jax.config.schema import Config, ModelConfig, RefinerConfig, VAEConfi
 from lidit_jax.config.values import LayerChoice, field_types, literal_values, ranges
 from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.paths import local_path
+from lidit_jax.weights.path_patterns import compiled
 
 ENCODER_TEXTS = ("instruction", "system_prompt")
 """Fields of `config.encoders` that are input to the encoders."""
@@ -34,10 +36,8 @@ def check(config: Config) -> Config:
     _check_scores(config)
     _check_data(config)
     local_path(config.training.local_checkpoints)
-    if config.training.init_optimizer and not config.training.init_from:
-        raise LiditError(
-            "config.training.init_optimizer needs a workdir in config.training.init_from"
-        )
+    _check_start(config)
+    _check_patterns("optimizer.freeze", config.optimizer.freeze)
     if config.training.task == "lidit":
         _check_model(config)
     else:
@@ -52,6 +52,35 @@ def _check_field(path: str, hint: Any, value: Any) -> None:
     for allowed in ranges(hint):
         if not allowed.holds(value):
             raise LiditError(f"config.{path}={value!r}: {allowed.requirement}")
+
+
+def _check_start(config: Config) -> None:
+    training = config.training
+    if training.init_optimizer and not training.init_from:
+        raise LiditError(
+            "config.training.init_optimizer needs a workdir in config.training.init_from"
+        )
+    if training.init_new and not training.init_from:
+        raise LiditError(
+            f"config.training.init_new={training.init_new} needs a source of all other weights in "
+            "config.training.init_from; without one, all start afresh"
+        )
+    if training.init_new and training.init_optimizer:
+        raise LiditError(
+            "config.training.init_optimizer takes over all weights and moments: set it to False, "
+            f"or config.training.init_new={training.init_new} to ()"
+        )
+    _check_patterns("training.init_new", training.init_new)
+
+
+def _check_patterns(name: str, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        try:
+            compiled(pattern)
+        except re.error as error:
+            raise LiditError(
+                f"config.{name}: {pattern!r} is not a regular expression: {error}"
+            ) from error
 
 
 def _check_encoders(config: Config) -> None:

@@ -234,6 +234,10 @@ class OptimizerConfig:
     """Type of the first moments; bfloat16 halves their memory."""
     skip_spikes: NotNegative[float] = 0.0
     """Skip updates whose gradient norm exceeds its running mean by this factor; 0 for none."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that do not change: regular expressions of their paths (`parameters.txt` of a
+    workdir) or of the modules that hold them, such as "blocks/.*attention", matched as a whole.
+    They have no gradients and no moments."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +284,10 @@ class TrainingConfig:
     init_from: str = ""
     """Workdir, checkpoint or exported folder whose EMA weights initialize this run: the previous
     stage (paper, 5.1: 512 px, then 1024 px), or a model to fine-tune. Or the folder of a refiner
-    (`lidit convert from-hf`), for linguistic refiners of its shapes. All else is initialized."""
+    (`lidit convert from-hf`), for linguistic refiners of its shapes; all else is initialized."""
+    init_new: tuple[str, ...] = ()
+    """Parameters that are initialized all the same, as a new encoder's projection: patterns like
+    those of `optimizer.freeze`. All others must be in `init_from`, of the same shapes."""
     init_optimizer: bool = False
     """Also restore raw weights and the optimizer's moments; `init_from` is then a workdir of the
     same model and optimizer. The learning rate schedule restarts."""

@@ -12,6 +12,7 @@ from lidit_jax.weights import gguf, huggingface, sentencepiece_tokenizer
 from lidit_jax.weights.hub import download, is_hub_id
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "*.model"]
+_HUB_FILES += ["README.md"]  # states the license
 _PIPELINE_FILES = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
 _PIPELINE_FILES += ["config.json"]
 _TOKENIZER_FILES = ["*.json", "*.model", "merges.txt"]

@@ -21,6 +21,7 @@ from lidit_jax.planning.memory import (
 )
 from lidit_jax.planning.plan_mesh import check_split
 from lidit_jax.planning.roofline import CONSTANTS, RECOMPUTED, Prediction, Split, Work, predict
+from lidit_jax.planning.trained_parts import trained_parts
 
 _AVERAGES_BYTES = 8.0
 """Bytes read and written per parameter for its EMA."""
@@ -99,6 +100,8 @@ class Plan:
     steps: int
     text: Text
     parameters: int
+    trained: int
+    """Number of parameters that are not frozen."""
     latents_online: bool = False
     """Whether images are encoded during training, whose time is not predicted."""
 
@@ -157,12 +160,14 @@ def make_plan(config: Config, topology: Topology, split: Split) -> Plan:
     check_split(config, topology, split)
     text = describe_text(config)
     parameters = parameter_count(config, text.streams)
+    trained = trained_parts(config, text.streams, tokens)
     forward = forward_flops(config.model, tokens, channels, text.streams)
     batch = config.training.batch_size
+    dense = batch * (forward.total - forward.attention)
     work = Work(
-        dense=batch * (forward.total - forward.attention),
+        dense=dense,
         attention=batch * forward.attention,
-        counted=batch * forward.training,
+        counted=batch * forward.training - (1 - trained.products) * dense,
         parameters=parameters,
         layers=config.model.depth,
         tokens=batch * tokens,
@@ -171,6 +176,8 @@ def make_plan(config: Config, topology: Topology, split: Split) -> Plan:
         head_width=config.model.width // config.model.heads,
         update_bytes=_update_bytes(config),
         never_gathered=config.model.depth * modulation_parameters(config),
+        trained=trained.parameters / parameters,
+        trained_products=trained.products,
     )
     return Plan(
         topology,
@@ -188,6 +195,7 @@ def make_plan(config: Config, topology: Topology, split: Split) -> Plan:
         config.training.steps,
         text,
         parameters,
+        trained.parameters,
         config.data.latents == "online",
     )
 

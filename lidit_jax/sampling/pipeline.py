@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from lidit_jax.sampling.memory import check_memory, explain_out_of_memory
 from lidit_jax.sampling.opened_model import OpenedModel
 from lidit_jax.sampling.request import ImageRequest, image_requests
 from lidit_jax.sampling.sizes import check_size, height_and_width
-from lidit_jax.weights.parameter_paths import by_path
+from lidit_jax.weights.parameter_paths import fingerprint
 
 _BATCH = 16
 
@@ -120,11 +119,7 @@ class Pipeline:
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 of the network's weights, which identifies them in image metadata."""
-        digest = hashlib.sha256()
-        for name, leaf in sorted(by_path(self._params).items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(leaf).tobytes())
-        return digest.hexdigest()
+        return fingerprint(self._params)
 
     @property
     def process(self) -> Process:
