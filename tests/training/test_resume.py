@@ -8,10 +8,8 @@ import dataclasses
 import functools
 import json
 import operator
-import os
 import re
 import shutil
-import signal
 from types import SimpleNamespace
 
 import jax
@@ -22,7 +20,6 @@ from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.errors import LiditError
 from lidit_jax.training import loop
 from lidit_jax.training.loop import train
-from lidit_jax.training.monitoring.run_log import RunLog
 from lidit_jax.training.resume import check_same_models, check_same_run
 
 
@@ -41,17 +38,9 @@ def stopped(trained, tmp_path):
 
 
 def test_sigterm_saves_and_the_same_command_ends_as_if_nothing_had_happened(
-    tiny_config, trained, tmp_path, monkeypatch, capsys
+    tiny_config, trained, tmp_path, terminated, capsys
 ):
-    def terminate_at_step_3(log, values):
-        log.seen = getattr(log, "seen", 0) + 1
-        if log.seen == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return accumulate(log, values)
-
-    accumulate = RunLog.accumulate
-    with monkeypatch.context() as patched:
-        patched.setattr(RunLog, "accumulate", terminate_at_step_3)
+    with terminated(3):
         assert train(tiny_config(), tmp_path).step == 3
     shown = capsys.readouterr().out
     assert "stopped at step 3; run the same command to go on" in shown
