@@ -102,7 +102,8 @@ def test_another_shape_is_refused_by_name(tiny_config, trained, averages):
 def test_a_run_says_what_it_started_from_and_does_not_go_on_with_the_old_steps(
     tiny_config, trained, tmp_path, capsys
 ):
-    state = train(tiny_config(f"training.init_from={trained}", "training.steps=4"), tmp_path)
+    settings = (f"training.init_from={trained}", "training.steps=4", "training.image_every=0")
+    state = train(tiny_config(*settings), tmp_path)
     output = capsys.readouterr().out
     assert "starting at step 0" in output
     assert f"weights from {trained}; 0 parameters start afresh" in output

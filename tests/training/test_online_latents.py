@@ -96,9 +96,10 @@ def test_a_run_that_is_stopped_and_goes_on_with_other_readers_ends_as_one_that_w
         assert len(found) == 2
         return [reader.pid for reader in found]
 
+    settings = (ONLINE, "training.image_every=0")
     with terminated(3, readers):
-        assert train(tiny_config(ONLINE, "data.workers=2"), tmp_path).step == 3
+        assert train(tiny_config(*settings, "data.workers=2"), tmp_path).step == 3
     assert multiprocessing.active_children() == []
-    assert train(tiny_config(ONLINE, "data.workers=1"), tmp_path).step == 8
+    assert train(tiny_config(*settings, "data.workers=1"), tmp_path).step == 8
     assert multiprocessing.active_children() == []
     assert losses(tmp_path) == pytest.approx(losses(trained), rel=1e-5)

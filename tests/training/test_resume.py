@@ -63,7 +63,7 @@ def test_sigterm_saves_and_the_same_command_ends_as_if_nothing_had_happened(
 
 
 def test_another_mesh_goes_on_with_the_same_losses(tiny_config, trained, stopped):
-    state = train(tiny_config("mesh.data=2", "mesh.fsdp=4"), stopped)
+    state = train(tiny_config("mesh.data=2", "mesh.fsdp=4", "training.image_every=0"), stopped)
     kernel = state.params["blocks"]["mlp"]["up"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape)[1] == kernel.shape[1] // 4
     expected = {step: loss for step, loss in losses(trained).items() if step > 4}
@@ -74,7 +74,8 @@ def test_another_mesh_goes_on_with_the_same_losses(tiny_config, trained, stopped
 
 def test_a_tiny_model_learns_a_tiny_data_set(tiny_config, trained, stopped):
     """Steps may be added to a run: this one goes on from 4 to 56."""
-    train(tiny_config("training.steps=56", "training.eval_every=56"), stopped)
+    rare = ("training.eval_every=56", "training.checkpoint_every=56", "training.image_every=0")
+    train(tiny_config("training.steps=56", *rare), stopped)
     curve = losses(trained) | losses(stopped)
     assert sorted(curve) == list(range(1, 57))
     first, last = (np.mean([curve[s] for s in steps]) for steps in (range(1, 9), range(49, 57)))
