@@ -166,7 +166,8 @@ def test_a_run_says_what_it_started_from_and_does_not_go_on_with_the_old_steps(
 ):
     """It begins as the first stage of another model does: one part new, the backbone frozen."""
     stage = ["training.init_new=('collaborative_refiner',)", "training.steps=4"]
-    stage += [f"training.init_from={trained}", "optimizer.freeze=('blocks','output')"]
+    stage += ["training.image_every=0", f"training.init_from={trained}"]
+    stage += ["optimizer.freeze=('blocks','output')"]
     state = train(tiny_config(*stage), tmp_path)
     output = capsys.readouterr().out
     assert "starting at step 0" in output
