@@ -30,11 +30,20 @@ _ENCODERS = {
     "qwen3-0.6b": (0.6e9, 1024),
     "gemma-2-2b-it": (2.6e9, 2304),
     "gemma-3-1b-it": (1.0e9, 1152),
+    "gemma-3-4b-it": (3.9e9, 2560),
+    "smollm3-3b": (3.1e9, 2048),
+    "olmo-2-0425-1b": (1.3e9, 2048),
+    "olmo-3-7b-instruct": (6.9e9, 4096),
+    "qwen2.5-vl-7b-instruct": (7.1e9, 3584),
+    "qwen3-vl-4b-instruct": (4.0e9, 2560),
+    "clip-vit-large-patch14": (0.12e9, 768),
+    "siglip2-base-patch16-224": (0.28e9, 768),
     "flan-t5-base": (0.11e9, 768),
     "flan-t5-large": (0.34e9, 1024),
     "flan-t5-xl": (1.2e9, 2048),
 }
-"""Parameters and width of text encoders by the last part of their names; no decoder for T5."""
+"""Parameters and width of text encoders by the last part of their names: those that are loaded, of
+the language model or text encoder alone."""
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 _ASSUMED = (8e9, 4096)
 """Assumed parameters and width of an encoder that is not listed."""
