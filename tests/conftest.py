@@ -2,27 +2,10 @@
 
 import os
 
-import jaxlib.version
+from tests.xla_flags import xla_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most time goes into compiling programs that run once: unoptimized ones are ready twice as fast,
-# and three times as fast without the emitters of fusions, which are a choice up to jaxlib 0.10.
-_EMITTERS = (
-    ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=4")
-    if jaxlib.version.__version_info__ < (0, 11)
-    else ()
-)
-os.environ["XLA_FLAGS"] = " ".join(
-    (
-        os.environ.get("XLA_FLAGS", ""),
-        *_EMITTERS,
-        "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-        # Eight devices on two busy cores can be late by more than the usual 40 s.
-        "--xla_cpu_collective_call_terminate_timeout_seconds=120",
-    )
-).strip()
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags(8)}".strip()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from collections import OrderedDict

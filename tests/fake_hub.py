@@ -1,13 +1,15 @@
-"""A stand-in for the Hugging Face hub: one dataset's files, as its real client asks for them."""
+"""Stand-ins for the Hugging Face hub, for its real client: one dataset, and model repositories."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -23,7 +25,26 @@ def serve(name: str, files: dict[str, bytes]) -> Iterator[None]:
       name: `USER/NAME`.
       files: contents, by path.
     """
-    handler = type("Handler", (_Handler,), {"name": name, "files": files})
+    with _serving(type("Handler", (_Handler,), {"name": name, "files": files})):
+        HfFileSystem.clear_instance_cache()
+        yield
+    HfFileSystem.clear_instance_cache()
+
+
+@contextmanager
+def receive(token: str) -> Iterator[dict[str, Repository]]:
+    """Accepts model repositories of this process, and yields them by name.
+
+    Args:
+      token: the one that may write.
+    """
+    received: dict[str, Repository] = {}
+    with _serving(type("Receiver", (_Receiver,), {"token": token, "received": received})):
+        yield received
+
+
+@contextmanager
+def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[None]:
     server = ThreadingHTTPServer(("localhost", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     with pytest.MonkeyPatch.context() as patch:
@@ -31,9 +52,7 @@ def serve(name: str, files: dict[str, bytes]) -> Iterator[None]:
         patch.setattr(constants, "ENDPOINT", address)
         template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        HfFileSystem.clear_instance_cache()
         yield
-    HfFileSystem.clear_instance_cache()
     server.shutdown()
     server.server_close()
 
@@ -103,6 +122,76 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is said of requests."""
+
+
+@dataclass
+class Repository:
+    """A model repository that was created."""
+
+    private: bool
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    """Takes small files in one request, as the hub takes text."""
+
+    protocol_version = "HTTP/1.1"
+    token = ""
+    received: dict[str, Repository]
+
+    def do_GET(self) -> None:
+        name = self.path.partition("?")[0].removeprefix("/api/models/").partition("/revision/")[0]
+        if found := self.received.get(name):
+            self._json({"id": name, "private": found.private, "sha": "1" * 40})
+        else:
+            self._json({"error": f"no {name}"}, 404)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        lines = [json.loads(line) for line in body.splitlines()]
+        if self.headers["Authorization"] != f"Bearer {self.token}":
+            self._json({"error": "Invalid username or password."}, 401)
+        elif self.path == "/api/repos/create":
+            self._create(lines[0])
+        elif self.path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif found := re.fullmatch(r"/api/models/(.+)/(preupload|commit)/main", self.path):
+            if found[2] == "commit":
+                self._commit(found[1], lines)
+            else:
+                small = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
+                self._json({"files": [{"path": f["path"]} | small for f in lines[0]["files"]]})
+        else:
+            self._json({"error": self.path}, 404)
+
+    def _create(self, asked: dict[str, str]) -> None:
+        name = f"{asked['organization']}/{asked['name']}"
+        if asked["organization"] == "others":
+            self._json({"error": "you have no rights there"}, 403)
+            return
+        status = 409 if name in self.received else 200
+        private = asked.get("visibility") == "private" or asked.get("private") is True
+        self.received.setdefault(name, Repository(private))
+        self._json({"url": f"http://{self.headers['Host']}/{name}", "name": name}, status)
+
+    def _commit(self, name: str, lines: list[dict]) -> None:
+        for line in lines:
+            if line["key"] == "file":
+                content = base64.b64decode(line["value"]["content"])
+                self.received[name].files[line["value"]["path"]] = content
+        address = f"http://{self.headers['Host']}/{name}/commit/{'1' * 40}"
+        self._json({"commitUrl": address, "commitOid": "1" * 40, "success": True})
+
+    def _json(self, answer: object, status: int = 200) -> None:
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
         """Nothing is said of requests."""

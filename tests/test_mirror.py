@@ -32,6 +32,7 @@ ELSEWHERE = {
     "commands/bench.py": "commands/test_cli_mistakes.py benchmarks/test_runner.py",
     "commands/convert.py": "pytorch/test_export.py pytorch/test_import_weights.py",
     "commands/data_inspect.py": "commands/test_data.py",
+    "commands/device_options.py": "commands/test_eval_suites.py",
     "commands/doctor_findings.py": "commands/test_doctor.py",
     "commands/evaluate.py": "commands/test_cli_mistakes.py evaluation/test_samplers.py",
     "commands/plan.py": "planning/test_plan.py",
@@ -87,6 +88,17 @@ ELSEWHERE = {
     "evaluation/scene_detector.py": "evaluation/test_scene_scorer.py",
     "evaluation/scene_grid.py": "evaluation/test_scene_report.py",
     "evaluation/scene_prompts.py": "evaluation/test_scene_report.py",
+    "evaluation/suites/drawing_record.py": "evaluation/suites/test_drawing.py",
+    "evaluation/suites/json_text.py": "evaluation/suites/test_compbench.py "
+    "evaluation/suites/test_own_prompts.py",
+    "evaluation/suites/paper_table.py": "evaluation/suites/test_scores.py",
+    "evaluation/suites/prompt_files.py": "evaluation/suites/test_own_prompts.py "
+    "evaluation/suites/test_geneval.py",
+    "evaluation/suites/result_files.py": "evaluation/suites/test_geneval.py "
+    "evaluation/suites/test_compbench.py",
+    "evaluation/suites/score_plot.py": "evaluation/suites/test_scoring.py",
+    "evaluation/suites/score_report.py": "evaluation/suites/test_scoring.py",
+    "evaluation/suites/suite.py": "evaluation/suites/test_drawing.py",
     "hardware/devices.py": "planning/test_plan.py training/monitoring/test_run_log.py",
     "io/bucket_sync.py": "io/test_buckets.py",
     "io/output.py": "commands/test_cli.py io/test_buckets.py",
@@ -116,7 +128,6 @@ ELSEWHERE = {
     "training/preemption.py": "training/test_resume.py faults/test_kill_and_resume.py",
     "training/prepared_data.py": "training/test_preparation.py training/test_lidit_task.py",
     "training/tasks.py": "training/test_lidit_task.py training/test_autoencoder.py",
-    "weights/hub.py": "autoencoders/test_kl.py encoders/test_locations.py",
     "weights/int8.py": "weights/test_huggingface.py weights/test_streaming.py",
     "weights/mapped_tensors.py": "weights/test_streaming.py weights/test_huggingface.py",
     "weights/placement.py": "weights/test_huggingface.py weights/test_streaming.py",

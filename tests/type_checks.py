@@ -47,13 +47,18 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
     if function.__name__ == "__init__" and function.__module__ in _SETTINGS:
         return function  # users' own, refused by name in `lidit_jax.config`
     checked = beartype.beartype(conf=_CONF)(function)
+    takes_stand_ins = False  # from the first violation on: describing one takes a millisecond
 
     @functools.wraps(function)
     def checking(*args: Any, **kwargs: Any) -> Any:
+        nonlocal takes_stand_ins
+        if takes_stand_ins and any(map(_stands_in, (*args, *kwargs.values()))):
+            return function(*args, **kwargs)
         try:
             return checked(*args, **kwargs)
         except beartype.roar.BeartypeCallHintViolation:
             if any(map(_stands_in, (*args, *kwargs.values()))):
+                takes_stand_ins = True
                 return function(*args, **kwargs)
             if function.__name__ == "__init__" and _in_a_tree_map():
                 return function(*args, **kwargs)

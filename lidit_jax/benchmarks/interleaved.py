@@ -1,5 +1,5 @@
 """Time candidates in separate processes that take turns, so that changes in the machine's speed
-affect all alike; waiting candidates sleep.
+affect all alike; those that wait are stopped, with their worker processes.
 
 A candidate's process prints one JSON object per line: first a description of its workload, then the
 seconds of each requested iteration (`N` on its standard input) and, at the end of its input, its
@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -58,6 +59,9 @@ class Candidate:
             stderr=self._messages,
             text=True,
             env=os.environ | own | dict(env),
+            # To be stopped and continued as a whole. If this process is killed, the kernel
+            # continues and ends the stopped ones, since their group then has no parent.
+            process_group=0,
         )
         assert self._process.stdin is not None  # both are pipes
         assert self._process.stdout is not None
@@ -70,6 +74,7 @@ class Candidate:
             self._fail(f"not built within {self._patience:.0f} s")
             return
         self.built = self._answer() or {}
+        self._signal(signal.SIGSTOP)
 
     @property
     def is_ready(self) -> bool:
@@ -85,10 +90,12 @@ class Candidate:
         """Time `count` iterations."""
         if self.error:
             return
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(BrokenPipeError):  # the missing answer is reported instead
             self._requests.write(f"{count}\n")
             self._requests.flush()
         seconds = self._answer()
+        self._signal(signal.SIGSTOP)
         if keep and seconds:
             self.rounds.append(seconds)
 
@@ -101,6 +108,7 @@ class Candidate:
         """End the process and read its final answer."""
         if self.error:
             return
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(BrokenPipeError):
             self._requests.close()
         self.built |= self._answer() or {}
@@ -124,6 +132,12 @@ class Candidate:
             "rounds": self.rounds,
             **({"ended_early": self.error} if self.error else {}),
         }
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Stop or continue the process and its children, if it has not ended."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # it ends at this moment
+                os.killpg(self._process.pid, number)
 
     def _answer(self) -> Any:
         line = self._answers.readline()

@@ -108,7 +108,9 @@ def torch_workload(settings: Settings, *, compiled: bool = False) -> Workload:
 
     torch.manual_seed(0)
     with torch.device(device), torch.no_grad():
-        model = LIDiTTransformer(config.model, [s.width for s in streams], config.latent_shape[-1])
+        widths = [stream.mixed_width(config.model.refiner) for stream in streams]
+        layers = [stream.layers for stream in streams]
+        model = LIDiTTransformer(config.model, widths, config.latent_shape[-1], layers)
         for parameter in model.parameters():
             parameter += _NOISE * torch.randn_like(parameter)
     unconditional = Text(**{name: to_torch(value) for name, value in empty_prompt(streams).items()})

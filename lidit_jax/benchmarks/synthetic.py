@@ -22,9 +22,10 @@ def make_batch(
     for stream in streams:
         lengths = rng.integers(stream.prefix_length + 5, stream.tokens + 1, size=(batch_size, 1))
         masks.append(np.arange(stream.tokens) < lengths)
-        shape = (batch_size, stream.tokens, stream.width)
+        shape = (batch_size, stream.tokens, *stream.token_shape)
         values = rng.standard_normal(shape, dtype=np.float32)
-        features.append((values * masks[-1][..., None]).astype(ml_dtypes.bfloat16))
+        values[~masks[-1]] = 0
+        features.append(values.astype(ml_dtypes.bfloat16))
     return {
         "latent": rng.standard_normal((batch_size, *config.latent_shape), dtype=np.float32),
         "features": tuple(features),
@@ -38,7 +39,8 @@ def empty_prompt(streams: Sequence[TextStream], seed: int = 1) -> dict[str, Any]
     rng = np.random.default_rng(seed)
     return {
         "features": tuple(
-            rng.normal(size=(1, s.tokens, s.width)).astype(ml_dtypes.bfloat16) for s in streams
+            rng.normal(size=(1, s.tokens, *s.token_shape)).astype(ml_dtypes.bfloat16)
+            for s in streams
         ),
         "masks": tuple(np.arange(s.tokens)[None] < s.prefix_length + 1 for s in streams),
     }

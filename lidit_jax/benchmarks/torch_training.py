@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lidit_jax.config.schema import Config
-from lidit_jax.pytorch.model import AdaLayerNormZero
+from lidit_jax.pytorch.layers import AdaLayerNormTable, AdaLayerNormZero
 
 
 class Text(TypedDict):
@@ -53,7 +53,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     undecayed = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, AdaLayerNormZero)
+        if isinstance(module, AdaLayerNormZero | AdaLayerNormTable)
         for parameter in module.parameters()
     }
     decays = lambda parameter: parameter.ndim > 1 and id(parameter) not in undecayed  # noqa: E731

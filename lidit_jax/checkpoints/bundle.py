@@ -182,11 +182,16 @@ class Bundle:
         """Return one parameter as a read-only float32 array."""
         return self._tensors[path].astype(np.float32, copy=False)
 
-    def load(self, shardings: Any = None) -> Any:
-        """Load all parameters, nested, in float32, each placed as `shardings` specifies."""
+    def load(self, shardings: Any = None, *, partly: bool = False) -> Any:
+        """Load all parameters, nested, in float32, each placed as `shardings` specifies.
+
+        With `partly`, those without a sharding are left out.
+        """
         known = by_path(shardings or {})
         flat = {}
         for path, tensor in self._tensors.items():
+            if partly and path not in known:
+                continue
             value = np.array(tensor, np.float32)
             flat[path] = jax.device_put(value, known[path]) if path in known else value
         return flax.traverse_util.unflatten_dict(flat, sep="/")

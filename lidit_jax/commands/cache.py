@@ -29,7 +29,8 @@ bucket that all of them share. After an interruption, the same command writes th
 
 Whatever determines the content (the autoencoder; the encoders, their layers and instruction; the
 records, filters, captions and shapes) names the cache: with another setting another one is made
-beside it, and the difference is reported. Records that cannot be used are listed in unusable.jsonl.
+beside it, and the difference is reported. Records that cannot be used, or whose image was repaired,
+are listed in unusable.jsonl.
 """
 
 

@@ -1,4 +1,4 @@
-"""`lidit convert`: conversion of weights to and from PyTorch, and import of trained refiners."""
+"""`lidit convert`: conversion of weights to and from PyTorch and the layouts of Hugging Face."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 from typing import Any
 
 from lidit_jax.commands.arguments import CHECKPOINT_HELP, add_command, add_encoder_option
+from lidit_jax.config.schema import EncoderConfig, ModelConfig
+from lidit_jax.config.values import choices
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import local_path
@@ -17,6 +19,9 @@ _EXAMPLES = """\
   lidit convert from-hf hunyuan-refiner HunyuanVideo/transformer refiner
                                                         then start a run from it:
   lidit train --config=mine.py --workdir=run --config.training.init_from=refiner
+  lidit convert from-hf pixart PixArt-alpha/PixArt-Sigma-XL-2-1024-MS pixart
+  lidit sample --checkpoint=pixart --prompt "a small cactus in the desert" --out=cactus.png
+  lidit convert to-hf pixart pixart transformer         and back, for diffusers' pipelines
 """
 
 
@@ -39,17 +44,7 @@ def add_parser(subparsers: Any) -> None:
         _EXAMPLES,
         _to_torch,
     )
-    to_torch.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT_HELP)
-    to_torch.add_argument("out", type=local_path, metavar="OUT", help="the new folder")
-    to_torch.add_argument(
-        "--raw", action="store_true", help="the raw weights instead of their moving average"
-    )
-    to_torch.add_argument(
-        "--dtype",
-        choices=("float32", "float16", "bfloat16"),
-        default="float32",
-        help="type of the tensors (default: %(default)s)",
-    )
+    _add_weights_to_write(to_torch)
     to_torch.add_argument(
         "--with-encoders",
         action="store_true",
@@ -73,13 +68,90 @@ def add_parser(subparsers: Any) -> None:
     from_hf = add_command(
         directions,
         "from-hf",
-        "import a trained part from Hugging Face's layout",
+        "import a trained model, or a part of one, from Hugging Face's layout",
         _EXAMPLES,
-        _from_hf,
+        None,
     )
-    from_hf.add_argument("part", choices=("hunyuan-refiner",), help="what to import")
-    from_hf.add_argument("path", type=local_path, metavar="PATH", help="the transformer's folder")
-    from_hf.add_argument("out", type=local_path, metavar="OUT", help="the new folder")
+    parts = from_hf.add_subparsers(dest="part", metavar="PART", title="parts", required=True)
+    refiner = add_command(
+        parts,
+        "hunyuan-refiner",
+        "import the token refiner of a HunyuanVideo transformer",
+        _EXAMPLES,
+        _refiner,
+    )
+    refiner.add_argument("path", type=local_path, metavar="PATH", help="the transformer's folder")
+    refiner.add_argument("out", type=local_path, metavar="OUT", help="the new folder")
+    pixart = add_command(
+        parts,
+        "pixart",
+        "import a PixArt-alpha or PixArt-Sigma pipeline as a model that lidit sample draws with",
+        _EXAMPLES,
+        _pixart,
+    )
+    pixart.add_argument(
+        "source", metavar="SOURCE", help="folder or hub id of the pipeline, or of its transformer"
+    )
+    pixart.add_argument("out", type=local_path, metavar="OUT", help="the new folder")
+    pixart.add_argument(
+        "--pipeline",
+        default="",
+        metavar="SOURCE",
+        help="folder or hub id with text encoder, VAE and scheduler, if the first has none",
+    )
+    pixart.add_argument(
+        "--encoder",
+        default="",
+        metavar="SOURCE",
+        help="folder or hub id of the same T5 as safetensors, if the pipeline's is pickled",
+    )
+    pixart.add_argument(
+        "--dtype",
+        choices=choices(ModelConfig, "dtype"),
+        default="bfloat16",
+        help="compute type of the network (default: %(default)s)",
+    )
+    pixart.add_argument(
+        "--encoder-dtype",
+        choices=choices(EncoderConfig, "dtype"),
+        default="bfloat16",
+        help="storage type of the text encoder (default: %(default)s)",
+    )
+    _add_to_hf(directions)
+
+
+def _add_to_hf(directions: Any) -> None:
+    to_hf = add_command(
+        directions,
+        "to-hf",
+        "write a model in the layout of another project on Hugging Face",
+        _EXAMPLES,
+        None,
+    )
+    parts = to_hf.add_subparsers(dest="part", metavar="PART", title="parts", required=True)
+    pixart = add_command(
+        parts,
+        "pixart",
+        "write the transformer of an imported PixArt for diffusers' PixArt pipelines",
+        _EXAMPLES,
+        _to_pixart,
+    )
+    _add_weights_to_write(pixart)
+
+
+def _add_weights_to_write(parser: argparse.ArgumentParser) -> None:
+    """Add the checkpoint, the new folder, and which weights it gets, in which type."""
+    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT_HELP)
+    parser.add_argument("out", type=local_path, metavar="OUT", help="the new folder")
+    parser.add_argument(
+        "--raw", action="store_true", help="the raw weights instead of their moving average"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="type of the tensors (default: %(default)s)",
+    )
 
 
 def _to_torch(options: argparse.Namespace) -> int:
@@ -134,7 +206,7 @@ def _back(options: argparse.Namespace) -> int:
     return 0
 
 
-def _from_hf(options: argparse.Namespace) -> int:
+def _refiner(options: argparse.Namespace) -> int:
     from lidit_jax.pytorch.hunyuan_refiner import load_hunyuan_refiner, save_refiner
 
     refiner = load_hunyuan_refiner(options.path)
@@ -145,5 +217,38 @@ def _from_hf(options: argparse.Namespace) -> int:
         f"{options.out}: {refiner.config.blocks} blocks, width {refiner.width}, for features of "
         f"width {refiner.feature_width}; train from it with\n  "
         + " ".join(f"--config.{name}={value}" for name, value in settings.items())
+    )
+    return 0
+
+
+def _pixart(options: argparse.Namespace) -> int:
+    from lidit_jax.pytorch.pixart import PixArtSource, import_pixart
+
+    source = PixArtSource(options.source, options.pipeline, options.encoder)
+    with writable_folder(options.out, "OUT"):
+        config = import_pixart(
+            source, options.out, dtype=options.dtype, encoder_dtype=options.encoder_dtype
+        )
+    model, size = config.model, config.data.image_size
+    print(
+        f"{options.out}: {model.depth} blocks, width {model.width}, for images of {size}x{size} px "
+        f"from {config.encoders.sources[0]}; draw with\n"
+        f'  lidit sample --checkpoint={options.out} --prompt "a small cactus" --out=cactus.png'
+    )
+    return 0
+
+
+def _to_pixart(options: argparse.Namespace) -> int:
+    from lidit_jax.checkpoints.opener import open_model
+    from lidit_jax.pytorch.pixart_export import WEIGHTS, export_pixart
+
+    model = open_model(options.checkpoint, raw=options.raw)
+    with writable_folder(options.out, "OUT"):
+        export_pixart(model, options.out, options.dtype)
+    size = (options.out / WEIGHTS).stat().st_size
+    print(
+        f"{options.out}: {size / 1e6:.1f} MB of weights, {options.dtype}, without a learned "
+        "variance; load it with\n"
+        f"  diffusers.PixArtTransformer2DModel.from_pretrained({str(options.out)!r})"
     )
     return 0

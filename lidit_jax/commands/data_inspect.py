@@ -18,7 +18,7 @@ from lidit_jax.data.index.open import Index, open_index
 from lidit_jax.data.index.statistics import Lengths, statistics, usable_sample
 from lidit_jax.data.sources import registry
 from lidit_jax.data.sources.protocol import Record, RecordSource
-from lidit_jax.encoders.locations import locate_encoder
+from lidit_jax.encoders.locations import locate_encoder, locate_tokenizer
 from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.errors import LiditError
 from lidit_jax.evaluation.images import captioned_grid
@@ -39,7 +39,8 @@ def inspect(options: argparse.Namespace) -> dict[str, Any]:
       LiditError: when there is no such index, its source cannot be read, or a tokenizer is missing.
     """
     tokenizers = {
-        name: PromptTokenizer.from_folder(locate_encoder(name)) for name in options.tokenizers
+        name: PromptTokenizer.from_folder(locate_tokenizer(locate_encoder(name)))
+        for name in options.tokenizers
     }
     with slow_progress_bar("index") as progress:
         index = open_index(options.index, progress)

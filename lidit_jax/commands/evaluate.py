@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from lidit_jax.commands import eval_suites
 from lidit_jax.commands.arguments import (
     CHECKPOINT_HELP,
     add_command,
@@ -19,10 +20,18 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import to_path
 
-_EXAMPLES = """\
+_SCENES_EXAMPLES = """\
   lidit eval scenes --checkpoint=demo
   lidit eval scenes --checkpoint=runs/demo --per-task=32 --out=runs/demo-scores
 """
+
+_EXAMPLES = (
+    _SCENES_EXAMPLES
+    + """\
+  lidit eval geneval --checkpoint=runs/demo --benchmark=geneval/prompts --out=runs/demo-geneval
+  lidit eval prompts my-prompts.txt --checkpoint=runs/demo --out=runs/demo-prompts
+"""
+)
 
 _SAMPLERS_EXAMPLES = """\
   lidit eval samplers --checkpoint=demo --out=runs/samplers
@@ -39,13 +48,13 @@ def add_parser(subparsers: Any) -> None:
         subparsers, "eval", "generate the images of a benchmark and score them", _EXAMPLES, None
     )
     benchmarks = parser.add_subparsers(
-        dest="benchmark", metavar="BENCHMARK", title="benchmarks", required=True
+        dest="benchmark_name", metavar="BENCHMARK", title="benchmarks", required=True
     )
     scenes = add_command(
         benchmarks,
         "scenes",
         "score color, shape, count, position and size on scenes with known truth",
-        _EXAMPLES,
+        _SCENES_EXAMPLES,
         run,
     )
     scenes.add_argument("--checkpoint", required=True, metavar="PATH|NAME", help=CHECKPOINT_HELP)
@@ -81,6 +90,7 @@ def add_parser(subparsers: Any) -> None:
         help="images per batch (default: %(default)s)",
     )
     _add_samplers(benchmarks)
+    eval_suites.add_parsers(benchmarks)
 
 
 def _add_samplers(benchmarks: Any) -> None:

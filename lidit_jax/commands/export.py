@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lidit_jax.commands.arguments import add_command, file_size
 from lidit_jax.errors import LiditError
@@ -12,15 +13,23 @@ from lidit_jax.io.bucket_sync import local_staging
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import to_path
 
+if TYPE_CHECKING:
+    from lidit_jax.checkpoints.opener import SavedModel
+
+_FILES = ("README.md", "config.json", "*.safetensors", "*.safetensors.index.json")
+_FILES += ("vae/*", "images/samples.png", "images/scenes.png")
+"""What an exported folder consists of; nothing else of it is uploaded."""
 _EXAMPLES = """\
   lidit export --checkpoint=runs/demo --out=my-model
   lidit sample --checkpoint=my-model --prompt="a red circle" --out=circle.png
+  lidit export --checkpoint=runs/demo --out=my-model --push-to-hub=ORG/my-model --private
 
 The folder holds config.json and model.safetensors (the averaged weights in half precision), or
 several weight files and their index with --max-file-size. A text-to-image model has its autoencoder
-in vae/; its text encoders are referenced, not copied. README.md is a model card to complete; an
-existing one is kept. A KL autoencoder (Stable Diffusion's architecture) is written in diffusers'
-layout, which diffusers opens too.
+in vae/; its text encoders are referenced, not copied. README.md is a model card to complete, with
+the run's images and its scores of "lidit eval scenes"; an existing one is kept. A KL autoencoder
+(Stable Diffusion's architecture) is written in diffusers' layout, which diffusers opens too.
+--push-to-hub uploads these files with the token of "hf auth login" or of HF_TOKEN.
 """
 
 
@@ -47,50 +56,115 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--raw", action="store_true", help="the raw weights instead of their moving average"
     )
+    parser.add_argument(
+        "--push-to-hub",
+        type=hub_id,
+        metavar="ORG/NAME",
+        help="also upload the folder to this model repository on huggingface.co, made if needed",
+    )
+    parser.add_argument(
+        "--private", action="store_true", help="make a new repository private (--push-to-hub)"
+    )
+
+
+def hub_id(text: str) -> str:
+    """Parse the name of a repository on huggingface.co."""
+    from lidit_jax.weights.hub import is_hub_id
+
+    if not is_hub_id(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no repository: write ORG/NAME")
+    return text
 
 
 def run(options: argparse.Namespace) -> int:
-    """Load the newest checkpoint and write the folder."""
+    """Load the newest checkpoint, write the folder, and upload it if asked to."""
+    from lidit_jax.weights.hub import check_token, upload
+
+    if options.push_to_hub:
+        check_token()
+    elif options.private:
+        raise LiditError("--private is for --push-to-hub=ORG/NAME: add it, or leave --private out")
     with writable_folder(options.out, "--out"), local_staging(options.out) as out:
         import jax
 
-        from lidit_jax.autoencoders import diffusers_layout
-        from lidit_jax.autoencoders.frozen import (
-            autoencoder_files,
-            build_autoencoder,
-            locate_autoencoder,
-        )
-        from lidit_jax.autoencoders.kl import AutoencoderKL
-        from lidit_jax.checkpoints.bundle import is_bundle, save_bundle
+        from lidit_jax.checkpoints.bundle import is_bundle
         from lidit_jax.checkpoints.model_card import model_card, write_model_card
         from lidit_jax.checkpoints.opener import open_model
 
         model = open_model(options.checkpoint, raw=options.raw)
         if is_bundle(model.folder):
             raise LiditError(f"{model.folder} is an exported folder already: copy it")
-        config, params = model.config, model.load()
-        if config.training.task == "lidit" and config.vae.source != "pixels":
-            source, target = locate_autoencoder(config.vae.source), out / "vae"
-            if source.resolve() != target.resolve():
-                target.mkdir(parents=True, exist_ok=True)
-                for file in autoencoder_files(source):
-                    shutil.copy2(file, target)
-        kl = config.training.task == "vae" and config.vae.architecture == "kl"
-        if kl and options.max_file_size:
-            raise LiditError(
-                "diffusers' layout has a single weight file: leave out --max-file-size"
-            )
-        if kl:
-            autoencoder = build_autoencoder(config.vae)
-            assert isinstance(autoencoder, AutoencoderKL)
-            diffusers_layout.save(out, autoencoder, params)
-        else:
-            largest = options.max_file_size
-            save_bundle(out, params, config, model.provenance, largest_file=largest)
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        name = options.out.name or out.resolve().name
-        card = model_card(name, config, model.provenance, parameters, raw=options.raw)
+        params = model.load()
+        _write_model(out, model, params, options.max_file_size)
+        card = model_card(
+            options.out.name or out.resolve().name,
+            model.config,
+            model.provenance,
+            sum(leaf.size for leaf in jax.tree.leaves(params)),
+            raw=options.raw,
+            **_results(out, model, params),
+        )
         write_model_card(out, card, options.out)
-        size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    print(f"{options.out}: {size / 1e6:.1f} MB, step {model.step}")
+        files = sorted({file for pattern in _FILES for file in out.glob(pattern) if file.is_file()})
+        size = sum(file.stat().st_size for file in files)
+        print(f"{options.out}: {size / 1e6:.1f} MB, step {model.step}")
+        if options.push_to_hub:
+            names = [file.relative_to(out).as_posix() for file in files]
+            address = upload(out, names, options.push_to_hub, private=options.private)
+            print(f"{address}: {len(files)} files")
     return 0
+
+
+def _write_model(out: Path, model: SavedModel, params: Any, largest: int) -> None:
+    """Write weights, description and autoencoder."""
+    from lidit_jax.autoencoders import diffusers_layout
+    from lidit_jax.autoencoders.frozen import (
+        autoencoder_files,
+        build_autoencoder,
+        locate_autoencoder,
+    )
+    from lidit_jax.autoencoders.kl import AutoencoderKL
+    from lidit_jax.checkpoints.bundle import save_bundle
+
+    config = model.config
+    if config.training.task == "lidit" and config.vae.source != "pixels":
+        source, target = locate_autoencoder(config.vae.source), out / "vae"
+        if source.resolve() != target.resolve():
+            target.mkdir(parents=True, exist_ok=True)
+            for file in autoencoder_files(source):
+                shutil.copy2(file, target)
+    if config.training.task == "lidit" or config.vae.architecture != "kl":
+        save_bundle(out, params, config, model.provenance, largest_file=largest)
+        return
+    if largest:
+        raise LiditError("diffusers' layout has a single weight file: leave out --max-file-size")
+    autoencoder = build_autoencoder(config.vae)
+    assert isinstance(autoencoder, AutoencoderKL)
+    diffusers_layout.save(out, autoencoder, params)
+
+
+def _results(out: Path, model: SavedModel, params: Any) -> dict[str, Any]:
+    """Copy the run's newest images and the grid of its scores; return both for the card."""
+    from lidit_jax.evaluation.saved_scores import find_scores
+    from lidit_jax.evaluation.scenes import RESULTS
+    from lidit_jax.weights.parameter_paths import fingerprint
+
+    workdir, pictures = model.folder.parent.parent, {}
+    drawn = {int(f.stem[5:]): f for f in (workdir / "images").glob("step_*.png")}
+    steps = [step for step in drawn if step <= (model.step or 0)]
+    if steps:
+        caption = f"The run's prompts, drawn at step {max(steps):,}"
+        pictures |= _copied(drawn[max(steps)], out / "images" / "samples.png", caption)
+    if model.config.training.task != "lidit":
+        return {"pictures": pictures}
+    scores = find_scores([workdir, RESULTS], fingerprint(params))
+    if scores and scores.grid.is_file():
+        caption = "The scored images: hits in green frames, misses in red ones"
+        pictures |= _copied(scores.grid, out / "images" / "scenes.png", caption)
+    return {"scores": scores.markdown() if scores else "", "pictures": pictures}
+
+
+def _copied(source: Path, target: Path, caption: str) -> dict[str, str]:
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(source.read_bytes())
+    return {f"{target.parent.name}/{target.name}": caption}

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import functools
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lidit_jax.commands.device_options import chosen_mesh
 from lidit_jax.commands.sample_options import add_sample
 from lidit_jax.commands.self_test import warn_of_known_faults
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
 
 if TYPE_CHECKING:
-    from lidit_jax.config.schema import MeshConfig
     from lidit_jax.sampling.pipeline import Pipeline
 
 
@@ -43,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"lidit: warning: {warning}", file=sys.stderr)
         warn_of_known_faults()
         load = functools.partial(
-            Pipeline.from_checkpoint, mesh=_mesh(options), encoders=dict(options.encoders)
+            Pipeline.from_checkpoint, mesh=chosen_mesh(options), encoders=dict(options.encoders)
         )
         pipeline, guide = load(inputs.model), inputs.guide and load(inputs.guide)
         if record := inputs.record:
@@ -65,23 +64,6 @@ def run(options: argparse.Namespace) -> int:
     files = inputs.files
     print(files[0] if len(files) == 1 else f"{len(files)} images in {files[0].parent}")
     return 0
-
-
-def _mesh(options: argparse.Namespace) -> MeshConfig | None:
-    """Return a mesh of all devices if the options split the model, else None: the first device."""
-    sizes = {name: getattr(options, name) for name in ("tensor", "fsdp") if getattr(options, name)}
-    if not sizes:
-        return None
-    import jax
-
-    from lidit_jax.config.schema import MeshConfig
-
-    if jax.device_count() % math.prod(sizes.values()):
-        given = " ".join(f"--{name}={size}" for name, size in sizes.items())
-        raise LiditError(
-            f"{given}: the product must divide the {jax.device_count()} devices of this machine"
-        )
-    return MeshConfig(**sizes)
 
 
 def _check_same(image: Path, checkpoint: str, pipeline: Pipeline, fingerprint: str) -> None:

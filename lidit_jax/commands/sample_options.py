@@ -18,6 +18,7 @@ from lidit_jax.commands.arguments import (
     non_negative_int,
     positive_int,
 )
+from lidit_jax.commands.device_options import add_device_options
 from lidit_jax.io.paths import to_path
 
 _EXAMPLES = """\
@@ -151,10 +152,7 @@ def add_sample(subparsers: Any, run: Callable[[argparse.Namespace], int]) -> Non
         "--guide-checkpoint", metavar="PATH", help="autoguidance: guide away from this weaker model"
     )
 
-    group = parser.add_argument_group("several devices (default: only the first)")
-    add = group.add_argument
-    add("--tensor", type=positive_int, metavar="N", help="split heads and FFNs over N devices")
-    add("--fsdp", type=positive_int, metavar="N", help="split the weights over N devices")
+    add_device_options(parser)
 
     group = parser.add_argument_group("variations, blends and image to image")
     add = group.add_argument

@@ -7,10 +7,11 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 
 from lidit_jax.config.renamed import new_name
+from lidit_jax.config.values import literal_values
 from lidit_jax.errors import LiditError
 
 _Built = TypeVar("_Built")
@@ -78,11 +79,11 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return build(hint, value, place)
     if isinstance(hint, types.GenericAlias):
-        item = typing.get_args(hint)[0]
-        kinds = (int, float) if item is float else (item,)
-        if not isinstance(value, (tuple, list)) or not all(type(v) in kinds for v in value):
-            raise LiditError(f"{place}={value!r} must be a tuple of {item.__name__}")
-        return tuple(map(item, value))
+        items = typing.get_args(typing.get_args(hint)[0]) or typing.get_args(hint)[:1]
+        if not isinstance(value, (tuple, list)) or not all(_fits(items, v) for v in value):
+            kinds = " or ".join(map(_kind_name, items))
+            raise LiditError(f"{place}={value!r} must be a tuple of {kinds}")
+        return tuple(_item(items, v) for v in value)
     if typing.get_origin(hint) is Literal:  # `checks` compares it with the choices
         hint = type(typing.get_args(hint)[0])
     if hint is float and type(value) is int:
@@ -90,3 +91,25 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
     if type(value) is not hint:
         raise LiditError(f"{place}={value!r} is {type(value).__name__}, must be {hint.__name__}")
     return value
+
+
+def _fits(kinds: Sequence[Any], item: Any) -> bool:
+    """Return whether an item of a tuple has one of the types of its field."""
+    inner = [typing.get_args(kind)[:1] for kind in kinds if isinstance(kind, types.GenericAlias)]
+    if isinstance(item, (tuple, list)):
+        return any(all(_fits(own, part) for part in item) for own in inner)
+    named = [value for kind in kinds for value in literal_values(kind)]
+    return item in named or type(item) in kinds or (type(item) is int and float in kinds)
+
+
+def _item(kinds: Sequence[Any], item: Any) -> Any:
+    if isinstance(item, (tuple, list)):
+        return tuple(item)
+    return float(item) if float in kinds else item
+
+
+def _kind_name(kind: Any) -> str:
+    inner = typing.get_args(kind)
+    if isinstance(kind, types.GenericAlias):
+        return f"tuples of {inner[0].__name__}"
+    return repr(inner[0]) if inner else kind.__name__

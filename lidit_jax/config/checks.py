@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from typing import Any
 
 from lidit_jax.config.data_settings import AugmentationSettings
 from lidit_jax.config.prompt_text import prompt_text
-from lidit_jax.config.schema import Config, VAEConfig
-from lidit_jax.config.values import field_types, literal_values, ranges
+from lidit_jax.config.schema import Config, ModelConfig, RefinerConfig, VAEConfig
+from lidit_jax.config.values import LayerChoice, field_types, literal_values, ranges
 from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.paths import local_path
+from lidit_jax.weights.path_patterns import compiled
 
 ENCODER_TEXTS = ("instruction", "system_prompt")
 """Fields of `config.encoders` that are input to the encoders."""
@@ -34,10 +36,8 @@ def check(config: Config) -> Config:
     _check_scores(config)
     _check_data(config)
     local_path(config.training.local_checkpoints)
-    if config.training.init_optimizer and not config.training.init_from:
-        raise LiditError(
-            "config.training.init_optimizer needs a workdir in config.training.init_from"
-        )
+    _check_start(config)
+    _check_patterns("optimizer.freeze", config.optimizer.freeze)
     if config.training.task == "lidit":
         _check_model(config)
     else:
@@ -54,6 +54,35 @@ def _check_field(path: str, hint: Any, value: Any) -> None:
             raise LiditError(f"config.{path}={value!r}: {allowed.requirement}")
 
 
+def _check_start(config: Config) -> None:
+    training = config.training
+    if training.init_optimizer and not training.init_from:
+        raise LiditError(
+            "config.training.init_optimizer needs a workdir in config.training.init_from"
+        )
+    if training.init_new and not training.init_from:
+        raise LiditError(
+            f"config.training.init_new={training.init_new} needs a source of all other weights in "
+            "config.training.init_from; without one, all start afresh"
+        )
+    if training.init_new and training.init_optimizer:
+        raise LiditError(
+            "config.training.init_optimizer takes over all weights and moments: set it to False, "
+            f"or config.training.init_new={training.init_new} to ()"
+        )
+    _check_patterns("training.init_new", training.init_new)
+
+
+def _check_patterns(name: str, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        try:
+            compiled(pattern)
+        except re.error as error:
+            raise LiditError(
+                f"config.{name}: {pattern!r} is not a regular expression: {error}"
+            ) from error
+
+
 def _check_encoders(config: Config) -> None:
     encoders = config.encoders
     if not encoders.sources:
@@ -63,8 +92,25 @@ def _check_encoders(config: Config) -> None:
             f"config.encoders.layers has {len(encoders.layers)} entries for "
             f"{len(encoders.sources)} encoders: give one per encoder, or none"
         )
+    for choice in encoders.layers:
+        if isinstance(choice, tuple) and not 0 < len(set(choice)) == len(choice):
+            raise LiditError(
+                f"config.encoders.layers={encoders.layers}: name each layer of an encoder once, "
+                "and at least one"
+            )
+    several = any(choice == "all" or _is_several(choice) for choice in encoders.layers)
+    if (mix := config.model.refiner.layer_mix) != RefinerConfig.layer_mix and not several:
+        raise LiditError(
+            f"config.model.refiner.layer_mix={mix!r} combines several layers of an encoder, but "
+            f"config.encoders.layers={encoders.layers} has one for each: name more, such as "
+            f"{((-3, -9),) * len(encoders.sources)}"
+        )
     for name in ENCODER_TEXTS:
         prompt_text(f"config.encoders.{name}", getattr(encoders, name))
+
+
+def _is_several(choice: LayerChoice) -> bool:
+    return isinstance(choice, tuple) and len(choice) > 1
 
 
 def _check_model(config: Config) -> None:
@@ -83,7 +129,10 @@ def _check_model(config: Config) -> None:
                 f"{' per head' if position == 'rope' else ''}, not {channels}: "
                 "change config.model.width or heads"
             )
+    _check_pixart_fields(model)
     # The downsampling of an autoencoder with weights is known once it is loaded.
+    if config.vae.source == "pixels":
+        check_size_embedding(config, downsample=1)
     if config.vae.source == "pixels" and data.image_size % model.patch:
         raise LiditError(
             f"config.data.image_size={data.image_size} must be a multiple of "
@@ -91,6 +140,44 @@ def _check_model(config: Config) -> None:
         )
     for i, prompt in enumerate(config.training.prompts):
         prompt_text(f"config.training.prompts[{i}]", prompt)
+
+
+def _check_pixart_fields(model: ModelConfig) -> None:
+    """Check fields that act only together with another one."""
+    if "sincos" not in model.position:
+        for name, default in (("sincos_extent", 0.0), ("sincos_order", "row_first")):
+            if (value := getattr(model, name)) != default:
+                raise LiditError(
+                    f"config.model.{name}={value!r} acts on position 'sincos', not on "
+                    f"config.model.position={model.position!r}: set it back to {default!r}"
+                )
+    if model.refiner.pool == "none" and model.refiner.pool_raw:
+        raise LiditError(
+            "config.model.refiner.pool_raw=True: config.model.refiner.pool='none' pools nothing; "
+            "set it to False"
+        )
+    if model.size_embedding and model.width % 3:
+        raise LiditError(
+            f"config.model.size_embedding={model.size_embedding} needs a multiple of 3 channels, "
+            f"not {model.width}: change config.model.width, or set it to 0"
+        )
+
+
+def check_size_embedding(config: Config, downsample: int) -> None:
+    """Check that the size embedding counts the pixels of the autoencoder's latents.
+
+    Args:
+      config: of the run.
+      downsample: image pixels per latent pixel, along each side.
+
+    Raises:
+      LiditError: when it counts others.
+    """
+    if config.model.size_embedding not in (0, downsample):
+        raise LiditError(
+            f"config.model.size_embedding={config.model.size_embedding}: with config.vae.source="
+            f"{config.vae.source!r} a latent pixel spans {downsample}; set it to that, or to 0"
+        )
 
 
 def _check_scores(config: Config) -> None:

@@ -59,7 +59,8 @@ class DataConfig:
     """When the frozen text encoders run: "cached", on all captions before training; "online",
     during training, whenever a caption is used."""
     text_storage: Literal["bfloat16", "int8"] = "bfloat16"
-    """Type of cached text features; "int8" with one scale per token takes half the space."""
+    """Type of cached text features; "int8", with a scale per token and layer, takes half the
+    space."""
     latents: Literal["cached", "online"] = "cached"
     """When the frozen autoencoder encodes the images: "cached", all of them before training;
     "online", in the step, whenever an image is read."""

@@ -86,13 +86,15 @@ class AugmentationSettings:
 class ReadingSettings:
     """Handling of records that cannot be read.
 
-    "fail" stops the run, "skip" substitutes another record of the same shape.
+    "fail" stops the run, "skip" substitutes another record of the same shape. "repair" decodes a
+    damaged image as far as its data go, and skips those of which nothing can be decoded.
     """
 
     missing: Policy = "fail"
     """Records that are no longer where the index says."""
-    damaged: Policy = "skip"
-    """Images that cannot be decoded."""
+    damaged: Literal["fail", "skip", "repair"] = "skip"
+    """Images that cannot be decoded, or only in part. The missing part of a repaired one is gray in
+    a JPEG, black otherwise."""
     too_large: Policy = "skip"
     """Images of more than `most_megapixels`."""
     bad_caption: Policy = "skip"
@@ -100,4 +102,4 @@ class ReadingSettings:
     most_megapixels: Megapixels = 178.95
     """Largest image to decode, which takes 3 to 8 bytes per pixel, less for downscaled JPEGs."""
     skipped_fraction: Fraction = 0.01
-    """Largest share of skipped records; the run stops above it."""
+    """Largest share of skipped records; the run stops above it. Repaired ones do not count."""

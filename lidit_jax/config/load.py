@@ -18,7 +18,7 @@ from lidit_jax.config.recipe_choices import Choices, RecipeConfig
 from lidit_jax.config.renamed import new_name
 from lidit_jax.config.schema import Config
 from lidit_jax.config.text import clean_text
-from lidit_jax.config.values import field_types
+from lidit_jax.config.values import LayerChoice, field_types
 from lidit_jax.errors import LiditError, quoted
 from lidit_jax.io.numbers import parse_integer
 from lidit_jax.io.paths import PACKAGE_DATA
@@ -163,7 +163,8 @@ def _set(config: RecipeConfig, path: str, value: Any) -> None:
 
 def _example(path: str, value: Any) -> str:
     """Return how to write a tuple of texts on the command line, where one was meant."""
-    if field_types(Config)[path] != tuple[str, ...] or not isinstance(value, str):
+    texts_fit = tuple[str, ...], tuple[LayerChoice, ...]
+    if field_types(Config)[path] not in texts_fit or not isinstance(value, str):
         return ""
     texts = tuple(text.strip() for text in value.split(","))
     return f': write --config.{path}="{texts!r}"'

@@ -15,7 +15,16 @@ from typing import Literal
 from lidit_jax.config.build import Storable
 from lidit_jax.config.data_config import DataConfig
 from lidit_jax.config.prompt_format import INSTRUCTION
-from lidit_jax.config.values import ComputeType, Decay, Fraction, NotNegative, Positive, Seed, Space
+from lidit_jax.config.values import (
+    ComputeType,
+    Decay,
+    Fraction,
+    LayerChoice,
+    NotNegative,
+    Positive,
+    Seed,
+    Space,
+)
 
 
 @dataclass(frozen=True)
@@ -23,10 +32,12 @@ class EncoderConfig:
     """Frozen text encoders, one feature stream per encoder (paper, 3.1 and 5.1)."""
 
     sources: tuple[str, ...] = ("smollm2", "minilm")
-    """Folder, file, hub id or packaged name of each encoder. The paper: LLaMA3-8B, Qwen1.5-7B."""
-    layers: tuple[int, ...] = ()
-    """Transformer block whose output is used, one per stream, counted from the end (-3 = third from
-    the end). Empty: -3 for decoder-only LLMs (paper, 5.1), the normalized last layer for
+    """Folder (also of a diffusers pipeline), file, hub id or packaged name of each encoder. The
+    paper: LLaMA3-8B, Qwen1.5-7B."""
+    layers: tuple[LayerChoice, ...] = ()
+    """Layers whose output is used, one entry per stream: a layer counted from the end (-3 = third
+    from the end), a tuple of several, or "all" transformer blocks; `model.refiner.layer_mix`
+    combines several. Empty: -3 for decoder-only LLMs (paper, 5.1), the normalized last layer for
     bidirectional ones."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """Storage type of the frozen weights; "int8" for linear maps, the rest in bfloat16 (ours)."""
@@ -55,12 +66,20 @@ class RefinerConfig:
     """Ratio of the FFNs' hidden width to the refiner's width (ours)."""
     feature_norm: Literal["rms", "none"] = "rms"
     """Normalization of each token's LLM features before projection (ours)."""
-    pool: Literal["all", "prompt"] = "all"
-    """Tokens in the pooled vector: "all" valid ones (literal reading) or those of the "prompt"."""
+    layer_mix: Literal["concatenate", "average", "learned_average"] = "concatenate"
+    """Combination of several `encoders.layers` of a stream (ours): "concatenate" along the width,
+    or the "average" of the layers, each layer-normalized per token (arXiv 2506.08210);
+    "learned_average" trains its weights, the softmax of one parameter per layer."""
+    pool: Literal["all", "prompt", "none"] = "all"
+    """Tokens in the pooled vector: "all" valid ones (literal reading) or those of the "prompt".
+    "none": no pooled vector, all conditions are the time embedding alone (ours, for PixArt)."""
     pool_raw: bool = False
     """Pool the features before their normalization (as HunyuanVideo's refiner does)."""
     own_time_embedder: bool = False
     """Give each refiner its own time embedder (as HunyuanVideo does) instead of the backbone's."""
+    projection: Literal["linear", "mlp"] = "linear"
+    """Projection of the features to the refiner's width: "linear", or "mlp" for two layers with a
+    GELU between them (ours, for PixArt's caption projection)."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +100,25 @@ class ModelConfig:
     """Position encoding: "conv" is the paper's ResBlock after patchify, "rope" rotates queries and
     keys, "sincos" adds fixed embeddings; or two of them. The paper does not detail the ResBlock;
     ours is pre-activation: RMSNorm, SiLU and a 3x3 convolution, twice, plus the input."""
+    sincos_extent: NotNegative[float] = 0.0
+    """Number of positions that each side of an image spans under "sincos", whatever its number of
+    tokens; 0 for one position per token (ours, for PixArt: base size / interpolation scale)."""
+    sincos_order: Literal["row_first", "column_first"] = "row_first"
+    """Coordinate in the first half of the channels under "sincos" (ours; DiT and PixArt put the
+    column first)."""
     qk_norm: bool = True
     """RMSNorm on queries and keys of self- and cross-attention (paper, 3.4)."""
+    cross_attention: Literal["modulated", "plain"] = "modulated"
+    """Cross-attention of a block: "modulated" by a norm, scale, shift and gate as all its branches
+    (paper, figure 5), or "plain": without them, so that a block has six adaLN vectors instead of
+    nine (ours, for PixArt)."""
+    output_modulation: Literal["linear", "table"] = "linear"
+    """Scale and shift of the output layer: a "linear" map of the condition as in the blocks, or the
+    sum of the condition and a learned "table" of two vectors (ours, for PixArt)."""
+    size_embedding: NotNegative[int] = 0
+    """Image pixels per latent pixel, to add embeddings of an image's height, width and height/width
+    to the time embedding; 0 for none (ours, for PixArt-alpha at 1024 px). Needs a width that is a
+    multiple of 3."""
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     dtype: ComputeType = "bfloat16"
     """Compute type of matmuls and activations; parameters stay float32 (paper: bf16 mixed)."""
@@ -198,6 +234,10 @@ class OptimizerConfig:
     """Type of the first moments; bfloat16 halves their memory."""
     skip_spikes: NotNegative[float] = 0.0
     """Skip updates whose gradient norm exceeds its running mean by this factor; 0 for none."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that do not change: regular expressions of their paths (`parameters.txt` of a
+    workdir) or of the modules that hold them, such as "blocks/.*attention", matched as a whole.
+    They have no gradients and no moments."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +284,10 @@ class TrainingConfig:
     init_from: str = ""
     """Workdir, checkpoint or exported folder whose EMA weights initialize this run: the previous
     stage (paper, 5.1: 512 px, then 1024 px), or a model to fine-tune. Or the folder of a refiner
-    (`lidit convert from-hf`), for linguistic refiners of its shapes. All else is initialized."""
+    (`lidit convert from-hf`), for linguistic refiners of its shapes; all else is initialized."""
+    init_new: tuple[str, ...] = ()
+    """Parameters that are initialized all the same, as a new encoder's projection: patterns like
+    those of `optimizer.freeze`. All others must be in `init_from`, of the same shapes."""
     init_optimizer: bool = False
     """Also restore raw weights and the optimizer's moments; `init_from` is then a workdir of the
     same model and optimizer. The learning rate schedule restarts."""

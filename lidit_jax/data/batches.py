@@ -26,7 +26,7 @@ from lidit_jax.data.record_reading import (
     read_captions,
     read_record,
 )
-from lidit_jax.data.skipped_records import Skipped, SkippedRecords
+from lidit_jax.data.skipped_records import REPAIRED, Skipped, SkippedRecords
 from lidit_jax.data.streamed_source import StreamedSource
 from lidit_jax.errors import LiditError
 from lidit_jax.io.image_crops import CENTER, Box, crop_box
@@ -67,7 +67,7 @@ class LatentReader(Protocol):
         ...
 
 
-TextRows = tuple[tuple[Float[np.ndarray, "_S _D"], ...], tuple[Bool[np.ndarray, " _S"], ...]]
+TextRows = tuple[tuple[Float[np.ndarray, "_S ... _D"], ...], tuple[Bool[np.ndarray, " _S"], ...]]
 """Features and masks of one caption in each stream, padded."""
 
 
@@ -96,7 +96,7 @@ class Batch(NamedTuple):
     """Cached latents without normalization; None without a cache."""
     captions: list[str] | None
     """Cleaned captions; None with cached text features."""
-    features: tuple[Float[np.ndarray, "_b _S _D"], ...] | None
+    features: tuple[Float[np.ndarray, "_b _S ... _D"], ...] | None
     """Cached text features of each stream, padded bfloat16; None without a cache."""
     masks: tuple[Bool[np.ndarray, "_b _S"], ...] | None
     """Which tokens of each stream are valid; None without a cache."""
@@ -107,7 +107,7 @@ class Batch(NamedTuple):
     flipped: Bool[np.ndarray, " b"]
     """Which images are mirrored."""
     skipped: list[Skipped]
-    """Records that could not be read and were replaced."""
+    """Records that could not be read and were replaced, or whose image was repaired."""
 
 
 class _Row(NamedTuple):
@@ -130,6 +130,8 @@ class _Read(NamedTuple):
     """Caption, or its features and masks."""
     box: Box
     flipped: bool
+    repaired: str = ""
+    """Message about the repair of the image; empty without one."""
 
 
 class BatchReader:
@@ -265,20 +267,28 @@ class BatchReader:
         tried, error = record, None
         for attempt in range(_ATTEMPTS):
             try:
-                return self._read(bucket, tried, row)
+                read = self._read(bucket, tried, row)
             except UnusableRecordError as problem:
                 error = problem
                 if getattr(self._reading, problem.kind) == "fail":
                     raise problem.refusal() from problem
-            source, own = self._order.source(tried)
-            place = self._sources[source].index.place(own)
-            name = repr(self._sources[source].records)
-            skipped.append(Skipped(tried, name, place.shard, place.key, error.kind, str(error)))
+            else:
+                if read.repaired:
+                    skipped.append(self._listed(tried, REPAIRED, read.repaired))
+                return read
+            skipped.append(self._listed(tried, error.kind, str(error)))
             tried = self._order.substitute(record, attempt)
             (row,) = self._draw(np.array([tried]), np.array([passes]))
         raise LiditError(
             f"{_ATTEMPTS} records in a row cannot be read: mend or filter them; the last: {error}"
         )
+
+    def _listed(self, record: int, kind: str, message: str) -> Skipped:
+        """Return the row of a record that was replaced or repaired."""
+        source, own = self._order.source(record)
+        place = self._sources[source].index.place(own)
+        name = repr(self._sources[source].records)
+        return Skipped(record, name, place.shard, place.key, kind, message)
 
     def _read(self, bucket: int, record: int, row: _Row) -> _Read:
         number, own = self._order.source(record)
@@ -298,9 +308,10 @@ class BatchReader:
             size = int(source.index.height[own]), int(source.index.width[own])
             return _Read(record, latent, text, crop_box(size, shape, CENTER), False)
         assert content is not None
-        fitted = content.fitted(shape, self._reading.most_megapixels, row.place)
+        fitted = content.fitted(shape, self._reading, row.place)
         image = fitted.image[:, ::-1] if row.flipped else fitted.image
-        return _Read(record, image, text, fitted.box, row.flipped)
+        repaired = content.repaired(fitted)
+        return _Read(record, image, text, fitted.box, row.flipped, repaired)
 
 
 class _Rows:

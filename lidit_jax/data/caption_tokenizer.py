@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from lidit_jax.encoders.conditions import PromptEncoders
-from lidit_jax.encoders.text_encoder import TextEncoder
 from lidit_jax.models.flops import TextStream
 
 _LENGTH_STEP = 8
@@ -32,8 +31,7 @@ class CaptionTokenizer:
         """
         self._encoders = encoders
         self.streams = tuple(
-            _stream(encoders, stream, tokens)
-            for stream, tokens in zip(encoders.streams, longest, strict=True)
+            _stream(encoders, number, tokens) for number, tokens in enumerate(longest)
         )
         """Sizes of each encoder's features."""
         self.truncated = 0
@@ -90,10 +88,11 @@ def prompt_tokens(encoders: PromptEncoders, captions: Sequence[str]) -> list[int
     return found
 
 
-def _stream(encoders: PromptEncoders, stream: TextEncoder, longest: int) -> TextStream:
+def _stream(encoders: PromptEncoders, number: int, longest: int) -> TextStream:
+    stream = encoders.streams[number]
     prefix = stream.tokenize([""], encoders.prompt_format).prefix_length
     most = prefix + encoders.max_prompt_tokens + 1
     if stream.tokenizer.max_positions is not None:
         most = min(most, stream.tokenizer.max_positions)
     tokens = -(-(prefix + longest + 1) // _LENGTH_STEP) * _LENGTH_STEP + _SPARE
-    return TextStream(stream.width, min(tokens, most), prefix)
+    return TextStream(stream.width, min(tokens, most), prefix, encoders.layer_counts[number])

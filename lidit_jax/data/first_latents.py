@@ -69,7 +69,7 @@ def _computed(
     def read(record: int) -> UInt8[np.ndarray, "H W 3"] | None:
         try:
             found = read_record(opened.records, opened.index.place(record))
-            return found.fitted(shape, reading.most_megapixels).image
+            return found.fitted(shape, reading).image
         except UnusableRecordError as error:
             if getattr(reading, error.kind) == "fail":
                 raise error.refusal() from error

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from typing import NamedTuple
 
+from lidit_jax.config.data_settings import ReadingSettings
 from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.data.sources.image_chunks import is_chunk
 from lidit_jax.data.sources.protocol import CaptionSource, Place, Record, RecordSource
@@ -46,14 +47,14 @@ class ReadRecord(NamedTuple):
     def fitted(
         self,
         shape: tuple[int, int],
-        most_megapixels: float,
+        reading: ReadingSettings,
         crop: tuple[float, float] = CENTER,
     ) -> Fitted:
         """Decode the image to a shape.
 
         Args:
           shape: height and width in pixels.
-          most_megapixels: larger images are not decoded.
+          reading: limit of the image's size, and whether a damaged one is repaired.
           crop: position of the crop down and to the right, from 0 to 1.
 
         Raises:
@@ -65,11 +66,16 @@ class ReadRecord(NamedTuple):
                 shape,
                 crop,
                 named=self.named,
-                most_megapixels=most_megapixels,
+                most_megapixels=reading.most_megapixels,
+                repair=reading.damaged == "repair",
             )
         except UnreadableImageError as error:
             kind = "too_large" if error.too_large else "damaged"
             raise UnusableRecordError(kind, str(error)) from error
+
+    def repaired(self, fitted: Fitted) -> str:
+        """Describe the repair of the image, a result of `fitted`; "" for an intact one."""
+        return fitted.damage and f"{self.named} is damaged, and was repaired ({fitted.damage})"
 
     def caption(self, column: str) -> str:
         """Return the cleaned caption of a column.

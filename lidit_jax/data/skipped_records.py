@@ -1,4 +1,4 @@
-"""Unreadable records skipped in training: counted, listed, and limited in number."""
+"""Unreadable records skipped or repaired in training: counted, listed, and limited in number."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ _GROWTH = 1.1
 """The list is written again when it has grown by this factor, or the reader is closed."""
 
 
+REPAIRED = "repaired"
+"""Kind of the records whose image was decoded as far as its data go."""
+
+
 class Skipped(NamedTuple):
-    """Record that was replaced by another one."""
+    """Record that was replaced by another one, or whose image was repaired."""
 
     record: int
     """Record number."""
@@ -25,12 +29,18 @@ class Skipped(NamedTuple):
     shard: str
     key: str
     kind: str
-    """Field of `ReadingSettings` that allows skipping: "damaged" and so on."""
+    """Field of `ReadingSettings` that allows skipping: "damaged" and so on; or `REPAIRED`."""
     message: str
+
+    @property
+    def outcome(self) -> str:
+        """The message, and what was done."""
+        replaced = "" if self.kind == REPAIRED else ": another record stands in for it"
+        return f"{self.message}{replaced}"
 
 
 class SkippedRecords:
-    """Records skipped by this process, each listed once."""
+    """Records skipped or repaired by this process, each listed once."""
 
     def __init__(self, file: Path, records: int, most: float, read: int = 0):
         """Continue the list of an earlier start.
@@ -43,32 +53,36 @@ class SkippedRecords:
         """
         self._file, self._total, self._most, self._read = file, records, most, read
         self._listed = {row.record: row for row in _read(file)}
-        self._written = len(self._listed)
+        self._new = 0
+        self.repaired = sum(row.kind == REPAIRED for row in self._listed.values())
+        """Number of repaired records, which are not skipped ones."""
 
     def __len__(self) -> int:
-        return len(self._listed)
+        return len(self._listed) - self.repaired
 
     def add(self, skipped: Sequence[Skipped], read: int) -> None:
-        """Add the skipped records of a batch.
+        """Add the skipped and repaired records of a batch.
 
         Args:
-          skipped: skipped records, in the order of the attempts.
+          skipped: skipped and repaired records, in the order of the attempts.
           read: size of the batch.
 
         Raises:
           LiditError: when the limit is exceeded; states the newest, and the list's file.
         """
         self._read += read
-        self._listed |= {row.record: row for row in skipped if row.record not in self._listed}
-        if len(self) > self._written * _GROWTH:
+        for row in skipped:
+            self._list(row)
+        if len(self._listed) > (len(self._listed) - self._new) * _GROWTH:
             self.write()
         base = min(self._total, max(self._read, _FIRST))
-        if skipped and len(self) > self._most * base:
+        lost = [row for row in skipped if row.kind != REPAIRED]
+        if lost and len(self) > self._most * base:
             self.write()
             raise LiditError(
                 f"{len(self)} of {base} records cannot be read, more than "
                 f"skipped_fraction={self._most:g}: mend them, or allow more; {self._file} lists "
-                f"them, at last: {skipped[-1].message}"
+                f"them, at last: {lost[-1].message}"
             )
 
     def write(self) -> None:
@@ -77,12 +91,22 @@ class SkippedRecords:
         Raises:
           LiditError: when its folder cannot be written.
         """
-        if len(self) == self._written:
+        if not self._new:
             return
         lines = [json.dumps(row._asdict()) for row in self._listed.values()]
         with writable_folder(self._file.parent, "skipped records"), atomic_file(self._file) as out:
             out.write("".join(f"{line}\n" for line in lines).encode())
-        self._written = len(self)
+        self._new = 0
+
+    def _list(self, row: Skipped) -> None:
+        """List a record; one that an earlier start had to skip may now be repaired."""
+        before = self._listed.get(row.record)
+        if before is None or before.kind != row.kind:
+            self.repaired += (row.kind == REPAIRED) - (
+                before is not None and before.kind == REPAIRED
+            )
+            self._listed[row.record] = row
+            self._new += 1
 
 
 def _read(file: Path) -> list[Skipped]:

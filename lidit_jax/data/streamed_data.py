@@ -71,14 +71,19 @@ class StreamedData:
         """Sizes of each encoder's features, with the padding of the captions."""
         if isinstance(self._text, TextCache):
             cached = self._text.streams
-            return tuple(TextStream(s.width, s.length, s.prefix_length) for s in cached)
+            return tuple(TextStream(s.width, s.length, s.prefix_length, s.layers) for s in cached)
         return self._text.streams if self._text else ()
 
     @property
     def counts(self) -> dict[str, float]:
-        """Records that this process has replaced, and captions that it has cut, so far."""
-        cut = self._text.truncated if isinstance(self._text, CaptionTokenizer) else 0
-        found: dict[str, float] = {"skipped_records": len(self._skipped or ()), "cut_captions": cut}
+        """Records that this process has replaced or repaired, and captions that it has cut, so
+        far."""
+        found: dict[str, float] = {}
+        if self._skipped is not None:
+            found["skipped_records"] = len(self._skipped)
+            found["repaired_records"] = self._skipped.repaired
+        if isinstance(self._text, CaptionTokenizer):
+            found["cut_captions"] = self._text.truncated
         return {name: count for name, count in found.items() if count}
 
     @property
@@ -94,8 +99,8 @@ class StreamedData:
     def batches(self, position: int, workdir: Path) -> Generator[HostBatch]:
         """Yield this process's part of endless training batches, prefetched.
 
-        Records that cannot be read are listed in `data/skipped_records_P.jsonl` of the workdir, P
-        the process.
+        Records that cannot be read, or whose image was repaired, are listed in
+        `data/skipped_records_P.jsonl` of the workdir, P the process.
         """
         process, processes = jax.process_index(), jax.process_count()
         data, rows = self._config.data, self._config.training.batch_size // processes
@@ -106,15 +111,14 @@ class StreamedData:
             data.reading.skipped_fraction,
             read=position * rows,
         )
-        told = len(self._skipped) > 0
+        told = len(self._skipped) + self._skipped.repaired > 0
         reader = self._reader(self.order, data.augmentation, (process, processes))
         with closing(batches(reader, position, self._skipped, data.workers)) as found:
             for batch in found:
                 if batch.skipped and not told:
                     told = True
                     print(
-                        f"{batch.skipped[0].message}: another record stands in for it; all such "
-                        f"records are listed in {file}",
+                        f"{batch.skipped[0].outcome}; all such records are listed in {file}",
                         flush=True,
                     )
                 records = (batch.records % _INDICES).astype(np.int32)
@@ -157,7 +161,7 @@ class StreamedData:
             shapes = [(rows, stream.tokens) for stream in self.streams]
             example["masks"] = tuple(jax.ShapeDtypeStruct(shape, bool) for shape in shapes)
             example["features"] = tuple(
-                jax.ShapeDtypeStruct((*shape, stream.width), ml_dtypes.bfloat16)
+                jax.ShapeDtypeStruct((*shape, *stream.token_shape), ml_dtypes.bfloat16)
                 for shape, stream in zip(shapes, self.streams, strict=True)
             )
         return example

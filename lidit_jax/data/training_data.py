@@ -47,7 +47,8 @@ class TrainingData(Protocol):
     @property
     def counts(self) -> dict[str, float]:
         """Numbers of records that this process has replaced so far, as they could not be read
-        ("skipped_records"), and of captions that it has cut ("cut_captions"); without zeros."""
+        ("skipped_records"), of images that it has repaired ("repaired_records"), and of captions
+        that it has cut ("cut_captions"); without zeros."""
         ...
 
     @property

@@ -24,12 +24,12 @@ def sample_keys(key: Key[Array, ""], global_indices: Int[Array, " B"]) -> Key[Ar
 
 def drop_captions(
     keys: Key[Array, " B"],
-    features: PyTree[Float[Array, "B ?S ?D"], " K"],
+    features: PyTree[Float[Array, "B ?S ?*layers ?D"], " K"],
     masks: PyTree[Bool[Array, "B ?S"], " K"],
-    unconditional_features: PyTree[Float[Array, "1 ?N ?D"], " K"],
+    unconditional_features: PyTree[Float[Array, "1 ?N ?*layers ?D"], " K"],
     unconditional_masks: PyTree[Bool[Array, "1 ?N"], " K"],
     probability: float,
-) -> tuple[PyTree[Float[Array, "B ?S ?D"], " K"], PyTree[Bool[Array, "B ?S"], " K"]]:
+) -> tuple[PyTree[Float[Array, "B ?S ?*layers ?D"], " K"], PyTree[Bool[Array, "B ?S"], " K"]]:
     """Replace the prompt by the empty prompt for a random share of samples, in all streams.
 
     Args:

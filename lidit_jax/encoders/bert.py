@@ -15,13 +15,13 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax.attention import attention
 from lidit_jax.encoders.blocks import (
-    blocks_below,
     embedding_lookup,
     layer_norm,
     linear,
     positions_of,
     scan_blocks,
 )
+from lidit_jax.encoders.layer_choice import Layers
 
 Params = dict[str, Any]
 
@@ -77,15 +77,15 @@ class Bert:
     ) -> Float[Array, "states B S D"]:
         """Return the normalized embeddings and the output of every block."""
         embedded = self._embed(params, ids, mask)
-        states = self._run(params, embedded, mask, self.num_layers, keep_all=True)
+        states = self._run(params, embedded, mask, None)
         return jnp.concatenate([embedded[None], states])
 
     def features(
-        self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"], layer: int
-    ) -> Float[Array, "B S D"]:
-        """Return `hidden_states(...)[layer]`, running only the blocks below it."""
-        blocks = blocks_below(layer, self.num_layers)
-        return self._run(params, self._embed(params, ids, mask), mask, blocks, keep_all=False)
+        self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"], layer: Layers
+    ) -> Float[Array, "B S *layers D"]:
+        """Return `hidden_states(...)[layer]`, or several as [B, S, n, D], running only the blocks
+        below."""
+        return self._run(params, self._embed(params, ids, mask), mask, layer)
 
     def _embed(
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
@@ -95,12 +95,14 @@ class Bert:
         return self._norm(x, params, "embedding_norm")
 
     def _run(
-        self, params: Params, x: Array, mask: Bool[Array, "B S"], blocks: int, keep_all: bool
+        self, params: Params, x: Array, mask: Bool[Array, "B S"], layer: Layers | None
     ) -> Array:
+        """Return the states of `layer`; of None the output of every block."""
+
         def block(layer: Params, x: Array) -> Array:
             return self._block(layer, x, mask)
 
-        return scan_blocks(block, params["layers"], x, blocks, keep_all=keep_all)
+        return scan_blocks(block, params["layers"], x, layer, self.num_layers)
 
     def _block(self, layer: Params, x: Array, mask: Bool[Array, "B S"]) -> Float[Array, "B S D"]:
         B, S, D = x.shape

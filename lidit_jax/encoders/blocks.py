@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.spmd import with_logical_constraint
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int32
 
-from lidit_jax.errors import LiditError
+from lidit_jax.encoders.layer_choice import Layers, blocks_below
 from lidit_jax.weights import int8
 
 
@@ -108,30 +110,62 @@ def scan_blocks(
     block: Callable[[dict[str, Array], Array], Array],
     layers: dict[str, Array],
     x: Float[Array, "B S D"],
-    blocks: int,
-    *,
-    keep_all: bool,
+    wanted: Layers | None,
+    num_layers: int,
+    finish: Callable[[Array], Array] = lambda x: x,
 ) -> Array:
-    """Run the first `blocks` blocks; return the last output, or all as [blocks, B, S, D]."""
+    """Run blocks; return the `wanted` states (`scan_states`), or of None all as [blocks, B, S, D].
+
+    Without `wanted` the last state is not passed to `finish`.
+    """
 
     def step(x: Array, index: Array) -> tuple[Array, Array | None]:
         x = split_by_rows(block(layer_at(layers, index), x))
-        return x, x if keep_all else None
+        return x, x if wanted is None else None
 
-    last, states = jax.lax.scan(step, x, jnp.arange(blocks))
-    return last if states is None else states
+    last = num_layers if wanted is None else wanted
+    states, every = scan_states(step, x, last, num_layers, finish)
+    return states if every is None else every
 
 
-def blocks_below(layer: int, num_layers: int) -> int:
-    """Return the number of blocks below `hidden_states[layer]` (`num_layers` + 1 states).
+def scan_states(
+    step: Callable[[Array, Array], tuple[Array, Any]],
+    x: Float[Array, "B S D"],
+    wanted: Layers,
+    num_layers: int,
+    finish: Callable[[Array], Array] = lambda x: x,
+) -> tuple[Float[Array, "B S *layers D"], Any]:
+    """Run the blocks below the highest wanted state.
 
-    Raises:
-      LiditError: when the layer does not exist.
+    Args:
+      step: `(x, index) -> (x, kept)` of the block with that index.
+      x: input of the first block, which is state 0.
+      wanted: one state, or several.
+      num_layers: number of blocks; it is also the number of the last state.
+      finish: final norm, applied to the last state alone.
+
+    Returns:
+      The state [B, S, D], or several in their order as [B, S, n, D], and what `step` has kept,
+      stacked over the blocks that ran.
     """
-    blocks = layer if layer >= 0 else num_layers + 1 + layer
-    if not 0 <= blocks <= num_layers:
-        raise LiditError(
-            f"layer {layer} does not exist: this encoder has {num_layers} blocks, "
-            f"use -{num_layers + 1} to {num_layers}"
-        )
-    return blocks
+    if isinstance(wanted, int):
+        blocks = blocks_below(wanted, num_layers)
+        last, kept = jax.lax.scan(step, x, jnp.arange(blocks))
+        return finish(last) if blocks == num_layers else last, kept
+    after = [blocks_below(layer, num_layers) for layer in wanted]
+    rising, blocks = sorted(after), max(after)
+    # Every output is written to the slot of the next wanted state, whose own output is the last.
+    slots = jnp.asarray(np.searchsorted(rising, np.arange(blocks + 1) + 1), jnp.int32)
+
+    def keep(carry: tuple[Array, Array], index: Array) -> tuple[tuple[Array, Array], Any]:
+        x, kept = step(carry[0], index)
+        states = jax.lax.dynamic_update_index_in_dim(carry[1], x, slots[index], 2)
+        return (x, with_logical_constraint(states, ("batch", None, None, None))), kept
+
+    states = jnp.repeat(x[:, :, None], len(rising), axis=2)
+    (last, states), kept = jax.lax.scan(keep, (x, states), jnp.arange(blocks))
+    if blocks == num_layers:
+        states = states.at[:, :, -1].set(finish(last))
+    if rising != after:
+        states = states[:, :, np.searchsorted(rising, after)]
+    return states, kept

@@ -17,13 +17,13 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax.attention import attention
 from lidit_jax.encoders.blocks import (
-    blocks_below,
     embedding_lookup,
     layer_norm,
     linear,
     positions_of,
     scan_blocks,
 )
+from lidit_jax.encoders.layer_choice import Layers
 
 Params = dict[str, Any]
 
@@ -110,19 +110,18 @@ class Clip:
         transformers normalizes `last_hidden_state` but not the last of its `hidden_states`.
         """
         embedded, seen = self._embed(params, ids, mask)
-        states = self._run(params, embedded, seen, self.num_layers, keep_all=True)
+        states = self._run(params, embedded, seen, None)
         last = self._norm(states[-1:], params, "final_norm")
-        return self._rows(jnp.concatenate([embedded[None], states[:-1], last]), mask)
+        every = jnp.concatenate([embedded[None], states[:-1], last])
+        return jax.vmap(self._rows, (0, None))(every, mask)
 
     def features(
-        self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"], layer: int
-    ) -> Float[Array, "B S D"]:
-        """Return `hidden_states(...)[layer]`, running only the blocks below it."""
-        blocks = blocks_below(layer, self.num_layers)
+        self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"], layer: Layers
+    ) -> Float[Array, "B S *layers D"]:
+        """Return `hidden_states(...)[layer]`, or several as [B, S, n, D], running only the blocks
+        below."""
         embedded, seen = self._embed(params, ids, mask)
-        x = self._run(params, embedded, seen, blocks, keep_all=False)
-        x = self._norm(x, params, "final_norm") if blocks == self.num_layers else x
-        return self._rows(x[None], mask)[0]
+        return self._rows(self._run(params, embedded, seen, layer), mask)
 
     def _embed(
         self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
@@ -140,26 +139,29 @@ class Clip:
         return embedding_lookup(params["embedding"], filled) + params["position"], None
 
     def _rows(
-        self, states: Float[Array, "states B T D"], mask: Bool[Array, "B S"]
-    ) -> Float[Array, "states B S D"]:
+        self, states: Float[Array, "B T *layers D"], mask: Bool[Array, "B S"]
+    ) -> Float[Array, "B S *layers D"]:
         """Return the states of the tokens of the input, in its order."""
         if self.causal:
             return states
-        return states[:, jnp.arange(mask.shape[0])[:, None], positions_of(mask)]
+        return states[jnp.arange(mask.shape[0])[:, None], positions_of(mask)]
 
     def _run(
         self,
         params: Params,
         x: Float[Array, "B T D"],
         mask: Bool[Array, "B T"] | None,
-        blocks: int,
-        *,
-        keep_all: bool,
+        layer: Layers | None,
     ) -> Array:
+        """Return the states of `layer`; of None the output of every block, not normalized."""
+
         def block(layer: Params, x: Array) -> Array:
             return self._block(layer, x, mask)
 
-        return scan_blocks(block, params["layers"], x, blocks, keep_all=keep_all)
+        return scan_blocks(
+            *(block, params["layers"], x, layer, self.num_layers),
+            finish=lambda x: self._norm(x, params, "final_norm"),
+        )
 
     def _block(
         self, layer: Params, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None

@@ -16,7 +16,9 @@ from lidit_jax import encoders
 from lidit_jax.config.prompt_format import PromptFormat, TokenBatch
 from lidit_jax.config.prompt_text import prompt_text
 from lidit_jax.config.schema import EncoderConfig
+from lidit_jax.config.values import LayerChoice
 from lidit_jax.encoders.decoder import PrefixCache
+from lidit_jax.encoders.layer_choice import Layers, chosen_layers, layer_count, stored_layers
 from lidit_jax.encoders.relocated import resolve_sources
 from lidit_jax.encoders.text_encoder import TextEncoder
 from lidit_jax.errors import LiditError
@@ -30,7 +32,8 @@ _LENGTH_STEP = 16
 class TextConditions(NamedTuple):
     """Text features and masks of B prompts; one array per stream k."""
 
-    features: tuple[Float[Array, "B _S _D"], ...]
+    features: tuple[Float[Array, "B _S ... _D"], ...]
+    """[B, S_k, D_k], or [B, S_k, n, D_k] for several layers."""
     masks: tuple[Bool[Array, "B _S"], ...]
 
 
@@ -55,7 +58,10 @@ class PromptEncoders:
         self.streams: list[TextEncoder] = [
             encoders.load(source, dtype=config.dtype, mesh=mesh) for source in config.sources
         ]
-        self.layers = list(config.layers) or [s.default_layer for s in self.streams]
+        choices = config.layers or [stream.default_layer for stream in self.streams]
+        self.layers: list[Layers] = [
+            _layers(stream, choice) for stream, choice in zip(self.streams, choices, strict=True)
+        ]
         self.prompt_format = PromptFormat(config.instruction, config.system_prompt)
         self.max_prompt_tokens = config.max_prompt_tokens
         # Causal encoders process the constant instruction once, not for every prompt.
@@ -90,6 +96,11 @@ class PromptEncoders:
         return encoders
 
     @property
+    def layer_counts(self) -> tuple[int, ...]:
+        """Number of layers of each stream."""
+        return tuple(map(layer_count, self.layers))
+
+    @property
     def frozen(self) -> tuple[FrozenStream, ...]:
         """Arrays that `features` takes as its first argument, sharded as loaded."""
         return tuple(
@@ -102,7 +113,7 @@ class PromptEncoders:
         frozen: Sequence[FrozenStream],
         ids: PyTree[Int32[Array, "B ?S"], " K"],
         masks: PyTree[Bool[Array, "B ?S"], " K"],
-    ) -> tuple[Float[Array, "B _S _D"], ...]:
+    ) -> tuple[Float[Array, "B _S ... _D"], ...]:
         """Compute features of tokenized prompts; pure, for use inside `jax.jit`.
 
         Args:
@@ -123,7 +134,7 @@ class PromptEncoders:
         return [
             {
                 "source": stream.name,
-                "layer": layer,
+                "layer": stored_layers(layer),
                 "fingerprint": stream.fingerprint,
                 "prefix": self.prompt_format.prefix,
             }
@@ -191,6 +202,13 @@ class PromptEncoders:
             max_prompt_tokens=self.max_prompt_tokens,
             overflow=overflow,
         )
+
+
+def _layers(stream: TextEncoder, choice: LayerChoice) -> Layers:
+    try:
+        return chosen_layers(choice, stream.num_layers)
+    except LiditError as error:
+        raise LiditError(f"config.encoders.layers of {stream.name!r}: {error}") from error
 
 
 def _cleaned(prompts: Sequence[str]) -> list[str]:

@@ -18,14 +18,15 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax.attention import attention
 from lidit_jax.encoders.blocks import (
-    blocks_below,
     embedding_lookup,
     layer_at,
     linear,
     positions_of,
     rms_norm,
+    scan_states,
     split_by_rows,
 )
+from lidit_jax.encoders.layer_choice import Layers
 from lidit_jax.encoders.rope import Rope, rotate, rotation
 
 Params = dict[str, Any]
@@ -40,7 +41,7 @@ class PrefixCache(NamedTuple):
 
     keys: Float[Array, "n P G K"]
     values: Float[Array, "n P G K"]
-    features: Float[Array, "P D"]
+    features: Float[Array, "P *layers D"]
 
 
 class TokenPositions(NamedTuple):
@@ -140,28 +141,34 @@ class Decoder:
         params: Params,
         ids: Int32[Array, "B S"],
         mask: Bool[Array, "B S"],
-        layer: int,
+        layer: Layers,
         prefix: PrefixCache | None = None,
-    ) -> Float[Array, "B S D"]:
-        """Return `hidden_states(...)[layer]`, running only the blocks below it.
+    ) -> Float[Array, "B S *layers D"]:
+        """Return `hidden_states(...)[layer]`, or several as [B, S, n, D], running only the blocks
+        below.
 
         With a `prefix` (of the same layer, from `prefix_cache`) only the tokens after it are
-        computed; every row must start with the prefix, that is, be padded on the right.
+        computed; every row must start with the prefix, that is, be padded on the right. It is not
+        used for rows so long that their RoPE may differ from that of the prefix alone.
         """
-        blocks = blocks_below(layer, self.num_layers)
-        x, _ = self._run(params, ids, mask, blocks, prefix)
-        x = self._norm(x, params["final_norm"]) if blocks == self.num_layers else x
+        if not self.constant_prefix(mask.shape[1]):
+            prefix = None
+        x, _ = self._run(params, ids, mask, layer, prefix)
         if prefix is None:
             return x
         before = jnp.broadcast_to(prefix.features, (x.shape[0], *prefix.features.shape))
         return jnp.concatenate([before, x], axis=1)
 
-    def prefix_cache(self, params: Params, ids: Int32[Array, " P"], layer: int) -> PrefixCache:
+    def constant_prefix(self, length: int) -> bool:
+        """Return whether features of a prefix are the same in all texts of up to `length` tokens;
+        with some RoPE scaling they depend on what follows, from some length on."""
+        ropes = (self.rope, self.local_rope)
+        return not any(rope is not None and rope.varies(length) for rope in ropes)
+
+    def prefix_cache(self, params: Params, ids: Int32[Array, " P"], layer: Layers) -> PrefixCache:
         """Compute the cache of a constant prefix, for `features(..., prefix=...)`."""
-        blocks = blocks_below(layer, self.num_layers)
         row, mask = ids[None], jnp.ones((1, len(ids)), bool)
-        x, (keys, values) = self._run(params, row, mask, blocks, collect=lambda _, kv: kv)
-        x = self._norm(x, params["final_norm"]) if blocks == self.num_layers else x
+        x, (keys, values) = self._run(params, row, mask, layer, collect=lambda _, kv: kv)
         return PrefixCache(keys[:, 0], values[:, 0], x[0])
 
     def _run(
@@ -169,22 +176,26 @@ class Decoder:
         params: Params,
         ids: Int32[Array, "B S"],
         mask: Bool[Array, "B S"],
-        blocks: int,
+        layer: Layers,
         prefix: PrefixCache | None = None,
         collect: Callable[[Array, KeyValue], Any] = lambda x, kv: None,
-    ) -> tuple[Float[Array, "B T D"], Any]:
-        """Run the first `blocks` blocks and stack what `collect` returns for each of them."""
+    ) -> tuple[Float[Array, "B T *layers D"], Any]:
+        """Run the blocks below `layer`, whose states are returned, and stack what `collect` returns
+        for each of them."""
         start = 0 if prefix is None else prefix.features.shape[0]
         view_of = self._views(mask, start)
 
         def step(x: Array, index: Array) -> tuple[Array, Any]:
             before = None if prefix is None else (prefix.keys[index], prefix.values[index])
-            layer = layer_at(params["layers"], index)
-            x, kv = self._block(layer, x, view_of(index), mask, before)
+            block = layer_at(params["layers"], index)
+            x, kv = self._block(block, x, view_of(index), mask, before)
             x = split_by_rows(x)
             return x, collect(x, kv)
 
-        return jax.lax.scan(step, self._embed(params, ids[:, start:]), jnp.arange(blocks))
+        return scan_states(
+            *(step, self._embed(params, ids[:, start:]), layer, self.num_layers),
+            finish=lambda x: self._norm(x, params["final_norm"]),
+        )
 
     def _embed(self, params: Params, ids: Int32[Array, "B S"]) -> Float[Array, "B S D"]:
         x = embedding_lookup(params["embedding"], ids)

@@ -83,6 +83,7 @@ def _decoder(config: Config, **switches: Any) -> Decoder:
     }
     if "rope" not in switches:
         switches["rope"] = Rope.from_huggingface(config)
+    switches["rope"].frequencies(shapes["head_width"])  # which checks the number of its factors
     return Decoder(**shapes, **switches)
 
 
@@ -208,10 +209,18 @@ def _olmo3(config: Config) -> Decoder:
 
 
 def _phi3(config: Config) -> Decoder:
-    decoder = _decoder(config, fused=True, **_windowed_throughout(config))
-    if decoder.rope != Rope(decoder.rope.theta):
-        raise LiditError("RoPE scaling is not supported for phi3: use a model with plain RoPE")
-    return decoder
+    # As in transformers, "su" and "yarn" of the first releases mean LongRoPE.
+    field = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
+    scaling = config.get(field) or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    kind = "longrope" if kind in ("su", "yarn") else kind
+    if kind not in ("default", "longrope"):
+        raise LiditError(
+            f"RoPE scaling {kind!r} is not supported for phi3: use a model with default or "
+            "longrope RoPE"
+        )
+    rope = Rope.from_huggingface(config | {field: scaling | {"rope_type": kind}}, partial=True)
+    return _decoder(config, fused=True, rope=rope, **_windowed_throughout(config))
 
 
 def _gemma(config: Config, **switches: Any) -> Decoder:
@@ -351,7 +360,14 @@ FAMILIES = {
         {"rope_theta": (5e5,)},
     ),
     "phi3": Family(
-        _phi3, tables.PHI3, {"rms_norm_eps": 1e-5}, sizes(32064, 3072, 8192, 32, 32, None)
+        _phi3,
+        tables.PHI3,
+        {
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 4096,
+            "original_max_position_embeddings": 4096,
+        },
+        sizes(32064, 3072, 8192, 32, 32, None),
     ),
     # The original LLaVA code writes the fields of its language model at the top level.
     "llava_llama": _LLAMA,

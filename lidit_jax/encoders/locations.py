@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lidit_jax.errors import LiditError
-from lidit_jax.weights import gguf, huggingface
+from lidit_jax.weights import gguf, huggingface, sentencepiece_tokenizer
 from lidit_jax.weights.hub import download, is_hub_id
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "*.model"]
+_HUB_FILES += ["README.md"]  # states the license
+_PIPELINE_FILES = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
+_PIPELINE_FILES += ["config.json"]
+_TOKENIZER_FILES = ["*.json", "*.model", "merges.txt"]
+_MODEL_PART, _TOKENIZER_PART = "text_encoder", "tokenizer"
+"""Folders of a diffusers pipeline, "text_encoder_2" with "tokenizer_2" and so on."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,9 @@ def locate_encoder(source: str) -> Path:
     """Return the Hugging Face folder of an encoder, downloading or converting it if needed.
 
     Args:
-      source: a name of `PACKAGED_ENCODERS`, a model folder, a `.gguf` file or a hub id.
+      source: a name of `PACKAGED_ENCODERS`, a model folder, a `.gguf` file or a hub id. The folder
+        or hub id of a diffusers pipeline stands for its `text_encoder/`; others of its encoders are
+        named by their subfolder, as in "pipeline/text_encoder_2".
 
     Raises:
       LiditError: when the source does not exist; gives the remedy.
@@ -43,7 +51,7 @@ def locate_encoder(source: str) -> Path:
     packaged = PACKAGED_ENCODERS.get(source)
     path = _packaged(packaged) if packaged else Path(source).expanduser()
     if path.is_dir():
-        return path
+        return model_folder(path)
     if path.is_file():
         if path.suffix != ".gguf":
             raise LiditError(
@@ -51,12 +59,50 @@ def locate_encoder(source: str) -> Path:
                 "*.safetensors, tokenizer.json); other files are never opened"
             )
         return gguf.convert(path)
-    if is_hub_id(source):
-        return download(source, _HUB_FILES)
+    if (parts := hub_parts(source)) is not None:
+        return _downloaded(*parts)
     raise LiditError(
         f"no encoder {source!r}: give a folder, a .gguf file, a hub id (owner/name) "
         f"or one of {', '.join(PACKAGED_ENCODERS)}"
     )
+
+
+def hub_parts(source: str) -> tuple[str, str] | None:
+    """Split a hub id and the name of a pipeline's text encoder, which may be empty.
+
+    None for strings that are neither `owner/name` nor, for example, `owner/name/text_encoder_2`.
+    """
+    hub_id, slash, part = source.rpartition(f"/{_MODEL_PART}")
+    hub_id, part = (hub_id, _MODEL_PART + part) if slash else (source, "")
+    return (hub_id, part) if is_hub_id(hub_id) and "/" not in part else None
+
+
+def model_folder(folder: Path) -> Path:
+    """Return a pipeline's `text_encoder/`, or the folder itself if it is no pipeline."""
+    inside = folder / _MODEL_PART
+    return inside if inside.is_dir() and not (folder / "config.json").is_file() else folder
+
+
+def tokenizer_home(folder: Path) -> Path:
+    """Return the folder with the tokenizer of a located encoder: its own, or the pipeline's."""
+    if _tokenizer_file(folder) is None and folder.name.startswith(_MODEL_PART):
+        beside = folder.parent / _tokenizer_part(folder.name)
+        return beside if beside.is_dir() else folder
+    return folder
+
+
+def locate_tokenizer(folder: Path) -> Path:
+    """Return the folder with the `tokenizer.json` of a located encoder.
+
+    A SentencePiece model is converted once, into the user's cache.
+
+    Raises:
+      LiditError: when there is only a SentencePiece model of a kind that is not supported.
+    """
+    home = tokenizer_home(folder)
+    if _tokenizer_file(home) in (None, home / "tokenizer.json"):
+        return home
+    return sentencepiece_tokenizer.convert(home)
 
 
 def content_digests(path: Path) -> dict[str, str]:
@@ -65,17 +111,63 @@ def content_digests(path: Path) -> dict[str, str]:
     For a GGUF file, or a folder converted from one, both are the sha256 of that file.
 
     Raises:
-      LiditError: when a folder contains no weights.
+      LiditError: when a folder contains no weights or no tokenizer.
     """
     if (source := path / gguf.SOURCE_FILE).is_file():
         digest = json.loads(source.read_text())["sha256"]
         return {"weights": digest, "tokenizer": digest}
     if path.is_file():
-        digest = gguf.file_sha256(path)
+        digest = gguf.content_sha256(path)
         return {"weights": digest, "tokenizer": digest}
     weights = [gguf.file_sha256(file) for file in huggingface.safetensors_files(path)]
-    tokenizer = gguf.file_sha256(path / "tokenizer.json")
-    return {"weights": "+".join(weights), "tokenizer": tokenizer}
+    return {"weights": "+".join(weights), "tokenizer": tokenizer_digest(path)}
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Return the sha256 of the tokenizer's file of a located encoder.
+
+    Raises:
+      LiditError: when there is none.
+    """
+    file = _tokenizer_file(tokenizer_home(folder))
+    if file is None:
+        raise LiditError(f"{tokenizer_home(folder)} has no tokenizer.json: download it again")
+    return gguf.file_sha256(file)
+
+
+def _tokenizer_file(folder: Path) -> Path | None:
+    """Return the file that defines a folder's tokenizer."""
+    names = ("tokenizer.json", *sentencepiece_tokenizer.FILES)
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _tokenizer_part(model_part: str) -> str:
+    return model_part.replace(_MODEL_PART, _TOKENIZER_PART, 1)
+
+
+def _downloaded(hub_id: str, subfolder: str) -> Path:
+    """Download an encoder of the hub, of a pipeline only one text encoder and its tokenizer."""
+    if not subfolder:
+        index = download(hub_id, ["model_index.json"]) / "model_index.json"
+        if not index.is_file():
+            return download(hub_id, _HUB_FILES)
+        subfolder = _MODEL_PART
+    tokenizer = _tokenizer_part(subfolder)
+    patterns = [f"{subfolder}/{name}" for name in _PIPELINE_FILES]
+    patterns += [f"{tokenizer}/{name}" for name in _TOKENIZER_FILES]
+    folder = download(hub_id, patterns) / subfolder
+    if not folder.is_dir():
+        raise LiditError(f"{hub_id} has no folder {subfolder}: look at its files on the hub")
+    if not any(folder.glob("*.safetensors")):
+        kind = huggingface.model_class(folder)
+        raise LiditError(
+            f"{hub_id}/{subfolder} has no model.safetensors, and pickled weights are never opened: "
+            f"where PyTorch is installed, `{kind}.from_pretrained({hub_id!r}, "
+            f"subfolder={subfolder!r}).save_pretrained('NEW/{subfolder}')` and "
+            f"`AutoTokenizer.from_pretrained({hub_id!r}, subfolder={tokenizer!r})"
+            f".save_pretrained('NEW/{tokenizer}')` of transformers make a folder NEW to name here"
+        )
+    return folder
 
 
 def _packaged(model: PackagedEncoder) -> Path:

@@ -12,10 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lidit_jax.encoders.locations import PACKAGED_ENCODERS, content_digests
+from lidit_jax.encoders.locations import (
+    PACKAGED_ENCODERS,
+    content_digests,
+    hub_parts,
+    model_folder,
+    tokenizer_digest,
+)
 from lidit_jax.errors import LiditError
-from lidit_jax.weights.gguf import file_sha256
-from lidit_jax.weights.hub import is_hub_id
+from lidit_jax.weights import gguf
 
 SEARCH_PATH_VARIABLE = "LIDIT_ENCODERS"
 """Environment variable: folders to search, separated as in PATH."""
@@ -58,10 +63,11 @@ def _where_it_is(source: str, fingerprint: Mapping[str, str]) -> str:
     if source in PACKAGED_ENCODERS or Path(source).expanduser().exists():
         return source
     # Candidates of the same name first, because hashing large weights is slow.
-    for place in sorted(_candidates(), key=lambda path: path.name != Path(source).name):
+    name = Path(source).name
+    for place in sorted(_candidates(), key=lambda path: name not in (path.name, path.parent.name)):
         if _holds(place, fingerprint):
             return str(place)
-    if is_hub_id(source):
+    if hub_parts(source) is not None:
         return source
     raise LiditError(
         f"no encoder {source!r} here: give its new path with --encoder {source}=PATH "
@@ -72,15 +78,21 @@ def _where_it_is(source: str, fingerprint: Mapping[str, str]) -> str:
 
 def _holds(place: Path, fingerprint: Mapping[str, str]) -> bool:
     """Return whether an encoder's content matches the checkpoint's fingerprint."""
-    tokenizer = place / "tokenizer.json"
-    if place.is_dir() and file_sha256(tokenizer) != fingerprint["tokenizer"]:
+    try:
+        # The tokenizer first, because hashing large weights is slow.
+        if place.is_dir() and tokenizer_digest(place) != fingerprint["tokenizer"]:
+            return False
+        digests = content_digests(place)
+    except LiditError:  # an incomplete model
         return False
-    digests = content_digests(place)
     return all(fingerprint[name] == digest for name, digest in digests.items())
 
 
 def _candidates() -> Iterator[Path]:
-    """Yield model folders and GGUF files in `LIDIT_ENCODERS` and directly inside its folders."""
+    """Yield model folders and GGUF files in `LIDIT_ENCODERS` and directly inside its folders.
+
+    Of a diffusion pipeline these are its text encoders, of a split GGUF file its first part.
+    """
     for text in filter(None, os.environ.get(SEARCH_PATH_VARIABLE, "").split(os.pathsep)):
         folder = Path(text).expanduser()
         if not folder.exists():
@@ -89,6 +101,8 @@ def _candidates() -> Iterator[Path]:
             )
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
         for path in (folder, *inside):
-            model = any(path.glob("*.safetensors")) and (path / "tokenizer.json").is_file()
-            if path.suffix == ".gguf" or model:
+            if path.suffix == ".gguf" and gguf.is_first_part(path):
                 yield path
+            for part in (model_folder(path), *sorted(path.glob("text_encoder_*"))):
+                if any(part.glob("*.safetensors")):
+                    yield part

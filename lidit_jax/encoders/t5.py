@@ -17,12 +17,12 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax.attention import attention
 from lidit_jax.encoders.blocks import (
-    blocks_below,
     embedding_lookup,
     linear,
     rms_norm,
     scan_blocks,
 )
+from lidit_jax.encoders.layer_choice import Layers
 
 Params = dict[str, Any]
 
@@ -86,17 +86,16 @@ class T5:
     ) -> Float[Array, "states B S D"]:
         """Return the embeddings and the output of every block, the last one normalized, as Hugging
         Face transformers does."""
-        states = self._run(params, ids, mask, self.num_layers, keep_all=True)
+        states = self._run(params, ids, mask, None)
         last = self._norm(states[-1:], params["final_norm"])
         return jnp.concatenate([params["embedding"][ids][None], states[:-1], last])
 
     def features(
-        self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"], layer: int
-    ) -> Float[Array, "B S D"]:
-        """Return `hidden_states(...)[layer]`, running only the blocks below it."""
-        blocks = blocks_below(layer, self.num_layers)
-        x = self._run(params, ids, mask, blocks, keep_all=False)
-        return self._norm(x, params["final_norm"]) if blocks == self.num_layers else x
+        self, params: Params, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"], layer: Layers
+    ) -> Float[Array, "B S *layers D"]:
+        """Return `hidden_states(...)[layer]`, or several as [B, S, n, D], running only the blocks
+        below."""
+        return self._run(params, ids, mask, layer)
 
     def bucket_of(self, length: int) -> Int32[np.ndarray, "S S"]:
         """Return the relative position bucket of every query (rows) and key of `length` tokens.
@@ -121,10 +120,9 @@ class T5:
         params: Params,
         ids: Int32[Array, "B S"],
         mask: Bool[Array, "B S"],
-        blocks: int,
-        *,
-        keep_all: bool,
+        layer: Layers | None,
     ) -> Array:
+        """Return the states of `layer`; of None the output of every block, not normalized."""
         bucket = self.bucket_of(ids.shape[1])
 
         def block(layer: Params, x: Array) -> Array:
@@ -132,7 +130,10 @@ class T5:
             return self._block(layer, x, mask, jnp.moveaxis(bias[bucket], -1, 0))
 
         x = embedding_lookup(params["embedding"], ids)
-        return scan_blocks(block, params["layers"], x, blocks, keep_all=keep_all)
+        return scan_blocks(
+            *(block, params["layers"], x, layer, self.num_layers),
+            finish=lambda x: self._norm(x, params["final_norm"]),
+        )
 
     def _block(
         self, layer: Params, x: Array, mask: Bool[Array, "B S"], bias: Float[Array, "H S S"]

@@ -20,7 +20,13 @@ from lidit_jax.encoders import families
 from lidit_jax.encoders.clip import Clip
 from lidit_jax.encoders.decoder import Decoder, PrefixCache
 from lidit_jax.encoders.family import Encoder
-from lidit_jax.encoders.locations import content_digests, locate_encoder
+from lidit_jax.encoders.layer_choice import Layers
+from lidit_jax.encoders.locations import (
+    content_digests,
+    locate_encoder,
+    locate_tokenizer,
+    tokenizer_home,
+)
 from lidit_jax.encoders.sharding import encoder_shardings
 from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
@@ -92,13 +98,15 @@ class TextEncoder:
     def reading(self) -> dict[str, str]:
         """sha256 of the tokenizer in use where it differs from version 0.1's reading, else empty.
 
-        It differs for tokenizers that transformers reads differently from their file, and for GGUF
-        files with a normalizer or with added tokens that are not special. `fingerprint` does not
+        It differs for tokenizers that transformers reads differently from their file, for those
+        converted from a SentencePiece model, and for GGUF files with a normalizer or with added
+        tokens that are not special. `fingerprint` does not
         change, so that old checkpoints match; this distinguishes prepared features.
         """
         backend, converted = self.tokenizer.backend, (self.folder / gguf.SOURCE_FILE).is_file()
+        home = tokenizer_home(self.folder)
         ordinary = [t for t in backend.get_added_tokens_decoder().values() if not t.special]
-        if self.tokenizer.folder == self.folder and not (
+        if self.tokenizer.folder == home and not (
             converted and (backend.normalizer is not None or ordinary)
         ):
             return {}
@@ -122,11 +130,13 @@ class TextEncoder:
         params: dict[str, Any],
         ids: Int32[Array, "B S"],
         mask: Bool[Array, "B S"],
-        layer: int,
+        layer: Layers,
         prefix: PrefixCache | None = None,
-    ) -> Float[Array, "B S D"]:
+    ) -> Float[Array, "B S *layers D"]:
         """Return `hidden_states(...)[layer]`, running only the blocks below it.
 
+        Several layers are returned in their order as [B, S, n, D], and cost only the blocks below
+        the highest one.
         Values are finite everywhere; those at padding tokens are meaningless. `prefix` (decoders
         only, from `prefix_cache`) skips the instruction without changing the result.
 
@@ -139,9 +149,13 @@ class TextEncoder:
             raise LiditError(f"encoder {self.name!r} is not a decoder: only decoders use a prefix")
         return self.model.features(params, ids, mask, layer, prefix)
 
+    def constant_prefix(self, length: int) -> bool:
+        """Return whether all texts of up to `length` tokens have the same features of a prefix."""
+        return isinstance(self.model, Decoder) and self.model.constant_prefix(length)
+
     def encode(
-        self, tokens: TokenBatch, layer: int, prefix: PrefixCache | None = None
-    ) -> Float[Array, "B S D"]:
+        self, tokens: TokenBatch, layer: Layers, prefix: PrefixCache | None = None
+    ) -> Float[Array, "B S *layers D"]:
         """Compute `features` of a batch with this encoder's own parameters, compiled.
 
         The prefix cache is not used if any row does not start with the whole instruction (left
@@ -152,7 +166,7 @@ class TextEncoder:
         return self._compiled(self.params, tokens.ids, tokens.mask, layer=layer, prefix=prefix)
 
     @functools.cached_property
-    def _compiled(self) -> Callable[..., Float[Array, "B S D"]]:
+    def _compiled(self) -> Callable[..., Float[Array, "B S *layers D"]]:
         return jax.jit(self.features, static_argnames="layer")
 
     @functools.cached_property
@@ -161,7 +175,7 @@ class TextEncoder:
         return jax.jit(self.model.prefix_cache, static_argnames="layer")
 
     def prefix_cache(
-        self, params: dict[str, Any], prompt_format: PromptFormat, layer: int
+        self, params: dict[str, Any], prompt_format: PromptFormat, layer: Layers
     ) -> PrefixCache | None:
         """Return the cache with which `features` skips the constant instruction; None for encoders
         that are not decoders and for an empty instruction."""
@@ -184,8 +198,8 @@ def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> Te
         raise LiditError(f"{path} lacks {error}: download it again") from error
     except LiditError as error:
         raise LiditError(f"{folder}: {error}") from error
-    tokenizer = load_tokenizer(folder, model.max_positions)
-    _check_embedded(tokenizer, model.vocabulary, folder)
+    tokenizer = load_tokenizer(locate_tokenizer(folder), model.max_positions)
+    _check_embedded(tokenizer, model.vocabulary, tokenizer_home(folder))
     if isinstance(model, Clip):
         model = dataclasses.replace(model, padding_token=tokenizer.pad)
     files = huggingface.safetensors_files(folder)

@@ -62,7 +62,7 @@ def load_tokenizer(folder: Path, max_positions: int | None = None) -> PromptToke
     A new tokenizer that transformers cannot read is reported in one line on stderr.
 
     Args:
-      folder: model folder with `tokenizer.json`.
+      folder: folder with `tokenizer.json`, often the model's.
       max_positions: largest number of positions of the model, if limited.
 
     Raises:
@@ -168,7 +168,9 @@ def _compare(folder: Path, ours: PromptTokenizer, out: Path) -> Verdict:
         first = next(p for p, a, b in zip(prompts, given, expected, strict=True) if a != b)
         reason = f"its {type(theirs).__name__} gives other tokens, first for {first!r}"
         return Verdict("unread", version, reason[:_REASON])
-    vocabulary = read_json(folder / "config.json").get("vocab_size", sys.maxsize)
+    config = folder / "config.json"  # which a pipeline's tokenizer lacks
+    named = read_json(config) if config.is_file() else {}
+    vocabulary = named.get("vocab_size", sys.maxsize)
     if (highest := max(token for tokens in expected for token in tokens)) >= vocabulary:
         reason = f"it gives token {highest}, and the model has {vocabulary}"
         return Verdict("unread", version, reason)

@@ -1,4 +1,4 @@
-"""Evaluation of trained models: scores on the scene benchmark, and comparison of samplers.
+"""Evaluation of trained models: scene benchmark, benchmark suites, and comparison of samplers.
 
 This is for `lidit eval`. Validation losses are computed in `lidit_jax.training`, speed is measured
 in `lidit_jax.benchmarks`.

@@ -19,6 +19,8 @@ from lidit_jax.sampling.pipeline import Pipeline
 
 RESULTS = Path("runs/scenes")
 """Default folder of the results."""
+SCORES, GRID = "scores.json", "hits_and_misses.png"
+"""Files of the results."""
 _GRID_LIMIT = 128
 
 
@@ -71,14 +73,14 @@ def evaluate(
         ],
     }
     out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(out / "scores.json") as file:
+    with atomic_file(out / SCORES) as file:
         file.write(json.dumps(record, indent=2).encode())
     # In a long evaluation the grid shows evenly spaced images of every task, never a selection.
     shown = range(0, len(prompts), -(-len(prompts) // _GRID_LIMIT))
     grid = hits_and_misses(
         [images[i] for i in shown], [prompts[i] for i in shown], [verdicts[i] for i in shown]
     )
-    with atomic_file(out / "hits_and_misses.png") as file:
+    with atomic_file(out / GRID) as file:
         grid.save(file, format="PNG")
     _print(report, out)
     return report
@@ -103,7 +105,7 @@ def _print(report: SceneReport, out: Path) -> None:
     table.add_row(MEAN_LABEL, "", "", f"{report.overall:.1%}", "")
     console = NoWrapConsole()
     console.show(table)
-    console.say(f"{out / 'scores.json'} and {out / 'hits_and_misses.png'}")
+    console.say(f"{out / SCORES} and {out / GRID}")
 
 
 def _add_row(table: Table, name: str, accuracy: Accuracy) -> None:

@@ -6,11 +6,9 @@ For an animation or a file with several pages, this is the first image.
 from __future__ import annotations
 
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -24,10 +22,8 @@ from lidit_jax.io.image_colors import has_other_colors, to_srgb
 from lidit_jax.io.image_crops import CENTER, Box, crop_box, orientation, stored_box, turned
 from lidit_jax.io.image_depths import is_deep, to_eight_bits
 from lidit_jax.io.image_orientation import add_late_metadata
+from lidit_jax.io.image_repair import PILLOW_ERRORS, load_partly, with_end
 
-_DAMAGE = (EOFError, IndexError, KeyError, SyntaxError, TypeError, struct.error, zlib.error)
-_ERRORS = (OSError, ValueError, NotImplementedError, Image.DecompressionBombError, *_DAMAGE)
-"""Exceptions of Pillow for unknown and damaged files."""
 _REMEDY = "replace or remove it"
 MOST_MEGAPIXELS = 178.95697
 """Limit above which images are refused before decoding: Pillow's own limit."""
@@ -83,7 +79,7 @@ def read_header(stream: BinaryIO, named: str | Path) -> Header:
         with _opened(stream) as image:
             add_late_metadata(image, stream)
             return _header(image)
-    except _ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise _unreadable(str(named), _REMEDY, error) from error
 
 
@@ -101,7 +97,7 @@ def decode(file: Path | BinaryIO, named: str | None = None, remedy: str = _REMED
     try:
         with _opened(file) as image:
             return _decoded(image)
-    except _ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise _unreadable(named or str(file), remedy, error) from error
 
 
@@ -119,6 +115,8 @@ class Fitted(NamedTuple):
     image: UInt8[np.ndarray, "H W 3"]
     box: Box
     """Crop of the upright image, in pixels."""
+    damage: str = ""
+    """Reason why only a part could be decoded; empty for an intact image."""
 
 
 def read_fitted(
@@ -128,6 +126,7 @@ def read_fitted(
     *,
     named: str | None = None,
     most_megapixels: float = MOST_MEGAPIXELS,
+    repair: bool = False,
 ) -> Fitted:
     """Read an image, upright and on white, cropped to the shape of `size` and scaled to it.
 
@@ -140,21 +139,19 @@ def read_fitted(
       place: position of the crop, down and to the right, from 0 to 1; centered by default.
       named: name in messages; None for its path.
       most_megapixels: limit of the image's size, as decoding takes memory.
+      repair: whether a damaged image is decoded as far as its data go, instead of refused; the
+        missing part is gray in a JPEG, black otherwise.
 
     Raises:
       UnreadableImageError: when it cannot be decoded, or is too large.
     """
     try:
-        with _opened(file, most_megapixels) as image:
-            header = _header(image)
-            box = crop_box((header.height, header.width), size, place)
-            factor = reduction(header, size)
-            if factor > 1:
-                return Fitted(np.asarray(_reduced(image, factor, size, box)), box)
-            whole = on_white(_decoded(image))
-            box = crop_box((whole.height, whole.width), size, place)
-            return Fitted(np.asarray(_scaled(whole, size, box)), box)
-    except _ERRORS as error:
+        return _read_fitted(file, size, place, most_megapixels)
+    except PILLOW_ERRORS as error:
+        if repair and not isinstance(error, (_TooLargeError, Image.DecompressionBombError)):
+            with suppress(*PILLOW_ERRORS):
+                fitted = _read_fitted(with_end(file), size, place, most_megapixels, repair=True)
+                return fitted._replace(damage=_reason(error))
         raise _unreadable(named or str(file), _REMEDY, error) from error
 
 
@@ -181,10 +178,30 @@ def open_quietly(file: Path | BinaryIO) -> ImageFile.ImageFile:
         return Image.open(file)
 
 
+def _read_fitted(
+    file: Path | BinaryIO,
+    size: tuple[int, int],
+    place: tuple[float, float],
+    most_megapixels: float,
+    repair: bool = False,
+) -> Fitted:
+    with _opened(file, most_megapixels) as image:
+        header = _header(image)
+        box = crop_box((header.height, header.width), size, place)
+        factor = reduction(header, size)
+        if factor > 1:
+            return Fitted(np.asarray(_reduced(image, factor, size, box, repair)), box)
+        if repair:
+            load_partly(image)
+        whole = on_white(_decoded(image))
+        box = crop_box((whole.height, whole.width), size, place)
+        return Fitted(np.asarray(_scaled(whole, size, box)), box)
+
+
 @contextmanager
 def _opened(
     file: Path | BinaryIO, most_megapixels: float = MOST_MEGAPIXELS
-) -> Iterator[Image.Image]:
+) -> Iterator[ImageFile.ImageFile]:
     """Yield an image before decoding, with a profile if its file describes its colors."""
     with open_quietly(file) as image:
         pixels = image.width * image.height
@@ -201,15 +218,20 @@ def _header(image: Image.Image) -> Header:
 
 
 def _decoded(image: Image.Image) -> Image.Image:
+    image.load()  # while its file is open
     shades = to_eight_bits(image)
     ImageOps.exif_transpose(shades, in_place=True)
     return to_srgb(shades)
 
 
-def _reduced(image: Image.Image, factor: int, size: tuple[int, int], box: Box) -> Image.Image:
+def _reduced(
+    image: ImageFile.ImageFile, factor: int, size: tuple[int, int], box: Box, repair: bool
+) -> Image.Image:
     """Return a part of a JPEG, decoded downscaled by `factor`."""
     stored, way = (image.height, image.width), orientation(image)
     image.draft(None, (image.width // factor, image.height // factor))
+    if repair:
+        load_partly(image)
     # The last row and column may represent only part of a pixel.
     part = Box(*(side / factor for side in stored_box(box, way, stored)))
     small = _scaled(to_srgb(image), turned(way, size), part)
@@ -237,13 +259,14 @@ def _unreadable(named: str, remedy: str, error: Exception) -> UnreadableImageErr
             "scale it down",
             too_large=True,
         )
+    return UnreadableImageError(f"{named} is not a readable image: {remedy} ({_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        reason = "unknown format"  # Pillow's message shows a memory address
-    else:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return UnreadableImageError(
-        f"{named} is not a readable image: {remedy} ({reason or type(error).__name__})"
-    )
+        return "unknown format"  # Pillow's message shows a memory address
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return reason or type(error).__name__
 
 
 def _rounded(megapixels: float) -> str:

@@ -12,6 +12,7 @@ import rich.progress
 from lidit_jax.io.console import NoWrapConsole
 
 _SECONDS = 2.0
+"""Least time between plain lines of work in progress, so that logs stay short."""
 _ESTIMATED = 10.0
 """Seconds of work after which plain lines state the remaining time."""
 
@@ -69,6 +70,7 @@ class _Bar(Progress):
         self._bar = bar_on(self._console)
         self._task: rich.progress.TaskID | None = None
         self._first: tuple[float, int] | None = None
+        self._line_at: float | None = None
 
     def __call__(self, done: int, total: int) -> None:
         if self._task is None and done == total:
@@ -78,7 +80,10 @@ class _Bar(Progress):
         line = f"{done}/{total}"
         if now - begun >= _ESTIMATED and before < done < total:
             line += f", {_duration((now - begun) * (total - done) / (done - before))} left"
-        self._show(self._label, line, completed=done, total=total)
+        due = self._line_at is None or done == total or now - self._line_at >= _SECONDS
+        if due:
+            self._line_at = now
+        self._show(self._label, line if due else None, completed=done, total=total)
 
     def note(self, text: str) -> None:
         self._show(f"{self._label}: {text}", text)
@@ -87,13 +92,17 @@ class _Bar(Progress):
         self._bar.stop()
 
     def _show(
-        self, description: str, line: str, completed: int | None = None, total: int | None = None
+        self,
+        description: str,
+        line: str | None,
+        completed: int | None = None,
+        total: int | None = None,
     ) -> None:
         if self._task is None:
             self._bar.start()
             self._task = self._bar.add_task(description, total=None)
         self._bar.update(self._task, description=description, completed=completed, total=total)
-        if not self._console.is_terminal:
+        if line is not None and not self._console.is_terminal:
             print(f"{self._label}: {line}", file=self._console.file, flush=True)
 
 

@@ -35,7 +35,7 @@ def abstract_inputs(
     return LIDiTInputs(
         shape((batch, *latent_shape), jnp.float32),
         shape((batch,), jnp.float32),
-        tuple(shape((batch, s.tokens, s.width), jnp.bfloat16) for s in streams),
+        tuple(shape((batch, s.tokens, *s.token_shape), jnp.bfloat16) for s in streams),
         tuple(shape((batch, s.tokens), jnp.bool_) for s in streams),
     )
 

@@ -85,15 +85,25 @@ def rotary_positions(grid: tuple[int, int], head_width: int, theta: float = 100.
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def sincos_positions(grid: tuple[int, int], width: int) -> Float[Array, "N D"]:
-    """Return a fixed 2-D sinusoidal embedding: half of the channels by row, half by column."""
+def sincos_positions(
+    grid: tuple[int, int], width: int, extent: float = 0.0, order: str = "row_first"
+) -> Float[Array, "N D"]:
+    """Return a fixed 2-D sinusoidal embedding: half of the channels by row, half by column.
+
+    Args:
+      grid: (rows, columns) of tokens.
+      width: number of channels D.
+      extent: number of positions that each side spans; 0 for one per token.
+      order: "row_first", or "column_first" to put the columns in the first half.
+    """
     quarter = width // 4
     frequencies = 10_000.0 ** -(jnp.arange(quarter, dtype=jnp.float32) / quarter)
     parts = []
-    for coordinate in _coordinates(grid):
-        angles = coordinate[:, None] * frequencies
-        parts += [jnp.sin(angles), jnp.cos(angles)]
-    return jnp.concatenate(parts, axis=-1)
+    for coordinate, tokens in zip(_coordinates(grid), grid, strict=True):
+        positions = coordinate * (extent / tokens) if extent else coordinate
+        angles = positions[:, None] * frequencies
+        parts.append(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1))
+    return jnp.concatenate(parts if order == "row_first" else parts[::-1], axis=-1)
 
 
 def _coordinates(grid: tuple[int, int]) -> tuple[Array, Array]:
@@ -103,7 +113,10 @@ def _coordinates(grid: tuple[int, int]) -> tuple[Array, Array]:
 
 
 class DiTBlock(nn.Module):
-    """DiT block: self-attention, cross-attention, FFN and nine adaLN-zero vectors (figure 5)."""
+    """DiT block: self-attention, cross-attention, FFN and nine adaLN-zero vectors (figure 5).
+
+    With `config.cross_attention="plain"` the cross-attention has no norm and none of the vectors.
+    """
 
     config: ModelConfig
     dtype: DTypeLike
@@ -122,9 +135,10 @@ class DiTBlock(nn.Module):
         """Return the new tokens and None, as a layer scan requires."""
         config, dtype = self.config, self.dtype
         x = checkpoint_name(x, BLOCK_INPUT)
-        vectors = Modulation(9, dtype, name="modulation")(condition)
-        scale_s, shift_s, gate_s, scale_c, shift_c, gate_c, scale_m, shift_m, gate_m = vectors
-        self.sow("intermediates", "gates", (gate_s, gate_c, gate_m))
+        modulated = config.cross_attention == "modulated"
+        vectors = Modulation(9 if modulated else 6, dtype, name="modulation")(condition)
+        scale_s, shift_s, gate_s, *cross, scale_m, shift_m, gate_m = vectors
+        self.sow("intermediates", "gates", (gate_s, *cross[2:], gate_m))
 
         h = modulate(layer_norm(dtype, affine=False, name="self_norm")(x), scale_s, shift_s)
         attention = functools.partial(
@@ -138,7 +152,10 @@ class DiTBlock(nn.Module):
         )
         h = attention(name="self_attention")(h, h, rotary=rotary)
         x = gated(x, gate_s, h)
-        h = modulate(layer_norm(dtype, affine=False, name="cross_norm")(x), scale_c, shift_c)
+        h, gate_c = x, jnp.ones(())
+        if modulated:
+            scale_c, shift_c, gate_c = cross
+            h = modulate(layer_norm(dtype, affine=False, name="cross_norm")(x), scale_c, shift_c)
         h = attention(name="cross_attention")(h, context, context_mask)
         x = gated(x, gate_c, h)
         h = modulate(layer_norm(dtype, affine=False, name="mlp_norm")(x), scale_m, shift_m)
@@ -153,13 +170,24 @@ class OutputLayer(nn.Module):
 
     features: int
     dtype: DTypeLike
+    modulation: str = "linear"
+    """See `ModelConfig.output_modulation`."""
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B N D"], condition: Float[Array, "B D"]
     ) -> Float[Array, "B N P"]:
         """Predict patches from tokens and the backbone's condition."""
-        scale, shift = Modulation(2, self.dtype, name="modulation")(condition)
+        if self.modulation == "table":
+            table = self.param(
+                "table",
+                nn.with_logical_partitioning(nn.initializers.zeros, (None, "embed")),
+                (2, x.shape[-1]),
+                unbox=True,
+            )
+            scale, shift = jnp.split(table + condition[:, None].astype(jnp.float32), 2, axis=1)
+        else:
+            scale, shift = Modulation(2, self.dtype, name="modulation")(condition)
         h = modulate(layer_norm(self.dtype, affine=False, name="norm")(x), scale, shift)
         return Dense(
             self.features,

@@ -10,8 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lidit_jax.config.schema import ModelConfig
+from lidit_jax.config.schema import ModelConfig, RefinerConfig
 from lidit_jax.models.layers import TimeEmbedder
+
+
+def token_shape(width: int, layers: int) -> tuple[int, ...]:
+    """Return the shape of one token's features: (D,), or (n, D) for several layers.
+
+    Args:
+      width: width D of a layer's features.
+      layers: number n of layers.
+    """
+    return (width,) if layers == 1 else (layers, width)
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,17 @@ class TextStream:
     """Padded number of tokens S_k, including the instruction."""
     prefix_length: int
     """Number of instruction tokens, which are dropped before the backbone."""
+    layers: int = 1
+    """Number n of the encoder's layers."""
+
+    @property
+    def token_shape(self) -> tuple[int, ...]:
+        """Shape of one token's features: (D_k,), or (n, D_k) for several layers."""
+        return token_shape(self.width, self.layers)
+
+    def mixed_width(self, refiner: RefinerConfig) -> int:
+        """Return the width of the features once their layers are combined."""
+        return self.width * (self.layers if refiner.layer_mix == "concatenate" else 1)
 
 
 @dataclass(frozen=True)
@@ -61,12 +82,17 @@ def forward_flops(
     """
     d, ratio, N = model.width, model.mlp_ratio, tokens
     context = sum(stream.tokens - stream.prefix_length for stream in streams)
+    vectors = 9 if model.cross_attention == "modulated" else 6
     # Per image token: self-attention 4 d^2, cross-attention query and output 2, FFN 2 x ratio.
-    block = (6 + 2 * ratio) * d**2 * N + 2 * d**2 * context + 9 * d**2
+    block = (6 + 2 * ratio) * d**2 * N + 2 * d**2 * context + vectors * d**2
     patch = model.patch**2 * channels
-    rest = 2 * patch * d * N + TimeEmbedder.frequencies * d + d**2 + 2 * d**2
+    rest = 2 * patch * d * N + TimeEmbedder.frequencies * d + d**2
+    if model.output_modulation == "linear":
+        rest += 2 * d**2
     if "conv" in model.position:
         rest += 2 * 9 * d**2 * N
+    if model.size_embedding:  # height, width and their ratio, once per batch
+        rest += 3 * (TimeEmbedder.frequencies * (d // 3) + (d // 3) ** 2)
     refiners = sum(_refiner_macs(model, stream, streams) for stream in streams)
     return ForwardFlops(
         blocks=2.0 * model.depth * block,
@@ -82,7 +108,12 @@ def _refiner_macs(model: ModelConfig, stream: TextStream, streams: Sequence[Text
     others = sum(other.tokens for other in streams) - S
     linguistic = (4 + 2 * refiner.mlp_ratio) * d**2 * S + 2 * S * S * d
     linguistic += 2 * d**2 if refiner.gate else 0
-    count = stream.width * d * S + stream.width * d + d**2 + refiner.blocks * linguistic
+    inputs = stream.mixed_width(refiner)
+    count = inputs * d * S + refiner.blocks * linguistic
+    if refiner.projection == "mlp":
+        count += d**2 * S
+    if refiner.pool != "none":
+        count += inputs * d + d**2
     if refiner.own_time_embedder:
         count += TimeEmbedder.frequencies * d + d**2
     if others:

@@ -233,6 +233,25 @@ class TimeEmbedder(nn.Module):
         return mlp(sinusoids(t, self.frequencies))
 
 
+class SizeEmbedder(nn.Module):
+    """Embedding of an image's size: height, width and height / width, a third of the channels each.
+
+    That of PixArt-alpha (https://arxiv.org/abs/2310.00426): height and width share their weights.
+    """
+
+    width: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, size: tuple[int, int]) -> Float[Array, "1 D"]:
+        """Embed a (height, width) in pixels."""
+        height, width = size
+        third = self.width // 3
+        sides = TimeEmbedder(third, self.dtype, name="side")(jnp.array([height, width], float))
+        ratio = TimeEmbedder(third, self.dtype, name="aspect")(jnp.array([height / width]))
+        return jnp.concatenate([sides, ratio]).reshape(1, self.width)
+
+
 def rotate(
     x: Float[Array, "B N H K"], cos: Float[Array, "N K"], sin: Float[Array, "N K"]
 ) -> Float[Array, "B N H K"]:

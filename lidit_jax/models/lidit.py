@@ -18,7 +18,7 @@ from lidit_jax.models.dit import (
     sincos_positions,
     unpatchify,
 )
-from lidit_jax.models.layers import Dense, TimeEmbedder, dtype_of
+from lidit_jax.models.layers import Dense, SizeEmbedder, TimeEmbedder, dtype_of
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
 from lidit_jax.models.rematerialization import rematerialized
 from lidit_jax.models.step_cache import CachedActivations, run_blocks
@@ -43,7 +43,7 @@ class LIDiT(nn.Module):
         self,
         x_t: Float[Array, "B h w C"],
         t: Float[Array, " B"],
-        features: PyTree[Float[Array, "B ?S ?D"], " K"],
+        features: PyTree[Float[Array, "B ?S ?*layers ?D"], " K"],
         masks: PyTree[Bool[Array, "B ?S"], " K"],
         prefix_lengths: Sequence[int],
         *,
@@ -55,7 +55,8 @@ class LIDiT(nn.Module):
         Args:
           x_t: noisy latents; h and w are multiples of the patch.
           t: model times, 0 to 1000.
-          features: hidden states of each LLM, instruction tokens first, padding on the right.
+          features: hidden states [B, S_k, D_k] of each LLM, instruction tokens first, padding on
+            the right; [B, S_k, n, D_k] for n of its layers.
           masks: valid tokens of each LLM.
           prefix_lengths: number of instruction tokens of each LLM, dropped after the refiners.
           reuse: cached activations of a nearby evaluation of the same prompts; the refiners and
@@ -71,6 +72,9 @@ class LIDiT(nn.Module):
 
         # Text: refine each stream, attend across streams, drop the instruction, concatenate.
         time_embedding = TimeEmbedder(width, dtype, name="time_embedder")(t)
+        if pixels := config.size_embedding:
+            size = (pixels * x_t.shape[1], pixels * x_t.shape[2])
+            time_embedding += SizeEmbedder(width, dtype, name="size_embedder")(size)
         if reuse is None:
             streams = [
                 LinguisticRefiner(
@@ -84,13 +88,14 @@ class LIDiT(nn.Module):
             )(tuple(s.tokens for s in streams), tuple(masks), [s.condition for s in streams])
             cropped = [x[:, n:] for x, n in zip(refined, prefix_lengths, strict=True)]
             context = jnp.concatenate(cropped, axis=1)
-            pooled = sum((s.pooled for s in streams[1:]), start=streams[0].pooled)
+            vectors = [s.pooled for s in streams if s.pooled is not None]
+            pooled = sum(vectors[1:], start=vectors[0]) if vectors else None
         else:
             context, pooled, _ = reuse
         context_mask = jnp.concatenate(
             [m[:, n:] for m, n in zip(masks, prefix_lengths, strict=True)], axis=1
         )
-        condition = time_embedding + pooled
+        condition = time_embedding if pooled is None else time_embedding + pooled
 
         # Image: patches, positions, blocks, output.
         grid = (x_t.shape[1] // patch, x_t.shape[2] // patch)
@@ -101,7 +106,8 @@ class LIDiT(nn.Module):
         if "conv" in config.position:
             x = PositionResBlock(dtype, name="position")(x, grid)
         if "sincos" in config.position:
-            x = x + sincos_positions(grid, width).astype(dtype)
+            positions = sincos_positions(grid, width, config.sincos_extent, config.sincos_order)
+            x = x + positions.astype(dtype)
         if "rope" in config.position:
             rotary = rotary_positions(grid, width // config.heads)
 
@@ -130,7 +136,9 @@ class LIDiT(nn.Module):
                 None if reuse is None else reuse.change,
                 config.scan_unroll,
             )
-        out = OutputLayer(patch * patch * x_t.shape[-1], dtype, name="output")(x, condition)
+        out = OutputLayer(
+            patch * patch * x_t.shape[-1], dtype, config.output_modulation, name="output"
+        )(x, condition)
         prediction = unpatchify(out, patch, grid)
         if not keep or change is None:
             return prediction

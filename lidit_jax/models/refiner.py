@@ -42,8 +42,8 @@ class RefinedStream(NamedTuple):
 
     tokens: Float[Array, "B S D"]
     """Refined tokens, including the instruction; values at padding are meaningless."""
-    pooled: Float[Array, "B D"]
-    """Embedded mean-pooled features."""
+    pooled: Float[Array, "B D"] | None
+    """Embedded mean-pooled features; None with `pool="none"`."""
     condition: Float[Array, "B D"]
     """Pooled plus time embedding, the condition of the gates."""
 
@@ -78,6 +78,29 @@ class LinguisticBlock(nn.Module):
         return gated(x, gate_mlp, h)
 
 
+class LayerMix(nn.Module):
+    """Combination of several hidden states of one LLM, as `RefinerConfig.layer_mix` says."""
+
+    kind: str
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, states: Float[Array, "B S n D"]) -> Float[Array, "B S C"]:
+        """Return n D features per token for "concatenate", else D.
+
+        The learned average starts as the equal one.
+        """
+        if self.kind == "concatenate":
+            return states.reshape(*states.shape[:2], -1)
+        normed = layer_norm(self.dtype, affine=False, name="norm")(states)
+        logits = jnp.zeros(states.shape[2])
+        if self.kind == "learned_average":
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, (None,))
+            logits = self.param("weights", zeros, logits.shape, unbox=True)
+        # The weights, and the sum, are float32.
+        return jnp.sum(normed * nn.softmax(logits)[:, None], axis=2).astype(self.dtype)
+
+
 class LinguisticRefiner(nn.Module):
     """Linguistic token refiner of one LLM (paper, section 3.2): two full-attention blocks.
 
@@ -95,7 +118,7 @@ class LinguisticRefiner(nn.Module):
     @nn.compact
     def __call__(
         self,
-        features: Float[Array, "B S D_k"],
+        features: Float[Array, "B S *layers D_k"],
         mask: Bool[Array, "B S"],
         t: Float[Array, " B"],
         time_embedding: Float[Array, "B D"] | None = None,
@@ -104,33 +127,43 @@ class LinguisticRefiner(nn.Module):
         """Refine one stream.
 
         Args:
-          features: hidden states of the LLM, instruction tokens first.
+          features: hidden states [B, S, D_k] of the LLM, instruction tokens first, or of n of its
+            layers, [B, S, n, D_k].
           mask: valid tokens.
           t: model times, 0 to 1000; used only with `own_time_embedder`.
           time_embedding: the backbone's embedding of `t`.
           prefix_length: number of instruction tokens; used only with `pool="prompt"`.
         """
         # Padding may contain NaN, which multiplying by a mask would not remove.
-        features = jnp.where(mask[..., None], features, 0).astype(self.dtype)
+        valid = mask.reshape(*mask.shape, *(1,) * (features.ndim - 2))
+        features = jnp.where(valid, features, 0).astype(self.dtype)
+        if features.ndim == 4:
+            features = LayerMix(self.config.layer_mix, self.dtype, name="layer_mix")(features)
         normed = features
         if self.config.feature_norm == "rms":
             normed = rms_norm(self.dtype, name="feature_norm")(features)
-        pool_from = features if self.config.pool_raw else normed
-        pool_mask = mask
-        if self.config.pool == "prompt":
-            pool_mask = mask & (jnp.arange(mask.shape[1]) >= prefix_length)
-        pooled = Mlp(self.width, self.width, nn.silu, self.dtype, name="pooled_embedder")(
-            masked_mean(pool_from, pool_mask)
-        )
+        pooled = None
+        if self.config.pool != "none":
+            pool_from = features if self.config.pool_raw else normed
+            pool_mask = mask
+            if self.config.pool == "prompt":
+                pool_mask = mask & (jnp.arange(mask.shape[1]) >= prefix_length)
+            pooled = Mlp(self.width, self.width, nn.silu, self.dtype, name="pooled_embedder")(
+                masked_mean(pool_from, pool_mask)
+            )
         if self.config.own_time_embedder:
             time_embedding = TimeEmbedder(self.width, self.dtype, name="time_embedder")(t)
         if time_embedding is None:
             raise LiditError(
                 "config.model.refiner.own_time_embedder=False: give the backbone's time_embedding"
             )
-        condition = time_embedding + pooled
+        condition = time_embedding if pooled is None else time_embedding + pooled
 
-        x = Dense(self.width, ("features", "embed"), self.dtype, name="projection")(normed)
+        if self.config.projection == "mlp":
+            project = Mlp(self.width, self.width, nn.gelu, self.dtype, name="projection")
+        else:
+            project = Dense(self.width, ("features", "embed"), self.dtype, name="projection")
+        x = project(normed)
         block = rematerialized(LinguisticBlock, self.remat)
         for i in range(self.config.blocks):
             x = block(self.heads, self.config, self.dtype, name=f"block_{i}")(x, mask, condition)

@@ -22,8 +22,8 @@ class CachedActivations(NamedTuple):
 
     context: Float[Array, "B S D"]
     """Refined tokens of all streams."""
-    pooled: Float[Array, "B D"]
-    """Text part of the backbone's condition."""
+    pooled: Float[Array, "B D"] | None
+    """Text part of the backbone's condition, if it has one."""
     change: Float[Array, "B N D"]
     """Residual of the middle blocks on the image tokens."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +10,7 @@ from typing import NamedTuple
 from lidit_jax.config.schema import Config, ModelConfig
 from lidit_jax.models.flops import TextStream
 from lidit_jax.planning.roofline import Split
+from lidit_jax.planning.trained_parts import parameter_sizes, trained_parts
 
 _HALF, _FULL = 2, 4
 """Bytes per bfloat16 and per float32 value."""
@@ -76,6 +75,7 @@ def estimate_memory(
     model, optimizer = config.model, config.optimizer
     shards = split.fsdp * split.tensor
     held = parameter_count(config, tuple(streams)) / shards
+    trained = trained_parts(config, tuple(streams), tokens).parameters / shards
     rows = math.ceil(config.training.batch_size / (split.rows * split.parts))
     positions = rows * tokens / split.context
     stream = positions * model.width * _HALF
@@ -89,7 +89,7 @@ def estimate_memory(
     working = (_BRANCH_TENSORS * attention.padding[0] + 3 * model.mlp_ratio) / split.tensor * stream
     refining = _REFINER_TENSORS * _remembered(model) * (model.refiner.blocks + 1) * text
     temporaries = {
-        "gradients": held * _FULL * gradients,
+        "gradients": trained * _FULL * gradients,
         "gathered": _HALF * (held + _gathered(config, tuple(streams), split)),
         "kept": model.depth * _kept(model, positions, rows * keys, split.tensor, attention),
         "working": working + refining,
@@ -97,7 +97,7 @@ def estimate_memory(
     return Memory(
         parameters=held * _FULL,
         averages=held * _FULL,
-        optimizer=held * (moment + second),
+        optimizer=trained * (moment + second),
         **temporaries,
         placement=_PLACEMENT * sum(temporaries.values()),
         encoders=encoder_bytes / shards,
@@ -175,31 +175,8 @@ def _kept(
 
 
 def parameter_count(config: Config, streams: tuple[TextStream, ...]) -> int:
-    """Count the trained model's parameters, refiners included, by tracing its initialization."""
-    # All blocks are alike, and the remat policy does not change their parameters.
-    model = dataclasses.replace(config.model, depth=1, remat="none")
-    counted = _traced_count(model, config.latent_shape[-1], streams)
-    return counted.total + (config.model.depth - 1) * counted.block
-
-
-class _Counted(NamedTuple):
-    total: int
-    block: int
-
-
-@functools.cache
-def _traced_count(model: ModelConfig, channels: int, streams: tuple[TextStream, ...]) -> _Counted:
-    import jax
-
-    from lidit_jax.models.abstract_inputs import abstract_parameters
-    from lidit_jax.models.lidit import LIDiT
-
-    parameters = abstract_parameters(LIDiT(model), streams, channels)
-    total, block = (
-        sum(leaf.size for leaf in jax.tree.leaves(part))
-        for part in (parameters, parameters["blocks"])
-    )
-    return _Counted(total, block)
+    """Count the model's parameters, refiners included."""
+    return sum(parameter_sizes(config, streams).values())
 
 
 def block_parameters(config: Config) -> float:
@@ -209,5 +186,6 @@ def block_parameters(config: Config) -> float:
 
 
 def modulation_parameters(config: Config) -> float:
-    """Count the weights of one block's modulation: shift, scale and gate of three branches."""
-    return 9.0 * config.model.width**2
+    """Count the weights of one block's modulation: shift, scale and gate of each branch."""
+    branches = 3 if config.model.cross_attention == "modulated" else 2
+    return 3.0 * branches * config.model.width**2

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lidit_jax.attention.dispatch import MIN_KERNEL_SCORES
 from lidit_jax.config.schema import Config
+from lidit_jax.config.values import LayerChoice
+from lidit_jax.encoders.layer_choice import blocks_below, chosen_layers, layer_count
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import Topology
 from lidit_jax.models.flops import TextStream, forward_flops
@@ -17,36 +21,54 @@ from lidit_jax.planning.memory import (
 )
 from lidit_jax.planning.plan_mesh import check_split
 from lidit_jax.planning.roofline import CONSTANTS, RECOMPUTED, Prediction, Split, Work, predict
+from lidit_jax.planning.trained_parts import trained_parts
 
 _AVERAGES_BYTES = 8.0
 """Bytes read and written per parameter for its EMA."""
+
+
+class _Encoder(NamedTuple):
+    """Sizes of a text encoder."""
+
+    parameters: float
+    width: int
+    blocks: int
+
+
+class _Layers(NamedTuple):
+    """Layers of an encoder."""
+
+    count: int
+    share: float
+    """Share of the blocks that run."""
+
+
 _ENCODERS = {
-    "smollm2": (0.135e9, 576),
-    "smollm2-135m-instruct": (0.135e9, 576),
-    "minilm": (0.023e9, 384),
-    "llava-llama-3-8b-v1_1-transformers": (8.0e9, 4096),
-    "llava-interleave-qwen-7b-hf": (7.0e9, 4096),
-    "qwen2.5-0.5b-instruct": (0.49e9, 896),
-    "qwen3-0.6b": (0.6e9, 1024),
-    "gemma-2-2b-it": (2.6e9, 2304),
-    "gemma-3-1b-it": (1.0e9, 1152),
-    "gemma-3-4b-it": (3.9e9, 2560),
-    "smollm3-3b": (3.1e9, 2048),
-    "olmo-2-0425-1b": (1.3e9, 2048),
-    "olmo-3-7b-instruct": (6.9e9, 4096),
-    "qwen2.5-vl-7b-instruct": (7.1e9, 3584),
-    "qwen3-vl-4b-instruct": (4.0e9, 2560),
-    "clip-vit-large-patch14": (0.12e9, 768),
-    "siglip2-base-patch16-224": (0.28e9, 768),
-    "flan-t5-base": (0.11e9, 768),
-    "flan-t5-large": (0.34e9, 1024),
-    "flan-t5-xl": (1.2e9, 2048),
+    "smollm2": _Encoder(0.135e9, 576, 30),
+    "smollm2-135m-instruct": _Encoder(0.135e9, 576, 30),
+    "minilm": _Encoder(0.023e9, 384, 6),
+    "llava-llama-3-8b-v1_1-transformers": _Encoder(8.0e9, 4096, 32),
+    "llava-interleave-qwen-7b-hf": _Encoder(7.0e9, 4096, 32),
+    "qwen2.5-0.5b-instruct": _Encoder(0.49e9, 896, 24),
+    "qwen3-0.6b": _Encoder(0.6e9, 1024, 28),
+    "gemma-2-2b-it": _Encoder(2.6e9, 2304, 26),
+    "gemma-3-1b-it": _Encoder(1.0e9, 1152, 26),
+    "gemma-3-4b-it": _Encoder(3.9e9, 2560, 34),
+    "smollm3-3b": _Encoder(3.1e9, 2048, 36),
+    "olmo-2-0425-1b": _Encoder(1.3e9, 2048, 16),
+    "olmo-3-7b-instruct": _Encoder(6.9e9, 4096, 32),
+    "qwen2.5-vl-7b-instruct": _Encoder(7.1e9, 3584, 28),
+    "qwen3-vl-4b-instruct": _Encoder(4.0e9, 2560, 36),
+    "clip-vit-large-patch14": _Encoder(0.12e9, 768, 12),
+    "siglip2-base-patch16-224": _Encoder(0.28e9, 768, 12),
+    "flan-t5-base": _Encoder(0.11e9, 768, 12),
+    "flan-t5-large": _Encoder(0.34e9, 1024, 24),
+    "flan-t5-xl": _Encoder(1.2e9, 2048, 24),
 }
-"""Parameters and width of text encoders by the last part of their names: those that are loaded, of
-the language model or text encoder alone."""
+"""Text encoders by the last part of their names: of T5 no decoder, of others no vision tower."""
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
-_ASSUMED = (8e9, 4096)
-"""Assumed parameters and width of an encoder that is not listed."""
+_ASSUMED = _Encoder(8e9, 4096, 32)
+"""Assumed sizes of an encoder that is not listed."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +83,8 @@ class Text:
     steps_a_call: int
     """Number of steps whose captions are encoded in one call."""
     encoding_flops: float
-    """Operations per caption, with the instruction's keys and values computed once."""
+    """Operations per caption of the blocks below the highest of `encoders.layers`, or of all if
+    none is named, with the instruction's keys and values computed once."""
     bytes_a_caption: int
     """Bytes of one caption's features in bfloat16, without the instruction's."""
     assumed: tuple[str, ...]
@@ -85,6 +108,8 @@ class Plan:
     steps: int
     text: Text
     parameters: int
+    trained: int
+    """Number of parameters that are not frozen."""
     latents_online: bool = False
     """Whether images are encoded during training, whose time is not predicted."""
 
@@ -143,12 +168,14 @@ def make_plan(config: Config, topology: Topology, split: Split) -> Plan:
     check_split(config, topology, split)
     text = describe_text(config)
     parameters = parameter_count(config, text.streams)
+    trained = trained_parts(config, text.streams, tokens)
     forward = forward_flops(config.model, tokens, channels, text.streams)
     batch = config.training.batch_size
+    dense = batch * (forward.total - forward.attention)
     work = Work(
-        dense=batch * (forward.total - forward.attention),
+        dense=dense,
         attention=batch * forward.attention,
-        counted=batch * forward.training,
+        counted=batch * forward.training - (1 - trained.products) * dense,
         parameters=parameters,
         layers=config.model.depth,
         tokens=batch * tokens,
@@ -157,6 +184,8 @@ def make_plan(config: Config, topology: Topology, split: Split) -> Plan:
         head_width=config.model.width // config.model.heads,
         update_bytes=_update_bytes(config),
         never_gathered=config.model.depth * modulation_parameters(config),
+        trained=trained.parameters / parameters,
+        trained_products=trained.products,
     )
     return Plan(
         topology,
@@ -174,6 +203,7 @@ def make_plan(config: Config, topology: Topology, split: Split) -> Plan:
         config.training.steps,
         text,
         parameters,
+        trained.parameters,
         config.data.latents == "online",
     )
 
@@ -204,20 +234,36 @@ def _update_bytes(config: Config) -> float:
 def describe_text(config: Config, prompt: int = 100, instruction: int = 30) -> Text:
     """Return the sizes and cost of the text for captions and an instruction of so many tokens."""
     sizes = [_encoder(source) for source in config.encoders.sources]
-    streams = tuple(TextStream(width, instruction + prompt, instruction) for _, width in sizes)
-    parameters = sum(count for count, _ in sizes)
+    choices = config.encoders.layers or [-1] * len(sizes)
+    layers = [_layers(*pair) for pair in zip(config.encoders.sources, choices, strict=True)]
+    streams = tuple(
+        TextStream(size.width, instruction + prompt, instruction, own.count)
+        for size, own in zip(sizes, layers, strict=True)
+    )
+    parameters = sum(size.parameters for size in sizes)
+    running = sum(s.parameters * own.share for s, own in zip(sizes, layers, strict=True))
     return Text(
         streams,
         weights=parameters * _ITEM_BYTES[config.encoders.dtype],
         online=config.data.text_features == "online",
         steps_a_call=config.data.encode_steps,
-        encoding_flops=2 * parameters * prompt,
-        bytes_a_caption=sum(2 * prompt * width for _, width in sizes),
+        encoding_flops=2 * prompt * running,
+        bytes_a_caption=sum(2 * prompt * math.prod(stream.token_shape) for stream in streams),
         assumed=tuple(s for s in config.encoders.sources if _short(s) not in _ENCODERS),
     )
 
 
-def _encoder(source: str) -> tuple[float, int]:
+def _layers(source: str, choice: LayerChoice) -> _Layers:
+    blocks = _encoder(source).blocks
+    if _short(source) not in _ENCODERS and choice != "all":
+        # Its layers are not known to exist.
+        return _Layers(layer_count(choice), 1.0)
+    chosen = chosen_layers(choice, blocks)
+    numbers = (chosen,) if isinstance(chosen, int) else chosen
+    return _Layers(len(numbers), max(blocks_below(n, blocks) for n in numbers) / blocks)
+
+
+def _encoder(source: str) -> _Encoder:
     return _ENCODERS.get(_short(source), _ASSUMED)
 
 

@@ -67,6 +67,7 @@ def report(
         "remat": plan.remat,
         "batch": plan.batch,
         "parameters": plan.parameters,
+        "trained_parameters": plan.trained,
         "memory_bytes_a_device": asdict(memory) | {"total": memory.total},
         "hbm_bytes_a_device": plan.topology.generation.memory,
         "fits": bool(compiled) or (plan.free >= 0 and not refused),
@@ -145,8 +146,10 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("plan", describe(plan))
-    parameters = facts["parameters"] / 1e9
-    table.add_row("model", f"{parameters:.2f} B parameters, {plan.heads} heads, batch {plan.batch}")
+    parameters = f"{plan.parameters / 1e9:.2f} B parameters"
+    if plan.trained < plan.parameters:
+        parameters += f" ({plan.trained / 1e9:.2f} B trained)"
+    table.add_row("model", f"{parameters}, {plan.heads} heads, batch {plan.batch}")
     for owner, size in facts["memory_bytes_a_device"].items():
         table.add_row(f"  {owner}", f"{size / GIB:8.2f} GiB per device  {_OWNERS[owner]}".rstrip())
     table.add_row("fits", _fits(plan, facts))

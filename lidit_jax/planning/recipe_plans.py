@@ -23,6 +23,9 @@ _STAGES = (("lidit_1b", ""), ("lidit_10b", ""), ("lidit_10b", "1024px"))
 _GPU_NODES = {"lidit_1b": ("h100:8x8", "h200:8x8"), "lidit_10b": ("h100:8x32", "h200:8x32")}
 _SEARCHED = ("v5p:8x8x16", "v6e:16x16", "v5e:16x16")
 _HEADS = ("", "head128")
+_GROWN = ("", "all", "512px", "1024px")
+"""Stages of `lidit_1b_from_pixart`; the first has no word."""
+_SMALL = ("v5e:4x4", "h100:1x1")
 _COMPILED = "compiled"
 """Folder of the JSON files of `lidit plan --compile --json=FILE`, one per recipe and topology."""
 
@@ -66,6 +69,13 @@ _GPUS = """## GPU nodes, by the formula only
 Neither a compiler nor published steps were compared. The constants come from TPUs; the clock under
 the power limit comes from the fastest product measured (80% of the data sheet's peak).
 """
+_PIXART = """## Grown from PixArt, or trained from scratch
+
+`lidit train --config=configs/lidit_1b_from_pixart.py:STAGE` in four stages, and `lidit_1b.py`, on
+16 TPU v5e and on one H100. No stage was trained: their lengths are ours, and nobody knows how good
+a model they give. Frozen weights have no gradients, moments and sums between devices; activations
+have gradients throughout.
+"""
 _COMPILATION = """## Compiled
 
 Compiled by libtpu on a machine without a TPU, with the flags of the generation, each by
@@ -95,7 +105,15 @@ def write_recipe_plans(folder: Path) -> list[Path]:
     read from the JSON files in its subfolder `compiled`, if there is one."""
     page, plot = folder / "plans.md", folder / "weak_scaling.png"
     rows = weak_scaling.measure()
-    sections = [_introduction(), _recipes(), _head_widths(), _searches(), _text(), _gpus()]
+    sections = [
+        _introduction(),
+        _recipes(),
+        _head_widths(),
+        _searches(),
+        _text(),
+        _gpus(),
+        _pixart(),
+    ]
     compiled = [
         json.loads(file.read_text()) for file in sorted((folder / _COMPILED).glob("*.json"))
     ]
@@ -207,6 +225,25 @@ def _gpus() -> str:
 
     heads = "recipe | plan | GiB (free) | s per step | MFU | days | GPU-hours"
     return f"{_GPUS}\n{table(heads, rows())}"
+
+
+def _pixart() -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        stages = [*(("lidit_1b_from_pixart", stage) for stage in _GROWN), ("lidit_1b", "")]
+        for recipe, stage in stages:
+            config = load_recipe(f"{recipe}:{stage}")
+            for name in _SMALL:
+                best = search(config, parse_topology(name))[0]
+                trained = f"{best.trained / 1e9:.2f} of {best.parameters / 1e9:.2f} B"
+                run = f"{best.steps:,} x {best.batch:,}"
+                pixels = f"{config.data.image_size} px"
+                yield (_title(recipe, stage), pixels, trained, run, describe(best), *_cells(best))
+
+    heads = (
+        "recipe | images | trained | steps x batch | plan | GiB (free) | s per step | MFU | days | "
+        "chip-hours"
+    )
+    return f"{_PIXART}\n{table(heads, rows())}"
 
 
 def _batch(recipe: str) -> int:

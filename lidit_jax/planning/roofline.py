@@ -101,6 +101,10 @@ class Work:
     """Bytes that the optimizer reads and writes per parameter."""
     never_gathered: float = 0.0
     """Parameters that are not gathered: those with one row per image (modulation) send the row."""
+    trained: float = 1.0
+    """Share of the parameters that are not frozen."""
+    trained_products: float = 1.0
+    """Share of the matrix products whose weights have gradients; activations always have."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ def terms(work: Work, topology: Topology, split: Split) -> Terms:
     peak = topology.devices * chip.flops
     sustained = peak * chip.sustained
     idle = -(-work.head_width // chip.matrix_side) * chip.matrix_side / work.head_width
-    held = work.parameters / (split.fsdp * split.tensor)
+    updated = work.trained * work.parameters / (split.fsdp * split.tensor)
     activation = 2.0 * work.tokens / (split.rows * split.context) * work.width
 
     passes = 2 + again.products
@@ -182,20 +186,22 @@ def terms(work: Work, topology: Topology, split: Split) -> Terms:
 
     weights = 2.0 * (work.parameters - work.never_gathered) / split.tensor
     once = weights * ring_fraction(split.fsdp) * split.parts
-    summed_gradients = once * _crossings_of_a_sum(work.width / split.fsdp, gpu=chip.is_gpu)
-    copied = 2 * 4.0 * held * ring_fraction(split.data)
+    summed_gradients = (
+        work.trained * once * _crossings_of_a_sum(work.width / split.fsdp, gpu=chip.is_gpu)
+    )
+    copied = 2 * 4.0 * updated * ring_fraction(split.data)
     used = sum(size > 1 for size in (split.tensor, split.context))
     return Terms(
-        products=work.dense * (3 + again.products) / sustained,
+        products=work.dense * (2 + work.trained_products + again.products) / sustained,
         attention=idle * work.attention * (1 + KERNEL_BACKWARD + again.attention) / sustained,
-        update=held * work.update_bytes / chip.bandwidth,
+        update=updated * work.update_bytes / chip.bandwidth,
         activation=work.layers * activation * (1 + again.products / 3) / chip.bandwidth,
         ici_activations=work.layers * (summed + keys) / topology.fast_bandwidth,
         ici_weights=2 * once / topology.wide_bandwidth(used),
         ici_gradients=(summed_gradients + copied) / topology.wide_bandwidth(used),
         gradients_wait=not chip.hides_sums,
         # Replicas within a slice sum their gradients first, and each sends its part of the sum.
-        dcn=2 * 4.0 * held / split.data * ring_fraction(split.replica) / chip.network,
+        dcn=2 * 4.0 * updated / split.data * ring_fraction(split.replica) / chip.network,
         ideal=work.counted / peak,
     )
 

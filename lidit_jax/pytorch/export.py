@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lidit_jax.checkpoints.migrations import FORMAT as DESCRIPTION_FORMAT
 from lidit_jax.checkpoints.model_card import model_card, write_model_card
 from lidit_jax.checkpoints.opener import SavedModel
-from lidit_jax.checkpoints.shapes import check_shapes
+from lidit_jax.checkpoints.shapes import check_shapes, feature_widths
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import atomic_file
@@ -45,12 +46,10 @@ FORMAT = 1
 MODULE = "lidit_torch.py"
 MANIFEST = "manifest.json"
 INDEX = "model.safetensors.index.json"
-_OWN_IMPORTS = (
-    "from lidit_jax.config.text import broken_characters, clean_text\n"
-    "from lidit_jax.pytorch.model import EPSILON, LIDiTTransformer\n"
-)
+_OWN_IMPORTS = re.compile(r"^from lidit_jax\S* import (?:\([^)]*\)|[^(\n]*)\n", re.MULTILINE)
 _ANCESTRAL = ("ddpm", "euler_ancestral")
 _ENCODER_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json")
+_ENCODER_FILES += ("spiece.model",)
 
 
 def export_torch(
@@ -120,12 +119,17 @@ def export_torch(
 
 def module_source() -> str:
     """Return the source of `lidit_torch.py`: prompt cleaning, network, sampler and command line."""
-    text = resources.files("lidit_jax.config").joinpath("text.py").read_text(encoding="utf-8")
-    folder = resources.files("lidit_jax.pytorch")
-    network = folder.joinpath("model.py").read_text(encoding="utf-8")
-    sampling = folder.joinpath("sampling.py").read_text(encoding="utf-8")
+    text, layers, model, sampling = (
+        _OWN_IMPORTS.sub("", resources.files(package).joinpath(name).read_text(encoding="utf-8"))
+        for package, name in (
+            ("lidit_jax.config", "text.py"),
+            ("lidit_jax.pytorch", "layers.py"),
+            ("lidit_jax.pytorch", "model.py"),
+            ("lidit_jax.pytorch", "sampling.py"),
+        )
+    )
     _, usage, body = sampling.split('"""', 2)
-    return f'"""{usage}"""\n\n{text}\n\n{network}\n\n{body.replace(_OWN_IMPORTS, "").lstrip()}'
+    return f'"""{usage}"""\n\n{text}\n\n{layers}\n\n{model}\n\n{body.lstrip()}'
 
 
 def _export_weights(
@@ -170,7 +174,12 @@ def _export_encoders(
     from lidit_jax.config.prompt_format import PromptFormat
     from lidit_jax.encoders.encoder_families import CONTRASTIVE
     from lidit_jax.encoders.families import described
-    from lidit_jax.encoders.locations import PACKAGED_ENCODERS, locate_encoder
+    from lidit_jax.encoders.locations import (
+        PACKAGED_ENCODERS,
+        locate_encoder,
+        locate_tokenizer,
+        tokenizer_home,
+    )
     from lidit_jax.encoders.relocated import resolve_sources
     from lidit_jax.encoders.tokenizer_check import load_tokenizer
     from lidit_jax.weights.huggingface import read_json
@@ -178,6 +187,7 @@ def _export_encoders(
     settings = source.config.encoders
     prompt_format = PromptFormat(settings.instruction, settings.system_prompt)
     streams, remembered = [], source.provenance.encoders
+    widths = feature_widths(source.config.model, source.shapes, len(remembered))
     places = resolve_sources([str(s["source"]) for s in remembered], remembered, moved)
     for k, (trained_with, place) in enumerate(zip(remembered, places, strict=True)):
         folder = locate_encoder(place)
@@ -186,15 +196,18 @@ def _export_encoders(
                 f"encoder {place!r} is a {family!r} model, which the exported module cannot run: "
                 "export models with decoders, T5 or BERT"
             )
-        tokenizer = load_tokenizer(folder)
+        home = tokenizer_home(folder)
+        tokenizer = load_tokenizer(locate_tokenizer(folder))
         if with_encoders or place in PACKAGED_ENCODERS or place.endswith(".gguf"):
             place = f"encoders/{k}"
             (out / place).mkdir(parents=True, exist_ok=True)
             for pattern in _ENCODER_FILES:
-                for file in folder.glob(pattern):
+                for file in {*folder.glob(pattern), *home.glob(pattern)}:
                     shutil.copyfile(file, out / place / file.name)
         elif Path(place).expanduser().exists():
-            place = str(Path(place).expanduser().resolve())
+            place = str(folder.resolve())
+        elif home != folder and not place.endswith(f"/{folder.name}"):
+            place = f"{place}/{folder.name}"  # a pipeline on the hub
         own = {}
         if tokenizer.folder != folder:
             # Not over the encoder's own file, whose digest identifies it in a checkpoint.
@@ -209,21 +222,38 @@ def _export_encoders(
                 "prefix": tokenizer.prefix(prompt_format),
                 "end": tokenizer.end,
                 "pad": tokenizer.pad,
-                "width": source.shapes[f"linguistic_refiner_{k}/projection/kernel"][0],
+                "width": widths[k],
             }
         )
     return streams
 
 
-def _export_autoencoder(source: SavedModel, out: Path) -> dict[str, Any]:
-    """Copy the autoencoder's files to OUT/vae and return their description."""
+class FoundAutoencoder(NamedTuple):
+    """Autoencoder of a model, on this machine."""
+
+    folder: Path | None
+    """None for pixels."""
+    kind: dict[str, Any]
+    """What the PyTorch module reads to decode latents."""
+    channels: int
+    """Latent channels C."""
+    downsample: int
+    """Image pixels per latent pixel, along each side."""
+
+
+def find_autoencoder(source: SavedModel) -> FoundAutoencoder:
+    """Return the autoencoder of a model: its own, or else the one that its configuration names.
+
+    Raises:
+      LiditError: when there is none, or one that is only in this package's layout.
+    """
     from lidit_jax.autoencoders.diffusers_layout import read_model
-    from lidit_jax.autoencoders.frozen import autoencoder_files, locate_autoencoder
+    from lidit_jax.autoencoders.frozen import locate_autoencoder
     from lidit_jax.checkpoints.bundle import is_bundle
 
     vae = source.config.vae
     if vae.source == "pixels":
-        return {"autoencoder": {"kind": "pixels"}, "channels": 3, "downsample": 1}
+        return FoundAutoencoder(None, {"kind": "pixels"}, 3, 1)
     own = source.folder / "vae"
     folder = own if own.is_dir() else locate_autoencoder(vae.source)
     if is_bundle(folder):
@@ -234,15 +264,22 @@ def _export_autoencoder(source: SavedModel, out: Path) -> dict[str, Any]:
                 "config.vae.source to that folder"
             )
         kind = {"kind": "patch"}
-        channels, downsample = trained["channels"], trained["downsample"]
-    else:
-        model = read_model(folder)
-        kind = {"kind": json.loads((folder / "config.json").read_text())["_class_name"]}
-        kind |= {"shift": list(model.shift), "scale": list(model.scale)}
-        channels, downsample = model.channels, model.downsample
-    (out / "vae").mkdir(exist_ok=True)
-    for file in autoencoder_files(folder):
-        shutil.copyfile(file, out / "vae" / file.name)
+        return FoundAutoencoder(folder, kind, trained["channels"], trained["downsample"])
+    model = read_model(folder)
+    kind = {"kind": json.loads((folder / "config.json").read_text())["_class_name"]}
+    kind |= {"shift": list(model.shift), "scale": list(model.scale)}
+    return FoundAutoencoder(folder, kind, model.channels, model.downsample)
+
+
+def _export_autoencoder(source: SavedModel, out: Path) -> dict[str, Any]:
+    """Copy the autoencoder's files to OUT/vae and return their description."""
+    from lidit_jax.autoencoders.frozen import autoencoder_files
+
+    folder, kind, channels, downsample = find_autoencoder(source)
+    if folder is not None:
+        (out / "vae").mkdir(exist_ok=True)
+        for file in autoencoder_files(folder):
+            shutil.copyfile(file, out / "vae" / file.name)
     return {"autoencoder": kind, "channels": channels, "downsample": downsample}
 
 

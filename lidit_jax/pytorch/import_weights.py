@@ -54,7 +54,8 @@ def import_torch(folder: Path, bundle: Path) -> None:
         config = check(Config.from_dict(description["config"]))
         provenance = Provenance.from_json(description["metadata"])
         widths = [stream["width"] for stream in exported["streams"]]
-        shapes = parameter_shapes(config.model, widths, exported["channels"])
+        counts = provenance.layer_counts
+        shapes = parameter_shapes(config.model, widths, exported["channels"], counts)
     except (KeyError, TypeError, ValueError) as error:
         raise LiditError(f"{folder / 'config.json'} is damaged ({error}): {_UNTRUSTED}") from error
     places = {path: torch_names(path, shape) for path, shape in shapes.items()}

@@ -48,8 +48,11 @@ _REFINER_BLOCK = {
     **_MLP,
 }
 _REFINER = {
+    "layer_mix": "layer_mix",
     "feature_norm": "norm_in",
     "projection": "proj_in",
+    "projection/up": "proj_in.linear_1",
+    "projection/down": "proj_in.linear_2",
     "pooled_embedder/up": "text_embedder.linear_1",
     "pooled_embedder/down": "text_embedder.linear_2",
     **_under("time_embedder", "timestep_embedder", _TIME_EMBEDDER),
@@ -63,8 +66,11 @@ _TOP = {
     "output/modulation/linear": "norm_out.linear",
     "output/linear": "proj_out",
     **_under("time_embedder", "time_embedder", _TIME_EMBEDDER),
+    **_under("size_embedder/side", "size_embedder.resolution_embedder", _TIME_EMBEDDER),
+    **_under("size_embedder/aspect", "size_embedder.aspect_ratio_embedder", _TIME_EMBEDDER),
 }
 _BLOCKS = "blocks/"
+_OUTPUT_TABLE = "output/table"
 
 
 def torch_names(path: str, shape: Sequence[int]) -> list[str]:
@@ -77,6 +83,8 @@ def torch_names(path: str, shape: Sequence[int]) -> list[str]:
     Raises:
       KeyError: when the parameter has no counterpart, which means that the two models differ.
     """
+    if path == _OUTPUT_TABLE:
+        return ["norm_out.scale_shift_table"]
     module, kind = path.rsplit("/", 1)
     end = "bias" if kind == "bias" else "weight"
     if module.startswith(_BLOCKS):
@@ -92,6 +100,8 @@ def torch_layers(path: str, array: np.ndarray) -> list[np.ndarray]:
 
 def to_torch(path: str, array: np.ndarray, config: ModelConfig) -> np.ndarray:
     """Convert one of the `torch_layers` of a parameter to PyTorch's layout."""
+    if path == _OUTPUT_TABLE:
+        return array[::-1]  # rows (scale, shift) here, (shift, scale) in PyTorch
     module, kind = path.rsplit("/", 1)
     if module.endswith("modulation/linear"):
         array = _swap_scale_and_shift(array, config.width)
@@ -107,6 +117,8 @@ def to_torch(path: str, array: np.ndarray, config: ModelConfig) -> np.ndarray:
 
 def from_torch(path: str, array: np.ndarray, config: ModelConfig) -> np.ndarray:
     """Convert a tensor to the JAX layout: the inverse of `to_torch`."""
+    if path == _OUTPUT_TABLE:
+        return array[::-1]
     module, kind = path.rsplit("/", 1)
     if kind == "kernel":
         array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T

@@ -22,7 +22,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from lidit_jax.config.text import broken_characters, clean_text
-from lidit_jax.pytorch.model import EPSILON, LIDiTTransformer
+from lidit_jax.pytorch.layers import EPSILON
+from lidit_jax.pytorch.model import LIDiTTransformer
 
 
 class TextEncoder(nn.Module):
@@ -39,14 +40,16 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizers.Tokenizer.from_file(str(file))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        model = transformers.AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True)
-        if model.config.is_encoder_decoder:
-            model = model.get_encoder()
+        kind = transformers.AutoModel
+        if transformers.AutoConfig.from_pretrained(source).model_type in ("t5", "mt5", "umt5"):
+            kind = transformers.AutoModelForTextEncoding  # without the decoder, as large again
+        model = kind.from_pretrained(source, dtype=dtype, use_safetensors=True)
         self.model = getattr(model, "language_model", model)
         self.stream = stream
 
     def forward(self, prompts: Sequence[str], limit: int) -> tuple[Tensor, Tensor]:
-        """Return features [B, S, D] and mask [B, S]: instruction, prompt, end token, padding."""
+        """Return features [B, S, D], or [B, S, n, D] of n layers, and mask [B, S]: instruction,
+        prompt, end token, padding."""
         rows = []
         for encoding in self.tokenizer.encode_batch(list(prompts), add_special_tokens=False):
             if len(encoding.ids) > limit:
@@ -58,7 +61,10 @@ class TextEncoder(nn.Module):
         device = self.model.device
         ids, mask = ids.to(device), mask.to(device)
         states = self.model(ids, attention_mask=mask.long(), output_hidden_states=True)
-        return states.hidden_states[self.stream.layer], mask
+        layer = self.stream.layer
+        if isinstance(layer, int):
+            return states.hidden_states[layer], mask
+        return torch.stack([states.hidden_states[i] for i in layer], dim=2), mask
 
 
 def _encoder_folder(folder: Path, source: str) -> Path:
@@ -68,8 +74,10 @@ def _encoder_folder(folder: Path, source: str) -> Path:
             return place
     from huggingface_hub import snapshot_download
 
+    owner, name, *inside = source.split("/")
     files = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*"]
-    return Path(snapshot_download(source, allow_patterns=files))
+    files = ["/".join([*inside, file]) for file in files]
+    return Path(snapshot_download(f"{owner}/{name}", allow_patterns=files), *inside)
 
 
 class PatchDecoder(nn.Module):
@@ -231,8 +239,9 @@ class LIDiT(nn.Module):
         folder = Path(folder)
         config = _attributes(folder / "config.json")
         widths = [stream.width for stream in config.streams]
+        layers = [1 if isinstance(s.layer, int) else len(s.layer) for s in config.streams]
         with torch.device("meta"):
-            network = LIDiTTransformer(config.lidit.config.model, widths, config.channels)
+            network = LIDiTTransformer(config.lidit.config.model, widths, config.channels, layers)
         network.load_state_dict(_load_weights(folder, dtype), assign=True)
         kind = config.autoencoder.kind
         if kind == "pixels":

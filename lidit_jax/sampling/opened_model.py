@@ -7,6 +7,7 @@ from typing import Any
 
 from lidit_jax.autoencoders.frozen import FrozenAutoencoder, load_frozen_autoencoder
 from lidit_jax.checkpoints.opener import SavedModel
+from lidit_jax.config.checks import check_size_embedding
 from lidit_jax.config.schema import SamplingConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.diffusion.samplers import compatible_samplers
@@ -48,6 +49,7 @@ class OpenedModel:
         """
         config = self.config.vae
         autoencoder = load_frozen_autoencoder(config, self.saved.own_autoencoder)
+        check_size_embedding(self.config, autoencoder.downsample)
         if autoencoder.fingerprint != self.provenance.autoencoder:
             raise LiditError(
                 f"config.vae.source={config.source!r} is not the autoencoder of this checkpoint: "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from lidit_jax.sampling.memory import check_memory, explain_out_of_memory
 from lidit_jax.sampling.opened_model import OpenedModel
 from lidit_jax.sampling.request import ImageRequest, image_requests
 from lidit_jax.sampling.sizes import check_size, height_and_width
-from lidit_jax.weights.parameter_paths import by_path
+from lidit_jax.weights.parameter_paths import fingerprint
 
 _BATCH = 16
 
@@ -99,8 +98,8 @@ class Pipeline:
           checkpoint: name or path, or an `OpenedModel`.
           raw: load the raw weights of a workdir instead of the EMA weights; ignored for an
             `OpenedModel`.
-          mesh: splits network and encoders over all devices, straight from their files, and the
-            autoencoder, such as `MeshConfig(tensor=4)`; None uses the first device alone.
+          mesh: splits network and encoders over all devices of this process, straight from their
+            files, and the autoencoder, such as `MeshConfig(tensor=4)`; None uses the first alone.
           encoders: current paths of encoders that moved, by their `encoders.sources` or the
             last part of it; without it they are looked for there, and by content in the folders
             of the environment variable LIDIT_ENCODERS.
@@ -113,18 +112,14 @@ class Pipeline:
             opened = checkpoint
         else:
             opened = OpenedModel(open_model(checkpoint, raw=raw))
-        devices = mesh and make_mesh(mesh)
+        devices = mesh and make_mesh(mesh, jax.local_devices())
         shardings = devices and _shardings(opened, devices)
         return cls(opened, opened.saved.load(shardings), devices, encoders)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 of the network's weights, which identifies them in image metadata."""
-        digest = hashlib.sha256()
-        for name, leaf in sorted(by_path(self._params).items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(leaf).tobytes())
-        return digest.hexdigest()
+        return fingerprint(self._params)
 
     @property
     def process(self) -> Process:
@@ -148,6 +143,11 @@ class Pipeline:
         """Encode prompts for the network. Raises `LiditError` when one is too long."""
         with _limit_of_checkpoint():
             return self._encoders.encode(prompts)[0]
+
+    def check_lengths(self, prompts: Sequence[str]) -> None:
+        """Raise `LiditError` when a prompt is too long for the network's text encoders."""
+        with _limit_of_checkpoint():
+            self._encoders.check_lengths(prompts)
 
     def __call__(
         self,
@@ -227,8 +227,7 @@ class Pipeline:
             if any(request.negative_prompt or request.blend for request in requests):
                 raise LiditError("autoguidance has no negative prompt and no blend: leave them out")
         texts = {t for r in requests for t in (r.prompt, r.negative_prompt, r.blend_with)}
-        with _limit_of_checkpoint():  # of all prompts before the first is drawn
-            self._encoders.check_lengths(sorted(texts))
+        self.check_lengths(sorted(texts))  # of all prompts before the first is drawn
         return self.draw(requests, checked, size, init=init, guide=guide, progress=progress)
 
     def draw(
@@ -306,7 +305,10 @@ def _shardings(opened: OpenedModel, mesh: Mesh) -> Any:
     """Return the shardings of a saved model's parameters."""
     check_model_divides(opened.config, mesh)
     # Whatever the widths of features and latents, the axes are split alike.
-    streams = [TextStream(width=1, tokens=1, prefix_length=0)] * len(opened.provenance.encoders)
+    streams = [
+        TextStream(width=1, tokens=1, prefix_length=0, layers=layers)
+        for layers in opened.provenance.layer_counts
+    ]
     shapes = abstract_parameters(LIDiT(opened.config.model), streams, channels=1)
     return state_shardings(shapes, mesh)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,18 @@ from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import to_path
 from lidit_jax.pytorch.hunyuan_refiner import is_refiner, load_refiner
 from lidit_jax.training.refiner_start import refiner_parameters
-from lidit_jax.weights.parameter_paths import by_path
+from lidit_jax.training.resume import flat_fields
+from lidit_jax.weights.parameter_paths import by_path, split
+from lidit_jax.weights.path_patterns import check_patterns, covering, selected
+from lidit_jax.weights.placement import first_names
+
+_STREAM = ("layer", "fingerprint", "prefix")
+"""What identifies the features of an encoder."""
+_PROJECTION = "linguistic_refiner_{}/projection"
+"""Module that meets the features of a stream first."""
+_FREE = ("model.dtype", "model.remat", "model.scan_unroll", "model.attention")
+_FREE += ("diffusion.caption_dropout", "diffusion.weighting", "diffusion.loss")
+"""Fields of the model and the diffusion that any stage may choose anew."""
 
 
 def inherited_statistics(
@@ -44,26 +55,45 @@ def inherited_statistics(
     return None
 
 
-def encoder_change_warning(encoders: Sequence[dict[str, Any]], source: str) -> list[str]:
-    """Return a warning line if the weights of `source` were trained with other text encoders.
+def change_notes(
+    encoders: Sequence[dict[str, Any]], config: Config, fresh: Collection[str]
+) -> list[str]:
+    """Return a log line for each way in which the source's weights served something else.
 
     Args:
       encoders: description of this run's encoders.
-      source: `config.training.init_from`.
+      config: of the run, with a `training.init_from`.
+      fresh: paths of the parameters that start afresh.
     """
+    source = config.training.init_from
     if is_refiner(to_path(source).expanduser()):
         return []
-    names = ("layer", "fingerprint", "prefix")
-    ours, theirs = (
-        [[stream[name] for name in names] for stream in streams]
-        for streams in (encoders, open_model(source).provenance.encoders)
-    )
-    if ours == theirs:
-        return []
-    return [
-        f"{source} was trained with other text encoders, layers or another instruction than "
-        "config.encoders has: its weights meet features that are new to them"
+    model = open_model(source)
+    before, now = (_meaning(one) for one in (model.config, config))
+    starting = [k for k in range(len(encoders)) if selected([_PROJECTION.format(k)], fresh)]
+    all_new = len(starting) == len(encoders) > 0
+    notes = [
+        f"config.{name}={value!r}, with {before[name]!r} in {source}"
+        for name, value in now.items()
+        if before[name] != value and not (all_new and name.startswith("model.refiner."))
     ]
+    ours, theirs = (
+        [[stream[name] for name in _STREAM] for stream in streams]
+        for streams in (encoders, model.provenance.encoders)
+    )
+    if ours != theirs and not all_new:
+        notes.append(
+            f"{source} was trained with other text encoders, layers or another instruction than "
+            "config.encoders has: its weights meet features that are new to them"
+        )
+    return notes
+
+
+def _meaning(config: Config) -> dict[str, Any]:
+    """Return the fields that determine what the weights compute, apart from their shapes."""
+    flat = flat_fields(config.to_dict())
+    kept = ("model.", "diffusion.")
+    return {k: v for k, v in flat.items() if k.startswith(kept) and k not in _FREE}
 
 
 def initialize_from_run(state: TrainState, config: Config) -> tuple[TrainState, list[str]]:
@@ -77,24 +107,32 @@ def initialize_from_run(state: TrainState, config: Config) -> tuple[TrainState, 
         copied; then it must be a workdir of the same model and optimizer.
 
     Returns:
-      The state, and the parameters that the source lacks, which stay as initialized.
+      The state, and the parameters that stay as initialized: those of `training.init_new`, or all
+      but the refiners that a refiner fits.
 
     Raises:
-      LiditError: when the source cannot be read, or a parameter has another shape there.
+      LiditError: when the source cannot be read, a pattern of `init_new` matches nothing, or
+        another parameter is missing there, has no place here, or has another shape.
     """
     source = config.training.init_from
     if config.training.init_optimizer:
-        return _taken_over(state, source), []
+        return _taken_over(state, config), []
     folder = to_path(source).expanduser()
     fresh = by_path(state.params)
     shapes = {name: leaf.shape for name, leaf in fresh.items()}
     if is_refiner(folder):
+        if config.training.init_new:
+            raise LiditError(
+                f"config.training.init_new={config.training.init_new}: {source!r} is a refiner, "
+                "beside which all starts afresh: leave it empty"
+            )
         given = refiner_parameters(load_refiner(folder), config, shapes)
     else:
         model = open_model(source)
-        _check_shapes(source, model.shapes, shapes)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, state.params)
-        given = by_path(model.load(shardings))
+        _check_parameters(config, model.shapes, shapes)
+        wanted, _ = split(state.params, config.training.init_new)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, wanted)
+        given = by_path(model.load(shardings, partly=True))
 
     def place() -> Any:
         taken = {
@@ -117,29 +155,54 @@ def initialization_summary(source: str, fresh: list[str]) -> str:
     return f"weights from {source}; {len(fresh)} parameters start afresh{where}"
 
 
-def _check_shapes(
-    source: str, there: dict[str, tuple[int, ...]], here: dict[str, tuple[int, ...]]
+def _check_parameters(
+    config: Config, there: Mapping[str, tuple[int, ...]], here: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Check that at least one parameter is shared, and that shared ones have the same shape."""
-    for name in sorted(there.keys() & here.keys()):
-        if there[name] != here[name]:
-            raise LiditError(
-                f"config.training.init_from={source!r}: {name} has shape {list(there[name])} there "
-                f"and {list(here[name])} here: use the same config.model"
-            )
-    if not there.keys() & here.keys():
-        raise LiditError(
-            f"config.training.init_from={source!r} shares no parameter with this model"
-        )
+    """Check that source and model have the same parameters, but for those of `init_new`."""
+    new = config.training.init_new
+    check_patterns("config.training.init_new", new, there.keys() | here.keys())
+    left = selected(new, there.keys() | here.keys())
+    lacking = sorted(here.keys() - there.keys() - left)
+    homeless = sorted(there.keys() - here.keys() - left)
+    reshaped = [
+        f"{name} has shape {list(there[name])} there and {list(here[name])} here"
+        for name in sorted(there.keys() & here.keys() - left)
+        if tuple(there[name]) != tuple(here[name])
+    ]
+    problems = [
+        *([f"it lacks {first_names(lacking)}"] if lacking else []),
+        *([f"this model has no {first_names(homeless)}"] if homeless else []),
+        *([first_names(reshaped)] if reshaped else []),
+    ]
+    if not problems:
+        return
+    wrong = {*lacking, *homeless, *(line.partition(" ")[0] for line in reshaped)}
+    modules = {name.partition("/")[0] for name in wrong}
+    parts = covering(wrong, there.keys() | here.keys())
+    patterns = (*new, *(parts if len(parts) <= len(modules) else sorted(modules)))
+    raise LiditError(
+        f"config.training.init_from={config.training.init_from!r}: {'; '.join(problems)}: use the "
+        "same config.model and encoders, or let these start afresh with "
+        f'--config.training.init_new="{patterns}"'
+    )
 
 
-def _taken_over(state: TrainState, source: str) -> TrainState:
+def _taken_over(state: TrainState, config: Config) -> TrainState:
+    source = config.training.init_from
     refiner = is_refiner(to_path(source).expanduser())
     model = None if refiner else open_model(source)
     if model is None or model.step is None or is_bundle(model.folder):
         raise LiditError(
             f"config.training.init_optimizer: {source!r} has weights alone; name a workdir in "
             "config.training.init_from, or set it to False"
+        )
+    freeze, paths = config.optimizer.freeze, by_path(state.params)
+    before = model.config.optimizer.freeze
+    if selected(freeze, paths) != selected(before, paths):
+        raise LiditError(
+            f"config.training.init_optimizer: {source!r} has the moments of other parameters, with "
+            f"config.optimizer.freeze={before}, not {freeze}; set it to False to take its weights "
+            "alone, or freeze the same"
         )
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state

@@ -29,11 +29,12 @@ from lidit_jax.training.compile_ahead import CompileAhead
 from lidit_jax.training.compiled_steps import CompiledSteps
 from lidit_jax.training.data_changes import describe_data_changes, save_data_digests
 from lidit_jax.training.device_prefetch import DevicePrefetch
+from lidit_jax.training.freezing import check_frozen, trained_summary
 from lidit_jax.training.guards import SkippedUpdates, Watchdog, guarded_step
 from lidit_jax.training.host_consistency import check_data_consistency, check_program_consistency
 from lidit_jax.training.image_steps import is_image_step
 from lidit_jax.training.initialization import (
-    encoder_change_warning,
+    change_notes,
     inherited_statistics,
     initialization_summary,
     initialize_from_run,
@@ -44,6 +45,7 @@ from lidit_jax.training.optimizers import make_optimizer, rate_of
 from lidit_jax.training.preemption import watch_preemption
 from lidit_jax.training.resume import check_same_models, check_same_run, stored_provenance
 from lidit_jax.training.tasks import make_task
+from lidit_jax.weights.parameter_paths import by_path
 
 _EARLY_STEPS = 5
 """Step after which the speed is first printed, if `log_every` is larger."""
@@ -93,6 +95,7 @@ def _train(config: Config, workdir: Path, ahead: CompileAhead, cleanup: ExitStac
     create = functools.partial(create_state, task.init, optimizer, config)
     with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
         shapes = sharded_shapes(mesh, jax.eval_shape(create))
+    check_frozen(config, by_path(shapes.params))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     frozen = jax.device_put(task.frozen, task.frozen_shardings(mesh))
     rate = jax.device_put(rate_of(config), replicated(mesh))
@@ -113,9 +116,10 @@ def _train(config: Config, workdir: Path, ahead: CompileAhead, cleanup: ExitStac
         sizes = (training.steps, training.batch_size, first_step, task.training_flops)
         log = cleanup.enter_context(RunLog(workdir, *sizes, begun, config))
         log.say(f"{'resuming' if first_step else 'starting'} at step {first_step} in {workdir}")
+        print_on_main(trained_summary(config, by_path(shapes.params)))
         if not first_step and training.init_from:
             log.say(initialization_summary(training.init_from, fresh))
-            print_on_main(encoder_change_warning(task.provenance.encoders, training.init_from))
+            print_on_main(change_notes(task.provenance.encoders, config, fresh))
 
         prefetch = DevicePrefetch(task, config, frozen, batch_sharding(mesh))
         compiled = CompiledSteps(task, config, mesh, prefetch, ahead, log.say)

@@ -7,6 +7,7 @@ import numpy as np
 
 from lidit_jax.autoencoders.frozen import FrozenAutoencoder, load_frozen_autoencoder
 from lidit_jax.checkpoints.provenance import Provenance
+from lidit_jax.config.checks import check_size_embedding
 from lidit_jax.config.schema import Config
 from lidit_jax.data.cache.configured import configured_latents, configured_text
 from lidit_jax.data.cache.latent_cache import LatentCache
@@ -58,6 +59,7 @@ def prepare(config: Config, saved: SavedStatistics | None = None) -> PreparedDat
     """
     check_source(config)
     autoencoder = load_frozen_autoencoder(config.vae)
+    check_size_embedding(config, autoencoder.downsample)
     opened = open_data(config, autoencoder.downsample * config.model.patch)
     print_on_main(opened.report)
     mesh, online = make_mesh(config.mesh), config.data.text_features == "online"

@@ -75,6 +75,11 @@ def check_same_run(config: Config, metadata: dict[str, Any], workdir: Path) -> N
                 f"{workdir} --config.training.init_optimizer=true, which takes over weights and "
                 "moments"
             )
+        if name == "optimizer.freeze":
+            remedy = (
+                "set it back, or begin a new stage in another workdir with "
+                f"--config.training.init_from={workdir}"
+            )
         held = f"config.{name}={before[name]!r}, not {value!r}"
         raise LiditError(f"{workdir} holds a run with {held}: {remedy}")
 

@@ -12,6 +12,7 @@ from flax.linen.spmd import with_logical_constraint
 from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.config.schema import Config
 from lidit_jax.training.optimizers import Rate, learning_rate, make_optimizer
+from lidit_jax.weights.parameter_paths import merged, split
 
 Batch = dict[str, Any]
 Metrics = dict[str, Any]
@@ -29,7 +30,8 @@ def make_train_step(
 
     An update whose loss or gradient is not finite is not applied: the program then keeps weights,
     EMA weights and optimizer state. `metrics["applied"]` is then 0, and all other metrics have no
-    weight.
+    weight. Parameters of `config.optimizer.freeze` are constants of the loss: their gradients are
+    not computed, and they and their EMA stay as they are.
 
     Args:
       loss: `(params, frozen, batch, key) -> (scalar, metrics)`, the mean over the batch.
@@ -44,21 +46,28 @@ def make_train_step(
     ) -> tuple[TrainState, dict[str, Average]]:
         batch = encode(frozen, batch)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        (value, metrics), grads = accumulated_gradient(loss, training.accumulation)(
-            state.params, frozen, batch, key
+        trained, held = split(state.params, config.optimizer.freeze)
+        averages, held_averages = split(state.ema_params, config.optimizer.freeze)
+
+        def loss_of_trained(params: Any, *inputs: Any) -> tuple[jax.Array, Metrics]:
+            return loss(merged(params, held), *inputs)
+
+        (value, metrics), grads = accumulated_gradient(loss_of_trained, training.accumulation)(
+            trained, frozen, batch, key
         )
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
 
         optimizer = make_optimizer(config, rate)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        params = optax.apply_updates(trained, updates)
         # The EMA starts with a short window, so that early weights vanish from it.
         count = state.step.astype(jnp.float32)
         decay = jnp.minimum(training.ema_decay, (1.0 + count) / (10.0 + count))
+        averages = optax.incremental_update(params, averages, 1.0 - decay)
         updated = state.replace(
-            params=params,
-            ema_params=optax.incremental_update(params, state.ema_params, 1.0 - decay),
+            params=merged(params, held),
+            ema_params=merged(averages, held_averages),
             opt_state=opt_state,
         )
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)

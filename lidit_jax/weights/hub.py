@@ -1,4 +1,4 @@
-"""Downloads of selected model files from huggingface.co, cached on disk."""
+"""Downloads of selected model files from huggingface.co, cached on disk, and uploads to it."""
 
 from __future__ import annotations
 
@@ -44,3 +44,70 @@ def download(hub_id: str, patterns: Sequence[str]) -> Path:
             f"{hub_id} is not in the local cache and huggingface.co cannot be reached: "
             "go online, or copy the model and give its folder"
         ) from error
+
+
+def check_token() -> None:
+    """Raise `LiditError` unless this machine has a token of the hub."""
+    import huggingface_hub
+
+    if huggingface_hub.get_token() is None:
+        raise LiditError(
+            "there is no token of huggingface.co on this machine: run `hf auth login`, or set "
+            "HF_TOKEN"
+        )
+
+
+def upload(folder: Path, files: Sequence[str], hub_id: str, *, private: bool) -> str:
+    """Upload files to a model repository, which is created if it does not exist.
+
+    Args:
+      folder: local folder.
+      files: paths inside of it.
+      hub_id: `owner/name`.
+      private: whether only its owner may see a new repository; an existing public one is refused.
+
+    Returns:
+      The repository's address.
+
+    Raises:
+      LiditError: when the hub cannot be reached or refuses; says what to do.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    api = huggingface_hub.HfApi()
+    try:
+        address = api.create_repo(hub_id, private=private or None, exist_ok=True)
+        if private and not api.model_info(hub_id).private:
+            raise LiditError(
+                f"{address} exists and is public: leave out --private, name another repository, or "
+                "make it private in its settings"
+            )
+        api.upload_folder(
+            repo_id=hub_id,
+            folder_path=folder,
+            allow_patterns=list(files),
+            commit_message="Upload a model of lidit-jax",
+        )
+    except errors.HfHubHTTPError as error:
+        status, reason = error.response.status_code, str(error.server_message or error)
+        if status in (401, 403, 404):
+            raise LiditError(
+                f"{hub_id}: the hub refuses to let this token write there (HTTP {status}): run "
+                "`hf auth login` with a token of an owner that may write"
+            ) from error
+        raise LiditError(f"{hub_id}: the hub answers HTTP {status}: {_line(reason)}") from error
+    except ValueError as error:
+        raise LiditError(f"{hub_id}: {_line(str(error))}") from error
+    except LiditError:
+        raise
+    except Exception as error:  # of connections, with no common type in the client's versions
+        raise LiditError(
+            f"{hub_id}: the hub cannot be reached ({_line(str(error))}): the folder is complete, "
+            "run the same command again"
+        ) from error
+    return str(address)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]

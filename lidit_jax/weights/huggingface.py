@@ -49,10 +49,19 @@ def safetensors_files(folder: Path) -> list[Path]:
         return [single]
     if files := sorted(folder.glob("*.safetensors")):
         return files
+    kind = model_class(folder)
     raise LiditError(
-        f"{folder} has no .safetensors file: pickled weights are never opened, "
-        "save the model with save_pretrained(..., safe_serialization=True)"
+        f"{folder} has no .safetensors file, and pickled weights are never opened: where PyTorch "
+        f"is installed, write one with `from transformers import {kind}` and "
+        f"`{kind}.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})`"
     )
+
+
+def model_class(folder: Path) -> str:
+    """Return the transformers class that a folder's `config.json` names, `AutoModel` if none."""
+    config = folder / "config.json"
+    named = read_json(config).get("architectures") if config.is_file() else None
+    return str(named[0]) if isinstance(named, list) and named else "AutoModel"
 
 
 def _indexed_files(folder: Path, index: Path) -> list[Path]:

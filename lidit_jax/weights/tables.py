@@ -172,18 +172,69 @@ CLIP = _table(
 )
 """Table of the text encoders of CLIP and SigLIP, alone or beside the one of images."""
 
-GGUF_DECODER: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (r"token_embd\.weight", "model.embed_tokens.weight"),
-        (r"blk\.(\d+)\.attn_norm\.weight", r"model.layers.\1.input_layernorm.weight"),
-        (r"blk\.(\d+)\.attn_([qkv])\.(weight|bias)", r"model.layers.\1.self_attn.\2_proj.\3"),
-        (r"blk\.(\d+)\.attn_output\.weight", r"model.layers.\1.self_attn.o_proj.weight"),
-        (r"blk\.(\d+)\.attn_([qk])_norm\.weight", r"model.layers.\1.self_attn.\2_norm.weight"),
-        (r"blk\.(\d+)\.ffn_norm\.weight", r"model.layers.\1.post_attention_layernorm.weight"),
-        (r"blk\.(\d+)\.ffn_(gate|up|down)\.weight", r"model.layers.\1.mlp.\2_proj.weight"),
-        (r"output_norm\.weight", "model.norm.weight"),
-        (r"output\.weight", "lm_head.weight"),
-    )
+GgufTable = tuple[tuple[re.Pattern[str], str | None], ...]
+
+
+def _gguf_table(*rules: tuple[str, str | None]) -> GgufTable:
+    return tuple((re.compile(pattern), name) for pattern, name in rules)
+
+
+_GGUF_BLOCK, _HF_BLOCK = r"blk\.(\d+)\.", r"model.layers.\1."
+_GGUF_TRUNK = (
+    (r"token_embd\.weight", "model.embed_tokens.weight"),
+    (_GGUF_BLOCK + r"attn_norm\.weight", _HF_BLOCK + "input_layernorm.weight"),
+    (_GGUF_BLOCK + r"attn_output\.weight", _HF_BLOCK + "self_attn.o_proj.weight"),
+    (_GGUF_BLOCK + r"ffn_down\.weight", _HF_BLOCK + "mlp.down_proj.weight"),
+    (r"output_norm\.weight", "model.norm.weight"),
+    (r"output\.weight", "lm_head.weight"),
 )
-"""Hugging Face names of llama.cpp's tensors of the same decoders."""
+_GGUF_UNFUSED = (
+    (_GGUF_BLOCK + r"attn_([qkv])\.(weight|bias)", _HF_BLOCK + r"self_attn.\2_proj.\3"),
+    (_GGUF_BLOCK + r"attn_([qk])_norm\.weight", _HF_BLOCK + r"self_attn.\2_norm.weight"),
+    (_GGUF_BLOCK + r"ffn_(gate|up)\.weight", _HF_BLOCK + r"mlp.\2_proj.weight"),
+)
+_GGUF_FFN_NORM = (_GGUF_BLOCK + r"ffn_norm\.weight", _HF_BLOCK + "post_attention_layernorm.weight")
+
+GGUF_DECODER = _gguf_table(*_GGUF_TRUNK, *_GGUF_UNFUSED, _GGUF_FFN_NORM)
+"""Hugging Face names of llama.cpp's tensors of LLaMA, Qwen2 and Qwen3."""
+
+GGUF_PHI3 = _gguf_table(
+    *_GGUF_TRUNK,
+    _GGUF_FFN_NORM,
+    (_GGUF_BLOCK + r"attn_qkv\.weight", _HF_BLOCK + "self_attn.qkv_proj.weight"),
+    (_GGUF_BLOCK + r"ffn_up\.weight", _HF_BLOCK + "mlp.gate_up_proj.weight"),
+)
+
+GGUF_GEMMA3 = _gguf_table(
+    *_GGUF_TRUNK,
+    *_GGUF_UNFUSED,
+    (_GGUF_BLOCK + r"post_attention_norm\.weight", _HF_BLOCK + "post_attention_layernorm.weight"),
+    (_GGUF_BLOCK + r"ffn_norm\.weight", _HF_BLOCK + "pre_feedforward_layernorm.weight"),
+    (_GGUF_BLOCK + r"post_ffw_norm\.weight", _HF_BLOCK + "post_feedforward_layernorm.weight"),
+)
+
+_GGUF_T5, _HF_T5 = r"enc\.blk\.(\d+)\.", r"encoder.block.\1.layer."
+_HF_T5_BIAS = "0.SelfAttention.relative_attention_bias.weight"
+_GGUF_T5_ENCODER = (
+    (r"token_embd\.weight", "shared.weight"),
+    (_GGUF_T5 + r"attn_norm\.weight", _HF_T5 + "0.layer_norm.weight"),
+    (_GGUF_T5 + r"attn_([qkvo])\.weight", _HF_T5 + r"0.SelfAttention.\2.weight"),
+    (_GGUF_T5 + r"attn_rel_b\.weight", _HF_T5 + _HF_T5_BIAS),
+    (_GGUF_T5 + r"ffn_norm\.weight", _HF_T5 + "1.layer_norm.weight"),
+    (_GGUF_T5 + r"ffn_down\.weight", _HF_T5 + "1.DenseReluDense.wo.weight"),
+    (r"enc\.output_norm\.weight", "encoder.final_layer_norm.weight"),
+    (r"dec\..*", None),
+    (r"output\.weight", None),
+)
+GGUF_T5 = _gguf_table(
+    *_GGUF_T5_ENCODER,
+    (_GGUF_T5 + r"ffn_up\.weight", _HF_T5 + "1.DenseReluDense.wi.weight"),
+)
+"""Table of the original T5; None skips its decoder."""
+
+GGUF_GATED_T5 = _gguf_table(
+    *_GGUF_T5_ENCODER,
+    (_GGUF_T5 + r"ffn_gate\.weight", _HF_T5 + "1.DenseReluDense.wi_0.weight"),
+    (_GGUF_T5 + r"ffn_up\.weight", _HF_T5 + "1.DenseReluDense.wi_1.weight"),
+)
+"""Table of T5 1.1, mT5 and UMT5."""

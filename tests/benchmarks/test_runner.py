@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -338,3 +339,25 @@ def test_only_a_flow_is_raced(tiny_config, tmp_path, capsys):
     bundle = make_bundle(tmp_path / "ddpm", dataclasses.replace(config, diffusion=diffusion))
     assert main(["bench", "sample", f"--checkpoint={bundle}"]) == 2
     assert f"{bundle} is not a text-to-image flow model: name one" in capsys.readouterr().err
+
+
+def test_one_that_waits_for_its_turn_does_nothing(tmp_path):
+    """Neither do the workers that it started: they would read ahead in the others' turns."""
+    beats = tmp_path / "beats"
+    worker = f"import time\nwhile True: open({str(beats)!r}, 'a').write('x'); time.sleep(0.005)"
+    program = (
+        "import subprocess, sys, time\n"
+        f"worker = subprocess.Popen([sys.executable, '-c', {worker!r}])\n"
+        f"while not __import__('os').path.exists({str(beats)!r}): time.sleep(0.01)\n"
+        "print('{}')\nfor line in sys.stdin: print('[0.5]')\nworker.kill()\nprint('{}')"
+    )
+    candidate = Candidate("reads ahead", python(program), 1, {})
+    candidate.build()
+    for _ in range(2):
+        before = beats.stat().st_size
+        time.sleep(0.3)
+        assert beats.stat().st_size == before
+        candidate.round(1, keep=True)
+    candidate.finish()
+    assert candidate.error == ""
+    assert len(candidate.rounds) == 2

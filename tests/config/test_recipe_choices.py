@@ -1,5 +1,8 @@
 """Words behind a recipe's colon: stages, variants, topologies and slices."""
 
+import dataclasses
+from pathlib import Path
+
 import ml_collections
 import pytest
 
@@ -8,6 +11,7 @@ from lidit_jax.config.recipe_choices import SLICES, Choices
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import parse_topology
 from lidit_jax.planning.plan_mesh import check_split, recipe_mesh
+from lidit_jax.pytorch.pixart_config import read_transformer
 
 RECIPES = {"lidit_1b": (256,), "lidit_10b": (512, 1024)}
 
@@ -38,6 +42,31 @@ def test_every_layout_divides_its_topology_on_one_two_and_four_slices(recipe):
                     continue
                 config = load_recipe(f"{recipe}:{stage},{name},{word}")
                 check_split(config, topology, recipe_mesh(config, topology))
+
+
+@pytest.mark.parametrize(("stage", "scale"), [("", 0.5), ("512px", 1), ("1024px", 2)])
+def test_the_network_that_grows_from_pixart_sigma_is_its_own_but_for_the_refiners(stage, scale):
+    config = load_recipe(f"lidit_1b_from_pixart:{stage}")
+    stored = {
+        "_class_name": "PixArtTransformer2DModel",
+        "sample_size": config.data.image_size // 8,
+        "interpolation_scale": scale,
+        "use_additional_conditions": False,
+        "caption_channels": 4096,
+    }
+    sigma = read_transformer(stored, Path("config.json"), 8, "bfloat16")
+    ours, theirs = config.model, sigma.model
+    kept = {"refiner": ours.refiner, "remat": ours.remat}
+    assert dataclasses.replace(theirs, **kept) == ours
+    assert (config.vae.channels, config.vae.downsample) == (sigma.channels, 8)
+
+
+@pytest.mark.parametrize("stage", ["", "all", "512px", "1024px"])
+def test_every_stage_from_pixart_has_a_layout(stage):
+    for name in recipe_choices("lidit_1b_from_pixart").placements:
+        config, topology = load_recipe(f"lidit_1b_from_pixart:{stage},{name}"), parse_topology(name)
+        check_split(config, topology, recipe_mesh(config, topology))
+        assert bool(config.optimizer.freeze) == bool(config.training.init_new) == (stage == "")
 
 
 @pytest.mark.parametrize(

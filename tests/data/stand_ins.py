@@ -45,6 +45,16 @@ def picture(color, height=64, width=64, kind="PNG"):
     return file.getvalue()
 
 
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+
+def broken_off(image=NOISE):
+    """Half of the file of a picture, as bytes."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()[: file.tell() // 2]
+
+
 class Painted:
     """A source whose record i is a picture of color (i % 256, i // 256, 7) and has one caption.
 

@@ -24,7 +24,7 @@ from lidit_jax.data.skipped_records import SkippedRecords
 from lidit_jax.data.streamed_source import StreamedSource
 from lidit_jax.errors import LiditError
 from tests.data.reader_memory import memory
-from tests.data.stand_ins import Columns, Painted, picture
+from tests.data.stand_ins import NOISE, Columns, Painted, broken_off, picture
 
 SHAPES = ((24, 16), (16, 16), (16, 24))
 COUNT = 90
@@ -181,6 +181,23 @@ def test_each_kind_of_damage_ends_the_run_or_is_replaced(kind):
         np.testing.assert_array_equal(
             np.delete(found.records, place), np.delete(expected.records, place)
         )
+
+
+def test_a_damaged_picture_may_be_repaired_in_its_place():
+    square = NOISE[:16, :16]
+    images = {7: broken_off(square), 10: b"text"}
+    ours = reader(streamed(images), reading={"damaged": "repair"})
+    rows = {}
+    for number in range(15):
+        batch = ours.read(number)
+        rows |= {row.record: row for row in batch.skipped}
+        if 7 in batch.records:
+            found = batch.image[batch.records.tolist().index(7)]
+            np.testing.assert_array_equal(found[:4], square[:4])
+            assert not found[-4:].any(), "the missing part is black"
+    assert {record: row.kind for record, row in rows.items()} == {7: "repaired", 10: "damaged"}
+    assert rows[7][:4] == (7, "painted:", "shard 0", "key 7")
+    assert "was repaired (image file is truncated" in rows[7].message
 
 
 def test_half_of_a_character_in_a_caption_is_a_bad_caption():

@@ -5,9 +5,10 @@ import pickle
 import numpy as np
 import pytest
 
+from lidit_jax.config.data_settings import ReadingSettings
 from lidit_jax.data.record_reading import UnusableRecordError, read_record
 from lidit_jax.errors import LiditError
-from tests.data.stand_ins import Columns, Painted, picture
+from tests.data.stand_ins import NOISE, Columns, Painted, broken_off, picture
 
 
 def read(**changes):
@@ -17,7 +18,7 @@ def read(**changes):
 
 def test_a_picture_is_fitted_and_a_caption_cleaned():
     record = read()
-    fitted = record.fitted((24, 16), 100)
+    fitted = record.fitted((24, 16), ReadingSettings())
     np.testing.assert_array_equal(fitted.image, np.broadcast_to([3, 0, 7], (24, 16, 3)))
     assert record.caption("caption") == "picture 3"
 
@@ -45,11 +46,25 @@ def test_other_exceptions_may_not_be_skipped():
 
 def test_damaged_and_large_pictures():
     with pytest.raises(UnusableRecordError) as found:
-        read(images={3: b"text"}).fitted((8, 8), 100)
+        read(images={3: b"text"}).fitted((8, 8), ReadingSettings())
     assert found.value.kind == "damaged"
     with pytest.raises(UnusableRecordError) as found:
-        read(images={3: picture((1, 2, 3), 64, 64)}).fitted((8, 8), 0.004)
+        read(images={3: picture((1, 2, 3), 64, 64)}).fitted(
+            (8, 8), ReadingSettings(most_megapixels=0.004)
+        )
     assert found.value.kind == "too_large"
+
+
+def test_a_picture_that_breaks_off_may_be_repaired():
+    record = read(images={3: broken_off()})
+    with pytest.raises(UnusableRecordError, match=r"key 3 .* is not a readable image"):
+        record.fitted((64, 64), ReadingSettings())
+    fitted = record.fitted((64, 64), ReadingSettings(damaged="repair"))
+    np.testing.assert_array_equal(fitted.image[:16], NOISE[:16])
+    told = "record key 3 of shard 0 is damaged, and was repaired (image file is truncated"
+    assert record.repaired(fitted).startswith(told)
+    intact = read().fitted((64, 64), ReadingSettings(damaged="repair"))
+    assert read().repaired(intact) == ""
 
 
 @pytest.mark.parametrize("caption", ["", " \n", "half \ud800"])

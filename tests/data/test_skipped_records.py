@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lidit_jax.data.skipped_records import Skipped, SkippedRecords
+from lidit_jax.data.skipped_records import REPAIRED, Skipped, SkippedRecords
 from lidit_jax.errors import LiditError
 
 
@@ -59,6 +59,24 @@ def test_too_many_end_the_run_by_the_share_of_what_was_read(tmp_path):
     small.add([skipped(1)], 8)
     with pytest.raises(LiditError, match="2 of 20 records"):
         small.add([skipped(2)], 8)
+
+
+def test_repaired_ones_are_listed_beside_them_and_count_for_themselves(tmp_path):
+    file = tmp_path / "a.jsonl"
+    rows = SkippedRecords(file, 100, 0.02)
+    rows.add([skipped(1), skipped(2)], 64)
+    repaired = [skipped(n)._replace(kind=REPAIRED) for n in range(2, 12)]
+    rows.add(repaired, 64)
+    assert (len(rows), rows.repaired) == (1, 10), "what had to be skipped before may be repaired"
+    kinds = [json.loads(line)["kind"] for line in file.read_text().splitlines()]
+    assert kinds == ["damaged"] + [REPAIRED] * 10
+    again = SkippedRecords(file, 100, 0.02)
+    assert (len(again), again.repaired) == (1, 10)
+    again.add([skipped(20)], 64)
+    with pytest.raises(LiditError, match=r"3 of 100 records .* at last: the third is damaged"):
+        again.add([skipped(21, "the third"), repaired[0]], 64)
+    assert skipped(1).outcome == "k is damaged: another record stands in for it"
+    assert repaired[0].outcome == repaired[0].message
 
 
 def test_a_damaged_list_is_named(tmp_path):

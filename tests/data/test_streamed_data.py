@@ -19,7 +19,7 @@ from lidit_jax.data.streamed_data import StreamedData
 from lidit_jax.data.streamed_source import StreamedSource
 from lidit_jax.data.training_data import TrainingData
 from lidit_jax.encoders.conditions import PromptEncoders
-from tests.data.stand_ins import Columns, Painted
+from tests.data.stand_ins import Columns, Painted, broken_off
 
 SHAPES = ((24, 16), (16, 16))
 COUNT, HELD_OUT = 90, 10
@@ -134,6 +134,19 @@ def test_records_that_cannot_be_read_are_replaced_listed_and_counted(tiny_config
     found.close()
     lines = (tmp_path / "data" / "skipped_records_0.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["record"] for line in lines) == [10, 41]
+
+
+def test_repaired_images_are_listed_and_counted(tiny_config, tmp_path, capsys):
+    data = StreamedData(tiny_config("data.reading.damaged=repair"), opened({11: broken_off()}))
+    seen = {r for batch in itertools.islice(data.batches(0, tmp_path), 10) for r in batch.records}
+    assert 11 in seen
+    assert data.counts == {"repaired_records": 1}
+    (line,) = (tmp_path / "data" / "skipped_records_0.jsonl").read_text().splitlines()
+    assert (json.loads(line)["record"], json.loads(line)["kind"]) == (11, "repaired")
+    shown = capsys.readouterr().out
+    assert "record key 11 of shard 1 is damaged, and was repaired (" in shown
+    assert "all such records are listed in" in shown
+    assert "stands in for it" not in shown
 
 
 def test_captions_that_are_cut_are_counted_and_told_once(tiny_config, tmp_path, capsys):

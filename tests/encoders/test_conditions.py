@@ -1,5 +1,7 @@
 """Prompts to conditions: the instruction is read once, and nothing in the features shows it."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -34,6 +36,20 @@ def test_a_causal_stream_takes_the_short_way_and_arrives_at_the_full_features(ti
         assert features.shape[1] % 16 == 0
         np.testing.assert_array_equal(mask[:, : tokens.mask.shape[1]], tokens.mask)
         assert rms_error(features[mask], np.asarray(full)[tokens.mask]) <= 1e-5
+
+
+def test_layers_are_described_by_number_and_those_of_no_block_refused(tiny_encoders):
+    streams = PromptEncoders(EncoderConfig(tiny_encoders, layers=((-1, 2), "all")))
+    assert streams.layers == [(-1, 2), (1, 2, 3, 4)]
+    assert streams.layer_counts == (2, 4)
+    described = json.loads(json.dumps(streams.description))
+    assert [stream["layer"] for stream in described] == [[-1, 2], [1, 2, 3, 4]]
+    streams.check(described)
+    described[0]["layer"] = [2, -1]
+    with pytest.raises(LiditError, match=r"its layer is \[-1, 2\], was \[2, -1\]"):
+        streams.check(described)
+    with pytest.raises(LiditError, match=r"config.encoders.layers of .*: layer 9 does not exist"):
+        PromptEncoders(EncoderConfig(tiny_encoders, layers=(-1, (9, 1))))
 
 
 def test_the_seam_is_where_instruction_and_prompt_are_joined(tiny_encoders):

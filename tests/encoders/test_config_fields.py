@@ -60,6 +60,10 @@ GEMMA3_ROPES = {
     SLIDING: {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0},
 }
 
+LONG = {"type": "longrope", "short_factor": [1.0, 1.5, 2.0, 3.0], "long_factor": [4.0] * 4}
+
+SU = LONG | {"type": "su", "attention_factor": 1.5, "original_max_position_embeddings": 4096}
+
 FOLLOWED = [
     ("llama", "hidden_act", "gelu_pytorch_tanh"),
     ("llama", "attention_bias", True),
@@ -76,6 +80,9 @@ FOLLOWED = [
     ("qwen2", "use_sliding_window", {"sliding_window": 4, "layer_types": [FULL, SLIDING, FULL]}),
     ("qwen3", "attention_bias", True),
     ("phi3", "sliding_window", 3),
+    ("phi3", "partial_rotary_factor", 0.5),
+    ("phi3", "rope_scaling", LONG),
+    ("phi3", "rope_scaling", SU),
     ("gemma", "attention_bias", True),
     ("gemma2", "query_pre_attn_scalar", 40),
     ("gemma2", "attn_logit_softcapping", None),
@@ -111,6 +118,7 @@ WITHOUT_EFFECT = [
     ("llama", "attention_dropout", 0.5),
     ("llama", "pretraining_tp", 2),
     ("llama", "rope_scaling", {"rope_type": "default"}),
+    ("llama", "rope_scaling", {"rope_type": "dynamic", "factor": 2.0}),
     ("mistral", "layer_types", [SLIDING] * 3),
     ("qwen2", "sliding_window", 3),
     ("gemma", "hidden_act", "gelu"),
@@ -128,13 +136,15 @@ REFUSED = [
     ("llama", "hidden_act", "relu"),
     ("llama", "mlp_bias", True),
     ("llama", "partial_rotary_factor", 0.5),
-    ("llama", "rope_scaling", {"rope_type": "dynamic", "factor": 2.0}),
+    ("llama", "rope_scaling", {"rope_type": "proportional", "factor": 2.0}),
     ("llama", "rope_parameters", {FULL: YARN, SLIDING: YARN}),
     ("mistral", "layer_types", [SLIDING, FULL, SLIDING]),
     ("qwen2", "layer_types", [FULL, SLIDING, FULL]),
     ("qwen3", "layer_types", [FULL, FULL]),
-    ("phi3", "rope_scaling", YARN),
-    ("phi3", "partial_rotary_factor", 0.5),
+    ("phi3", "rope_scaling", YARN),  # LongRoPE to transformers, and without its factors
+    ("phi3", "rope_scaling", {"rope_type": "linear", "factor": 2.0}),
+    ("phi3", "rope_scaling", LONG | {"long_factor": [4.0] * 5}),
+    ("phi3", "partial_rotary_factor", 1.5),
     ("gemma", "hidden_act", "relu"),
     ("gemma", "hidden_activation", "relu"),
     ("gemma", "use_bidirectional_attention", True),

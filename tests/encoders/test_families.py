@@ -317,16 +317,16 @@ def test_distances_fall_into_the_buckets_of_transformers(buckets, max_distance):
         ({"model_type": "smollm3", "no_rope_layer_interval": 0}, "no_rope_layer_interval=0 is not"),
         ({"model_type": "olmo3", "rope_theta": 1e6}, "rope_theta=1000000.0 is not supported for"),
         (
-            {"model_type": "qwen2", "rope_scaling": {"type": "dynamic", "factor": 4.0}},
-            "RoPE scaling 'dynamic' is not supported: use a model with plain, linear, llama3",
+            {"model_type": "qwen2", "rope_scaling": {"type": "axial", "factor": 4.0}},
+            "RoPE scaling 'axial' is not supported: use a model with default, linear, llama3",
         ),
         (
             {"model_type": "phi3", "rope_scaling": {"type": "longrope"}},
-            "RoPE scaling 'longrope' is not supported",
+            "RoPE scaling 'longrope' lacks 'short_factor'",
         ),
         (
-            {"model_type": "phi3", "partial_rotary_factor": 0.75},
-            "partial_rotary_factor=0.75 is",
+            {"model_type": "llama", "partial_rotary_factor": 0.75},
+            "partial_rotary_factor=0.75 is not supported: use a model whose RoPE turns whole heads",
         ),
         (
             {"model_type": "gemma3_text", "use_bidirectional_attention": True},

@@ -35,6 +35,19 @@ def test_features_are_one_of_the_hidden_states(tiny, family, layer):
     assert rms_error(ours[tokens.mask], states[layer][tokens.mask]) <= 1e-5
 
 
+SEVERAL = [("llama", (-1, 0, 2)), ("t5", (4, 1, -3)), ("bert", (2, -1))]
+
+
+@pytest.mark.parametrize(("family", "layers"), SEVERAL)
+def test_several_layers_are_hidden_states_in_the_order_asked_for(tiny, family, layers):
+    _, encoder, tokens, states = tiny(family)
+    ours = features(encoder, encoder.params, tokens, layers)
+    assert ours.shape[2] == len(layers)
+    expected = np.stack([states[layer][tokens.mask] for layer in layers], axis=1)
+    assert rms_error(ours[tokens.mask], expected) <= 1e-5
+    assert rms_error(ours[tokens.mask][:, ::-1], expected) > 0.1, "the order matters"
+
+
 def test_a_layer_that_does_not_exist_is_refused(tiny):
     _, encoder, tokens, _ = tiny("llama")
     with pytest.raises(LiditError, match="layer -6 does not exist: this encoder has 4 blocks"):
@@ -49,9 +62,11 @@ def test_the_paper_s_layer_skips_the_last_two_blocks_and_the_final_norm(tiny_fol
         "final_norm": jnp.full_like(encoder.params["final_norm"], jnp.nan),
         "layers": jax.tree.map(lambda p: p.at[-2:].set(jnp.nan), encoder.params["layers"]),
     }
-    np.testing.assert_array_equal(
-        features(encoder, broken, tokens, -3), features(encoder, encoder.params, tokens, -3)
-    )
+    for layers in (-3, (1, -3)):  # of several, the highest alone decides
+        np.testing.assert_array_equal(
+            features(encoder, broken, tokens, layers),
+            features(encoder, encoder.params, tokens, layers),
+        )
 
 
 @pytest.mark.parametrize("family", [*DECODERS, *ENCODERS])
@@ -81,7 +96,7 @@ def test_a_row_without_any_token_is_finite(tiny_folder, family, dtype):
 
 @pytest.mark.parametrize(
     ("family", "layer"),
-    [("llama", -1), *((family, -3) for family in DECODERS)],
+    [("llama", -1), ("llama", (-1, 0, 2)), *((family, -3) for family in DECODERS)],
 )
 def test_the_instruction_cache_gives_the_same_features(tiny, family, layer):
     """Also where the instruction is longer than the window."""
@@ -89,9 +104,12 @@ def test_the_instruction_cache_gives_the_same_features(tiny, family, layer):
     B = len(PROMPTS)
     right = TokenBatch(tokens.ids[:B], tokens.mask[:B], tokens.prefix_length, 0)
     prefix = encoder.prefix_cache(encoder.params, PromptFormat(), layer)
-    assert prefix.features.shape == (tokens.prefix_length, encoder.width)
+    expected = states[layer, :B]
+    if isinstance(layer, tuple):
+        expected = np.stack([states[number, :B] for number in layer], axis=2)
+    assert prefix.features.shape == (tokens.prefix_length, *expected.shape[2:])
     cached = features(encoder, encoder.params, right, layer, prefix)
-    assert rms_error(cached[right.mask], states[layer, :B][right.mask]) <= 1e-5
+    assert rms_error(cached[right.mask], expected[right.mask]) <= 1e-5
 
 
 def test_the_instruction_cache_is_exact_on_smollm2(packaged):

@@ -60,12 +60,13 @@ def test_a_hub_id_is_downloaded_without_pickles(monkeypatch, tiny_folder):
 
     def download(hub_id, allow_patterns):
         asked.append((hub_id, allow_patterns))
-        return str(tiny_folder("qwen2"))
+        return str(tiny_folder("qwen2"))  # which has no model_index.json
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert encoders.load("Qwen/Qwen2.5-0.5B-Instruct").width == 48
-    [(hub_id, patterns)] = asked
-    assert hub_id == "Qwen/Qwen2.5-0.5B-Instruct"
+    assert {hub_id for hub_id, _ in asked} == {"Qwen/Qwen2.5-0.5B-Instruct"}
+    index, patterns = [patterns for _, patterns in asked]
+    assert index == ["model_index.json"]
     assert not any("bin" in pattern or "pt" in pattern for pattern in patterns)
 
 

@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from tests.tiny_encoders import save_encoder
+from tests.xla_flags import xla_flags
 
 RECIPE = Path(__file__).parents[1] / "tiny_recipe.py"
 _PRELOADED = ["lidit_jax.cli", "lidit_jax.training.loop", "lidit_jax.training.lidit_task"]
@@ -185,7 +186,7 @@ def _train(arguments: Sequence[str], log: Path, cache: Path, devices: int) -> No
     for number in (1, 2):
         os.dup2(file, number)
     # Read when JAX looks for devices, which no process has done before.
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    os.environ["XLA_FLAGS"] = xla_flags(devices)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

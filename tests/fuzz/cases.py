@@ -237,6 +237,8 @@ _BEGUN: dict[tuple[str, ...], tuple[str, ...]] = {
     ("bench",): ("step", f"--config={RECIPE}"),
     ("eval", "scenes"): (f"--checkpoint={MODEL}", "--out=scores"),
     ("eval", "samplers"): (f"--checkpoint={MODEL}", "--out=scores"),
+    ("eval", "prompts"): ("prompts.txt", f"--checkpoint={MODEL}", "--out=out"),
+    ("eval", "dpg"): ("--benchmark=.", "--out=out"),
     ("export",): (f"--checkpoint={MODEL}", "--out=out"),
     ("convert", "to-torch"): (MODEL, "out", "--no-parity"),
 }

@@ -105,7 +105,7 @@ def test_what_grows_is_copied_again_and_a_store_that_refuses_costs_no_run(store,
 
 def test_a_run_is_trained_resumed_and_exported_there(store, tiny_config, capsys):
     workdir = to_path("gs://bucket/runs/first")
-    train(tiny_config("training.steps=4"), workdir)
+    train(tiny_config("training.steps=4", "training.image_every=0"), workdir)
     state = train(tiny_config("training.steps=6"), workdir)
     assert state.step == 6
     assert "resuming at step 4 in gs://bucket/runs/first" in capsys.readouterr().out

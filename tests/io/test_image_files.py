@@ -177,7 +177,7 @@ def test_any_part_of_any_shape_reduced_or_not(orientation, place, tmp_path):
     with Image.open(tmp_path / "x.jpg") as picture:
         whole = ImageOps.exif_transpose(picture)
     for size in ((40, 60), (64, 32), (200, 300)):
-        image, box = image_files.read_fitted(tmp_path / "x.jpg", size, place)
+        image, box, _ = image_files.read_fitted(tmp_path / "x.jpg", size, place)
         expected = ImageOps.fit(whole, size[::-1], Image.Resampling.LANCZOS, centering=place[::-1])
         assert np.abs(image.astype(int) - np.asarray(expected)).max() <= 4
         cut = (523 - (box.bottom - box.top), 373 - (box.right - box.left))

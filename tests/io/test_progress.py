@@ -67,6 +67,20 @@ def test_lines_of_long_work_state_the_remaining_time(monkeypatch):
     assert lines[3:] == ["100/1000, 15 min left", "910/1000, 90 s left", "1000/1000"]
 
 
+def test_lines_of_quick_units_are_few(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+
+    def work(progress):
+        for done in range(1001):
+            progress(done, 1000)
+            clock[0] += 0.0078125
+
+    assert shown(work).replace("drawing: ", "").split() == [
+        *("0/1000", "256/1000", "512/1000", "768/1000", "1000/1000")
+    ]
+
+
 def test_quick_work_shows_nothing_and_slow_work_little(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.faults.runs import RECIPE
+from tests.xla_flags import xla_flags
 
 TRAIN = ("train", "--config=demo", "--workdir=x")
 
@@ -34,7 +35,7 @@ def test_two_processes_train_one_model(repository, tiny_encoders, tmp_path):
         *("--config.model.depth=1", "--config.sampling.steps=1", "--config.sampling.guidance=1.0"),
         *("--config.data.train_records=16", "--config.data.validation_records=8"),
         LIDIT_VENV=sys.prefix,
-        XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        XLA_FLAGS=xla_flags(),
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.count("starting at step 0") == 1, "only process 0 is heard"

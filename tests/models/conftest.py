@@ -8,10 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lidit_jax.config.schema import ModelConfig
+from lidit_jax.config.schema import ModelConfig, RefinerConfig
 from lidit_jax.models import LIDiT
 
 PREFIX_LENGTHS = (3, 4)
+PIXART = {
+    "position": "sincos",
+    "sincos_extent": 16.0,
+    "sincos_order": "column_first",
+    "qk_norm": False,
+    "cross_attention": "plain",
+    "output_modulation": "table",
+    "size_embedding": 8,
+    "refiner": RefinerConfig(
+        blocks=0, collaborative_blocks=0, feature_norm="none", pool="none", projection="mlp"
+    ),
+}
+"""Options of PixArt's network; its width is a multiple of 12."""
 
 
 def small_config(**changes):

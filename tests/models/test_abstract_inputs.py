@@ -11,7 +11,7 @@ from lidit_jax.models.flops import TextStream
 from tests.models.conftest import small_config
 
 STREAMS = (
-    TextStream(width=24, tokens=9, prefix_length=3),
+    TextStream(width=24, tokens=9, prefix_length=3, layers=2),
     TextStream(width=40, tokens=11, prefix_length=4),
 )
 
@@ -34,7 +34,7 @@ def test_they_are_those_of_a_batch():
 def test_parameters_depend_on_widths_and_channels_and_not_on_lengths_and_sides():
     model = LIDiT(small_config())
     small = abstract_parameters(model, STREAMS, channels=4)
-    longer = [TextStream(s.width, 2 * s.tokens, s.prefix_length + 1) for s in STREAMS]
+    longer = [TextStream(s.width, 2 * s.tokens, s.prefix_length + 1, s.layers) for s in STREAMS]
     large = jax.eval_shape(
         lambda key: initialize(model, key, longer, (16, 8, 4)), jax.random.key(0)
     )

@@ -212,6 +212,16 @@ def test_sincos_positions_equal_diffusers():
     np.testing.assert_allclose(sincos_positions((side, side), width), expected, atol=1e-6)
 
 
+def test_sincos_positions_of_an_extent_equal_diffusers():
+    """PixArt's: a grid of any shape spans base size / interpolation scale positions per side."""
+    width, grid = 32, (5, 3)
+    expected = get_2d_sincos_pos_embed(
+        width, grid, base_size=64, interpolation_scale=2, output_type="pt"
+    )
+    ours = sincos_positions(grid, width, extent=32.0, order="column_first")
+    np.testing.assert_allclose(ours, expected.numpy(), atol=1e-5)
+
+
 def test_sincos_positions_of_a_grid_are_those_of_a_larger_one():
     large = sincos_positions((6, 7), 16).reshape(6, 7, 16)
     small = sincos_positions((2, 3), 16).reshape(2, 3, 16)

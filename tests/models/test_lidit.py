@@ -1,5 +1,7 @@
 """The whole network: identities at initialization, masks, prefix_lengths, sizes, switches."""
 
+import dataclasses
+
 import flax.linen as nn
 import flax.traverse_util
 import jax
@@ -11,7 +13,7 @@ from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.models import LIDiT
 
-from .conftest import apply, initialize, randomized, small_config
+from .conftest import PIXART, apply, initialize, randomized, small_config
 
 
 def test_the_output_is_exactly_zero_at_initialization(model, fresh, inputs):
@@ -169,6 +171,32 @@ def test_the_layer_scan_equals_unrolled_and_recomputed_layers(model, params, inp
     ):
         out = apply(LIDiT(small_config(**changes)), params, inputs)
         np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+def test_pixarts_options_scan_recompute_and_reuse_as_the_others(inputs):
+    config = small_config(width=24, heads=2, depth=3, **PIXART)
+    model = LIDiT(config)
+    fresh = initialize(model, inputs)
+    params = randomized(fresh)
+    assert fresh["output"]["table"].shape == (2, 24)
+    assert fresh["blocks"]["modulation"]["linear"]["bias"].shape == (3, 6 * 24)
+    assert set(fresh["linguistic_refiner_0"]) == {"projection"}
+    np.testing.assert_array_equal(apply(model, fresh, inputs), 0.0)
+
+    expected = apply(model, params, inputs)
+    other = LIDiT(dataclasses.replace(config, scan_unroll=3, remat="full"), "int8")
+    quantized = apply(other, params, inputs)
+    assert 0 < np.abs(quantized - expected).max() < 0.1 * np.abs(expected).max()
+
+    *arrays, prefix_lengths = inputs
+
+    def keep(variables, *arrays):
+        kept = model.apply(variables, *arrays, prefix_lengths, keep=True)[1]
+        return kept, model.apply(variables, *arrays, prefix_lengths, reuse=kept)
+
+    kept, reused = jax.jit(keep)({"params": params}, *arrays)
+    assert kept.pooled is None
+    np.testing.assert_allclose(reused, expected, rtol=0, atol=1e-5)
 
 
 def test_bfloat16_compute_stays_close_and_parameters_stay_float32(params, inputs):

@@ -12,7 +12,7 @@ from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideo
 
 from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.errors import LiditError
-from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
+from lidit_jax.models.refiner import CollaborativeRefiner, LayerMix, LinguisticRefiner
 
 from ..numerics import EPSILON, SAME, assert_close, in_float64, rounding, to_float64
 from .conftest import randomized
@@ -57,6 +57,63 @@ def test_at_initialization_it_is_the_projection_of_the_normed_features():
     expected = (features / rms) @ params["projection"]["kernel"]
     np.testing.assert_allclose(refined.tokens[0], expected[0], atol=1e-5)
     np.testing.assert_allclose(refined.tokens[1, :4], expected[1, :4], atol=1e-5)
+
+
+def layers_of_a_token():
+    """Three layers of very different size and mean, as those of LLMs are."""
+    rng = np.random.default_rng(1)
+    size, mean = np.array([[0.1], [1.0], [30.0]]), np.array([[0.0], [2.0], [-20.0]])
+    return jnp.asarray(rng.normal(size=(2, 5, 3, 24)) * size + mean, jnp.float32)
+
+
+def test_layers_are_concatenated_in_their_order_without_parameters():
+    states = layers_of_a_token()
+    mix = LayerMix("concatenate", jnp.float32)
+    assert initialize(mix, states) == {}
+    expected = np.concatenate([states[:, :, i] for i in range(3)], axis=-1)
+    np.testing.assert_array_equal(call(mix, {}, states), expected)
+
+
+@pytest.mark.parametrize("kind", ["average", "learned_average"])
+def test_averages_are_of_layers_that_are_normalized_each_for_itself(kind):
+    states = layers_of_a_token()
+    mix, exact = LayerMix(kind, jnp.float32), np.asarray(states, np.float64)
+    params = initialize(mix, states)
+    logits = np.array([1.0, 0.0, -2.0]) if kind == "learned_average" else np.zeros(3)
+    if kind == "learned_average":
+        np.testing.assert_array_equal(params["weights"], np.zeros(3))
+        params = {"weights": jnp.asarray(logits, jnp.float32)}
+    else:
+        assert params == {}
+    weights = np.exp(logits) / np.exp(logits).sum()
+
+    def average(states, weights):
+        return np.einsum("bsnd,n->bsd", states, weights)
+
+    centered = exact - exact.mean(axis=-1, keepdims=True)
+    normed = centered / np.sqrt(np.square(centered).mean(axis=-1, keepdims=True) + 1e-6)
+    ours = call(mix, params, states)
+    # The mean of values of size 20 is rounded in float32, and all that follows.
+    assert_close(ours, average(normed, weights), rounding(terms=24 * 30, sums=3))
+    wrong = [average(exact, weights), average(centered, weights)]
+    if kind == "learned_average":
+        wrong.append(average(normed, weights[::-1]))
+    for other in wrong:
+        assert np.abs(np.asarray(ours) - other).max() > 0.1
+
+
+def test_a_refiner_of_several_layers_is_one_of_their_combination():
+    states, mask = layers_of_a_token(), jnp.asarray(np.arange(5) < np.array([[5], [3]]))
+    broken = states.at[1, 3:].set(jnp.nan)  # what padding holds does not matter
+    rest = (mask, jnp.ones(2), jnp.ones((2, WIDTH)))
+    refiner = linguistic(RefinerConfig(layer_mix="learned_average"))
+    params = randomized(initialize(refiner, states, *rest))
+    mixed = call(LayerMix("learned_average", jnp.float32), params["layer_mix"], states)
+    one = {name: leaf for name, leaf in params.items() if name != "layer_mix"}
+    expected = call(refiner, one, mixed, *rest)
+    ours = call(refiner, params, broken, *rest)
+    np.testing.assert_allclose(ours.tokens[mask], expected.tokens[mask], atol=1e-5)
+    np.testing.assert_allclose(ours.pooled, expected.pooled, atol=1e-5)
 
 
 def test_without_a_time_embedding_it_needs_an_embedder_of_its_own():

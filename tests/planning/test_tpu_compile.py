@@ -87,9 +87,13 @@ class Program:
     """Of the model, of one device's part of a step, as the MFU counts them."""
 
     @cached_property
+    def parsed(self):
+        return parse_program(self.compiled)
+
+    @cached_property
     def collectives(self):
         sizes = [MESHES[self.topology].get(axis, 1) for axis in AXES]
-        return find_collectives(self.compiled, LogicalMesh(np.zeros(sizes), AXES))
+        return find_collectives(self.parsed, LogicalMesh(np.zeros(sizes), AXES))
 
 
 def compile_program(topology, folder, repository):
@@ -156,7 +160,7 @@ def test_each_axis_carries_what_it_should_in_the_layer_loop(program):
 def test_little_is_computed_beyond_the_model(program):
     """Under "dots", the recipes' policy. Kernels count as they run: two products forward, five
     backward, among them that of the scores once more."""
-    cost = program_cost(parse_program(program.compiled))
+    cost = program_cost(program.parsed)
     assert cost.unknown == ()
     assert USEFUL[program.topology] <= program.flops / cost.flops <= 1
 

@@ -10,6 +10,7 @@ from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
 from lidit_jax.encoders.conditions import PromptEncoders
 from lidit_jax.models import LIDiT
+from lidit_jax.models.flops import token_shape
 from lidit_jax.pytorch.export import export_torch
 
 from ..quick import random_parameters
@@ -17,9 +18,11 @@ from ..tiny_encoders import WIDTH
 
 
 def small(config: Config) -> Config:
-    """The recipe's model, smaller still."""
-    model = dataclasses.replace(config.model, width=16, heads=2, depth=3)
-    return dataclasses.replace(config, model=model)
+    """The recipe's model, smaller still, with several layers of its first encoder."""
+    refiner = dataclasses.replace(config.model.refiner, layer_mix="learned_average")
+    model = dataclasses.replace(config.model, width=16, heads=2, depth=3, refiner=refiner)
+    encoders = dataclasses.replace(config.encoders, layers=((-1, 1, -3), -1))
+    return dataclasses.replace(config, model=model, encoders=encoders)
 
 
 def make_bundle(folder, config, dtype="float32"):
@@ -31,7 +34,7 @@ def make_bundle(folder, config, dtype="float32"):
     inputs = (
         jnp.zeros((1, config.model.patch, config.model.patch, channels)),
         jnp.zeros(1),
-        [jnp.zeros((1, 1, WIDTH))] * streams,
+        [jnp.zeros((1, 1, *token_shape(WIDTH, layers))) for layers in encoders.layer_counts],
         [jnp.ones((1, 1), bool)] * streams,
         [0] * streams,
     )

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import transformers
 
 from lidit_jax.checkpoints.opener import open_model
 from lidit_jax.cli import main
@@ -18,6 +19,7 @@ from lidit_jax.pytorch.export import MODULE, module_source
 from lidit_jax.pytorch.import_weights import import_torch
 from lidit_jax.sampling.pipeline import Pipeline
 
+from ..tiny_encoders import WIDTH, save_encoder
 from .exported import make_bundle, make_export, small
 
 # Runs a file in an environment where these cannot be imported.
@@ -163,6 +165,32 @@ def test_other_processes_are_sampled_alike(process, prediction, sampler, tiny_co
     ours = Pipeline.from_checkpoint(bundle)(["a red circle"], seed=1)
     theirs = parity.load_module(out / MODULE).LIDiT.from_pretrained(out)
     assert parity.psnr(ours, theirs(["a red circle"], seed=1).numpy()) >= 45
+
+
+def test_an_imported_pixart_is_exported_as_well(tiny_config, tmp_path):
+    """With a T5 that has no decoder, and a spacing that the exported sampler does not have."""
+    t5 = save_encoder(tmp_path / "t5", "llama")  # for its tokenizer
+    sizes = {"vocab_size": 257, "d_model": WIDTH, "d_kv": 8, "d_ff": 32, "num_heads": 2}
+    transformers.T5EncoderModel(transformers.T5Config(num_layers=2, **sizes)).save_pretrained(t5)
+    config = tiny_config(
+        *(f"encoders.sources=('{t5}',)", "encoders.layers=(-1,)", "encoders.instruction="),
+        *("model.width=24", "model.heads=2", "model.qk_norm=False", "model.size_embedding=1"),
+        *("model.position=sincos", "model.sincos_extent=3.0", "model.sincos_order=column_first"),
+        *("model.cross_attention=plain", "model.output_modulation=table"),
+        *("model.refiner.blocks=0", "model.refiner.feature_norm=none"),
+        *("model.refiner.pool=none", "model.refiner.projection=mlp"),
+        *("diffusion.process=ddpm", "diffusion.prediction=epsilon"),
+        *("sampling.sampler=dpm++2m", "sampling.spacing=linspace"),
+    )
+    bundle = make_bundle(tmp_path / "bundle", config)
+    out = make_export(bundle, tmp_path / "out")
+    report = parity.compare(bundle, out)
+    assert report.passed, report.table()
+    assert not any("pooled" in row.component for row in report.differences)
+    (tmp_path / "back").mkdir()
+    import_torch(out, tmp_path / "back")
+    before, after = open_model(bundle).load(), open_model(tmp_path / "back").load()
+    jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
 def test_half_precision_has_half_the_size(bundle, exported, tmp_path):

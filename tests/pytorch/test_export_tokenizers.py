@@ -1,6 +1,7 @@
 """An exported model cuts prompts into tokens as the model it comes from."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,10 +10,37 @@ from tokenizers import normalizers
 
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.schema import Config
+from lidit_jax.encoders.locations import content_digests
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
 from lidit_jax.errors import LiditError
 from lidit_jax.pytorch.export import _export_encoders
 from tests.tiny_encoders import save_encoder
+
+
+def model_with(encoder: Path) -> SimpleNamespace:
+    return SimpleNamespace(
+        config=Config(),
+        provenance=Provenance(encoders=({"source": str(encoder), "layer": -3, "fingerprint": {}},)),
+        shapes={"linguistic_refiner_0/projection/kernel": (16, 8)},
+    )
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_pipeline_s_encoder_has_its_tokenizer_beside_it(tmp_path, monkeypatch, copied):
+    monkeypatch.setenv("LIDIT_CACHE", str(tmp_path / "cache"))
+    root, out = tmp_path / "pipeline", tmp_path / "out"
+    folder = save_encoder(root / "text_encoder", "llama")
+    (root / "tokenizer").mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).rename(root / "tokenizer" / name)
+    (stream,) = _export_encoders(model_with(root), out, copied, None)
+    exported = tokenizers.Tokenizer.from_file(str(out / stream["tokenizer"]))
+    ours = load_tokenizer(root / "tokenizer")
+    assert exported.encode("a red", add_special_tokens=False).ids == ours.encode(["a red"])[0]
+    if copied:
+        assert content_digests(out / stream["source"]) == content_digests(folder)
+    else:
+        assert stream["source"] == str(folder.resolve())
 
 
 @pytest.mark.parametrize("copied", [True, False])
@@ -25,12 +53,7 @@ def test_the_tokenizer_that_transformers_reads_goes_along(tmp_path, monkeypatch,
     model = json.loads((folder / "config.json").read_text()) | {"model_type": "qwen2"}
     # Room for the tokens that the class adds to the vocabulary.
     (folder / "config.json").write_text(json.dumps(model | {"vocab_size": 300}))
-    source = SimpleNamespace(
-        config=Config(),
-        provenance=Provenance(encoders=({"source": str(folder), "layer": -3, "fingerprint": {}},)),
-        shapes={"linguistic_refiner_0/projection/kernel": (16, 8)},
-    )
-    (stream,) = _export_encoders(source, out, copied, None)
+    (stream,) = _export_encoders(model_with(folder), out, copied, None)
     exported = tokenizers.Tokenizer.from_file(str(out / stream["tokenizer"]))
     assert isinstance(exported.normalizer, normalizers.NFC)
     ours = load_tokenizer(folder)

@@ -21,6 +21,7 @@ from lidit_jax.benchmarks.torch_training import (
 from lidit_jax.config.schema import Config, DiffusionConfig, OptimizerConfig, RefinerConfig
 from lidit_jax.diffusion import process as processes
 from lidit_jax.models import LIDiT
+from lidit_jax.models.flops import TextStream
 from lidit_jax.models.refiner import CollaborativeRefiner, LinguisticRefiner
 from lidit_jax.pytorch import layout
 from lidit_jax.pytorch.model import LIDiTTransformer
@@ -49,6 +50,28 @@ SWITCHES = {
     "as HunyuanVideo's": {
         "refiner": RefinerConfig(feature_norm="none", pool_raw=True, own_time_embedder=True)
     },
+    "as PixArt's": {
+        "width": 48,
+        "position": "sincos",
+        "sincos_extent": 5.0,
+        "sincos_order": "column_first",
+        "qk_norm": False,
+        "cross_attention": "plain",
+        "output_modulation": "table",
+        "size_embedding": 8,
+        "refiner": RefinerConfig(blocks=0, feature_norm="none", projection="mlp", pool="none"),
+    },
+    "plain cross-attention and output table": {
+        "cross_attention": "plain",
+        "output_modulation": "table",
+    },
+    "size embedding and extent, without pooled vector": {
+        "width": 48,
+        "position": "conv+sincos",
+        "sincos_extent": 2.5,
+        "size_embedding": 1,
+        "refiner": RefinerConfig(pool="none", projection="mlp"),
+    },
 }
 
 
@@ -71,7 +94,10 @@ def both(config, inputs):
     """The two models with the same random parameters."""
     ours = LIDiT(config)
     params = random_parameters(ours.init, *inputs)
-    theirs = LIDiTTransformer(config, [f.shape[-1] for f in inputs[2]], inputs[0].shape[-1])
+    streams = [TextStream(f.shape[-1], 1, 0, *f.shape[2:-1]) for f in inputs[2]]
+    widths = [stream.mixed_width(config.refiner) for stream in streams]
+    layers = [stream.layers for stream in streams]
+    theirs = LIDiTTransformer(config, widths, inputs[0].shape[-1], layers)
     theirs.load_state_dict(jax.tree.map(torch.tensor, torch_state(params, config)))
     return ours, params, theirs
 
@@ -118,6 +144,20 @@ def test_the_whole_network_in_bfloat16_is_float32_s_but_for_rounding(name, input
     assert BFLOAT16 / 4 < error <= rounding(terms=1, sums=5 * 12, epsilon=BFLOAT16)
 
 
+@pytest.mark.parametrize("mix", ["concatenate", "average", "learned_average"])
+def test_several_layers_of_a_stream(mix, inputs):
+    x_t, t, (_, second), *rest = inputs
+    scales = jnp.array([1.0, 20.0, 0.1])[:, None]
+    several = scales * jnp.asarray(np.random.default_rng(3).normal(size=(2, 9, 3, 24)), jnp.float32)
+    inputs = x_t, t, (several, second), *rest
+    ours, params, theirs = both(small_config(depth=1, refiner=RefinerConfig(layer_mix=mix)), inputs)
+    out = apply(ours, params, inputs)
+    assert relative_error(out, theirs(*to_torch(inputs))) < TOLERANCE
+    if mix != "average":
+        flipped = x_t, t, (several[:, :, ::-1], second), *rest
+        assert relative_error(out, theirs(*to_torch(flipped))) > 10 * TOLERANCE
+
+
 @pytest.mark.parametrize("streams", [1, 3])
 def test_one_and_three_streams(streams, inputs):
     x_t, t, features, masks, prefix_lengths = inputs
@@ -148,7 +188,8 @@ def test_what_the_refiners_hand_on(inputs):
     )(params, *arrays)
     captured = state["intermediates"]
     _, t, features, masks, _ = to_torch(inputs)
-    refined, context, context_mask, _ = theirs.refine(features, masks, t, prefix_lengths)
+    time = theirs.time_embedder(t)
+    refined, context, context_mask = theirs.refine(features, masks, t, time, prefix_lengths)
     for k, mask in enumerate(inputs[3]):
         stream = captured[f"linguistic_refiner_{k}"]["__call__"][0]
         tokens, pooled, gates = refined[k]

@@ -9,16 +9,13 @@ from lidit_jax.cli import main
 from lidit_jax.errors import LiditError
 from lidit_jax.io.progress import Progress
 from lidit_jax.sampling import guided_sampler
-from lidit_jax.training.loop import train
 
 PROMPTS = ["a red circle", "two blue stars"]
 
 
-def test_train_then_sample_then_export_then_sample_again(tiny_config, tmp_path):
-    # Train for 8 steps: `lidit train --config=… --workdir=run`.
-    run = tmp_path / "run"
-    state = train(tiny_config(), run)
-    assert state.step == 8
+def test_train_then_sample_then_export_then_sample_again(trained, tmp_path):
+    # Trained for 8 steps: `lidit train --config=… --workdir=run`.
+    run = trained
     kept = {path.name for path in run.iterdir()}
     assert kept == {
         "checkpoints",

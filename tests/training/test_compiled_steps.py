@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import shutil
-import signal
 
 import jax
 import numpy as np
@@ -13,7 +11,6 @@ import pytest
 from lidit_jax.checkpoints.orbax import Checkpoints
 from lidit_jax.training import loop
 from lidit_jax.training.loop import train
-from lidit_jax.training.monitoring.run_log import RunLog
 from tests.training.stand_ins import HELD_OUT, RECORDS, Linear
 from tests.training.test_resume import losses
 
@@ -66,20 +63,11 @@ def test_shapes_that_the_rest_of_a_run_does_not_use_are_not_compiled(config, tmp
     assert len(found) == 1
 
 
-def test_a_run_in_two_shapes_goes_on_to_the_bit(config, tmp_path, monkeypatch):
+def test_a_run_in_two_shapes_goes_on_to_the_bit(config, tmp_path, terminated):
     """It is stopped by a signal while shapes still alternate."""
-
-    def terminate_at_step_3(log, values):
-        log.seen = getattr(log, "seen", 0) + 1
-        if log.seen == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return accumulate(log, values)
-
-    accumulate = RunLog.accumulate
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     expected = train(config(), whole)
-    with monkeypatch.context() as patched:
-        patched.setattr(RunLog, "accumulate", terminate_at_step_3)
+    with terminated(3):
         assert train(config(), stopped).step == 3
     state = train(config(), stopped)
     jax.tree.map(np.testing.assert_array_equal, state, expected)

@@ -15,6 +15,7 @@ from lidit_jax.training.host_consistency import (
 )
 from tests.faults.runs import RECIPE
 from tests.training.stand_ins import Linear
+from tests.xla_flags import xla_flags
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_two_real_processes_see_the_same_line(tmp_path):
             "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
             "JAX_NUM_PROCESSES": "2",
             "JAX_PROCESS_ID": str(number),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+            "XLA_FLAGS": xla_flags(1),
         }
         started.append(
             subprocess.Popen(

@@ -12,7 +12,7 @@ from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.checkpoints.state import TrainState, create_state
 from lidit_jax.errors import LiditError
 from lidit_jax.training.initialization import (
-    encoder_change_warning,
+    change_notes,
     inherited_statistics,
     initialize_from_run,
 )
@@ -56,15 +56,21 @@ def test_latent_statistics_come_with_the_weights(tiny_config, trained):
     assert inherited_statistics(tiny_config(), None, Path("runs/new")) is None
 
 
-def test_weights_that_know_other_text_encoders_are_told(trained):
+def test_weights_that_served_something_else_are_told(tiny_config, trained):
     encoders = open_model(trained).provenance.encoders
+    config = tiny_config(f"training.init_from={trained}")
     elsewhere = [stream | {"source": "a copy"} for stream in encoders]
-    assert encoder_change_warning(elsewhere, str(trained)) == []
+    assert change_notes(elsewhere, config, []) == []
     for name, value in (("layer", -9), ("prefix", "Paint:"), ("fingerprint", {})):
         other = [encoders[0] | {name: value}, encoders[1]]
-        (line,) = encoder_change_warning(other, str(trained))
+        (line,) = change_notes(other, config, [])
         assert line.startswith(f"{trained} was trained with other text encoders, layers or another")
-    assert encoder_change_warning(encoders[:1], str(trained))
+    assert change_notes(encoders[:1], config, [])
+    new = [f"linguistic_refiner_{k}/projection/kernel" for k in range(2)]
+    assert change_notes(other, config, new[:1]), "the other stream's weights meet new features"
+    assert change_notes(other, config, new) == []
+    config = tiny_config(f"training.init_from={trained}", "model.heads=2", "model.remat=full")
+    assert change_notes(encoders, config, []) == [f"config.model.heads=2, with 4 in {trained}"]
 
 
 def test_weights_and_averages_start_from_the_averages_of_the_stage_before(
@@ -81,32 +87,104 @@ def test_weights_and_averages_start_from_the_averages_of_the_stage_before(
     assert first.unsafe_buffer_pointer() != second.unsafe_buffer_pointer(), "both are donated"
 
 
-def test_what_the_source_lacks_stays_as_initialized(tiny_config, trained, averages):
-    """A fine-tune with a new part."""
-    state, missing = initialize_from_run(
-        fresh(averages | {"new_refiner": {"kernel": averages["output"]["linear"]["kernel"]}}),
-        tiny_config(f"training.init_from={trained}/checkpoints/4"),
-    )
-    assert missing == ["new_refiner/kernel"]
+@pytest.fixture(scope="module")
+def grown(averages):
+    """Parameters of a model with a new refiner, and other features in its first stream."""
+    output, first = averages["output"], averages["linguistic_refiner_0"]
+    wide = first["projection"] | {"kernel": jax.numpy.zeros((7, 32))}
+    return averages | {
+        "new_refiner": {"kernel": output["linear"]["kernel"]},
+        "linguistic_refiner_0": first | {"projection": wide},
+    }
+
+
+NEW = ("linguistic_refiner_0/projection", "new_refiner")
+
+
+def test_what_is_named_as_new_stays_as_initialized(tiny_config, trained, averages, grown):
+    """A fine-tune with a new part, and with an encoder of other features."""
+    config = tiny_config(f"training.init_from={trained}/checkpoints/4", f"training.init_new={NEW}")
+    state, missing = initialize_from_run(fresh(grown), config)
+    new = ["linguistic_refiner_0/projection/bias", "linguistic_refiner_0/projection/kernel"]
+    assert missing == [*new, "new_refiner/kernel"]
     assert (state.params["new_refiner"]["kernel"] == 1).all()
+    assert (state.params["linguistic_refiner_0"]["projection"]["kernel"] == 1).all()
     assert not (state.params["output"]["linear"]["kernel"] == 1).all()
 
 
-def test_another_shape_is_refused_by_name(tiny_config, trained, averages):
-    other = averages | {"output": {"linear": {"kernel": np.zeros((3, 3), np.float32)}}}
-    other = jax.tree.map(jax.numpy.asarray, other)
-    with pytest.raises(LiditError, match=r"output/linear/kernel has shape \[32, 192\] there and"):
-        initialize_from_run(fresh(other), tiny_config(f"training.init_from={trained}"))
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        (
+            NEW[:1],
+            "it lacks new_refiner/kernel: use the same config.model and encoders, or let these "
+            "start afresh with --config.training.init_new=\"('linguistic_refiner_0/projection', "
+            "'new_refiner')\"",
+        ),
+        (
+            NEW[1:],
+            "there and [7, 32] here: use the same config.model and encoders, or let these start",
+        ),
+        (("new_refner",), "config.training.init_new: 'new_refner' matches no parameter as a whole"),
+    ],
+)
+def test_what_is_missing_or_of_another_shape_is_refused_by_name(
+    new, message, tiny_config, trained, grown
+):
+    config = tiny_config(f"training.init_from={trained}", f"training.init_new={new}")
+    with pytest.raises(LiditError) as refusal:
+        initialize_from_run(fresh(grown), config)
+    assert message in str(refusal.value)
+
+
+def test_a_part_that_has_no_place_any_more_is_refused_by_name(tiny_config, trained, averages):
+    smaller = {name: part for name, part in averages.items() if name != "collaborative_refiner"}
+    with pytest.raises(LiditError, match="this model has no collaborative_refiner/block_0_stream"):
+        initialize_from_run(fresh(smaller), tiny_config(f"training.init_from={trained}"))
+    dropped = "training.init_new=('collaborative_refiner',)"
+    config = tiny_config(f"training.init_from={trained}", dropped)
+    assert initialize_from_run(fresh(smaller), config)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["training.init_from=''"], "needs a source of all other weights in config.training.init"),
+        (
+            ["training.init_optimizer=true"],
+            "init_optimizer takes over all weights and moments: set",
+        ),
+    ],
+)
+def test_new_parts_need_weights_beside_them(settings, message, tiny_config):
+    with pytest.raises(LiditError, match=message):
+        tiny_config("training.init_from=demo", "training.init_new=('output',)", *settings)
 
 
 def test_a_run_says_what_it_started_from_and_does_not_go_on_with_the_old_steps(
-    tiny_config, trained, tmp_path, capsys
+    tiny_config, trained, averages, tmp_path, capsys
 ):
-    state = train(tiny_config(f"training.init_from={trained}", "training.steps=4"), tmp_path)
+    """It begins as the first stage of another model does: one part new, the backbone frozen."""
+    stage = ["training.init_new=('collaborative_refiner',)", "training.steps=4"]
+    stage += ["training.image_every=0", f"training.init_from={trained}"]
+    stage += ["optimizer.freeze=('blocks','output')"]
+    state = train(tiny_config(*stage), tmp_path)
     output = capsys.readouterr().out
     assert "starting at step 0" in output
-    assert f"weights from {trained}; 0 parameters start afresh" in output
+    assert f"weights from {trained}; " in output
+    assert "parameters start afresh, in collaborative_refiner" in output
+    assert "M parameters; frozen: blocks, output" in output
     assert state.step == 4
+    for part, stays in {"blocks": True, "output": True, "linguistic_refiner_0": False}.items():
+        for tree in (state.params, state.ema_params):
+            before, after = (jax.tree.leaves(one[part]) for one in (averages, tree))
+            same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+            assert all(same) if stays else not all(same)
+    with pytest.raises(LiditError, match="set it back, or begin a new stage in another workdir"):
+        train(tiny_config(*stage[:-1]), tmp_path)
+    both = [f"training.init_from={tmp_path}", "training.init_optimizer=true"]
+    with pytest.raises(LiditError, match=r"has the moments of other parameters, with config\.opti"):
+        initialize_from_run(fresh(averages), tiny_config(*both))
 
 
 @pytest.fixture(scope="module")

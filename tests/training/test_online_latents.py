@@ -1,8 +1,6 @@
 """Pictures that the step encodes: the latents of the disk, and a run that ends as it should."""
 
 import multiprocessing
-import os
-import signal
 from pathlib import Path
 
 import flax.linen as nn
@@ -16,7 +14,6 @@ from lidit_jax.config.schema import VAEConfig
 from lidit_jax.training import preparation
 from lidit_jax.training.lidit_task import LIDiTTask
 from lidit_jax.training.loop import train
-from lidit_jax.training.monitoring.run_log import RunLog
 from lidit_jax.training.preparation import prepare
 from tests.training.test_resume import losses
 
@@ -90,24 +87,19 @@ def test_nothing_is_stored(tiny_config, tmp_path):
 
 
 def test_a_run_that_is_stopped_and_goes_on_with_other_readers_ends_as_one_that_was_not(
-    tiny_config, trained, tmp_path, monkeypatch
+    tiny_config, trained, tmp_path, terminated
 ):
     """Its losses are those of prepared latents, and no process is left."""
 
-    def terminate_all_at_step_3(log, values):
-        log.seen = getattr(log, "seen", 0) + 1
-        if log.seen == 3:
-            readers = multiprocessing.active_children()
-            assert len(readers) == 2
-            for pid in (os.getpid(), *(reader.pid for reader in readers)):
-                os.kill(pid, signal.SIGTERM)
-        return accumulate(log, values)
+    def readers():
+        found = multiprocessing.active_children()
+        assert len(found) == 2
+        return [reader.pid for reader in found]
 
-    accumulate = RunLog.accumulate
-    with monkeypatch.context() as patched:
-        patched.setattr(RunLog, "accumulate", terminate_all_at_step_3)
-        assert train(tiny_config(ONLINE, "data.workers=2"), tmp_path).step == 3
+    settings = (ONLINE, "training.image_every=0")
+    with terminated(3, readers):
+        assert train(tiny_config(*settings, "data.workers=2"), tmp_path).step == 3
     assert multiprocessing.active_children() == []
-    assert train(tiny_config(ONLINE, "data.workers=1"), tmp_path).step == 8
+    assert train(tiny_config(*settings, "data.workers=1"), tmp_path).step == 8
     assert multiprocessing.active_children() == []
     assert losses(tmp_path) == pytest.approx(losses(trained), rel=1e-5)

@@ -126,6 +126,39 @@ def test_weights_are_gathered_block_by_block_and_activations_never(online, tiny_
     assert max(gathers[False]) == 4 * 8 * tokens, "token ids"
 
 
+def test_several_layers_are_those_of_the_disk_and_their_weights_are_trained(tiny_config):
+    """On a mesh the states of all layers stay where their rows are, as one layer's do."""
+    settings = ("encoders.layers=((-1, 1), 'all')", "model.refiner.layer_mix=learned_average")
+    stored = LIDiTTask(tiny_config(*settings), prepare(tiny_config(*settings)))
+    config = tiny_config(*settings, *ONLINE)
+    several = LIDiTTask(config, prepare(config))
+    assert [stream.token_shape for stream in several.data.streams] == [(2, 16), (4, 16)]
+    mesh = make_mesh(config.mesh)
+    frozen = jax.device_put(several.frozen, several.frozen_shardings(mesh))
+    batch = jax.device_put(first_batch(several), batch_sharding(mesh))
+    with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+        encode = jax.jit(several.encode, out_shardings=batch_sharding(mesh))
+        compiled = encode.lower(frozen, batch).compile()
+        features = compiled(frozen, batch)["features"]
+    found = find_collectives(compiled.as_text(), mesh)
+    assert {c.kind for c in found if c.in_loop} == {"all-gather", "all-reduce"}
+    assert max(c.size for c in found if c.kind == "all-gather" and c.in_loop) <= 4 * 16 * 32 / 2
+    from_disk = first_batch(stored)
+    for ours, theirs, mask in zip(features, from_disk["features"], from_disk["masks"], strict=True):
+        near = np.asarray(ours, np.float32)[:, : mask.shape[1]][mask]
+        expected = theirs.astype(np.float32)[mask]
+        near_zero = 1e-5 * np.sqrt(np.mean(expected**2))
+        np.testing.assert_allclose(near, expected, rtol=2**-7, atol=near_zero)
+
+    params = randomized(nn.unbox(jax.jit(stored.init)(jax.random.key(0))))
+    gradients, _ = jax.jit(jax.grad(stored.loss, has_aux=True))(
+        params, stored.frozen, from_disk, KEY
+    )
+    for stream in range(2):
+        weights = gradients[f"linguistic_refiner_{stream}"]["layer_mix"]["weights"]
+        assert np.abs(weights).min() > 0
+
+
 def test_weights_are_an_argument_and_no_constant(online):
     jaxpr = jax.make_jaxpr(online.encode)(online.frozen, first_batch(online))
     constants = sum(np.size(constant) for constant in jaxpr.consts)

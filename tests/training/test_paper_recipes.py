@@ -1,17 +1,25 @@
-"""The paper's recipes at a tiny size, on the data that they describe: tars, then ArrayRecord."""
+"""The recipes of real sizes at a tiny one, on the data that they describe: tars, ArrayRecord."""
 
+import dataclasses
 import io
 import json
 import tarfile
 
+import flax.traverse_util
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from lidit_jax.checkpoints.bundle import save_bundle
+from lidit_jax.checkpoints.provenance import Provenance
+from lidit_jax.checkpoints.shapes import parameter_shapes
 from lidit_jax.cli import main
 from lidit_jax.config.load import load_recipe
+from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.data.opened_data import open_data
 from lidit_jax.training.loop import train
+from lidit_jax.weights.path_patterns import selected
 
 TINY = ("data.image_size=32", "data.filters.min_width=32", "data.filters.min_height=32")
 TINY += ("model.width=32", "model.depth=1", "model.heads=4", "vae.source='pixels'")
@@ -96,3 +104,52 @@ def test_it_trains(config, kind, tars, records, tmp_path):
     settings = (f"data.source={kind}", f"data.path={path}", "data.buckets.shapes=1")
     state = train(config(*settings), tmp_path / "run")
     assert state.step == 2
+
+
+@pytest.fixture
+def pixart(config, tmp_path):
+    """A folder as `lidit convert from-hf pixart` leaves it: one stream of another width, without
+    refiners, and random weights."""
+    recipe = config("training.init_new=()")
+    refiner = RefinerConfig(
+        blocks=0, collaborative_blocks=0, feature_norm="none", pool="none", projection="mlp"
+    )
+    model = dataclasses.replace(recipe.model, refiner=refiner)
+    encoders = dataclasses.replace(recipe.encoders, sources=("t5",), instruction="")
+    random = np.random.default_rng(0)
+    params = {
+        path: random.normal(0, 0.1, shape).astype(np.float32)
+        for path, shape in parameter_shapes(model, [24], 3).items()
+    }
+    t5 = {"source": "t5", "layer": -1, "prefix": ""}
+    t5["fingerprint"] = {"weights": "0", "tokenizer": "0"}
+    latents = {"latent_mean": (0.0,) * 3, "latent_std": (0.5,) * 3, "autoencoder": "pixels"}
+    source = dataclasses.replace(recipe, model=model, encoders=encoders)
+    folder, params = tmp_path / "pixart", flax.traverse_util.unflatten_dict(params, sep="/")
+    save_bundle(folder, params, source, Provenance((t5,), (0,), **latents), dtype="float32")
+    return folder, params
+
+
+@pytest.mark.parametrize("config", ["lidit_1b_from_pixart.py"], indirect=True)
+def test_it_grows_from_pixart(config, pixart, tars, tmp_path, capsys):
+    """The first stage, from weights with another encoder; its frozen parts stay to the bit."""
+    folder, params = pixart
+    settings = (f"data.path={tars}", "data.buckets.shapes=1", "optimizer.warmup_steps=0")
+    stage = config(*settings, f"training.init_from={folder}")
+    state = train(stage, tmp_path / "run")
+    output = capsys.readouterr().out
+    new = "start afresh, in collaborative_refiner, linguistic_refiner_0, linguistic_refiner_1"
+    assert new in output
+    assert "parameters; frozen: blocks/cross_attention/out, blocks/cross_attention/query," in output
+    assert "was trained with other text encoders" not in output, "all that meets them is new"
+    before, after = (
+        flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, tree), sep="/")
+        for tree in (params, state.params)
+    )
+    frozen = selected(stage.optimizer.freeze, after)
+    assert frozen < before.keys()
+    for path in frozen:
+        np.testing.assert_array_equal(before[path], after[path], path)
+    for name in ("key", "value"):
+        path = f"blocks/cross_attention/{name}/kernel"
+        assert (before[path] != after[path]).any(), path

@@ -8,10 +8,8 @@ import dataclasses
 import functools
 import json
 import operator
-import os
 import re
 import shutil
-import signal
 from types import SimpleNamespace
 
 import jax
@@ -22,7 +20,6 @@ from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.errors import LiditError
 from lidit_jax.training import loop
 from lidit_jax.training.loop import train
-from lidit_jax.training.monitoring.run_log import RunLog
 from lidit_jax.training.resume import check_same_models, check_same_run
 
 
@@ -41,17 +38,9 @@ def stopped(trained, tmp_path):
 
 
 def test_sigterm_saves_and_the_same_command_ends_as_if_nothing_had_happened(
-    tiny_config, trained, tmp_path, monkeypatch, capsys
+    tiny_config, trained, tmp_path, terminated, capsys
 ):
-    def terminate_at_step_3(log, values):
-        log.seen = getattr(log, "seen", 0) + 1
-        if log.seen == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return accumulate(log, values)
-
-    accumulate = RunLog.accumulate
-    with monkeypatch.context() as patched:
-        patched.setattr(RunLog, "accumulate", terminate_at_step_3)
+    with terminated(3):
         assert train(tiny_config(), tmp_path).step == 3
     shown = capsys.readouterr().out
     assert "stopped at step 3; run the same command to go on" in shown
@@ -74,7 +63,7 @@ def test_sigterm_saves_and_the_same_command_ends_as_if_nothing_had_happened(
 
 
 def test_another_mesh_goes_on_with_the_same_losses(tiny_config, trained, stopped):
-    state = train(tiny_config("mesh.data=2", "mesh.fsdp=4"), stopped)
+    state = train(tiny_config("mesh.data=2", "mesh.fsdp=4", "training.image_every=0"), stopped)
     kernel = state.params["blocks"]["mlp"]["up"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape)[1] == kernel.shape[1] // 4
     expected = {step: loss for step, loss in losses(trained).items() if step > 4}
@@ -85,7 +74,8 @@ def test_another_mesh_goes_on_with_the_same_losses(tiny_config, trained, stopped
 
 def test_a_tiny_model_learns_a_tiny_data_set(tiny_config, trained, stopped):
     """Steps may be added to a run: this one goes on from 4 to 56."""
-    train(tiny_config("training.steps=56", "training.eval_every=56"), stopped)
+    rare = ("training.eval_every=56", "training.checkpoint_every=56", "training.image_every=0")
+    train(tiny_config("training.steps=56", *rare), stopped)
     curve = losses(trained) | losses(stopped)
     assert sorted(curve) == list(range(1, 57))
     first, last = (np.mean([curve[s] for s in steps]) for steps in (range(1, 9), range(49, 57)))

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-import signal
 
 import jax
 import numpy as np
@@ -13,7 +11,6 @@ from PIL import Image
 from lidit_jax.cli import main
 from lidit_jax.sampling.pipeline import Pipeline
 from lidit_jax.training.loop import train
-from lidit_jax.training.monitoring.run_log import RunLog
 from lidit_jax.training.preparation import prepare
 from tests.training.test_resume import losses
 
@@ -58,16 +55,8 @@ def whole(configured, tmp_path_factory):
     return workdir, train(configured(), workdir)
 
 
-def test_two_shapes_train_and_go_on_to_the_bit(configured, whole, tmp_path, monkeypatch, capsys):
-    def terminate_at_step_3(log, values):
-        log.seen = getattr(log, "seen", 0) + 1
-        if log.seen == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return accumulate(log, values)
-
-    accumulate = RunLog.accumulate
-    with monkeypatch.context() as patched:
-        patched.setattr(RunLog, "accumulate", terminate_at_step_3)
+def test_two_shapes_train_and_go_on_to_the_bit(configured, whole, tmp_path, terminated, capsys):
+    with terminated(3):
         assert train(configured(), tmp_path).step == 3
     shown = capsys.readouterr().out
     for size in ("56x72", "72x56"):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.runs import RECIPE, saved_arrays, unequal
+from tests.xla_flags import xla_flags
 
 STEPS = 6
 
@@ -39,14 +40,12 @@ class Job:
         command += [f"--workdir={self.workdir}", f"--config.encoders.sources=('{self._encoder}',)"]
         command += [f"--config.data.cache_dir={self.folder / 'data'}", "--config.mesh.fsdp=2"]
         command += [f"--config.training.steps={STEPS}", "--config.training.checkpoint_every=3"]
-        command += ["--config.optimizer.warmup_steps=1"]
+        command += ["--config.optimizer.warmup_steps=1", "--config.training.image_every=0"]
         command += [f"--config.{override}" for override in overrides]
         started = []
         for number in range(processes):
-            devices = f"--xla_force_host_platform_device_count={8 // processes}"
             environment = os.environ | {
-                "XLA_FLAGS": f"{devices} --xla_backend_optimization_level=0 "
-                "--xla_llvm_disable_expensive_passes=true",
+                "XLA_FLAGS": xla_flags(8 // processes),
                 "JAX_COMPILATION_CACHE_DIR": str(self.folder / "xla"),
             }
             if processes > 1:
@@ -81,32 +80,43 @@ def job(tmp_path_factory, tiny_encoders):
 
 @pytest.fixture(scope="module")
 def undisturbed(job):
-    """Two processes, never stopped."""
+    """Two processes, never stopped, which draw pictures at their end."""
     run = job("undisturbed")
-    run.start(2)
+    run.start(2, f"training.image_every={STEPS}")
+    assert (run.workdir / "images" / f"step_{STEPS:06d}.png").exists()
     return run
 
 
 @pytest.fixture(scope="module")
-def halfway(job):
-    """Two processes that ended at step 3."""
-    run = job("halfway")
-    run.start(2, "training.steps=3")
-    return run
+def halfway(undisturbed, job):
+    """`halfway("name")`: a job whose workdir knows nothing beyond step 3 of the other one."""
+
+    def halfway(workdir):
+        run = job(workdir)
+        place = Path("checkpoints", "3")
+        shutil.copytree(undisturbed.workdir / place, run.workdir / place)
+        return run
+
+    return halfway
 
 
-def test_two_processes_go_on_to_the_bit(undisturbed, halfway, job):
-    shutil.copytree(halfway.workdir, (resumed := job("resumed")).workdir)
+def later(losses, last=STEPS):
+    """Losses of the steps after the third."""
+    return {step: loss for step, loss in losses.items() if 3 < step <= last}
+
+
+def test_two_processes_go_on_to_the_bit(undisturbed, halfway):
+    resumed = halfway("resumed")
     assert "resuming at step 3" in resumed.start(2)
     expected, got = (saved_arrays(run.workdir, STEPS) for run in (undisturbed, resumed))
     assert unequal(expected, got) == []
-    assert resumed.losses() == undisturbed.losses()
+    assert resumed.losses() == later(undisturbed.losses())
 
 
-def test_one_process_of_eight_devices_goes_on_with_the_same_losses(undisturbed, halfway, job):
-    shutil.copytree(halfway.workdir, (alone := job("alone")).workdir)
+def test_one_process_of_eight_devices_goes_on_with_the_same_losses(undisturbed, halfway):
+    alone = halfway("alone")
     assert "resuming at step 3" in alone.start(1)
-    assert alone.losses() == pytest.approx(undisturbed.losses(), rel=1e-5)
+    assert alone.losses() == pytest.approx(later(undisturbed.losses()), rel=1e-5)
 
 
 def test_weights_split_over_both_processes_give_the_same_losses(undisturbed, job, tmp_path):
@@ -117,12 +127,11 @@ def test_weights_split_over_both_processes_give_the_same_losses(undisturbed, job
     assert split.losses() == pytest.approx(expected, rel=1e-5)
 
 
-def test_two_processes_may_go_on_encoding_captions_themselves(undisturbed, halfway, job):
+def test_two_processes_may_go_on_encoding_captions_themselves(undisturbed, halfway):
     """Whose features the first three steps read from the disk; the encoder is split over both."""
-    shutil.copytree(halfway.workdir, (online := job("online")).workdir)
+    online = halfway("online")
     online.start(2, "training.steps=4", "data.text_features=online", "data.encode_steps=2")
-    expected = {step: loss for step, loss in undisturbed.losses().items() if step <= 4}
-    assert online.losses() == pytest.approx(expected, rel=1e-5)
+    assert online.losses() == pytest.approx(later(undisturbed.losses(), 4), rel=1e-5)
 
 
 def test_a_slice_whose_disk_is_lost_goes_on_from_the_other(undisturbed, job):

@@ -33,10 +33,11 @@ def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
-def write(path, family="llama", *, pre="smollm", extra=None, keys=None, kind=None):
+def write(path, family="llama", *, pre="smollm", extra=None, keys=None, kind=None, split=0):
     """Writes a random model as llama.cpp would; returns its tensors by Hugging Face name.
 
-    `keys` may add to the metadata; `kind` is the type of matrices, instead of F32."""
+    `keys` may add to the metadata; `kind` is the type of matrices, instead of F32; `split` is the
+    number of tensors per part."""
     random = np.random.default_rng(0)
     shapes = {
         "attn_q": ("self_attn.q_proj", (WIDTH, WIDTH)),
@@ -56,7 +57,7 @@ def write(path, family="llama", *, pre="smollm", extra=None, keys=None, kind=Non
             names[f"blk.{i}.{name}.weight"] = (f"model.layers.{i}.{target}.weight", shape)
             if family == "qwen2" and name[-2:] in ("_q", "_k", "_v"):
                 names[f"blk.{i}.{name}.bias"] = (f"model.layers.{i}.{target}.bias", shape[:1])
-    writer = gguf.GGUFWriter(path, family)
+    writer = gguf.GGUFWriter(path, family, split_max_tensors=split)
     writer.add_block_count(LAYERS)
     writer.add_context_length(128)
     writer.add_embedding_length(WIDTH)
@@ -148,6 +149,45 @@ def test_truncated_files_are_named_and_leave_nothing(tmp_path, cache, kept):
     assert list(cache.iterdir()) == []
 
 
+def test_any_part_of_a_split_file_stands_for_all_of_them(tmp_path):
+    file = tmp_path / "tiny.gguf"
+    written = write(file, "qwen2", split=10)
+    parts = sorted(tmp_path.glob("tiny-*.gguf"))
+    assert [part.name for part in parts] == [f"tiny-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    folder = lidit_gguf.convert(parts[1])
+    assert lidit_gguf.convert(parts[0]) == folder
+    tensors = load_file(folder / "model.safetensors")
+    assert tensors.keys() == written.keys()
+    for name, array in written.items():
+        np.testing.assert_array_equal(tensors[name], array, err_msg=name)
+    digest = "+".join(lidit_gguf.file_sha256(part) for part in parts)
+    assert encoders.load(str(parts[2])).fingerprint == {"weights": digest, "tokenizer": digest}
+    assert [lidit_gguf.is_first_part(part) for part in parts] == [True, False, False]
+
+
+def test_parts_that_are_missing_or_in_disorder_are_named(tmp_path):
+    write(tmp_path / "tiny.gguf", "qwen2", split=10)
+    first, second, third = sorted(tmp_path.glob("tiny-*.gguf"))
+    whole = tmp_path / "whole.gguf"
+    whole.write_bytes(first.read_bytes())
+    with pytest.raises(LiditError, match=r"whole\.gguf: split\.count is 3, not 1: download"):
+        lidit_gguf.convert(whole)
+    write(whole)
+    named = tmp_path / "named-00001-of-00002.gguf"
+    whole.rename(named)
+    (tmp_path / "named-00002-of-00002.gguf").write_bytes(named.read_bytes())
+    with pytest.raises(LiditError, match="is named as a part but is none: give it another name"):
+        lidit_gguf.convert(named)
+    contents = second.read_bytes(), third.read_bytes()
+    second.write_bytes(contents[1])
+    third.write_bytes(contents[0])
+    with pytest.raises(LiditError, match=r"00002-of-00003\.gguf: split\.no is 2, not 1"):
+        lidit_gguf.convert(first)
+    third.unlink()
+    with pytest.raises(LiditError, match=r"lacks tiny-00003-of-00003\.gguf: download all parts"):
+        lidit_gguf.convert(second)
+
+
 def test_what_is_not_supported_is_said(tmp_path):
     file = tmp_path / "tiny.gguf"
     write(file, "gemma")
@@ -156,8 +196,8 @@ def test_what_is_not_supported_is_said(tmp_path):
     write(file, pre="tekken")
     with pytest.raises(LiditError, match="'gpt2' tokenizer cut as 'tekken'"):
         encoders.load(str(file))
-    write(file, extra="rope_freqs.weight")
-    with pytest.raises(LiditError, match=r"tensors that are not supported \(rope_freqs.weight\)"):
+    write(file, extra="rope_sins.weight")
+    with pytest.raises(LiditError, match=r"tensors that are not supported \(rope_sins.weight\)"):
         encoders.load(str(file))
 
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from lidit_jax import encoders
-from lidit_jax.encoders.rope import Rope, YarnScaling
+from lidit_jax.encoders.rope import LongScaling, Rope, YarnScaling
 from lidit_jax.errors import LiditError
 from lidit_jax.weights.gguf_metadata import model_config
 from tests.weights.test_gguf import FFN, HEADS, KV_HEADS, LAYERS, TOKENS, WIDTH, write
@@ -74,8 +74,11 @@ def test_neutral_values_change_nothing(keys):
     ("key", "value"),
     [
         ("rope.scaling.type", "longrope"),
+        ("rope.scaling.type", "dynamic"),
         ("rope.dimension_count", 4),
-        ("rope.scaling.attn_factor", 1.2),
+        ("rope.scaling.attn_factor", 1.2),  # without YaRN
+        ("rope.freq_base_swa", 1e4),
+        ("attention.sliding_window_pattern", 6),
         ("rope.scaling.yarn_log_multiplier", 0.1),
         ("rope.dimension_sections", [16, 24, 24, 0]),
         ("attention.scale", 0.5),
@@ -118,8 +121,102 @@ def test_the_scaling_of_rope_is_read_as_llama_cpp_reads_it():
         assert Rope.from_huggingface(config_with(**keys)) == four
     yarn = {"rope__scaling__type": "yarn", "rope__scaling__factor": 4.0}
     assert Rope.from_huggingface(config_with(**yarn)).only == YarnScaling(CONTEXT)
+    stronger = Rope.from_huggingface(config_with(**yarn, rope__scaling__attn_factor=1.5))
+    assert stronger.amplitude == pytest.approx(1.5 * (0.1 * np.log(4) + 1))
     yarn |= {"rope__scaling__original_context_length": 32, "rope__scaling__yarn_beta_fast": 16.0}
     assert Rope.from_huggingface(config_with(**yarn)).only == YarnScaling(32, fast=16.0)
+
+
+FREQS, SHORT, LONG = "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"
+
+
+def test_factors_of_channel_pairs_are_read_as_llama_cpp_reads_them():
+    """One set is for all lengths, and a linear factor goes on top."""
+
+    def rope(factors, **keys):
+        named = {f"qwen2.{name.replace('__', '.')}": value for name, value in keys.items()}
+        return Rope.from_huggingface(model_config("tiny.gguf", PLAIN | named, [], factors))
+
+    ones, twos = [1.0] * 4, [2.0] * 4
+    assert rope({FREQS: ones}).by_length == LongScaling(CONTEXT, tuple(ones), tuple(ones))
+    assert rope({FREQS: ones}).amplitude == 1.0
+    linear = rope({FREQS: ones}, rope__scaling__factor=2.0)
+    assert linear.by_length == LongScaling(CONTEXT, tuple(twos), tuple(twos))
+    keys = {"rope__scaling__original_context_length": 32, "rope__scaling__attn_factor": 1.25}
+    both = rope({SHORT: ones, LONG: twos}, **keys)
+    assert (both.by_length, both.amplitude) == (LongScaling(32, tuple(ones), tuple(twos)), 1.25)
+
+
+@pytest.mark.parametrize(
+    ("factors", "kind"), [((SHORT,), "longrope"), ((FREQS,), "yarn"), ((LONG,), "linear")]
+)
+def test_other_factors_are_refused_by_name(factors, kind):
+    keys = PLAIN | {"qwen2.rope.scaling.type": kind, "qwen2.rope.scaling.factor": 2.0}
+    with pytest.raises(
+        LiditError, match=rf"qwen2 with {factors[0]} and rope.scaling.type='{kind}'"
+    ):
+        model_config("tiny.gguf", keys, [], dict.fromkeys(factors, [1.0] * 4))
+
+
+def other(family: str, **keys) -> dict:
+    """The plain metadata as another architecture's."""
+    plain = {name.replace("qwen2.", f"{family}."): value for name, value in PLAIN.items()}
+    named = {f"{family}.{name.replace('__', '.')}": value for name, value in keys.items()}
+    return plain | {"general.architecture": family} | named
+
+
+def test_gemma_3_is_local_but_for_every_sixth_block():
+    keys = other("gemma3", attention__sliding_window=8) | {"gemma3.block_count": 7}
+    config = model_config("tiny.gguf", keys, [])
+    kinds = [kind.partition("_")[0] for kind in config["layer_types"]]
+    assert kinds == ["sliding"] * 5 + ["full", "sliding"]
+    assert (config["rope_local_base_freq"], config["query_pre_attn_scalar"]) == (
+        1e4,
+        WIDTH // HEADS,
+    )
+    keys |= {"gemma3.attention.sliding_window_pattern": [True, False] * 3 + [False]}
+    config = model_config("tiny.gguf", keys, [])
+    assert [kind.partition("_")[0] for kind in config["layer_types"]] == ["sliding", "full"] * 3 + [
+        "full"
+    ]
+    # Gemma 3 27B has heads of 128 channels and scales by 5376 / 32.
+    keys |= {"gemma3.block_count": 62, "gemma3.attention.key_length": 16}
+    keys.pop("gemma3.attention.sliding_window_pattern")
+    assert model_config("tiny.gguf", keys, [])["query_pre_attn_scalar"] == WIDTH // HEADS
+
+
+def test_phi_turns_the_channels_that_its_file_counts():
+    """44 * (30 / 44) is below 30 in floating point."""
+    keys = other("phi3", attention__key_length=44, rope__dimension_count=30)
+    config = model_config("tiny.gguf", keys, [])
+    assert int(44 * config["partial_rotary_factor"]) == 30
+    assert config["original_max_position_embeddings"] == CONTEXT
+    assert config["sliding_window"] is None
+
+
+T5 = {"attention__key_length": 8, "attention__relative_buckets_count": 8}
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "value"),
+    [
+        ("gemma3", "attn_logit_softcapping", 50.0),
+        ("gemma3", "attention.scale", 0.1),
+        ("gemma3", "mm.tokens_per_image", 256),
+        ("phi3", "expert_count", 16),
+        ("t5encoder", "attention.layer_norm_epsilon", 1e-6),
+        ("t5encoder", "attention.value_length", 4),
+        ("t5encoder", "attention.causal", True),
+        ("t5", "rope.scaling.type", "linear"),
+    ],
+)
+def test_keys_of_other_architectures_are_refused_by_name(family, key, value):
+    keys = other(family, **(T5 if "t5" in family else {}))
+    for dropped in ("attention.head_count_kv", "rope.freq_base") if "t5" in family else ():
+        keys.pop(f"{family}.{dropped}")
+    model_config("tiny.gguf", keys, [])
+    with pytest.raises(LiditError, match=rf"tiny.gguf: {family}\.{re.escape(key)}=.*Hugging Face"):
+        model_config("tiny.gguf", keys | {f"{family}.{key}": value}, [])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from lidit_jax.data.cache.feature_bytes import Storage, packed, quantize
 from lidit_jax.encoders.conditions import FrozenStream, PromptEncoders
+from lidit_jax.errors import LiditError
 from lidit_jax.parallel.mesh import batch_sharding
 from lidit_jax.parallel.rules import LOGICAL_AXIS_RULES
 
@@ -74,6 +75,12 @@ class CaptionEncoder:
         )
         shared = 0 if arrays.instruction is None else tokens.prefix_length
         counts = tokens.mask.sum(axis=1)
+        if shared and not encoder.constant_prefix(longest := int(counts.max(initial=0))):
+            raise LiditError(
+                f"a caption of {longest} tokens is longer than the first context of encoder "
+                f"{encoder.name!r}, from where its features of the instruction differ between "
+                "captions and cannot be kept once: lower encoders.max_prompt_tokens"
+            )
         order = np.argsort(counts, kind="stable")
         result = [b""] * len(texts)
         squares = errors = 0.0
@@ -115,7 +122,7 @@ class CaptionEncoder:
         self, stream: int, arrays: FrozenStream, ids: Int32[Array, "B S"], mask: Bool[Array, "B S"]
     ) -> tuple[Array, ...]:
         encoder, layer = self.encoders.streams[stream], self.encoders.layers[stream]
-        features: Float[Array, "B S D"] = encoder.features(
+        features: Float[Array, "B S *layers D"] = encoder.features(
             arrays.params, ids, mask, layer, arrays.instruction
         )
         if self._storage == "bfloat16":

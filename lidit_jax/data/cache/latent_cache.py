@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float16, Int64, UInt8
@@ -23,7 +23,7 @@ from lidit_jax.data.cache.unusable import UnusableRecords
 from lidit_jax.data.latent_encoding import LatentEncoder
 from lidit_jax.data.opened_data import OpenedData
 from lidit_jax.data.record_reading import UnusableRecordError, read_record
-from lidit_jax.data.skipped_records import Skipped
+from lidit_jax.data.skipped_records import REPAIRED, Skipped
 from lidit_jax.data.streamed_source import StreamedSource
 
 _JOB = 8
@@ -103,14 +103,17 @@ def latent_cache(
     shapes = [encoder.latent_shape(shape) for shape in data.shapes]
     largest = max(map(np.prod, shapes)) * np.dtype(np.float16).itemsize
     counts = np.sum([members.counts for members in data.used], axis=0).tolist()
+    description: dict[str, Any] = {
+        "autoencoder": autoencoder.fingerprint,
+        "reading.most_megapixels": reading.most_megapixels,
+        DATA: data.identity,
+        "shapes": [list(shape) for shape in data.shapes],
+    }
+    if reading.damaged == "repair":
+        description["reading.damaged"] = "repair"
     plan = StorePlan(
         "latents",
-        {
-            "autoencoder": autoencoder.fingerprint,
-            "reading.most_megapixels": reading.most_megapixels,
-            DATA: data.identity,
-            "shapes": [list(shape) for shape in data.shapes],
-        },
+        description,
         Layout.of_size("latents", tuple(counts), int(largest)),
     )
     with RecordPool(data.sources, workers) as pool:
@@ -124,10 +127,15 @@ class _ReadJob(NamedTuple):
 
     records: list[tuple[int, int]]
     shape: tuple[int, int]
-    most_megapixels: float
+    reading: ReadingSettings
 
 
-_Image = UInt8[np.ndarray, "H W 3"]
+class _Image(NamedTuple):
+    """Image of one record."""
+
+    values: UInt8[np.ndarray, "H W 3"]
+    repaired: str
+    """Message about its repair; empty without one."""
 
 
 def _read_images(
@@ -139,9 +147,10 @@ def _read_images(
 def _read_image(source: StreamedSource, own: int, job: _ReadJob) -> _Image | UnusableRecordError:
     try:
         record = read_record(source.records, source.index.place(own))
-        return record.fitted(job.shape, job.most_megapixels).image
+        fitted = record.fitted(job.shape, job.reading)
     except UnusableRecordError as error:
         return error
+    return _Image(fitted.image, record.repaired(fitted))
 
 
 _Errors = list[UnusableRecordError | None]
@@ -179,7 +188,8 @@ class _ShardEncoder:
                 finish()
         while waiting:
             finish()
-        return EncodedShard(result, Facts({}, {}), rows)
+        repaired = sum(row.kind == REPAIRED for row in rows)
+        return EncodedShard(result, Facts({REPAIRED: repaired} if repaired else {}, {}), rows)
 
     def _batches(
         self, shard: ShardRange, rows: list[Skipped]
@@ -187,7 +197,7 @@ class _ShardEncoder:
         """Yield images in batches of one size, black where there is none; add to `rows`."""
         shape, records = self._data.shapes[shard.group], self._records(shard)
         jobs = (
-            _ReadJob(records[start : start + _JOB], shape, self._reading.most_megapixels)
+            _ReadJob(records[start : start + _JOB], shape, self._reading)
             for start in range(0, len(records), _JOB)
         )
         found = itertools.chain.from_iterable(self._pool.map(_read_images, jobs))
@@ -202,7 +212,9 @@ class _ShardEncoder:
                 if isinstance(read, UnusableRecordError):
                     rows.append(self._unusable.row(source, own, read))
                 else:
-                    image[:] = read
+                    image[:] = read.values
+                    if read.repaired:
+                        rows.append(self._unusable.repaired(source, own, read.repaired))
             yield images, errors
 
     def _records(self, shard: ShardRange) -> list[tuple[int, int]]:

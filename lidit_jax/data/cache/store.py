@@ -27,7 +27,7 @@ from lidit_jax.data.cache.entries import referred
 from lidit_jax.data.cache.folders import content_key
 from lidit_jax.data.cache.layout import Layout, ShardRange
 from lidit_jax.data.shared_work import share_work
-from lidit_jax.data.skipped_records import Skipped
+from lidit_jax.data.skipped_records import REPAIRED, Skipped
 from lidit_jax.data.sources.record_files import RecordFiles, write_record_file
 from lidit_jax.errors import LiditError
 from lidit_jax.io.files import Files
@@ -60,8 +60,8 @@ class EncodedShard(NamedTuple):
 
     entries: Sequence[bytes]
     facts: Facts
-    unusable: Sequence[Skipped]
-    """Rows of records without values."""
+    listed: Sequence[Skipped]
+    """Rows of records without values, and of those whose image was repaired."""
 
 
 Encode = Callable[[ShardRange, Callable[[int], None]], EncodedShard]
@@ -256,16 +256,16 @@ class _ShardWriter:
 
     def __call__(self, shard: ShardRange, file: Path) -> None:
         try:
-            entries, facts, unusable = self._encode(shard, self._advance)
+            entries, facts, listed = self._encode(shard, self._advance)
             about = {
                 "total": {
                     **facts.total,
                     "entries": len(entries),
                     "bytes": sum(map(len, entries)),
-                    "unusable": len(unusable),
+                    "unusable": sum(row.kind != REPAIRED for row in listed),
                 },
                 "largest": dict(facts.largest),
-                "unusable": [row._asdict() for row in unusable],
+                "unusable": [row._asdict() for row in listed],
             }
             _write_json(_facts_file(self._folder, shard), about)
             write_record_file(file, entries)
@@ -319,7 +319,7 @@ class _EntryProgress(Progress):
 
 
 def _summarize(folder: Path, shards: Sequence[ShardRange]) -> None:
-    """Add up the facts of all shards, and list their unusable records."""
+    """Add up the facts of all shards, and list their unusable and repaired records."""
     total, largest, unusable = Counter[str](), dict[str, float](), list[str]()
     with ThreadPoolExecutor(_READERS) as pool:
         for row in pool.map(_read_json, (_facts_file(folder, shard) for shard in shards)):
@@ -340,6 +340,11 @@ def _report(label: str, store: Store) -> list[str]:
     if total["unusable"]:
         lines.append(
             f"{label}: {int(total['unusable'])} records cannot be used, see "
+            f"{store.folder / UNUSABLE}"
+        )
+    if repaired := int(total.get(REPAIRED, 0)):
+        lines.append(
+            f"{label}: {repaired} images are damaged and were repaired, see "
             f"{store.folder / UNUSABLE}"
         )
     return lines

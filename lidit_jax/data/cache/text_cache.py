@@ -27,6 +27,8 @@ from lidit_jax.data.record_reading import UnusableRecordError, read_captions
 from lidit_jax.data.skipped_records import Skipped
 from lidit_jax.data.streamed_source import StreamedSource
 from lidit_jax.encoders.conditions import PromptEncoders
+from lidit_jax.encoders.layer_choice import stored_layers
+from lidit_jax.models.flops import token_shape
 from lidit_jax.parallel.distributed import print_on_main
 
 _VERSION = 2
@@ -44,14 +46,21 @@ class CachedStream(NamedTuple):
 
     width: int
     """Width D of the features."""
+    layers: int
+    """Number n of the encoder's layers."""
     length: int
     """Number of tokens S of the longest caption, instruction included, rounded up."""
     prefix_length: int
     """Number of instruction tokens of every caption."""
     truncated: int
     """Number of captions that were cut."""
-    prefix: Float[np.ndarray, "P D"]
+    prefix: Float[np.ndarray, "P *layers D"]
     """The instruction's features, shared by all captions; empty for a bidirectional encoder."""
+
+    @property
+    def token_shape(self) -> tuple[int, ...]:
+        """Shape of one token's features: (D,), or (n, D) for several layers."""
+        return token_shape(self.width, self.layers)
 
 
 class TextCache:
@@ -78,7 +87,7 @@ class TextCache:
 
     def read(
         self, record: int, column: str
-    ) -> tuple[tuple[Float[np.ndarray, "_S _D"], ...], tuple[Bool[np.ndarray, " _S"], ...]]:
+    ) -> tuple[tuple[Float[np.ndarray, "_S ... _D"], ...], tuple[Bool[np.ndarray, " _S"], ...]]:
         """Read the features and masks of a caption in every stream, padded on the right.
 
         Args:
@@ -90,19 +99,19 @@ class TextCache:
           LiditError: when the shard is missing or damaged.
         """
         content = self.store.read(*self._captions.entry(record, column))
-        widths = [stream.width for stream in self.streams]
-        found = unpacked(entries.values_of(content), widths, self._storage)
+        shapes = [stream.token_shape for stream in self.streams]
+        found = unpacked(entries.values_of(content), shapes, self._storage)
         pairs = [stream_rows(stream, own) for stream, own in zip(self.streams, found, strict=True)]
         features, masks = zip(*pairs, strict=True)
         return features, masks
 
 
 def stream_rows(
-    stream: CachedStream, own: Float[np.ndarray, "n D"]
-) -> tuple[Float[np.ndarray, "S D"], Bool[np.ndarray, " S"]]:
+    stream: CachedStream, own: Float[np.ndarray, "n *layers D"]
+) -> tuple[Float[np.ndarray, "S *layers D"], Bool[np.ndarray, " S"]]:
     """Return padded features, with the shared instruction, and their mask."""
     shared, count = len(stream.prefix), len(stream.prefix) + len(own)
-    features = np.zeros((stream.length, stream.width), ml_dtypes.bfloat16)
+    features = np.zeros((stream.length, *stream.token_shape), ml_dtypes.bfloat16)
     features[:shared] = stream.prefix
     features[shared:count] = own
     return features, np.arange(stream.length) < count
@@ -169,11 +178,14 @@ def text_cache(
       LiditError: see `open_store`; also when a record may not be skipped.
     """
     captions = Captions(data)
-    entry_bytes = _USUAL_TOKENS * sum(token_bytes(s.width, storage) for s in encoders.streams)
+    token = sum(
+        token_bytes(token_shape(stream.width, layers), storage)
+        for stream, layers in zip(encoders.streams, encoders.layer_counts, strict=True)
+    )
     plan = StorePlan(
         "text features",
         _description(data, captions, encoders, storage),
-        Layout.of_size("text", captions.counts, entry_bytes),
+        Layout.of_size("text", captions.counts, _USUAL_TOKENS * token),
         {"streams": [_stored_stream(encoders, number) for number in range(len(encoders.streams))]},
     )
     with RecordPool(data.sources, workers) as pool:
@@ -191,7 +203,7 @@ def _description(
     for number, (stream, layer) in enumerate(
         zip(encoders.streams, encoders.layers, strict=True), start=1
     ):
-        parts = stream.fingerprint | stream.reading | {"layer": layer}
+        parts = stream.fingerprint | stream.reading | {"layer": stored_layers(layer)}
         streams |= {f"encoder {number}: {name}": value for name, value in parts.items()}
     return {
         "version": _VERSION,
@@ -208,11 +220,13 @@ def _stored_stream(encoders: PromptEncoders, number: int) -> dict[str, Any]:
     """Return what the header keeps of a stream."""
     stream, instruction = encoders.streams[number], encoders.frozen[number].instruction
     length = len(stream.tokenizer.prefix(encoders.prompt_format))
-    prefix = np.zeros((0, stream.width), ml_dtypes.bfloat16)
+    layers = encoders.layer_counts[number]
+    prefix = np.zeros((0, *token_shape(stream.width, layers)), ml_dtypes.bfloat16)
     if instruction is not None:
         prefix = np.asarray(instruction.features.astype(ml_dtypes.bfloat16))
     return {
         "width": stream.width,
+        "layers": layers,
         "prefix_length": length,
         "prefix": base64.b64encode(prefix.tobytes()).decode(),
     }
@@ -222,12 +236,14 @@ def _stream(number: int, stored: dict[str, Any], facts: Facts) -> CachedStream:
     prefix = np.frombuffer(base64.b64decode(stored["prefix"]), ml_dtypes.bfloat16)
     longest = int(facts.largest.get(f"tokens {number}", 0))
     length = max(longest, stored["prefix_length"] + 1)
+    width, layers = stored["width"], stored.get("layers", 1)  # older stores have one, unnamed
     return CachedStream(
-        width=stored["width"],
+        width=width,
+        layers=layers,
         length=-(-length // _LENGTH_STEP) * _LENGTH_STEP,
         prefix_length=stored["prefix_length"],
         truncated=int(facts.total.get(f"truncated {number}", 0)),
-        prefix=prefix.reshape(-1, stored["width"]),
+        prefix=prefix.reshape(-1, *token_shape(width, layers)),
     )
 
 

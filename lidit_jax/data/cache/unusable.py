@@ -8,7 +8,7 @@ import numpy as np
 
 from lidit_jax.config.data_settings import ReadingSettings
 from lidit_jax.data.record_reading import UnusableRecordError
-from lidit_jax.data.skipped_records import Skipped
+from lidit_jax.data.skipped_records import REPAIRED, Skipped
 from lidit_jax.data.streamed_source import StreamedSource
 from lidit_jax.errors import LiditError
 
@@ -59,7 +59,19 @@ class UnusableRecords:
                 f"config.data.reading.skipped_fraction={most:g}: mend them, or allow more; the "
                 f"last: {error}"
             )
+        return self._row(source, own, error.kind, error.message)
+
+    def repaired(self, source: int, own: int, message: str) -> Skipped:
+        """Return the row of a record whose image was repaired; it is not counted.
+
+        Args:
+          source: number of its source.
+          own: number of the record in its source.
+          message: what was repaired.
+        """
+        return self._row(source, own, REPAIRED, message)
+
+    def _row(self, source: int, own: int, kind: str, message: str) -> Skipped:
         opened = self._sources[source]
         place, number = opened.index.place(own), int(self._first[source]) + own
-        name = repr(opened.records)
-        return Skipped(number, name, place.shard, place.key, error.kind, error.message)
+        return Skipped(number, repr(opened.records), place.shard, place.key, kind, message)

@@ -75,22 +75,30 @@ class CaptionListing:
 
     def read(self, place: Place) -> Record:
         """Read one image, with the captions of one line."""
-        content = self._files.read_range(self._listing, place.offset, place.length)
-        # The line's number is unknown; messages state the record.
-        line = Line(place.offset, 0, content)
-        try:
-            name, found = self._parsed(line, self._header)
-        except LiditError as error:
-            raise LiditError(
-                f"{self._files.named(self._listing)} has changed since it was indexed, {place.key} "
-                "is no longer there: index it again"
-            ) from error
+        name, found = self._read_line(place)
         return Record(self._files.read(name), found.captions)
+
+    def read_captions(self, place: Place) -> Mapping[str, str]:
+        """Read the captions of one line."""
+        return self._read_line(place)[1].captions
 
     def left_out(self) -> str:
         """Return counts by kind and examples of files without a line; else ""."""
         named = {name for _, name in self._lines()}
         return summary(set(self._files.listing().files) - named - {self._listing})
+
+    def _read_line(self, place: Place) -> tuple[str, Columns]:
+        """Return the image of an indexed line, and the line's content."""
+        content = self._files.read_range(self._listing, place.offset, place.length)
+        # The line's number is unknown; messages state the record.
+        line = Line(place.offset, 0, content)
+        try:
+            return self._parsed(line, self._header)
+        except LiditError as error:
+            raise LiditError(
+                f"{self._files.named(self._listing)} has changed since it was indexed, {place.key} "
+                "is no longer there: index it again"
+            ) from error
 
     def _scanned(self, line: Line, header: Sequence[str]) -> ScannedRecord:
         key, found, problem = f"{self._listing}:{line.number}", Columns({}, {}), ""

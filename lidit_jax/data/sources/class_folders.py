@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 
 from lidit_jax.config.text import clean_text, split_lines
@@ -80,6 +80,10 @@ class ClassFolders:
     def read(self, place: Place) -> Record:
         """Read one image. Raises `LiditError` when it cannot be read."""
         return Record(self._files.read(place.key), self._captions(place.key))
+
+    def read_captions(self, place: Place) -> Mapping[str, str]:
+        """Return the caption of one image. Raises `LiditError` when its class has no name."""
+        return self._captions(place.key)
 
     def left_out(self) -> str:
         """Return counts by kind and examples of files that are no image of a class; else ""."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import PurePosixPath
 
@@ -55,6 +55,10 @@ class Folder:
         """Read one image and its captions. Raises `LiditError` when they cannot be read."""
         return self._layout.read(place)
 
+    def read_captions(self, place: Place) -> Mapping[str, str]:
+        """Read the captions of one image. Raises `LiditError` when they cannot be read."""
+        return self._layout.read_captions(place)
+
     def left_out(self) -> str:
         """Return counts by kind and examples of files that are not in the source; else ""."""
         return self._layout.left_out()
@@ -93,15 +97,18 @@ class _TextBeside:
             )
 
     def read(self, place: Place) -> Record:
+        captions = self.read_captions(place)
+        return Record(self._files.read(place.key), captions)
+
+    def read_captions(self, place: Place) -> dict[str, str]:
         text = f"{place.key.removesuffix(PurePosixPath(place.key).suffix)}.txt"
         try:
-            captions = self._captions(place.key, text)
+            return self._captions(place.key, text)
         except LiditError:
             folder, _, name = place.key.rpartition("/")
             found = find_caption(name, _names_inside(self._files.root, folder))
             text = found and (f"{folder}/{found}" if folder else found)
-            captions = self._captions(place.key, text)
-        return Record(self._files.read(place.key), captions)
+            return self._captions(place.key, text)
 
     def left_out(self) -> str:
         return summary(self._found.left_out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -108,22 +108,37 @@ class Parquet:
 
     def read(self, place: Place) -> Record:
         """Read one row. Raises `LiditError` when it is no longer there or has no image."""
-        named = self._named.files.named(place.shard)
-        footer = self._footer(place.shard)
-        groups = footer.metadata.num_row_groups
-        if place.offset >= groups or place.length >= footer.rows(place.offset):
-            raise LiditError(f"{named} no longer holds {place.key}: index it again")
-        table = self._groups.get(
-            (place.shard, place.offset), lambda: self._load(place.shard, footer, place.offset)
-        )
-        found = _row(table, place.length, footer.columns, place.key)
+        known = self._footer(place.shard).columns
+        found = _row(self._group(place, known.names), place.length, known, place.key)
         if found.problem:
             raise LiditError(found.problem)
         return Record(found.image, found.values.captions)
 
+    def read_captions(self, place: Place) -> Mapping[str, str]:
+        """Read the captions of one row. Raises `LiditError` when it is no longer there."""
+        known = self._footer(place.shard).columns
+        found, problem = _values(
+            self._group(place, known.names[1:]), place.length, known, place.key
+        )
+        if problem:
+            raise LiditError(problem)
+        return found.captions
+
     def left_out(self) -> str:
         """Return counts by kind and examples of the folder's other files; else ""."""
         return summary(self._named.others())
+
+    def _group(self, place: Place, columns: Sequence[str]) -> pa.Table:
+        """Return columns of the row group of an indexed row, which are kept for later rows."""
+        footer = self._footer(place.shard)
+        groups = footer.metadata.num_row_groups
+        if place.offset >= groups or place.length >= footer.rows(place.offset):
+            named = self._named.files.named(place.shard)
+            raise LiditError(f"{named} no longer holds {place.key}: index it again")
+        return self._groups.get(
+            (place.shard, place.offset, *columns),
+            lambda: self._load(place.shard, footer, place.offset, columns),
+        )
 
     def _footer(self, name: str) -> _Footer:
         return self._footers.get(name, lambda: self._read_footer(name))
@@ -153,13 +168,13 @@ class Parquet:
                 _ROWS, row_groups=[group], columns=footer.columns.names, use_threads=False
             )
 
-    def _load(self, name: str, footer: _Footer, group: int) -> pa.Table:
+    def _load(self, name: str, footer: _Footer, group: int, columns: Sequence[str]) -> pa.Table:
         with (
             _explain_errors(self._named.files.named(name)),
             self._named.files.stream(name) as stream,
         ):
             return _open(stream, footer.metadata).read_row_group(
-                group, columns=footer.columns.names, use_threads=False
+                group, columns=[*columns], use_threads=False
             )
 
     def _explained(self, error: LiditError) -> LiditError:
@@ -207,14 +222,8 @@ class _Row(NamedTuple):
 def _row(table: pa.Table | pa.RecordBatch, row: int, known: TableColumns, key: str) -> _Row:
     import pyarrow as pa
 
-    problem, values, image = "", Columns({}, {}), b""
-    try:
-        cells = {name: table.column(name)[row].as_py() for name in known.names[1:]}
-        values = known.values(cells, key)
-    except UnicodeDecodeError:
-        problem = f"{key}: a text is not UTF-8: write it anew"
-    except LiditError as error:
-        problem = str(error)
+    image = b""
+    values, problem = _values(table, row, known, key)
     cell = table.column(known.image)[row]
     path = None
     if isinstance(cell, pa.StructScalar) and cell.is_valid:
@@ -232,6 +241,19 @@ def _row(table: pa.Table | pa.RecordBatch, row: int, known: TableColumns, key: s
     else:
         problem = f"{key} has no image: remove the row"
     return _Row(image, values, problem)
+
+
+def _values(
+    table: pa.Table | pa.RecordBatch, row: int, known: TableColumns, key: str
+) -> tuple[Columns, str]:
+    """Return the captions and numbers of a row, and why it has none."""
+    try:
+        cells = {name: table.column(name)[row].as_py() for name in known.names[1:]}
+        return known.values(cells, key), ""
+    except UnicodeDecodeError:
+        return Columns({}, {}), f"{key}: a text is not UTF-8: write it anew"
+    except LiditError as error:
+        return Columns({}, {}), str(error)
 
 
 def _opened(image: bytes, problem: str) -> BinaryIO:

@@ -27,6 +27,7 @@ _SHOWN = {
     "goodput": ("goodput: share of all time in steps that count", "{:.1%}"),
     "compile_seconds": ("seconds of compiling step and validation", "{:.1f}"),
     "skipped_records": ("records that could not be read, of process 0", "{:.0f}"),
+    "repaired_records": ("damaged images that were repaired, of process 0", "{:.0f}"),
     "cut_captions": ("captions that were cut, of process 0", "{:.0f}"),
     "device_memory_gib": ("largest use of a device's memory, GiB", "{:.2f}"),
     "tflops_per_second_per_device": ("TFLOP/s a device, frozen models apart", "{:.3f}"),

@@ -1,5 +1,8 @@
 """Encoding of captions: few shapes, and on several devices what one device says."""
 
+import json
+import shutil
+
 import jax
 import pytest
 
@@ -7,6 +10,7 @@ from lidit_jax.config.schema import EncoderConfig, MeshConfig
 from lidit_jax.data.cache.caption_encoding import CaptionEncoder, padded_tokens
 from lidit_jax.data.cache.feature_bytes import unpacked
 from lidit_jax.encoders.conditions import PromptEncoders
+from lidit_jax.errors import LiditError
 from lidit_jax.parallel.mesh import make_mesh
 from tests.numerics import assert_same_in_bfloat16, rounding
 
@@ -41,3 +45,16 @@ def test_no_caption_is_nothing(compiled_once, tiny_encoders):
     config = EncoderConfig(sources=tiny_encoders[:1])
     found = CaptionEncoder(PromptEncoders(config), "int8")(0, [], lambda rows: None)
     assert (found.packed, found.tokens, found.truncated) == ([], 0, 0)
+
+
+def test_an_instruction_that_is_not_constant_is_not_kept_once(tiny_encoders, tmp_path):
+    """Dynamic RoPE turns it otherwise in texts beyond the first context."""
+    folder = shutil.copytree(tiny_encoders[0], tmp_path / "dynamic")
+    fields = json.loads((folder / "config.json").read_text())
+    fields |= {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}
+    fields |= {"max_position_embeddings": 16}
+    (folder / "config.json").write_text(json.dumps(fields))
+    config = EncoderConfig(sources=(str(folder),), instruction="Draw:", max_prompt_tokens=30)
+    encode = CaptionEncoder(PromptEncoders(config), "bfloat16")
+    with pytest.raises(LiditError, match=r"a caption of \d+ tokens is longer than the first"):
+        encode(0, [TEXTS[8]], lambda rows: None)

@@ -1,5 +1,6 @@
 """Cached latents: those that training computes, of every record in use, in any order."""
 
+import json
 import pickle
 
 import jax
@@ -15,6 +16,7 @@ from lidit_jax.data.cache.store import Missing
 from lidit_jax.data.record_reading import UnusableRecordError
 from lidit_jax.errors import LiditError
 from tests.data.cache.stand_ins import SHAPES, files, opened, used_records
+from tests.data.stand_ins import NOISE, broken_off
 
 PIXELS = FrozenAutoencoder(None, {}, "pixels")
 
@@ -74,6 +76,22 @@ def test_unusable_records_are_listed_and_raise_again_when_they_are_read(tmp_path
     kept = files(tmp_path)
     make(data, tmp_path, "refuse", reading)
     assert files(tmp_path) == kept
+
+
+def test_repaired_images_have_latents_and_are_listed(tmp_path, capsys):
+    square = NOISE[:16, :16]
+    data = opened({4: broken_off(square)}, counts=(40,))
+    skipping = make(data, tmp_path, reading={"skipped_fraction": 0.1})
+    cache = make(data, tmp_path, reading={"damaged": "repair"})
+    assert cache.store.folder != skipping.store.folder
+    np.testing.assert_array_equal(cache.read(4)[:4], in_training(square)[:4])
+    assert cache.store.facts.total["unusable"] == 0
+    assert cache.store.facts.total["repaired"] == 1
+    (row,) = map(json.loads, (cache.store.folder / "unusable.jsonl").read_text().splitlines())
+    assert (row["record"], row["kind"], row["key"]) == (4, "repaired", "key 4")
+    shown = capsys.readouterr().out
+    assert "reading.damaged None, not 'repair'" in shown
+    assert "latents: 1 images are damaged and were repaired, see " in shown
 
 
 def test_records_that_may_not_be_skipped_end_the_work(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from lidit_jax.config.data_settings import ReadingSettings
 from lidit_jax.config.schema import EncoderConfig
 from lidit_jax.data.cache import caption_encoding, layout
+from lidit_jax.data.cache.feature_bytes import Storage
 from lidit_jax.data.cache.store import Missing
 from lidit_jax.data.cache.text_cache import text_cache
 from lidit_jax.data.record_reading import UnusableRecordError
@@ -51,10 +52,16 @@ def cleaned(own, column):
 
 
 @pytest.fixture(scope="module")
-def direct(encoders):
+def several(compiled_once, tiny_encoders):
+    """Two layers of the first encoder, the last one first, and one of the second."""
+    return PromptEncoders(EncoderConfig(sources=tiny_encoders, layers=((-1, 1), -1), **SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def direct():
     """Features and tokens of a text in every stream, encoded alone and with the instruction."""
 
-    def encode(text):
+    def encode(encoders, text):
         for stream, layer in zip(encoders.streams, encoders.layers, strict=True):
             tokens = stream.tokenize(
                 [text], encoders.prompt_format, max_prompt_tokens=36, overflow="truncate", length=43
@@ -76,7 +83,7 @@ def test_every_caption_in_use_has_the_features_of_the_encoders(encoders, direct,
     for record, _, own in [*used_records(given)][::7]:
         for column in COLUMNS:
             features, masks = cache.read(record, column)
-            expected = direct(cleaned(own, column))
+            expected = direct(encoders, cleaned(own, column))
             for ours, mask, (exact, tokens) in zip(features, masks, expected, strict=True):
                 count = int(tokens.mask.sum())
                 assert ours.dtype == ml_dtypes.bfloat16
@@ -105,6 +112,26 @@ def test_int8_is_off_by_at_most_half_a_step_of_each_token(encoders, tmp_path, ca
             assert (np.abs(ours - theirs) <= bound).all()
     sizes = [cache.store.facts.total["bytes"] for cache in (small, exact)]
     assert sizes[0] < 0.7 * sizes[1], "16 + 4 bytes a token, not 32"
+
+
+@pytest.mark.numeric
+def test_several_layers_are_stored_in_their_order_each_with_its_own_scale(
+    several, direct, tmp_path
+):
+    given = data()
+    kinds: tuple[Storage, ...] = ("bfloat16", "int8")
+    exact, small = (make(given, several, tmp_path, storage=kind) for kind in kinds)
+    (record, _, own), *_ = used_records(given)
+    found = (cache.read(record, "caption")[0] for cache in (exact, small))
+    expected = direct(several, cleaned(own, "caption"))
+    for whole, codes, (theirs, tokens), layers in zip(*found, expected, (2, 1), strict=True):
+        count = int(tokens.mask.sum())
+        assert whole.shape == (48, *((2, 16) if layers == 2 else (16,)))
+        assert_rounded_to_bfloat16(whole[:count], theirs[:count], rounding(terms=64, sums=24))
+        largest = np.abs(theirs).max(axis=-1, keepdims=True)
+        error = np.abs(codes.astype(np.float64) - whole.astype(np.float64))
+        assert (error[:count] <= (largest * (1 / 254 + 3 * 2.0**-9))[:count]).all()
+    assert [(s.width, s.layers) for s in exact.streams] == [(16, 2), (16, 1)]
 
 
 def test_equal_captions_of_a_shard_are_encoded_and_stored_once(encoders, tmp_path, monkeypatch):
@@ -199,6 +226,7 @@ def test_what_determines_the_features_is_told_by_name(encoders, tiny_encoders, t
 
     assert "instruction 'Draw:\\n', not 'Paint:\\n'" in refusal(instruction="Paint:")
     assert "encoder 2: layer -1, not -2" in refusal(layers=(-3, -2))
+    assert "encoder 1: layer -3, not [-3, -1]" in refusal(layers=((-3, -1), -1))
     assert "max_prompt_tokens 36, not 20" in refusal(max_prompt_tokens=20)
     assert "text_storage 'bfloat16', not 'int8'" in refusal(storage="int8")
     assert "encoder 1: weights" in refusal(sources=(tiny_encoders[1], tiny_encoders[1]))

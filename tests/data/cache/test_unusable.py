@@ -5,7 +5,7 @@ import pytest
 from lidit_jax.config.data_settings import ReadingSettings
 from lidit_jax.data.cache.unusable import UnusableRecords
 from lidit_jax.data.record_reading import UnusableRecordError
-from lidit_jax.data.skipped_records import Skipped
+from lidit_jax.data.skipped_records import REPAIRED, Skipped
 from lidit_jax.errors import LiditError
 from tests.data.cache.stand_ins import opened
 
@@ -19,6 +19,14 @@ def records(counts=(40, 23), **reading):
 def test_a_row_names_the_record():
     row = records(skipped_fraction=0.1).row(1, 12, DAMAGED)
     assert row == Skipped(52, "painted:", "shard 1", "key 12", "damaged", DAMAGED.message)
+
+
+def test_a_repaired_record_has_a_row_and_does_not_count():
+    many = records(skipped_fraction=0.0, damaged="repair")
+    row = many.repaired(1, 12, "it was repaired")
+    assert row == Skipped(52, "painted:", "shard 1", "key 12", REPAIRED, "it was repaired")
+    with pytest.raises(LiditError, match="1 of 63 records cannot be read"):
+        many.row(0, 2, DAMAGED)
 
 
 def test_what_may_not_be_skipped_is_refused():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lidit_jax.config.data_settings import ReadingSettings
 from lidit_jax.data.index.build import build_index
 from lidit_jax.data.record_reading import read_captions, read_record
 from lidit_jax.data.scenes.records import SceneIndex, SceneRecords, open_scene_records
@@ -49,7 +50,7 @@ def test_pictures_equal_those_of_the_scenes_pixel_by_pixel(opened):
         image = np.asarray(Image.open(io.BytesIO(record.image)))
         np.testing.assert_array_equal(image, scene["image"])
         assert record.captions == {"caption": scene["caption"]}
-        fitted = read_record(records, place).fitted((32, 32), 1.0).image
+        fitted = read_record(records, place).fitted((32, 32), ReadingSettings()).image
         np.testing.assert_array_equal(fitted, scene["image"])
 
 

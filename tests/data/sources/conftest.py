@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lidit_jax.data.sources.protocol import Place
+from lidit_jax.data.sources.protocol import CaptionSource, Place
 from lidit_jax.errors import LiditError
 from tests.stores import gcs_store, s3_store
 
@@ -80,8 +80,11 @@ def same_when_read(scanned):
         again = pickle.loads(pickle.dumps(source))
         for shard, record, image in reversed(rows):
             if not record.problem:
-                read = again.read(Place(shard, record.key, record.offset, record.length))
+                place = Place(shard, record.key, record.offset, record.length)
+                read = again.read(place)
                 assert (read.image, read.captions) == (image, record.captions)
+                if isinstance(again, CaptionSource):
+                    assert again.read_captions(place) == record.captions
         return [
             (shard, record.key, record.captions, record.numbers, record.problem)
             for shard, record, _ in rows

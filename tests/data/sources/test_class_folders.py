@@ -2,8 +2,10 @@
 
 import pytest
 
+from lidit_jax.data.record_reading import read_captions
 from lidit_jax.data.sources.class_folders import ClassFolders
 from lidit_jax.data.sources.folder import Folder
+from lidit_jax.data.sources.protocol import Place, Record
 from lidit_jax.errors import LiditError
 
 
@@ -16,6 +18,13 @@ def folder(tmp_path, picture):
     (folder / "loose.png").touch()
     (folder / "tabby_cat" / "notes.md").touch()
     return folder
+
+
+def test_a_caption_is_read_without_its_picture(folder):
+    place = Place("", "tabby_cat/1.jpg", 0, 0)
+    (folder / place.key).unlink()
+    expected = {"caption": "a photo of tabby cat"}
+    assert read_captions(ClassFolders(str(folder)), place).content == Record(b"", expected)
 
 
 def test_a_class_is_what_its_folder_is_called(folder, same_when_read):

@@ -7,9 +7,10 @@ from itertools import chain
 
 import pytest
 
+from lidit_jax.data.record_reading import read_captions
 from lidit_jax.data.sources import image_chunks
 from lidit_jax.data.sources.folder import Folder
-from lidit_jax.data.sources.protocol import Place
+from lidit_jax.data.sources.protocol import Place, Record
 from lidit_jax.errors import LiditError
 
 
@@ -131,6 +132,21 @@ def test_a_record_that_has_gone_is_told(beside, scanned):
     (beside / "b.txt").unlink()
     with pytest.raises(LiditError, match=r"b.png has no caption"):
         source.read(Place("b.png//b.png", "b.png", 0, 0))
+
+
+@pytest.mark.parametrize("listing", [False, True])
+def test_captions_are_read_without_their_picture(listing, beside, scanned):
+    if listing:
+        (beside / "metadata.jsonl").write_text('{"file_name": "b.png", "text": "red"}')
+    source = at(beside)
+    (place,) = (
+        Place(shard, record.key, record.offset, record.length)
+        for shard, record, _ in scanned(source)
+        if record.key == "b.png"
+    )
+    expected = source.read(place).captions
+    (beside / "b.png").unlink()
+    assert read_captions(source, place).content == Record(b"", expected)
 
 
 def test_a_listing_counts_before_text_files(beside, same_when_read):

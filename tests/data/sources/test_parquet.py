@@ -1,15 +1,20 @@
 """Parquet as `datasets`, pyarrow and others write it."""
 
+import io
+
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets.table import embed_table_storage
 
+from lidit_jax.data.record_reading import read_captions
 from lidit_jax.data.sources import parquet
 from lidit_jax.data.sources.parquet import Parquet
-from lidit_jax.data.sources.protocol import Place
+from lidit_jax.data.sources.protocol import Place, Record
 from lidit_jax.errors import LiditError
+from lidit_jax.io.files import Files
 from tests import fake_hub
 
 datasets.disable_progress_bars()
@@ -204,11 +209,39 @@ def test_a_row_group_too_large_for_random_reads_is_refused(write, picture, scann
         scanned(Parquet(path))
 
 
+def test_captions_are_read_without_the_pages_of_the_pictures(write, monkeypatch):
+    """Of 1 MB of pictures that cannot be compressed, in two row groups."""
+    noise = np.random.default_rng(0)
+    columns = {"image": [noise.bytes(2**17) for _ in range(8)], "text": [f"{i}" for i in range(8)]}
+    path, count = write(columns, row_group_size=4), []
+
+    class Counted(io.FileIO):
+        def readinto(self, buffer):
+            count.append(super().readinto(buffer))
+            return count[-1]
+
+        def read(self, size=-1):
+            count.append(len(found := super().read(size)))
+            return found
+
+    monkeypatch.setattr(Files, "stream", lambda self, name: Counted(self._path(name)))
+    source = Parquet(path)
+    places = [Place("a.parquet", f"a.parquet/{i}", i // 4, i % 4) for i in range(8)]
+    found = [read_captions(source, place).content for place in places]
+    assert found == [Record(b"", {"text": f"{i}"}) for i in range(8)]
+    assert sum(count) < 2**16 + 8 * 2**10, "the footer, which is read as 64 kB, and short texts"
+    first = source.read(places[0])
+    assert (len(first.image), first.captions) == (2**17, {"text": "0"})
+    assert sum(count) > 4 * 2**17
+
+
 def test_a_row_that_is_no_longer_there_is_named(write, picture):
     source = Parquet(write({"image": [picture()], "text": ["a"]}))
     for offset, row in ((1, 0), (0, 1)):
         with pytest.raises(LiditError, match=r"no longer holds a\.parquet/1: index it again"):
             source.read(Place("a.parquet", "a.parquet/1", offset, row))
+        with pytest.raises(LiditError, match=r"no longer holds a\.parquet/1: index it again"):
+            source.read_captions(Place("a.parquet", "a.parquet/1", offset, row))
 
 
 def test_without_pyarrow_the_extra_is_named(monkeypatch):
