@@ -182,6 +182,8 @@ def _qwen3_vl(config: Config) -> Decoder:
 def _smollm3(config: Config) -> Decoder:
     L, interval = config["num_hidden_layers"], config["no_rope_layer_interval"]
     rotated = config.get("no_rope_layers")  # in spite of its name, 1 means RoPE
+    if rotated is None and interval < 1:
+        raise LiditError(f"no_rope_layer_interval={interval} is not supported: use 1 or more")
     if rotated is None:
         rotated = [(i + 1) % interval for i in range(L)]
     if len(rotated) < L:

@@ -53,11 +53,19 @@ _ENCODERS = {
     "qwen3-0.6b": _Encoder(0.6e9, 1024, 28),
     "gemma-2-2b-it": _Encoder(2.6e9, 2304, 26),
     "gemma-3-1b-it": _Encoder(1.0e9, 1152, 26),
+    "gemma-3-4b-it": _Encoder(3.9e9, 2560, 34),
+    "smollm3-3b": _Encoder(3.1e9, 2048, 36),
+    "olmo-2-0425-1b": _Encoder(1.3e9, 2048, 16),
+    "olmo-3-7b-instruct": _Encoder(6.9e9, 4096, 32),
+    "qwen2.5-vl-7b-instruct": _Encoder(7.1e9, 3584, 28),
+    "qwen3-vl-4b-instruct": _Encoder(4.0e9, 2560, 36),
+    "clip-vit-large-patch14": _Encoder(0.12e9, 768, 12),
+    "siglip2-base-patch16-224": _Encoder(0.28e9, 768, 12),
     "flan-t5-base": _Encoder(0.11e9, 768, 12),
     "flan-t5-large": _Encoder(0.34e9, 1024, 24),
     "flan-t5-xl": _Encoder(1.2e9, 2048, 24),
 }
-"""Text encoders by the last part of their names; no decoder for T5."""
+"""Text encoders by the last part of their names: of T5 no decoder, of others no vision tower."""
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 _ASSUMED = _Encoder(8e9, 4096, 32)
 """Assumed sizes of an encoder that is not listed."""

@@ -314,6 +314,7 @@ def test_distances_fall_into_the_buckets_of_transformers(buckets, max_distance):
         ({"model_type": "clip"}, "a 'clip' model without a text_config is not supported"),
         ({"model_type": "llama", "hidden_act": "relu"}, "hidden_act='relu' is not supported"),
         ({"model_type": "smollm3", "no_rope_layers": [1]}, "no_rope_layers names 1 blocks of 2"),
+        ({"model_type": "smollm3", "no_rope_layer_interval": 0}, "no_rope_layer_interval=0 is not"),
         ({"model_type": "olmo3", "rope_theta": 1e6}, "rope_theta=1000000.0 is not supported for"),
         (
             {"model_type": "qwen2", "rope_scaling": {"type": "axial", "factor": 4.0}},
