@@ -125,11 +125,25 @@ def _values(hint: Any) -> str:
     if requirements:
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) is tuple:
-        kind = f"list of {_TYPE_NAMES[typing.get_args(hint)[0]]}s"
+        kind = f"list of {_items(typing.get_args(hint)[0])}"
     else:
         kind = _TYPE_NAMES[hint]
     limits = (one.removeprefix("must be ") for one in requirements)
     return _cell("; ".join([kind, *limits]))
+
+
+def _items(hint: Any) -> str:
+    """The items of a list, in the plural."""
+    from lidit_jax.config.values import literal_values
+
+    if hint in _TYPE_NAMES:
+        return f"{_TYPE_NAMES[hint]}s"
+    if choices := literal_values(hint):
+        return ", ".join(f"`{choice!r}`" for choice in choices)
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return f"lists of {_items(inner[0])}"
+    return " or ".join(map(_items, inner))
 
 
 def _docstrings() -> dict[str, dict[str, str]]:

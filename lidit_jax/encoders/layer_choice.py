@@ -35,7 +35,7 @@ def chosen_layers(choice: LayerChoice, num_layers: int) -> Layers:
         if blocks in first:
             raise LiditError(f"layers {first[blocks]} and {layer} are the same: name it once")
         first[blocks] = layer
-    return choice if len(choice) > 1 else choice[0]
+    return choice[0] if len(choice) == 1 else choice
 
 
 def layer_count(layers: int | Sequence[int]) -> int:

@@ -135,7 +135,7 @@ class LinguisticRefiner(nn.Module):
           prefix_length: number of instruction tokens; used only with `pool="prompt"`.
         """
         # Padding may contain NaN, which multiplying by a mask would not remove.
-        valid = mask.reshape(*mask.shape, *(1,) * (features.ndim - 2))
+        valid = jnp.expand_dims(mask, tuple(range(2, features.ndim)))
         features = jnp.where(valid, features, 0).astype(self.dtype)
         if features.ndim == 4:
             features = LayerMix(self.config.layer_mix, self.dtype, name="layer_mix")(features)

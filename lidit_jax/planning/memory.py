@@ -19,6 +19,9 @@ _BRANCH_TENSORS = 16
 of them are split into heads."""
 _REFINER_TENSORS = 40
 """Activations [tokens, width] kept per refiner block; half of them under a remat policy."""
+_LAYER_TENSORS = 6
+"""Tensors as large as all layers of a stream while they are combined: 6 in XLA's program for a CPU
+if they are concatenated, 2 or 3 if averaged. One layer is small."""
 _SCORE_BYTES = 6
 """Bytes per attention score that plain attention keeps: float32, and its softmax in bfloat16."""
 _PLACEMENT = 0.1
@@ -88,11 +91,13 @@ def estimate_memory(
     attention = _Attention.of(model, tokens, keys, lanes, kernel_from)
     working = (_BRANCH_TENSORS * attention.padding[0] + 3 * model.mlp_ratio) / split.tensor * stream
     refining = _REFINER_TENSORS * _remembered(model) * (model.refiner.blocks + 1) * text
+    several = [s.tokens * math.prod(s.token_shape) for s in streams if s.layers > 1]
+    combining = _LAYER_TENSORS * rows * sum(several) * _HALF
     temporaries = {
         "gradients": trained * _FULL * gradients,
         "gathered": _HALF * (held + _gathered(config, tuple(streams), split)),
         "kept": model.depth * _kept(model, positions, rows * keys, split.tensor, attention),
-        "working": working + refining,
+        "working": working + refining + combining,
     }
     return Memory(
         parameters=held * _FULL,

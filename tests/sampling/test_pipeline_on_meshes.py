@@ -18,7 +18,8 @@ PROMPTS = ["a red circle", "two blue stars", "a green cross"]
 
 @pytest.fixture(scope="module")
 def bundle(tiny_config, tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp("bundle"), tiny_config())
+    layers = ("encoders.layers=((-1, 1), -1)", "model.refiner.layer_mix=learned_average")
+    return make_bundle(tmp_path_factory.mktemp("bundle"), tiny_config(*layers))
 
 
 @pytest.fixture(scope="module")
