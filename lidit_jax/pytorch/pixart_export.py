@@ -99,6 +99,8 @@ def _description(source: SavedModel) -> dict[str, Any]:
     differences = _differences(model, theirs)
     if (streams := len(provenance.encoders)) != 1:
         differences.append(f"{streams} text encoders, not 1")
+    if any(count != 1 for count in provenance.layer_counts):
+        differences.append("several layers of its text encoder (config.encoders.layers)")
     if any(provenance.prefix_lengths):
         differences.append("an instruction before every prompt (config.encoders.instruction)")
     if any(provenance.latent_mean) or any(std != 1 for std in provenance.latent_std):

@@ -130,6 +130,11 @@ OTHER_MODELS = {
         dataclasses.replace(PROVENANCE, prefix_lengths=(7,)),
         "an instruction before every prompt (config.encoders.instruction)",
     ),
+    "layers": (
+        CONFIG,
+        dataclasses.replace(PROVENANCE, encoders=({**PROVENANCE.encoders[0], "layer": [1, 2]},)),
+        "several layers of its text encoder (config.encoders.layers)",
+    ),
     "streams": (
         CONFIG,
         dataclasses.replace(PROVENANCE, encoders=PROVENANCE.encoders * 2, prefix_lengths=(0, 0)),
