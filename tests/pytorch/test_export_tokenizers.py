@@ -65,7 +65,5 @@ def test_the_tokenizer_that_transformers_reads_goes_along(tmp_path, monkeypatch,
 def test_an_encoder_that_the_module_cannot_run_is_named(tmp_path, family):
     config = {"model_type": family} | ({"text_config": {}} if family == "siglip" else {})
     (tmp_path / "config.json").write_text(json.dumps(config))
-    trained_with = {"source": str(tmp_path), "layer": -1, "fingerprint": {}}
-    source = SimpleNamespace(config=Config(), provenance=Provenance(encoders=(trained_with,)))
     with pytest.raises(LiditError, match=r"is a '\w+_text_model' model, which the exported module"):
-        _export_encoders(source, tmp_path / "out", False, None)
+        _export_encoders(model_with(tmp_path), tmp_path / "out", False, None)
