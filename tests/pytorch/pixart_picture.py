@@ -23,8 +23,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder, bundle = Path(temporary, "pipeline"), Path(temporary, "bundle")
         bundle.mkdir()
-        encoder = save_pipeline(folder)
-        source = PixArtSource(str(folder), encoder=str(encoder))
+        source = PixArtSource(str(save_pipeline(folder)))
         import_pixart(source, bundle, dtype="float32", encoder_dtype="float32")
         ours = Pipeline.from_checkpoint(bundle)(PROMPT, seed=SEED)[0]
     theirs = picture(PROMPT, SEED)

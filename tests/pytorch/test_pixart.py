@@ -22,29 +22,27 @@ WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """The folder of a pipeline, and that of its text encoder."""
-    folder = tmp_path_factory.mktemp("pixart")
-    return folder, save_pipeline(folder)
+    """The folder of a pipeline."""
+    return save_pipeline(tmp_path_factory.mktemp("pixart"))
 
 
 @pytest.fixture
 def source(saved, tmp_path):
     """A copy of the folder to damage, and an empty one for the result."""
-    shutil.copytree(saved[0], tmp_path / "source")
+    shutil.copytree(saved, tmp_path / "source")
     (tmp_path / "out").mkdir()
     return tmp_path / "source"
 
 
-def convert(folder, out, **options):
-    parts = PixArtSource(str(folder), encoder=str(folder / "text_encoder"))
-    return import_pixart(parts, out, dtype="float32", encoder_dtype="float32", **options)
+def convert(folder, out):
+    return import_pixart(PixArtSource(str(folder)), out)
 
 
 @pytest.fixture(scope="module")
 def imported(saved, tmp_path_factory):
     out = tmp_path_factory.mktemp("imported") / "bundle"
-    options = ["--encoder", str(saved[1]), "--dtype=float32", "--encoder-dtype=float32"]
-    assert main(["convert", "from-hf", "pixart", str(saved[0]), str(out), *options]) == 0
+    options = ["--dtype=float32", "--encoder-dtype=float32"]
+    assert main(["convert", "from-hf", "pixart", str(saved), str(out), *options]) == 0
     return out
 
 
@@ -64,7 +62,7 @@ def test_the_bundle_says_what_the_pipeline_is(imported, saved):
     model = open_model(imported)
     check_shapes(model)
     config, provenance = model.config, model.provenance
-    assert config.encoders.sources == (str(saved[1]),)
+    assert config.encoders.sources == (str(saved),)
     assert (config.encoders.instruction, config.encoders.layers) == ("", (-1,))
     assert config.encoders.max_prompt_tokens == 299
     assert (config.data.image_size, config.latent_shape) == (64, (32, 32, 4))
@@ -79,8 +77,8 @@ def test_a_transformer_alone_takes_the_rest_from_a_pipeline(source, tmp_path):
     parts = PixArtSource(str(alone))
     with pytest.raises(LiditError, match=r"alone has no model_index.json.*by --pipeline"):
         import_pixart(parts, out)
-    parts = PixArtSource(str(alone), str(source), str(source / "text_encoder"))
-    assert import_pixart(parts, out).model.depth == 2
+    config = import_pixart(PixArtSource(str(alone), str(source)), out)
+    assert (config.model.depth, config.vae.source) == (2, str(source))
 
 
 def test_the_empty_caption_s_features_are_not_read(source, tmp_path):
@@ -157,8 +155,7 @@ def save_other_encoder(folder, like):
 
     sizes = json.loads(like.read_text()) | {"d_model": 12}
     transformers.T5EncoderModel(transformers.T5Config(**sizes)).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(like.parent / name, folder)
+    shutil.copytree(like.parents[1] / "tokenizer", folder, dirs_exist_ok=True)
     return folder
 
 
@@ -181,8 +178,9 @@ def test_of_a_hub_id_only_safetensors_and_settings_are_downloaded(source, tmp_pa
 
     monkeypatch.setattr(pixart, "download", download)
     monkeypatch.setattr("lidit_jax.autoencoders.diffusers_layout.download", download)
-    parts = PixArtSource("owner/name", encoder=str(source / "text_encoder"))
-    config = import_pixart(parts, tmp_path / "out")
-    assert config.vae.source == "owner/name"
+    monkeypatch.setattr("lidit_jax.encoders.locations.download", download)
+    config = import_pixart(PixArtSource("owner/name"), tmp_path / "out")
+    assert config.encoders.sources == (config.vae.source,) == ("owner/name",)
     assert set(asked) == {"owner/name"}
-    assert all(name.endswith((".json", ".safetensors")) for name in asked["owner/name"])
+    kinds = {name.rpartition(".")[2] for name in asked["owner/name"]}
+    assert kinds == {"json", "safetensors", "model", "txt"}

@@ -137,11 +137,9 @@ def pipeline() -> PixArtSigmaPipeline:
 
 
 def save_pipeline(folder: Path) -> Path:
-    """Save the pipeline, the tokenizer also beside its encoder, and return the encoder's folder."""
-    made = pipeline()
-    made.save_pretrained(folder)
-    made.tokenizer.save_pretrained(folder / "text_encoder")
-    return folder / "text_encoder"
+    """Save the pipeline in diffusers' layout."""
+    pipeline().save_pretrained(folder)
+    return folder
 
 
 def picture(prompt: str, seed: int) -> np.ndarray:
