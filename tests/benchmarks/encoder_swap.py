@@ -28,7 +28,7 @@ SMALL = (
     *("model.refiner.pool=none", "encoders.max_prompt_tokens=64", "training.batch_size=32"),
     *("training.log_every=50", "training.image_every=0", "training.ema_decay=0.995"),
     *("training.score_prompts=8", "optimizer.schedule=constant", "optimizer.warmup_steps=50"),
-    *("optimizer.learning_rate=1e-3", "training.prompts=('a red circle',)"),
+    *("sampling.steps=16", "optimizer.learning_rate=1e-3", "training.prompts=('a red circle',)"),
 )
 """Of the recipe `demo`: pixels, flow, two encoders."""
 LIKE_PIXART = (

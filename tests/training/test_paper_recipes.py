@@ -6,7 +6,7 @@ import json
 import tarfile
 
 import flax.traverse_util
-import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,10 +14,15 @@ from PIL import Image
 from lidit_jax.checkpoints.bundle import save_bundle
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.checkpoints.shapes import parameter_shapes
+from lidit_jax.checkpoints.state import TrainState
 from lidit_jax.cli import main
 from lidit_jax.config.load import load_recipe
 from lidit_jax.config.schema import RefinerConfig
 from lidit_jax.data.opened_data import open_data
+from lidit_jax.diffusion import process as processes
+from lidit_jax.sampling.settings import check_settings
+from lidit_jax.training.freezing import check_frozen
+from lidit_jax.training.initialization import change_notes, initialize_from_run
 from lidit_jax.training.loop import train
 from lidit_jax.weights.path_patterns import selected
 
@@ -83,6 +88,7 @@ def config(request, tiny_encoders, tmp_path, repository):
     return load
 
 
+KEYS = ("key", "value")
 RECIPES = ["lidit_1b.py", "lidit_10b.py", "lidit_10b.py:1024px"]
 
 
@@ -131,25 +137,27 @@ def pixart(config, tmp_path):
 
 
 @pytest.mark.parametrize("config", ["lidit_1b_from_pixart.py"], indirect=True)
-def test_it_grows_from_pixart(config, pixart, tars, tmp_path, capsys):
-    """The first stage, from weights with another encoder; its frozen parts stay to the bit."""
+def test_its_first_stage_takes_pixart_and_trains_what_reads_the_new_encoders(config, pixart):
     folder, params = pixart
-    settings = (f"data.path={tars}", "data.buckets.shapes=1", "optimizer.warmup_steps=0")
-    stage = config(*settings, f"training.init_from={folder}")
-    state = train(stage, tmp_path / "run")
-    output = capsys.readouterr().out
-    new = "start afresh, in collaborative_refiner, linguistic_refiner_0, linguistic_refiner_1"
-    assert new in output
-    assert "parameters; frozen: blocks/cross_attention/out, blocks/cross_attention/query," in output
-    assert "was trained with other text encoders" not in output, "all that meets them is new"
-    before, after = (
-        flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, tree), sep="/")
-        for tree in (params, state.params)
-    )
-    frozen = selected(stage.optimizer.freeze, after)
-    assert frozen < before.keys()
-    for path in frozen:
+    stage = config(f"training.init_from={folder}")
+    shapes = parameter_shapes(stage.model, [16, 40], 3)
+    ones = {path: jnp.ones(shape) for path, shape in shapes.items()}
+    tree = flax.traverse_util.unflatten_dict(ones, sep="/")
+    zero = jnp.zeros((), jnp.int32)
+    fresh = TrainState(zero, zero, jnp.zeros(2, jnp.uint32), tree, tree, ())
+    state, new = initialize_from_run(fresh, stage)
+    parts = {path.partition("/")[0] for path in new}
+    refiners = {"collaborative_refiner", "linguistic_refiner_0", "linguistic_refiner_1"}
+    assert parts == refiners
+    before, after = (flax.traverse_util.flatten_dict(t, sep="/") for t in (params, state.params))
+    for path in after.keys() - set(new):
         np.testing.assert_array_equal(before[path], after[path], path)
-    for name in ("key", "value"):
-        path = f"blocks/cross_attention/{name}/kernel"
-        assert (before[path] != after[path]).any(), path
+    check_frozen(stage, after)
+    trained = after.keys() - selected(stage.optimizer.freeze, after) - set(new)
+    names = [
+        f"blocks/cross_attention/{name}/{kind}" for name in KEYS for kind in ("bias", "kernel")
+    ]
+    assert sorted(trained) == names
+    stream = {"layer": -3, "prefix": "", "fingerprint": {}}
+    assert change_notes([stream, stream], stage, new) == [], "all that meets new features is new"
+    check_settings(stage.sampling, processes.from_config(stage.diffusion))
