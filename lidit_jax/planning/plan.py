@@ -37,7 +37,7 @@ class _Encoder(NamedTuple):
 class _Layers(NamedTuple):
     """Layers of an encoder."""
 
-    count: int
+    number: int
     share: float
     """Share of the blocks that run."""
 
@@ -221,7 +221,7 @@ def describe_text(config: Config, prompt: int = 100, instruction: int = 30) -> T
     choices = config.encoders.layers or [-1] * len(sizes)
     layers = [_layers(*pair) for pair in zip(config.encoders.sources, choices, strict=True)]
     streams = tuple(
-        TextStream(size.width, instruction + prompt, instruction, own.count)
+        TextStream(size.width, instruction + prompt, instruction, own.number)
         for size, own in zip(sizes, layers, strict=True)
     )
     parameters = sum(size.parameters for size in sizes)
