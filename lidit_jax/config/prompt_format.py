@@ -22,6 +22,8 @@ class PromptFormat:
     """Second line. Empty: the "no instruction" ablation (table 4)."""
     system_prompt: str = ""
     """First line, whose content the paper never gives."""
+    lowercase: bool = False
+    """Turn prompts, not the other lines, into lower case."""
 
     @property
     def prefix(self) -> str:

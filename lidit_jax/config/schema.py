@@ -46,6 +46,8 @@ class EncoderConfig:
     ablation."""
     system_prompt: str = ""
     """First line of the layout in the paper's figures 4 and 5, which never give its content."""
+    lowercase: bool = False
+    """Turn prompts and captions into lower case, as PixArt's pipelines do (ours)."""
     max_prompt_tokens: Positive[int] = 256
     """Longest prompt, in tokens per stream (ours). Training truncates, sampling refuses."""
 

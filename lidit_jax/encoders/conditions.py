@@ -62,7 +62,9 @@ class PromptEncoders:
         self.layers: list[Layers] = [
             _layers(stream, choice) for stream, choice in zip(self.streams, choices, strict=True)
         ]
-        self.prompt_format = PromptFormat(config.instruction, config.system_prompt)
+        self.prompt_format = PromptFormat(
+            config.instruction, config.system_prompt, config.lowercase
+        )
         self.max_prompt_tokens = config.max_prompt_tokens
         # Causal encoders process the constant instruction once, not for every prompt.
         self._instructions = [

@@ -24,18 +24,18 @@ def chosen_layers(choice: LayerChoice, num_layers: int) -> Layers:
     Raises:
       LiditError: when a layer does not exist, or two numbers name the same one.
     """
-    if choice == "all":
-        choice = tuple(range(1, num_layers + 1))
     if isinstance(choice, int):
         blocks_below(choice, num_layers)
         return choice
+    layers = tuple(range(1, num_layers + 1)) if choice == "all" else choice
     first: dict[int, int] = {}
-    for layer in choice:
+    for layer in layers:
         blocks = blocks_below(layer, num_layers)
         if blocks in first:
             raise LiditError(f"layers {first[blocks]} and {layer} are the same: name it once")
         first[blocks] = layer
-    return choice[0] if len(choice) == 1 else choice
+    one, *others = layers
+    return layers if others else one
 
 
 def layer_count(layers: int | Sequence[int]) -> int:

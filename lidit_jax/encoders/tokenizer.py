@@ -139,7 +139,8 @@ class PromptTokenizer:
         prefix = self.prefix(prompt_format)
         prefix_length = len(prefix)
         limit = self._limit(prefix_length, max_prompt_tokens, length)
-        encoded = self.encode(prompts)
+        texts = [prompt.lower() for prompt in prompts] if prompt_format.lowercase else prompts
+        encoded = self.encode(texts)
         too_long = [i for i, tokens in enumerate(encoded) if len(tokens) > limit]
         if too_long and overflow == "error":
             i = too_long[0]

@@ -185,7 +185,7 @@ def _export_encoders(
     from lidit_jax.weights.huggingface import read_json
 
     settings = source.config.encoders
-    prompt_format = PromptFormat(settings.instruction, settings.system_prompt)
+    prompt_format = PromptFormat(settings.instruction, settings.system_prompt, settings.lowercase)
     streams, remembered = [], source.provenance.encoders
     widths = feature_widths(source.config.model, source.shapes, len(remembered))
     places = resolve_sources([str(s["source"]) for s in remembered], remembered, moved)
@@ -218,6 +218,7 @@ def _export_encoders(
             {
                 "source": place,
                 **own,
+                **({"lowercase": True} if prompt_format.lowercase else {}),
                 "layer": trained_with["layer"],
                 "prefix": tokenizer.prefix(prompt_format),
                 "end": tokenizer.end,

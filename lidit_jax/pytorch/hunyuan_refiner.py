@@ -76,6 +76,7 @@ class ImportedRefiner:
         """Configuration fields and the values for which the model's refiners are equivalent."""
         own = asdict(self.config)
         del own["collaborative_blocks"]  # of the collaborative refiner
+        del own["layer_mix"]  # it makes the features that the refiner reads
         fields = {f"model.refiner.{name}": value for name, value in own.items()}
         return {"model.width": self.width, "model.heads": self.heads} | fields
 

@@ -117,6 +117,7 @@ def import_pixart(
                 layers=(-1,),
                 dtype=encoder_dtype,
                 instruction="",
+                lowercase=True,
                 max_prompt_tokens=longest,
             ),
             model=network.model,

@@ -50,8 +50,9 @@ class TextEncoder(nn.Module):
     def forward(self, prompts: Sequence[str], limit: int) -> tuple[Tensor, Tensor]:
         """Return features [B, S, D], or [B, S, n, D] of n layers, and mask [B, S]: instruction,
         prompt, end token, padding."""
-        rows = []
-        for encoding in self.tokenizer.encode_batch(list(prompts), add_special_tokens=False):
+        rows, lowercase = [], getattr(self.stream, "lowercase", False)
+        texts = [prompt.lower() if lowercase else prompt for prompt in prompts]
+        for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False):
             if len(encoding.ids) > limit:
                 raise ValueError(f"a prompt has {len(encoding.ids)} tokens, the limit is {limit}")
             rows.append([*self.stream.prefix, *encoding.ids, self.stream.end])

@@ -63,6 +63,8 @@ def test_the_hub_can_read_its_metadata(pytorch):
 def test_it_says_what_the_model_is_made_of_and_where_to_get_it():
     text = card()
     assert "10,300,000 parameters, averaged (EMA) weights of step 12,345" in text
+    several = [METADATA["encoders"][0] | {"layer": [-3, -9]}, *METADATA["encoders"][1:]]
+    assert f"| -3, -9 | `{'0a' * 32}` |" in card(metadata=METADATA | {"encoders": several})
     for k in range(len(SOURCES)):
         name = ("apache-2.0", "apache-2.0", "unknown")[k]
         assert f"| -3 | `{f'{k}a' * 32}` | `{f'{k}b' * 32}` | {name} |" in text

@@ -21,6 +21,9 @@ def test_the_stored_form_comes_back():
     assert provenance.prefix_lengths == (26,)
     assert (provenance.latent_mean, provenance.latent_std) == ((0.1, 1e-7), (0.5, 0.4))
     assert provenance.step == 8
+    assert provenance.layer_counts == (1,)
+    two = STORED | {"encoders": [STORED["encoders"][0] | {"layer": [-1, 2]}]}
+    assert Provenance.from_json(two).layer_counts == (2,)
     assert json.dumps(provenance.to_json()) == json.dumps(STORED)
     assert Provenance.from_json(json.loads(json.dumps(provenance.to_json()))) == provenance
 

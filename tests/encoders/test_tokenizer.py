@@ -76,6 +76,13 @@ def test_without_instruction_the_prefix_is_the_begin_token(encoder):
     assert prefix_length == {"smollm2": 0, "minilm": 1}[encoder.name]
 
 
+def test_prompts_may_be_turned_into_lower_case_but_not_the_instruction(encoder):
+    as_written, lowered = PromptFormat("Draw THIS:"), PromptFormat("Draw THIS:", lowercase=True)
+    prompts = ["A Red CIRCLE", "Ein großes Ü"]
+    expected = encoder.tokenize([prompt.lower() for prompt in prompts], as_written)
+    np.testing.assert_array_equal(encoder.tokenize(prompts, lowered).ids, expected.ids)
+
+
 def test_the_instruction_has_the_same_tokens_in_every_row(encoder):
     tokens = encoder.tokenize(PROMPTS)
     assert (tokens.ids[:, : tokens.prefix_length] == tokens.ids[0, : tokens.prefix_length]).all()

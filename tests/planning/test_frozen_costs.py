@@ -8,10 +8,13 @@ import pytest
 
 from lidit_jax.autoencoders.kl import AutoencoderKL
 from lidit_jax.config.load import load_recipe
+from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import parse_topology
 from lidit_jax.planning.frozen_costs import kl_encoder_flops, latent_cost, text_cost
-from lidit_jax.planning.plan import make_plan
+from lidit_jax.planning.memory import estimate_memory
+from lidit_jax.planning.plan import describe_text, make_plan
 from lidit_jax.planning.plan_mesh import recipe_mesh
+from lidit_jax.planning.roofline import Split
 
 
 def test_operations_of_the_encoder_are_those_of_the_compiler():
@@ -49,6 +52,30 @@ def test_a_cache_saves_what_an_epoch_repeats():
     assert latents.cached_bytes == 30e6 * 2 * 32 * 32 * 16
     assert latents.read_per_second == pytest.approx(2048 * 2 * 32 * 32 * 16 / plan.seconds)
     assert text.bytes_per_sample == plan.text.bytes_a_caption
+
+
+def described(*overrides):
+    config = load_recipe("lidit_10b", overrides)
+    return config, describe_text(config)
+
+
+def test_layers_make_features_wider_and_only_the_highest_makes_them_dearer():
+    """Of LLMs of 32 blocks: half of one, and all of the other."""
+    config, plain = described("encoders.layers=(-3, -1)")
+    _, several = described("encoders.layers=((16, 8), 'all')")
+    assert several.bytes_a_caption == (2 + 32) / 2 * plain.bytes_a_caption
+    assert [stream.layers for stream in several.streams] == [2, 32]
+    assert several.encoding_flops == 2 * 100 * (8e9 * 16 / 32 + 7e9)
+    one, more = (
+        estimate_memory(config, Split(data=4, fsdp=256), 1024, text.streams).working
+        for text in (plain, several)
+    )
+    rows = config.training.batch_size / 1024
+    assert more - one == pytest.approx(6 * 2 * rows * 130 * (2 + 32) * 4096)
+    _, unknown = described("encoders.sources=('my/own-llm',)", "encoders.layers=((40, 80),)")
+    assert unknown.streams[0].layers == 2, "it may have more blocks than assumed"
+    with pytest.raises(LiditError, match="layer 33 does not exist: this encoder has 32 blocks"):
+        described("encoders.layers=(-1, 33)")
 
 
 def test_what_is_used_once_is_not_worth_a_cache():

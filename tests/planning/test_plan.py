@@ -263,28 +263,6 @@ def test_a_compiler_that_tells_nothing_is_named(monkeypatch):
         compiled_plan.compile_plan(TEN, found)
 
 
-def test_layers_make_features_wider_and_only_the_highest_makes_them_dearer():
-    """Of LLMs of 32 blocks: half of one, and all of the other."""
-    plain, several = (
-        describe_text(changed(TEN, "encoders", layers=layers))
-        for layers in ((-3, -1), ((16, 8), "all"))
-    )
-    assert several.bytes_a_caption == (2 + 32) / 2 * plain.bytes_a_caption
-    assert [stream.layers for stream in several.streams] == [2, 32]
-    assert several.encoding_flops == 2 * 100 * (8e9 * 16 / 32 + 7e9)
-    one, more = (
-        estimate_memory(TEN, Split(data=4, fsdp=256), 1024, text.streams).working
-        for text in (plain, several)
-    )
-    rows = TEN.training.batch_size / 1024 / TEN.training.accumulation
-    assert more - one == 6 * 2 * rows * 130 * (2 + 32) * 4096
-    unknown = changed(TEN, "encoders", sources=("my/own-llm",), layers=((40, 80),))
-    assert describe_text(unknown).streams[0].layers == 2, "it may have more blocks than assumed"
-    absent = changed(TEN, "encoders", layers=(-1, 33))
-    with pytest.raises(LiditError, match="layer 33 does not exist: this encoder has 32 blocks"):
-        describe_text(absent)
-
-
 def test_sizes_of_known_encoders_are_theirs_and_of_others_assumed_aloud():
     known, unknown = (
         changed(TEN, "encoders", sources=sources)

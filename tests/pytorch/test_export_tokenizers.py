@@ -6,20 +6,22 @@ from types import SimpleNamespace
 
 import pytest
 import tokenizers
+import torch
 from tokenizers import normalizers
 
 from lidit_jax.checkpoints.provenance import Provenance
-from lidit_jax.config.schema import Config
+from lidit_jax.config.schema import Config, EncoderConfig
 from lidit_jax.encoders.locations import content_digests
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
 from lidit_jax.errors import LiditError
 from lidit_jax.pytorch.export import _export_encoders
+from lidit_jax.pytorch.sampling import TextEncoder
 from tests.tiny_encoders import save_encoder
 
 
-def model_with(encoder: Path) -> SimpleNamespace:
+def model_with(encoder: Path, **encoders: bool) -> SimpleNamespace:
     return SimpleNamespace(
-        config=Config(),
+        config=Config(encoders=EncoderConfig(**encoders)),
         provenance=Provenance(encoders=({"source": str(encoder), "layer": -3, "fingerprint": {}},)),
         shapes={"linguistic_refiner_0/projection/kernel": (16, 8)},
     )
@@ -59,6 +61,16 @@ def test_the_tokenizer_that_transformers_reads_goes_along(tmp_path, monkeypatch,
     ours = load_tokenizer(folder)
     for text in ("cafe\u0301", "a red circle"):
         assert exported.encode(text, add_special_tokens=False).ids == ours.encode([text])[0]
+
+
+def test_the_module_turns_prompts_into_lower_case_where_the_model_does(tmp_path):
+    folder = save_encoder(tmp_path / "encoder", "llama")
+    for lowercase, same in ((True, True), (False, False)):
+        model = model_with(folder, lowercase=lowercase)
+        (stream,) = _export_encoders(model, tmp_path / "out", False, None)
+        encoder = TextEncoder(tmp_path, SimpleNamespace(**stream), torch.float32)
+        written, lowered = (encoder([text], 20)[0] for text in ("A Red", "a red"))
+        assert torch.equal(written, lowered) is same
 
 
 @pytest.mark.parametrize("family", ["clip_text_model", "siglip"])

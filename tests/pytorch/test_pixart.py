@@ -16,7 +16,7 @@ from lidit_jax.pytorch.pixart import PixArtSource, import_pixart
 
 from .tiny_pixart import picture, psnr, rewrite, save_pipeline
 
-PROMPT, SEED = "a small cactus with a happy face in the desert", 3
+PROMPT, SEED = "A small Cactus with a happy face in the desert", 3
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
 

@@ -209,6 +209,7 @@ def _description(
         "version": _VERSION,
         **streams,
         "instruction": encoders.prompt_format.prefix,
+        "lowercase": encoders.prompt_format.lowercase,
         "max_prompt_tokens": encoders.max_prompt_tokens,
         "text_storage": storage,
         DATA: data.caption_identity,

@@ -225,6 +225,7 @@ def test_what_determines_the_features_is_told_by_name(encoders, tiny_encoders, t
         return str(error.value)
 
     assert "instruction 'Draw:\\n', not 'Paint:\\n'" in refusal(instruction="Paint:")
+    assert "lowercase False, not True" in refusal(lowercase=True)
     assert "encoder 2: layer -1, not -2" in refusal(layers=(-3, -2))
     assert "encoder 1: layer -3, not [-3, -1]" in refusal(layers=((-3, -1), -1))
     assert "max_prompt_tokens 36, not 20" in refusal(max_prompt_tokens=20)
