@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, ImageFile
 
 _DAMAGE = (EOFError, IndexError, KeyError, SyntaxError, TypeError, struct.error, zlib.error)
@@ -46,7 +47,6 @@ def load_partly(image: ImageFile.ImageFile) -> None:
         image.load()
     image.tile = []  # Pillow decodes no further, and keeps the lines that it has
     image.load()
-    ranges = image.getextrema()
-    bands = ranges if isinstance(ranges[0], tuple) else (ranges,)
-    if all(low == high for low, high in bands):
+    lowest, highest = np.reshape(image.getextrema(), (-1, 2)).T
+    if np.array_equal(lowest, highest):
         raise ValueError("nothing of it can be decoded")
