@@ -43,6 +43,16 @@ def layer_count(layers: int | Sequence[int]) -> int:
     return 1 if isinstance(layers, int) else len(layers)
 
 
+def highest_block(layers: Layers, num_layers: int) -> int:
+    """Return the number of blocks below the highest layer; 0 for the embeddings alone.
+
+    Raises:
+      LiditError: when a layer does not exist.
+    """
+    every = (layers,) if isinstance(layers, int) else layers
+    return max(blocks_below(layer, num_layers) for layer in every)
+
+
 def stored_layers(layers: Layers) -> int | list[int]:
     """Return layers as JSON stores them: a number, or a list of several."""
     return layers if isinstance(layers, int) else list(layers)

@@ -20,7 +20,7 @@ from lidit_jax.encoders import families
 from lidit_jax.encoders.clip import Clip
 from lidit_jax.encoders.decoder import Decoder, PrefixCache
 from lidit_jax.encoders.family import Encoder
-from lidit_jax.encoders.layer_choice import Layers
+from lidit_jax.encoders.layer_choice import Layers, highest_block
 from lidit_jax.encoders.locations import (
     content_digests,
     locate_encoder,
@@ -178,9 +178,11 @@ class TextEncoder:
         self, params: dict[str, Any], prompt_format: PromptFormat, layer: Layers
     ) -> PrefixCache | None:
         """Return the cache with which `features` skips the constant instruction; None for encoders
-        that are not decoders and for an empty instruction."""
+        that are not decoders, for an empty instruction, and where only the embeddings are used."""
         ids = np.asarray(self.tokenizer.prefix(prompt_format), np.int32)
         if not isinstance(self.model, Decoder) or not len(ids):
+            return None
+        if not highest_block(layer, self.num_layers):
             return None
         return self._compiled_prefix(params, ids, layer=layer)
 

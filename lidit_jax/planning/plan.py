@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lidit_jax.attention.dispatch import MIN_KERNEL_SCORES
 from lidit_jax.config.schema import Config
 from lidit_jax.config.values import LayerChoice
-from lidit_jax.encoders.layer_choice import blocks_below, chosen_layers, layer_count
+from lidit_jax.encoders.layer_choice import chosen_layers, highest_block, layer_count
 from lidit_jax.errors import LiditError
 from lidit_jax.hardware.topologies import Topology
 from lidit_jax.models.flops import TextStream, forward_flops
@@ -259,8 +259,7 @@ def _layers(source: str, choice: LayerChoice) -> _Layers:
         # Its layers are not known to exist.
         return _Layers(layer_count(choice), 1.0)
     chosen = chosen_layers(choice, blocks)
-    numbers = (chosen,) if isinstance(chosen, int) else chosen
-    return _Layers(len(numbers), max(blocks_below(n, blocks) for n in numbers) / blocks)
+    return _Layers(layer_count(chosen), highest_block(chosen, blocks) / blocks)
 
 
 def _encoder(source: str) -> _Encoder:

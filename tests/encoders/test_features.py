@@ -128,6 +128,7 @@ def test_only_decoders_with_an_instruction_have_a_cache(tiny_folder):
     assert clip.causal
     assert clip.prefix_cache(clip.params, PromptFormat(), -1) is None
     assert llama.prefix_cache(llama.params, PromptFormat(""), -3) is None
+    assert llama.prefix_cache(llama.params, PromptFormat(), 0) is None, "no block runs"
     prefix, tokens = llama.prefix_cache(llama.params, PromptFormat(), -3), bert.tokenize(PROMPTS)
     with pytest.raises(LiditError, match="is not a decoder: only decoders use a prefix"):
         bert.features(bert.params, tokens.ids, tokens.mask, -1, prefix)
