@@ -205,6 +205,7 @@ def _parts(config: Config, provenance: Provenance) -> str:
         "autoencoder": autoencoder,
         "mean of each channel, subtracted": _numbers(provenance.latent_mean),
         "standard deviation of each channel, divided by": _numbers(provenance.latent_std),
+        "prompts": "in lower case" if config.encoders.lowercase else "as written",
         "instruction before every prompt": f"`{config.encoders.instruction}`"
         if config.encoders.instruction
         else "none",

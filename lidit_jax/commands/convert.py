@@ -6,8 +6,7 @@ import argparse
 from typing import Any
 
 from lidit_jax.commands.arguments import CHECKPOINT_HELP, add_command, add_encoder_option
-from lidit_jax.config.schema import EncoderConfig, ModelConfig
-from lidit_jax.config.values import choices
+from lidit_jax.config.values import ComputeType, StorageType, literal_values
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
 from lidit_jax.io.paths import local_path
@@ -107,13 +106,13 @@ def add_parser(subparsers: Any) -> None:
     )
     pixart.add_argument(
         "--dtype",
-        choices=choices(ModelConfig, "dtype"),
+        choices=literal_values(ComputeType),
         default="bfloat16",
         help="compute type of the network (default: %(default)s)",
     )
     pixart.add_argument(
         "--encoder-dtype",
-        choices=choices(EncoderConfig, "dtype"),
+        choices=literal_values(StorageType),
         default="bfloat16",
         help="storage type of the text encoder (default: %(default)s)",
     )

@@ -94,7 +94,7 @@ class ReadingSettings:
     """Records that are no longer where the index says."""
     damaged: Literal["fail", "skip", "repair"] = "skip"
     """Images that cannot be decoded, or only in part. The missing part of a repaired one is gray in
-    a JPEG, black otherwise."""
+    a JPEG, otherwise black, of the palette's first color, or white in a transparent image."""
     too_large: Policy = "skip"
     """Images of more than `most_megapixels`."""
     bad_caption: Policy = "skip"

@@ -24,6 +24,7 @@ from lidit_jax.config.values import (
     Positive,
     Seed,
     Space,
+    StorageType,
 )
 
 
@@ -39,7 +40,7 @@ class EncoderConfig:
     from the end), a tuple of several, or "all" transformer blocks; `model.refiner.layer_mix`
     combines several. Empty: -3 for decoder-only LLMs (paper, 5.1), the normalized last layer for
     bidirectional ones."""
-    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    dtype: StorageType = "float32"
     """Storage type of the frozen weights; "int8" for linear maps, the rest in bfloat16 (ours)."""
     instruction: str = INSTRUCTION
     """Text before every prompt (paper, 3.1), cleaned as prompts are. Empty: the "no instruction"

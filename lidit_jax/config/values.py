@@ -38,6 +38,8 @@ Seed = Annotated[int, Range(lambda v: 0 <= v < 2**32, f"must be from 0 to {2**32
 
 ComputeType = Literal["float32", "bfloat16"]
 """Type of matmuls and activations, by its name in NumPy and JAX."""
+StorageType = Literal["float32", "bfloat16", "int8"]
+"""Type of the stored weights of a frozen encoder."""
 LayerChoice = int | tuple[int, ...] | Literal["all"]
 """Hidden states of an encoder: one, several in this order, or those of all transformer blocks."""
 Space = Literal["epsilon", "v", "x0", "velocity"]

@@ -138,6 +138,7 @@ class PromptEncoders:
                 "source": stream.name,
                 "layer": stored_layers(layer),
                 "fingerprint": stream.fingerprint,
+                "settings": stream.settings,
                 "prefix": self.prompt_format.prefix,
             }
             for stream, layer in zip(self.streams, self.layers, strict=True)
@@ -151,11 +152,13 @@ class PromptEncoders:
         """
         _same_number(self.streams, trained_with)
         for ours, theirs in zip(self.description, trained_with, strict=True):
-            for name in ("layer", "fingerprint", "prefix"):
-                if ours[name] != theirs[name]:
+            # Version 0.1 began without a digest of the settings.
+            known = {"settings": ours["settings"]} | theirs
+            for name in ("layer", "fingerprint", "settings", "prefix"):
+                if ours[name] != known[name]:
                     raise LiditError(
                         f"encoder {ours['source']!r} is not the one of this checkpoint: its {name} "
-                        f"is {ours[name]!r}, was {theirs[name]!r}; install that version"
+                        f"is {ours[name]!r}, was {known[name]!r}; install that version"
                     )
 
     def check_lengths(self, prompts: Sequence[str]) -> None:

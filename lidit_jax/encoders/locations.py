@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lidit_jax.errors import LiditError
-from lidit_jax.weights import gguf, huggingface, sentencepiece_tokenizer
+from lidit_jax.weights import clip_tokenizer, gguf, huggingface, sentencepiece_tokenizer
 from lidit_jax.weights.hub import download, is_hub_id
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "*.model"]
@@ -72,6 +72,8 @@ def hub_parts(source: str) -> tuple[str, str] | None:
 
     None for strings that are neither `owner/name` nor, for example, `owner/name/text_encoder_2`.
     """
+    if is_hub_id(source):  # also of a repository whose name begins like a pipeline's folder
+        return source, ""
     hub_id, slash, part = source.rpartition(f"/{_MODEL_PART}")
     hub_id, part = (hub_id, _MODEL_PART + part) if slash else (source, "")
     return (hub_id, part) if is_hub_id(hub_id) and "/" not in part else None
@@ -85,7 +87,7 @@ def model_folder(folder: Path) -> Path:
 
 def tokenizer_home(folder: Path) -> Path:
     """Return the folder with the tokenizer of a located encoder: its own, or the pipeline's."""
-    if _tokenizer_file(folder) is None and folder.name.startswith(_MODEL_PART):
+    if not _tokenizer_files(folder) and folder.name.startswith(_MODEL_PART):
         beside = folder.parent / _tokenizer_part(folder.name)
         return beside if beside.is_dir() else folder
     return folder
@@ -94,15 +96,17 @@ def tokenizer_home(folder: Path) -> Path:
 def locate_tokenizer(folder: Path) -> Path:
     """Return the folder with the `tokenizer.json` of a located encoder.
 
-    A SentencePiece model is converted once, into the user's cache.
+    A SentencePiece model, or CLIP's vocabulary and merges, are converted once, into the user's
+    cache.
 
     Raises:
-      LiditError: when there is only a SentencePiece model of a kind that is not supported.
+      LiditError: when there are only such files, of a kind that is not supported.
     """
     home = tokenizer_home(folder)
-    if _tokenizer_file(home) in (None, home / "tokenizer.json"):
-        return home
-    return sentencepiece_tokenizer.convert(home)
+    file, *_ = _tokenizer_files(home) or [home / "tokenizer.json"]
+    if file.name in sentencepiece_tokenizer.FILES:
+        return sentencepiece_tokenizer.convert(home)
+    return clip_tokenizer.convert(home) if file.name in clip_tokenizer.FILES else home
 
 
 def content_digests(path: Path) -> dict[str, str]:
@@ -124,21 +128,24 @@ def content_digests(path: Path) -> dict[str, str]:
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """Return the sha256 of the tokenizer's file of a located encoder.
+    """Return the sha256 of the tokenizer's file of a located encoder; of several joined by "+".
 
     Raises:
       LiditError: when there is none.
     """
-    file = _tokenizer_file(tokenizer_home(folder))
-    if file is None:
+    files = _tokenizer_files(tokenizer_home(folder))
+    if not files:
         raise LiditError(f"{tokenizer_home(folder)} has no tokenizer.json: download it again")
-    return gguf.file_sha256(file)
+    return "+".join(map(gguf.file_sha256, files))
 
 
-def _tokenizer_file(folder: Path) -> Path | None:
-    """Return the file that defines a folder's tokenizer."""
-    names = ("tokenizer.json", *sentencepiece_tokenizer.FILES)
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+def _tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files that define a folder's tokenizer; none if there are none."""
+    single = ("tokenizer.json", *sentencepiece_tokenizer.FILES)
+    for names in (*((name,) for name in single), clip_tokenizer.FILES):
+        if all((folder / name).is_file() for name in names):
+            return [folder / name for name in names]
+    return []
 
 
 def _tokenizer_part(model_part: str) -> str:

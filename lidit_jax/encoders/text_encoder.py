@@ -27,6 +27,7 @@ from lidit_jax.encoders.locations import (
     locate_tokenizer,
     tokenizer_home,
 )
+from lidit_jax.encoders.settings_digest import settings_digest
 from lidit_jax.encoders.sharding import encoder_shardings
 from lidit_jax.encoders.tokenizer import PromptTokenizer
 from lidit_jax.encoders.tokenizer_check import load_tokenizer
@@ -111,6 +112,13 @@ class TextEncoder:
         ):
             return {}
         return {"reading": gguf.file_sha256(self.tokenizer.folder / "tokenizer.json")}
+
+    @functools.cached_property
+    def settings(self) -> str:
+        """Digest of what is read from `config.json` and `tokenizer_config.json`, such as RoPE scaling
+        and the tokens around a text."""
+        tokenizer = self.tokenizer
+        return settings_digest(self.model, tokenizer.begin, tokenizer.end, tokenizer.pad)
 
     def tokenize(
         self, prompts: Sequence[str], prompt_format: PromptFormat | None = None, **options: Any
@@ -198,6 +206,10 @@ def load(source: str, *, dtype: str = "float32", mesh: Mesh | None = None) -> Te
         model, table = families.read(config)
     except KeyError as error:
         raise LiditError(f"{path} lacks {error}: download it again") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise LiditError(
+            f"{path} has a value of the wrong type ({error}): download it again"
+        ) from error
     except LiditError as error:
         raise LiditError(f"{folder}: {error}") from error
     tokenizer = load_tokenizer(locate_tokenizer(folder), model.max_positions)

@@ -25,12 +25,18 @@ class PromptTooLongError(LiditError):
       limit: largest number allowed.
     """
 
-    def __init__(self, number: int, prompt: str, tokens: int, limit: int):
+    def __init__(
+        self,
+        number: int,
+        prompt: str,
+        tokens: int,
+        limit: int,
+        remedy: str = "shorten it or raise encoders.max_prompt_tokens",
+    ):
         self.shown = prompt if len(prompt) <= _SHOWN else prompt[:_SHOWN] + "…"
         self.tokens, self.limit = tokens, limit
         super().__init__(
-            f"prompt {number} ({self.shown!r}) has {tokens} tokens, the limit is {limit}: "
-            "shorten it or raise encoders.max_prompt_tokens"
+            f"prompt {number} ({self.shown!r}) has {tokens} tokens, the limit is {limit}: {remedy}"
         )
 
 
@@ -144,7 +150,13 @@ class PromptTokenizer:
         too_long = [i for i, tokens in enumerate(encoded) if len(tokens) > limit]
         if too_long and overflow == "error":
             i = too_long[0]
-            raise PromptTooLongError(i + 1, prompts[i], len(encoded[i]), limit)
+            remedy = "shorten it or raise encoders.max_prompt_tokens"
+            if limit < max_prompt_tokens:
+                remedy = (
+                    f"shorten it; the encoder reads {prefix_length + limit + 1} tokens, of which "
+                    f"{prefix_length} are the instruction's (encoders.instruction)"
+                )
+            raise PromptTooLongError(i + 1, prompts[i], len(encoded[i]), limit, remedy)
         rows = [[*prefix, *tokens[:limit], self.end] for tokens in encoded]
         S = max((len(row) for row in rows), default=prefix_length + 1) if length is None else length
         ids = np.full((len(rows), S), self.pad, np.int32)
@@ -156,6 +168,11 @@ class PromptTokenizer:
 
     def _limit(self, prefix_length: int, max_prompt_tokens: int, length: int | None) -> int:
         """Return the number of prompt tokens that fit between instruction and end token."""
+        if self.max_positions is not None and self.max_positions < prefix_length + 2:
+            raise LiditError(
+                f"the instruction has {prefix_length} tokens and this encoder reads "
+                f"{self.max_positions}: shorten encoders.instruction"
+            )
         lengths = [s for s in (length, self.max_positions) if s is not None]
         if lengths and min(lengths) <= prefix_length:
             raise LiditError(

@@ -140,7 +140,8 @@ def read_fitted(
       named: name in messages; None for its path.
       most_megapixels: limit of the image's size, as decoding takes memory.
       repair: whether a damaged image is decoded as far as its data go, instead of refused; the
-        missing part is gray in a JPEG, black otherwise.
+        missing part is gray in a JPEG, otherwise black, of the palette's first color, or white
+        in a transparent image.
 
     Raises:
       UnreadableImageError: when it cannot be decoded, or is too large.

@@ -32,7 +32,7 @@ def with_end(file: Path | BinaryIO) -> io.BytesIO:
 
 
 def load_partly(image: ImageFile.ImageFile) -> None:
-    """Decode an opened image as far as its data go; the missing part is black.
+    """Decode an opened image as far as its data go; the rest stays zero, in most modes black.
 
     Pillow's own switch for it, `ImageFile.LOAD_TRUNCATED_IMAGES`, would apply to all threads.
 

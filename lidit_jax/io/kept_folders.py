@@ -21,7 +21,6 @@ def made_once(folder: Path, is_whole: Callable[[Path], bool], make: Callable[[Pa
     """
     if is_whole(folder):
         return folder
-    shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -31,7 +30,8 @@ def made_once(folder: Path, is_whole: Callable[[Path], bool], make: Callable[[Pa
             os.replace(temporary, folder)
         except OSError:
             if not is_whole(folder):  # else another process has finished first
-                raise
+                shutil.rmtree(folder)
+                os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

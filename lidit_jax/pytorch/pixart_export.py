@@ -101,6 +101,14 @@ def _description(source: SavedModel) -> dict[str, Any]:
         differences.append(f"{streams} text encoders, not 1")
     if any(count != 1 for count in provenance.layer_counts):
         differences.append("several layers of its text encoder (config.encoders.layers)")
+    elif any(stream["layer"] not in (-1, None) for stream in provenance.encoders):
+        differences.append(
+            "another layer of its text encoder than the last (config.encoders.layers)"
+        )
+    if not source.config.encoders.lowercase:
+        differences.append(
+            "prompts that are not turned into lower case (config.encoders.lowercase)"
+        )
     if any(provenance.prefix_lengths):
         differences.append("an instruction before every prompt (config.encoders.instruction)")
     if any(provenance.latent_mean) or any(std != 1 for std in provenance.latent_std):

@@ -75,7 +75,8 @@ def change_notes(
     notes = [
         f"config.{name}={value!r}, with {before[name]!r} in {source}"
         for name, value in now.items()
-        if before[name] != value and not (all_new and name.startswith("model.refiner."))
+        if before[name] != value
+        and not (all_new and name.startswith(("model.refiner.", "encoders.")))
     ]
     ours, theirs = (
         [[stream[name] for name in _STREAM] for stream in streams]
@@ -92,7 +93,7 @@ def change_notes(
 def _meaning(config: Config) -> dict[str, Any]:
     """Return the fields that determine what the weights compute, apart from their shapes."""
     flat = flat_fields(config.to_dict())
-    kept = ("model.", "diffusion.")
+    kept = ("model.", "diffusion.", "encoders.lowercase")
     return {k: v for k, v in flat.items() if k.startswith(kept) and k not in _FREE}
 
 

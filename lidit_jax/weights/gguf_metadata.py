@@ -150,10 +150,12 @@ def model_config(
             raise LiditError(f"{file} lacks {family}.{key}: download it again")
         if isinstance(keys.get(key), list):
             raise LiditError(f"{file}: {family}.{key} differs between blocks: {_REMEDY}")
+    if not (tokens := metadata.get("tokenizer.ggml.tokens")):
+        raise LiditError(f"{file} lacks tokenizer.ggml.tokens: download it again")
     config: dict[str, Any] = {
         "architectures": [CLASSES[family]],
         "model_type": family,
-        "vocab_size": len(metadata["tokenizer.ggml.tokens"]),
+        "vocab_size": len(tokens),
         "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
         "dtype": "float32",  # dtype for transformers, so that it does not round the weights

@@ -57,17 +57,22 @@ def build_tokenizer(file: Path, fields: dict[str, Any]) -> tuple[Tokenizer, dict
       fields: the file's keys and values.
 
     Raises:
-      LiditError: for a tokenizer of another kind, and for a key that is missing.
+      LiditError: for a tokenizer of another kind, a key that is missing, and values that do not
+        belong together.
     """
     try:
         tokenizer, config = _built(file, fields)
+        tokens = fields["tokenizer.ggml.tokens"]
+        for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
+            index = fields.get(f"tokenizer.ggml.{key}_token_id")
+            if index is not None:
+                config[f"{name}_token"] = tokens[index]
     except KeyError as error:
         raise LiditError(f"{file} lacks {error}: download it again") from error
-    tokens = fields["tokenizer.ggml.tokens"]
-    for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
-        index = fields.get(f"tokenizer.ggml.{key}_token_id")
-        if index is not None:
-            config[f"{name}_token"] = tokens[index]
+    except (IndexError, ValueError) as error:
+        raise LiditError(
+            f"{file}: the parts of its tokenizer do not belong together ({error}): download it again"
+        ) from error
     return tokenizer, config
 
 

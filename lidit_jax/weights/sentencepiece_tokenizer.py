@@ -6,8 +6,6 @@ transformers does, without the `sentencepiece` package.
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,12 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from lidit_jax.errors import LiditError
-from lidit_jax.io.kept_folders import made_once
-from lidit_jax.io.paths import cache_dir
+from lidit_jax.weights.built_tokenizers import built_once
 from lidit_jax.weights.huggingface import read_json
 
 FILES = ("spiece.model", "tokenizer.model")
 """Names of SentencePiece models."""
 
-_FORMAT = 1
-_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _CLASSES = ("T5Tokenizer", "T5TokenizerFast")
 _UNIGRAM = 1
 _CONTROL, _USER_DEFINED = 3, 4
@@ -37,19 +32,7 @@ def convert(folder: Path) -> Path:
       LiditError: when the model is damaged or is not that of a T5; says how to make the file.
     """
     file = next(folder / name for name in FILES if (folder / name).is_file())
-    digest = hashlib.sha256(str(_FORMAT).encode())
-    for path in (file, *(folder / name for name in _SETTINGS)):
-        content = path.read_bytes() if path.is_file() else b""
-        digest.update(f"{path.name} {len(content)} ".encode() + content)
-    kept = cache_dir() / "tokenizers" / f"sentencepiece-{digest.hexdigest()[:32]}"
-
-    def make(place: Path) -> None:
-        _read(file).save(str(place / "tokenizer.json"))
-        for name in _SETTINGS:
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, place / name)
-
-    return made_once(kept, lambda place: (place / "tokenizer.json").is_file(), make)
+    return built_once([file], "sentencepiece", lambda: _read(file))
 
 
 def t5_tokenizer(

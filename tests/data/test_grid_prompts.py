@@ -39,7 +39,7 @@ def test_a_caption_is_shown_once_however_many_pictures_have_it(opened):
 
 def test_one_that_is_gone_is_left_out(opened, tmp_path):
     config, data = opened("abc")
-    (tmp_path / "001.png").unlink()
+    (tmp_path / "001.txt").unlink()
     assert grid_prompts(config, data) == ("a", "c")
 
 

@@ -42,7 +42,7 @@ MODEL = read_transformer(
 ).model
 CONFIG = Config(
     model=MODEL,
-    encoders=EncoderConfig(sources=("t5",), instruction=""),
+    encoders=EncoderConfig(sources=("t5",), instruction="", lowercase=True),
     data=DataConfig(image_size=8),
 )
 PROVENANCE = Provenance(
@@ -129,6 +129,16 @@ OTHER_MODELS = {
         CONFIG,
         dataclasses.replace(PROVENANCE, prefix_lengths=(7,)),
         "an instruction before every prompt (config.encoders.instruction)",
+    ),
+    "case": (
+        dataclasses.replace(CONFIG, encoders=dataclasses.replace(CONFIG.encoders, lowercase=False)),
+        PROVENANCE,
+        "prompts that are not turned into lower case (config.encoders.lowercase)",
+    ),
+    "layer": (
+        CONFIG,
+        dataclasses.replace(PROVENANCE, encoders=({**PROVENANCE.encoders[0], "layer": -2},)),
+        "another layer of its text encoder than the last (config.encoders.layers)",
     ),
     "layers": (
         CONFIG,

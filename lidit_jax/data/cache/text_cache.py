@@ -203,7 +203,8 @@ def _description(
     for number, (stream, layer) in enumerate(
         zip(encoders.streams, encoders.layers, strict=True), start=1
     ):
-        parts = stream.fingerprint | stream.reading | {"layer": stored_layers(layer)}
+        parts = stream.fingerprint | stream.reading
+        parts |= {"settings": stream.settings, "layer": stored_layers(layer)}
         streams |= {f"encoder {number}: {name}": value for name, value in parts.items()}
     return {
         "version": _VERSION,
@@ -255,7 +256,7 @@ def _reports(cache: TextCache, encoders: PromptEncoders) -> list[str]:
         if stream.truncated:
             lines.append(
                 f"{encoder.name}: {stream.truncated:,} captions exceed "
-                "config.encoders.max_prompt_tokens: their ends are cut"
+                "config.encoders.max_prompt_tokens, or what the encoder reads: their ends are cut"
             )
         if squares := total.get(f"squares {number}"):
             share = (total[f"errors {number}"] / squares) ** 0.5

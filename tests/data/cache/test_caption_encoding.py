@@ -37,7 +37,7 @@ def test_several_devices_say_what_one_says(compiled_once, tiny_encoders):
         assert (ours.tokens, ours.truncated) == (theirs.tokens, theirs.truncated)
         assert theirs.truncated == sum(len(text) > 30 for text in TEXTS)
         for mine, other in zip(ours.packed, theirs.packed, strict=True):
-            (a,), (b,) = (unpacked(memoryview(p), (16,), "bfloat16") for p in (mine, other))
+            (a,), (b,) = (unpacked(memoryview(p), ((16,),), "bfloat16") for p in (mine, other))
             assert_same_in_bfloat16(a, b, rounding(terms=64, sums=24))
 
 
