@@ -115,8 +115,8 @@ class TextEncoder:
 
     @functools.cached_property
     def settings(self) -> str:
-        """Digest of what is read from `config.json` and `tokenizer_config.json`, such as RoPE scaling
-        and the tokens around a text."""
+        """Digest of what is read from `config.json` and `tokenizer_config.json`, such as the RoPE
+        scaling and the tokens around a text."""
         tokenizer = self.tokenizer
         return settings_digest(self.model, tokenizer.begin, tokenizer.end, tokenizer.pad)
 

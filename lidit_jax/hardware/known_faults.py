@@ -80,7 +80,7 @@ STORED_PROGRAMS = Fault(
     avoided=True,
 )
 HALF_PRECISION = Fault(
-    versions="jaxlib 0.10.2",
+    versions="jaxlib 0.10.2 and 0.12.0",
     effect="on CPUs without F16C, programs that convert float16 do not compile "
     "(__extendhfsf2 is not found)",
     remedy="NumPy converts float16 weights there",

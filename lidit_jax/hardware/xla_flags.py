@@ -48,6 +48,11 @@ class Setting:
     """jaxlib versions that support the flag, as a version specifier; empty for all. XLA aborts the
     process on unknown flags."""
 
+    @property
+    def is_supported(self) -> bool:
+        """Whether the installed jaxlib knows the flag."""
+        return SpecifierSet(self.jaxlib).contains(metadata.version("jaxlib"), prereleases=True)
+
 
 def _group(names: tuple[str, ...], reason: str, source: str) -> tuple[Setting, ...]:
     return tuple(Setting(f"--{name}", "true", reason, source) for name in names)
@@ -275,13 +280,12 @@ def apply_flags(environment: MutableMapping[str, str] = os.environ) -> list[str]
     slices = environment.get("LIDIT_SLICES") or environment.get("MEGASCALE_NUM_SLICES") or 1
     if int(slices) > 1 and generation != "cpu":
         settings += MULTISLICE
-    installed = metadata.version("jaxlib")
     lines = [f"XLA settings for {generation} (LIDIT_XLA_FLAGS=off leaves them out):"]
     for setting in settings:
         own = _set_by_user(setting, environment)
         if own is not None and own != setting.value:
             lines.append(f"  {setting.name}={own}  set by the user")
-        elif SpecifierSet(setting.jaxlib).contains(installed, prereleases=True):
+        elif setting.is_supported:
             if own is None:
                 _set(setting, environment)
             lines.append(f"  {setting.name}={setting.value}  {setting.reason} ({setting.source})")

@@ -71,7 +71,8 @@ def build_tokenizer(file: Path, fields: dict[str, Any]) -> tuple[Tokenizer, dict
         raise LiditError(f"{file} lacks {error}: download it again") from error
     except (IndexError, ValueError) as error:
         raise LiditError(
-            f"{file}: the parts of its tokenizer do not belong together ({error}): download it again"
+            f"{file}: the parts of its tokenizer do not belong together ({error}): download it "
+            "again"
         ) from error
     return tokenizer, config
 

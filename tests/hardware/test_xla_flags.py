@@ -40,6 +40,7 @@ def test_a_cpu_with_libtpu_is_no_tpu(monkeypatch):
 
 
 def test_cpus_get_their_flags_in_every_command_and_accelerators_only_in_training(monkeypatch):
+    monkeypatch.setattr(xla_flags.metadata, "version", lambda package: "0.10.2")
     flag = f"{AVOID_WRONG_SUMS.name}={AVOID_WRONG_SUMS.value}"
     on_cpu = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--mine=1"}
     assert cpu_variables(on_cpu) == {"XLA_FLAGS": f"--mine=1 {flag}"}
