@@ -52,7 +52,7 @@ def test_train_then_sample_then_export_then_sample_again(trained, tmp_path):
     # Export to a small folder: it draws the same images, up to its half precision.
     folder = tmp_path / "my-model"
     assert main(["export", f"--checkpoint={run}", f"--out={folder}"]) == 0
-    files = ["README.md", "config.json", "model.safetensors"]
+    files = ["README.md", "config.json", "images", "model.safetensors"]
     assert sorted(path.name for path in folder.iterdir()) == files
     assert "lidit sample --checkpoint=my-model" in (folder / "README.md").read_text()
     shared = Pipeline.from_checkpoint(folder)(PROMPTS, seed=3)
