@@ -54,7 +54,8 @@ def test_scores_are_printed_and_their_files_named(prompts, tmp_path, capsys):
     assert main([*command, "--name=mine"]) == 0
     told = capsys.readouterr().out
     assert "| LI-DiT-1B | 81.65 |" in told
-    assert "| **mine (2 prompts, not the 1065 of the official set)** | 75.00 |" in told
+    subset = "DPG-Bench: 2 prompts, not the 1065 of the official set"
+    assert f"| **mine ({subset})** | 75.00 |" in told
     assert f"{out / 'lidit'}: scores.json, scores.md, scores.png" in told
     results.write_text("\n".join([lines[0], "DPG-Bench score: 75.0"]))
     assert main(command) == 2
