@@ -74,8 +74,14 @@ def begin(out: Path, record: DrawingRecord) -> DrawingRecord:
         files of something else.
     """
     stored = read_record(out)
+    if stored is None and (names := _strangers(out)):
+        stored = read_record(out)  # another launch may have begun before the names were listed
+        if stored is None:
+            raise LiditError(
+                f"--out: {out} holds {len(names)} files without a record of what they are, first "
+                f"{names[0]!r}: name a new folder"
+            )
     if stored is None:
-        _refuse_strangers(out)
         record.write(out)
         stored = read_record(out)  # of another launch that began at the same moment
         assert stored is not None
@@ -87,15 +93,11 @@ def begin(out: Path, record: DrawingRecord) -> DrawingRecord:
     return stored
 
 
-def _refuse_strangers(out: Path) -> None:
+def _strangers(out: Path) -> list[str]:
+    """Return the names in a folder that are not of the record, in order; [] if there is none."""
     if not out.is_dir():
-        return
-    names = sorted(path.name for path in out.iterdir() if path.name != OWN)
-    if names:
-        raise LiditError(
-            f"--out: {out} holds {len(names)} files without a record of what they are, first "
-            f"{names[0]!r}: name a new folder"
-        )
+        return []
+    return sorted(path.name for path in out.iterdir() if path.name != OWN)
 
 
 def _refuse_other(out: Path, stored: DrawingRecord, record: DrawingRecord) -> None:
