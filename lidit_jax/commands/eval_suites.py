@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +22,7 @@ from lidit_jax.commands.device_options import add_device_options, chosen_mesh
 from lidit_jax.commands.self_test import warn_of_known_faults
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
-from lidit_jax.io.paths import to_path
+from lidit_jax.io.paths import in_bucket, local_path, to_path
 
 if TYPE_CHECKING:
     from lidit_jax.evaluation.suites.drawing_record import DrawingRecord
@@ -51,10 +52,11 @@ _SCORED_EXAMPLES = (
 The first command draws, in the layout that the suite's official scorer reads. The prompts are in
 {repository}. Leave out --benchmark if
 $LIDIT_BENCHMARKS/{folder} holds them. --limit draws the first prompts of each task only,
-which the records and tables then say. After the official scorer (third line, in its repository)
-the last command prints table 1 of the paper with the model's row and bootstrap intervals over
-prompts, and writes scores.json, .md and .png to {out}/lidit. Results that are missing, cut off or
-of other prompts are refused. --with=OTHER/lidit/scores.json adds the columns of another suite.
+which the records and tables then say. After the official scorer (third line, in its repository;
+the first command prints it with absolute paths) the last one prints table 1 of the paper with the
+model's row and bootstrap intervals over prompts, and writes scores.json, .md and .png to
+{out}/lidit. Results that are missing, cut off or of other prompts are refused.
+--with=OTHER/lidit/scores.json adds the columns of another suite.
 
 """
     + _DRAWING_HELP
@@ -87,14 +89,14 @@ _SUITES = {
         "repository": "github.com/Karine-Huang/T2I-CompBench, examples/dataset/",
         "folder": "t2i_compbench",
         "results": "runs/mine-compbench",
-        "scorer": "python BLIPvqa_eval/BLIP_vqa.py --out_dir=runs/mine-compbench/color",
+        "scorer": "(cd BLIPvqa_eval && python BLIP_vqa.py --out_dir=DIR/runs/mine-compbench/color)",
     },
     "dpg": {
         "summary": "draw for DPG-Bench, or compare its results with the paper's table 1",
         "source": "ELLA/dpg_bench/prompts",
         "repository": "github.com/TencentQQGYLab/ELLA, dpg_bench/prompts/",
         "folder": "dpg_bench",
-        "results": "dpg-bench_results.txt",
+        "results": "runs/mine-dpg/dpg-bench_TIME_results.txt",
         "scorer": "PIC_NUM=4 bash dpg_bench/dist_eval.sh runs/mine-dpg 256",
     },
 }
@@ -107,7 +109,7 @@ def add_parsers(benchmarks: Any) -> None:
         parser = add_command(benchmarks, name, texts["summary"], examples, run)
         parser.add_argument(
             "--benchmark",
-            type=Path,
+            type=_local,
             metavar="FOLDER",
             help=f"the official prompts (default: $LIDIT_BENCHMARKS/{texts['folder']})",
         )
@@ -115,7 +117,7 @@ def add_parsers(benchmarks: Any) -> None:
         group = parser.add_argument_group("scores")
         group.add_argument(
             "--score",
-            type=Path,
+            type=_local,
             metavar="RESULTS",
             help=f"what the official scorer wrote, such as {texts['results']}; draws nothing",
         )
@@ -125,7 +127,7 @@ def add_parsers(benchmarks: Any) -> None:
         group.add_argument(
             "--with",
             action="append",
-            type=Path,
+            type=_local,
             default=[],
             metavar="FILE",
             dest="others",
@@ -139,7 +141,7 @@ def add_parsers(benchmarks: Any) -> None:
         run,
     )
     parser.add_argument(
-        "benchmark", type=Path, metavar="FILE", help="one prompt per line, or .jsonl"
+        "benchmark", type=_local, metavar="FILE", help="one prompt per line, or .jsonl"
     )
     _add_options(parser)
     parser.set_defaults(score=None, name=None, others=[])
@@ -149,7 +151,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint", metavar="PATH|NAME", help=CHECKPOINT_HELP)
     add_encoder_option(parser)
-    add("--out", required=True, type=to_path, metavar="DIR", help="folder of the pictures")
+    add("--out", required=True, type=_folder, metavar="DIR", help="folder of the pictures")
     add(
         "--images-per-prompt",
         type=positive_int,
@@ -164,6 +166,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=positive_int, metavar="N", help=f"denoising steps {own}")
     add("--guidance", type=guidance_scale, metavar="S", help=f"guidance scale {own}")
     add_device_options(parser)
+
+
+def _local(text: str) -> Path:
+    """Return a local path; shells do not expand the ~ of --option=~/FOLDER."""
+    return local_path(os.path.expanduser(text))
+
+
+def _folder(text: str) -> Path:
+    return to_path(os.path.expanduser(text))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -261,6 +272,7 @@ def _told(suite: Suite, record: DrawingRecord, out: Path) -> list[str]:
     lines = [f"{out}: {record.images_per_prompt} samples of {record.drawn_prompts} prompts{part}"]
     if isinstance(suite, ScoredSuite):
         lines.append("score them with the official scorer, in its repository:")
-        commands = suite.scorer_commands(str(out), record.size[0], record.images_per_prompt)
+        place = os.fspath(out if in_bucket(out) else out.absolute())
+        commands = suite.scorer_commands(place, record.size[0], record.images_per_prompt)
         lines += [f"  {command}" for command in commands]
     return lines

@@ -43,6 +43,9 @@ def test_a_suite_is_drawn_and_its_scorer_is_named(drawer, prompts, tmp_path, mon
     assert f'PIC_NUM=4 bash dpg_bench/dist_eval.sh "{out}" 64' in told
     assert sorted(path.name for path in out.iterdir()) == ["1.png", "lidit"]
     assert len(drawer.drawn) == 4
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--out=out"]) == 0
+    assert f'dist_eval.sh "{out}" 64' in capsys.readouterr().out, "runs in another folder"
 
 
 def test_scores_are_printed_and_their_files_named(prompts, tmp_path, capsys):
@@ -60,6 +63,25 @@ def test_scores_are_printed_and_their_files_named(prompts, tmp_path, capsys):
     results.write_text("\n".join([lines[0], "DPG-Bench score: 75.0"]))
     assert main(command) == 2
     assert "4 of 8 expected samples have no result" in capsys.readouterr().err
+
+
+def test_a_tilde_is_the_home_folder(drawer, prompts, tmp_path, monkeypatch, capsys):
+    """Shells leave it in --option=~/FOLDER."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    command = ["eval", "dpg", "--checkpoint=any", "--limit=1", "--images-per-prompt=1"]
+    assert main([*command, "--out=~/named", "--benchmark=~/dpg_bench"]) == 0
+    monkeypatch.setenv("LIDIT_BENCHMARKS", "~")
+    assert main([*command, "--out=~/found"]) == 0
+    assert (tmp_path / "named" / "1.png").exists()
+    assert (tmp_path / "found" / "1.png").exists()
+    capsys.readouterr()
+    score = ["eval", "dpg", "--out=~/named", "--images-per-prompt=1"]
+    assert main([*score, "--score=~/none.txt"]) == 2
+    assert f"cannot read {tmp_path / 'none.txt'}" in capsys.readouterr().err
+    lines = [f"out/{key}.png, 0.5, 0.5" for key in (1, 2)]
+    (tmp_path / "results.txt").write_text("\n".join([*lines, "DPG-Bench score: 50.0"]))
+    assert main([*score[:2], "--out=~/new", score[3], "--score=~/results.txt", "--with=~/no"]) == 2
+    assert f"cannot read {tmp_path / 'no'}" in capsys.readouterr().err
 
 
 def test_prompts_of_a_file_are_drawn(drawer, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,24 @@ _FOLDERS = {
     "complex": "annotation_3_in_1",
 }
 """Category -> folder that its official scorer writes, beside the samples."""
+_BLIP = "(cd BLIPvqa_eval && python BLIP_vqa.py --out_dir={folder})"
+_CLIP = "python CLIPScore_eval/CLIP_similarity.py --outpath={folder}"
 _SCORERS = {
-    "annotation_blip": "python BLIPvqa_eval/BLIP_vqa.py --out_dir={folder}",
-    "labels/annotation_obj_detection_2d": "python UniDet_eval/2D_spatial_eval.py, for {folder}",
-    "labels/annotation_obj_detection_3d": "python UniDet_eval/3D_spatial_eval.py, for {folder}",
-    "annotation_num": "python UniDet_eval/numeracy_eval.py, for {folder}",
-    "annotation_clip": "python CLIPScore_eval/CLIP_similarity.py --outpath={folder}/",
-    "annotation_3_in_1": "python 3_in_1_eval/3_in_1.py --outpath={folder}, after the scorers of "
-    "attributes, 2D and CLIP with --complex",
+    "color": (_BLIP,),
+    "shape": (_BLIP,),
+    "texture": (_BLIP,),
+    "spatial": ("(cd UniDet_eval && python 2D_spatial_eval.py --outpath={folder})",),
+    "3d_spatial": ("(cd UniDet_eval && python 3D_spatial_eval.py --outpath={folder})",),
+    "numeracy": ("(cd UniDet_eval && python numeracy_eval.py --outpath={folder})",),
+    "non_spatial": (_CLIP,),
+    "complex": (
+        _BLIP,
+        "(cd UniDet_eval && python 2D_spatial_eval.py --outpath={folder} --complex=True)",
+        f"{_CLIP} --complex=True",
+        "(cd 3_in_1_eval && python 3_in_1.py --outpath={folder})",
+    ),
 }
+"""Category -> commands of its official scorers, in the folder of their repository."""
 _LONGEST = 240
 """Bytes of a prompt that fit into a file name beside its number."""
 
@@ -126,7 +136,9 @@ class CompBench:
     def scorer_commands(self, out: str, side: int, count: int) -> list[str]:
         """Return the commands of github.com/Karine-Huang/T2I-CompBench."""
         return [
-            _SCORERS[folder].format(folder=f"{out}/{task}") for task, folder in _FOLDERS.items()
+            command.format(folder=shlex.quote(f"{out}/{task.name}"))
+            for task in self.tasks
+            for command in _SCORERS[task.name]
         ]
 
 

@@ -78,7 +78,7 @@ class Dpg:
         if not stated:
             raise LiditError(
                 f"{path} has no line {_STATED!r} at its end: it is cut off, or not the results "
-                "file of DPG-Bench's scorer (the one without _detail)"
+                "file of DPG-Bench's scorer (dpg-bench_*_results.txt, without _detail)"
             )
         keys = {item.key for item in items}
         found: dict[tuple[str, int], float] = {}

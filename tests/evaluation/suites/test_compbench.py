@@ -110,3 +110,16 @@ def test_prompts_that_a_file_name_cannot_carry_are_refused(compbench_prompts, pr
     (compbench_prompts / "shape_val.txt").write_text(f"{prompt}\n")
     with pytest.raises(LiditError, match=r"shape_val.txt: line 1: the scorer reads prompts from"):
         SUITE.items(compbench_prompts)
+
+
+def test_every_category_has_commands_that_run_in_the_official_repository():
+    commands = SUITE.scorer_commands("/my runs/o", 512, 10)
+    assert commands[0] == "(cd BLIPvqa_eval && python BLIP_vqa.py --out_dir='/my runs/o/color')"
+    unidet = [line.split("python ")[1] for line in commands if line.startswith("(cd UniDet_eval")]
+    assert unidet == [
+        "2D_spatial_eval.py --outpath='/my runs/o/spatial')",
+        "3D_spatial_eval.py --outpath='/my runs/o/3d_spatial')",
+        "numeracy_eval.py --outpath='/my runs/o/numeracy')",
+        "2D_spatial_eval.py --outpath='/my runs/o/complex' --complex=True)",
+    ]
+    assert commands[-1] == "(cd 3_in_1_eval && python 3_in_1.py --outpath='/my runs/o/complex')"
