@@ -233,7 +233,8 @@ def _draw(suite: Suite, items: list[Item], options: argparse.Namespace) -> int:
         raise LiditError(f"--size: the scorer of {suite.title} reads square samples: give one side")
     join_processes()
     try:
-        with raise_on_sigterm(), writable_folder(options.out, "--out"):
+        # Processes divide the work by files, without collectives.
+        with raise_on_sigterm(independent=True), writable_folder(options.out, "--out"):
             record = _draw_here(suite, plan, options)
     except Terminated:
         print("stopped; run the same command to go on")

@@ -1,16 +1,19 @@
 """`lidit eval geneval`, `compbench`, `dpg` and `prompts`, as typed."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from argparse import Namespace
 
+import jax
 import pytest
 
 from lidit_jax.cli import main
 from lidit_jax.commands.device_options import chosen_mesh
 from lidit_jax.errors import LiditError
+from lidit_jax.evaluation.suites import drawing_record
 from lidit_jax.sampling.pipeline import Pipeline
 from tests.evaluation.suites.stand_ins import Drawer
 
@@ -63,6 +66,24 @@ def test_scores_are_printed_and_their_files_named(prompts, tmp_path, capsys):
     results.write_text("\n".join([lines[0], "DPG-Bench score: 75.0"]))
     assert main(command) == 2
     assert "4 of 8 expected samples have no result" in capsys.readouterr().err
+
+
+def test_sigterm_stops_each_process_of_a_job(drawer, prompts, tmp_path, monkeypatch, capsys):
+    def terminated(*_, **__):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(drawing_record, "begin", terminated)
+    command = ["eval", "dpg", "--checkpoint=any", f"--benchmark={prompts}", f"--out={tmp_path}/o"]
+    ignored = []
+    # The handler of jax.distributed, which only takes note.
+    before = signal.signal(signal.SIGTERM, lambda number, _: ignored.append(number))
+    try:
+        assert main(command) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().out == "stopped; run the same command to go on\n"
+    assert (drawer.drawn, ignored) == ([], [])
 
 
 def test_a_tilde_is_the_home_folder(drawer, prompts, tmp_path, monkeypatch, capsys):
