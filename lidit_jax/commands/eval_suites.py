@@ -1,4 +1,4 @@
-"""`lidit eval geneval`, `compbench`, `dpg` and `prompts`: pictures and scores of suites."""
+"""`lidit eval geneval`, `compbench`, `dpg` and `prompts`: images and scores of suites."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _SCORING = {"name": "--name", "others": "--with"}
 """Fields of options that drawing does not read, and the options."""
 
 _DRAWING_HELP = """\
-Pictures that are there are kept: after an interruption the same command draws the rest. Start it
+Images that are there are kept: after an interruption the same command draws the rest. Start it
 as often as you like, on one host or several that share the folder (or a bucket): the launches
-divide the work. A picture depends on --seed, its prompt and its index alone. {out}/lidit records
-the model, the prompts and the settings, and pictures of others are refused.
+divide the work. An image depends on --seed, its prompt and its index alone. {out}/lidit records
+the model, the prompts and the settings, and images of others are refused.
 """
 
 _SCORED_EXAMPLES = (
@@ -67,7 +67,7 @@ _PROMPTS_EXAMPLES = (
   lidit eval prompts prompts.txt --checkpoint=runs/mine --out=runs/mine-prompts
   lidit eval prompts benchmark.jsonl --checkpoint=demo --out=try --images-per-prompt=1 --limit=8
 
-The file holds one prompt per line, or JSON lines with "prompt". The pictures are LINE/SAMPLE.png,
+The file holds one prompt per line, or JSON lines with "prompt". The images are LINE/IMAGE.png,
 counted from 0, and images.jsonl lists them, each with its prompt and its line of the file.
 
 """
@@ -151,16 +151,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint", metavar="PATH|NAME", help=CHECKPOINT_HELP)
     add_encoder_option(parser)
-    add("--out", required=True, type=_folder, metavar="DIR", help="folder of the pictures")
+    add("--out", required=True, type=_folder, metavar="DIR", help="folder of the images")
     add(
         "--images-per-prompt",
         type=positive_int,
         metavar="N",
-        help="samples per prompt (default: the protocol's; 4 for a file of prompts)",
+        help="images per prompt (default: the protocol's; 4 for a file of prompts)",
     )
     add("--limit", type=positive_int, metavar="N", help="first prompts of each task (default: all)")
     add("--seed", type=non_negative_int, metavar="K", help="seed of the noise (default: 0)")
-    add("--size", type=image_size, metavar="PX|WxH", help="of a sample (default: as in training)")
+    add("--size", type=image_size, metavar="PX|WxH", help="of an image (default: as in training)")
     own = "(default: the checkpoint's)"
     add("--sampler", metavar="NAME", help=f"euler, heun, unipc, ... {own}")
     add("--steps", type=positive_int, metavar="N", help=f"denoising steps {own}")
@@ -178,7 +178,7 @@ def _folder(text: str) -> Path:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw the pictures of a suite, or print the scores of its results."""
+    """Draw the images of a suite, or print the scores of its results."""
     from lidit_jax.evaluation.suites.compbench import CompBench
     from lidit_jax.evaluation.suites.dpg import Dpg
     from lidit_jax.evaluation.suites.geneval import GenEval
@@ -230,7 +230,7 @@ def _draw(suite: Suite, items: list[Item], options: argparse.Namespace) -> int:
     )
     suite.pictures(items[0], plan.images_per_prompt)  # refuses a number before the model loads
     if suite.square and plan.size and plan.size[0] != plan.size[1]:
-        raise LiditError(f"--size: the scorer of {suite.title} reads square samples: give one side")
+        raise LiditError(f"--size: the scorer of {suite.title} reads square images: give one side")
     join_processes()
     try:
         # Processes divide the work by files, without collectives.
@@ -255,7 +255,7 @@ def _draw_here(suite: Suite, plan: DrawingPlan, options: argparse.Namespace) -> 
     pipeline = Pipeline.from_checkpoint(
         options.checkpoint, mesh=chosen_mesh(options), encoders=dict(options.encoders)
     )
-    with progress_bar("batches of 16 samples") if _is_main() else nullcontext() as progress:
+    with progress_bar("batches of 16 images") if _is_main() else nullcontext() as progress:
         return draw_suite(suite, plan, pipeline, options.checkpoint, options.out, progress=progress)
 
 
@@ -270,7 +270,7 @@ def _told(suite: Suite, record: DrawingRecord, out: Path) -> list[str]:
     from lidit_jax.evaluation.suites.suite import ScoredSuite
 
     part = "" if record.limit is None else f" (--limit={record.limit}, of {record.prompts})"
-    lines = [f"{out}: {record.images_per_prompt} samples of {record.drawn_prompts} prompts{part}"]
+    lines = [f"{out}: {record.images_per_prompt} images of {record.drawn_prompts} prompts{part}"]
     if isinstance(suite, ScoredSuite):
         lines.append("score them with the official scorer, in its repository:")
         place = os.fspath(out if in_bucket(out) else out.absolute())

@@ -42,7 +42,7 @@ def test_a_suite_is_drawn_and_its_scorer_is_named(drawer, prompts, tmp_path, mon
     command = ["eval", "dpg", "--checkpoint=any", f"--out={out}", "--limit=1", "--steps=3"]
     assert main(command) == 0
     told = capsys.readouterr().out
-    assert f"{out}: 4 samples of 1 prompts (--limit=1, of 2)" in told
+    assert f"{out}: 4 images of 1 prompts (--limit=1, of 2)" in told
     assert f'PIC_NUM=4 bash dpg_bench/dist_eval.sh "{out}" 64' in told
     assert sorted(path.name for path in out.iterdir()) == ["1.png", "lidit"]
     assert len(drawer.drawn) == 4
@@ -65,7 +65,7 @@ def test_scores_are_printed_and_their_files_named(prompts, tmp_path, capsys):
     assert f"{out / 'lidit'}: scores.json, scores.md, scores.png" in told
     results.write_text("\n".join([lines[0], "DPG-Bench score: 75.0"]))
     assert main(command) == 2
-    assert "4 of 8 expected samples have no result" in capsys.readouterr().err
+    assert "4 of 8 expected images have no result" in capsys.readouterr().err
 
 
 def test_sigterm_stops_each_process_of_a_job(drawer, prompts, tmp_path, monkeypatch, capsys):
@@ -110,7 +110,7 @@ def test_prompts_of_a_file_are_drawn(drawer, tmp_path, capsys):
     file.write_text("a red circle\n")
     command = ["eval", "prompts", str(file), "--checkpoint=any", f"--out={out}"]
     assert main([*command, "--images-per-prompt=2"]) == 0
-    assert f"{out}: 2 samples of 1 prompts\n" in capsys.readouterr().out
+    assert f"{out}: 2 images of 1 prompts\n" in capsys.readouterr().out
     assert sorted(path.name for path in (out / "00000").iterdir()) == ["0000.png", "0001.png"]
 
 
@@ -147,9 +147,9 @@ def test_a_number_that_the_scorer_cannot_read_is_refused_before_the_model_loads(
 ):
     command = ["eval", "dpg", f"--benchmark={prompts}", "--checkpoint=none", f"--out={tmp_path}/o"]
     assert main([*command, "--images-per-prompt=3"]) == 2
-    assert "DPG-Bench reads grids of 4 samples" in capsys.readouterr().err
+    assert "DPG-Bench reads grids of 4 images" in capsys.readouterr().err
     assert main([*command, "--size=96x48"]) == 2
-    assert "the scorer of DPG-Bench reads square samples" in capsys.readouterr().err
+    assert "the scorer of DPG-Bench reads square images" in capsys.readouterr().err
 
 
 def test_processes_of_a_job_are_joined_before_devices_are_used(tmp_path):

@@ -1,4 +1,4 @@
-"""Drawing of a suite's pictures: shared by any number of launches, and continued by the next."""
+"""Drawing of a suite's images: shared by any number of launches, and continued by the next."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lidit_jax.sampling.pipeline import Pipeline
 
 _BATCH = 16
-"""Samples per claimed batch, as many as the pipeline draws at once."""
+"""Images per claimed batch, as many as the pipeline draws at once."""
 _PNG_END = b"IEND\xaeB`\x82"
 """Last bytes of every complete PNG."""
 
@@ -52,10 +52,10 @@ def draw_suite(
     progress: Progress | None = None,
     patience: float = PATIENCE,
 ) -> DrawingRecord:
-    """Return when all pictures are in the folder, drawn by this launch or others.
+    """Return when all images are in the folder, drawn by this launch or others.
 
-    Launches, on one host or several, divide the batches that are not drawn yet. Pictures appear
-    complete, and those that are there are kept. A sample depends on the seed, its prompt's key and
+    Launches, on one host or several, divide the batches that are not drawn yet. Images appear
+    complete, and those that are there are kept. An image depends on the seed, its prompt's key and
     its index alone, so batches and launches do not change it, up to rounding.
 
     Args:
@@ -63,12 +63,12 @@ def draw_suite(
       plan: prompts and settings.
       pipeline: the model.
       checkpoint: the model as the user named it, for the record.
-      out: folder of the pictures, which launches share; it may be in a bucket.
+      out: folder of the images, which launches share; it may be in a bucket.
       progress: receives the number of finished batches.
       patience: seconds without a heartbeat after which another launch counts as dead.
 
     Raises:
-      LiditError: when prompts are too long for the model, or the folder holds pictures of another
+      LiditError: when prompts are too long for the model, or the folder holds images of another
         model, setting or set of prompts; or it cannot be written to.
     """
     items = first_of_each_task(plan.items, plan.limit)
@@ -104,7 +104,7 @@ class _DrawingError(Exception):
 
 @dataclass(frozen=True)
 class _Draw:
-    """Function that draws the missing pictures of a batch, then marks it as done."""
+    """Function that draws the missing images of a batch, then marks it as done."""
 
     suite: str
     plan: DrawingPlan
@@ -203,9 +203,9 @@ def _write_texts(out: Path, texts: Mapping[str, str]) -> None:
 
 
 def _forget_incomplete(out: Path, done: Path, batches: Mapping[str, Sequence[Picture]]) -> None:
-    """Delete pictures that are cut off, and the marks of batches whose pictures are not all there.
+    """Delete images that are cut off, and the marks of batches whose images are not all there.
 
-    Pictures appear complete, but a full disk, a copy or a user can damage or remove them later.
+    Images appear complete, but a full disk, a copy or a user can damage or remove them later.
     """
     there = _listed(out)
     for name, batch in batches.items():

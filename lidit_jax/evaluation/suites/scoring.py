@@ -49,7 +49,7 @@ def score_results(
       suite: the suite.
       items: all its prompts.
       results: what its official scorer wrote.
-      out: folder of the pictures, with the record of their drawing; or of pictures that another
+      out: folder of the images, with the record of their drawing; or of images that another
         program drew, or any other folder.
       expected: limit, images per prompt and name, where the record does not say them.
       others: files `scores.json` of the same model on other suites, for the tables and the plot.
@@ -96,7 +96,7 @@ def _check_drawing(
     suite: ScoredSuite, items: Sequence[Item], record: DrawingRecord, out: Path, expected: Expected
 ) -> None:
     if record.suite != suite.name:
-        raise LiditError(f"--out: {out} holds pictures of {record.suite}, not of {suite.name}")
+        raise LiditError(f"--out: {out} holds images of {record.suite}, not of {suite.name}")
     if record.prompts_sha256 != prompts_sha256(items):
         raise LiditError(
             f"--out: {out} was drawn from another set of {record.prompts} prompts than --benchmark "

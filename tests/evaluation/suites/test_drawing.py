@@ -31,7 +31,7 @@ GENEVAL = GenEval()
 
 @pytest.fixture
 def plan(geneval_prompts):
-    """Twelve prompts of GenEval, four samples each."""
+    """Twelve prompts of GenEval, four images each."""
     return DrawingPlan(GENEVAL.items(geneval_prompts), None, 4, 0, None, {"steps": 3})
 
 
@@ -134,7 +134,7 @@ def test_a_folder_of_other_pictures_is_refused_by_name(plan, tmp_path, changes, 
     out = tmp_path / "out"
     draw(out, replace(plan, limit=1))
     before = pictures(out)
-    with pytest.raises(LiditError, match=f"holds pictures of another {name}: name another folder"):
+    with pytest.raises(LiditError, match=f"holds images of another {name}: name another folder"):
         draw(out, replace(plan, **changes), drawer)
     assert pictures(out) == before
 
@@ -143,7 +143,7 @@ def test_a_folder_of_another_prompt_set_or_of_anything_else_is_refused(plan, tmp
     out = tmp_path / "out"
     draw(out, replace(plan, limit=1))
     other = [replace(plan.items[0], prompt="a photo of a cat"), *plan.items[1:]]
-    with pytest.raises(LiditError, match="holds pictures of another prompts_sha256"):
+    with pytest.raises(LiditError, match="holds images of another prompts_sha256"):
         draw(out, replace(plan, items=other))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "cat.png").write_bytes(b"")
@@ -181,7 +181,7 @@ def test_pictures_are_drawn_into_a_bucket_and_continued(plan):
         drawer, _ = draw(out, few)
         assert len(drawer.drawn) == 1
         assert store.names("bucket", "out/") == names
-        with pytest.raises(LiditError, match="holds pictures of another seed"):
+        with pytest.raises(LiditError, match="holds images of another seed"):
             draw(out, replace(few, seed=1))
 
 

@@ -23,7 +23,7 @@ def items(geneval_prompts):
 
 @pytest.fixture
 def drawn(items, tmp_path):
-    """Pictures of GenEval, two per prompt."""
+    """Images of GenEval, two per prompt."""
     draw_suite(
         GenEval(), DrawingPlan(items, None, 2, 0, None, {}), Drawer(), "runs/mine", tmp_path / "o"
     )
@@ -32,7 +32,7 @@ def drawn(items, tmp_path):
 
 @pytest.fixture
 def results(items, tmp_path):
-    """Every second sample of every first prompt is wrong, and all of counting."""
+    """Every second image of every first prompt is wrong, and all of counting."""
     rows = [
         test_geneval.row(i, s, correct=not (i.task == "counting" or (s and i.place % 2 == 0)))
         for i in items
@@ -99,7 +99,7 @@ def test_another_suite_or_prompt_set_than_drawn_is_refused(
     with pytest.raises(LiditError, match="was drawn from another set of 12 prompts than"):
         score_results(GenEval(), items[:11], results, drawn, Expected())
     other = CompBench().items(compbench_prompts)
-    with pytest.raises(LiditError, match="holds pictures of geneval, not of compbench"):
+    with pytest.raises(LiditError, match="holds images of geneval, not of compbench"):
         score_results(CompBench(), other, tmp_path, drawn, Expected())
 
 
