@@ -80,8 +80,9 @@ _SUITES = {
         "source": "geneval/prompts",
         "repository": "github.com/djghosh13/geneval, prompts/",
         "folder": "geneval",
-        "results": "results.jsonl",
-        "scorer": "python evaluation/evaluate_images.py runs/mine-geneval --outfile results.jsonl",
+        "results": "runs/mine-geneval/results.jsonl",
+        "scorer": "python evaluation/evaluate_images.py /path/to/runs/mine-geneval "
+        "--outfile /path/to/runs/mine-geneval/results.jsonl --model-path DETECTOR_FOLDER",
     },
     "compbench": {
         "summary": "draw for T2I-CompBench, or compare its results with the paper's table 1",
@@ -89,7 +90,7 @@ _SUITES = {
         "repository": "github.com/Karine-Huang/T2I-CompBench, examples/dataset/",
         "folder": "t2i_compbench",
         "results": "runs/mine-compbench",
-        "scorer": "(cd BLIPvqa_eval && python BLIP_vqa.py --out_dir=DIR/runs/mine-compbench/color)",
+        "scorer": "(cd BLIPvqa_eval && python BLIP_vqa.py --out_dir=/path/to/runs/mine-compbench/color)",
     },
     "dpg": {
         "summary": "draw for DPG-Bench, or compare its results with the paper's table 1",
@@ -97,7 +98,7 @@ _SUITES = {
         "repository": "github.com/TencentQQGYLab/ELLA, dpg_bench/prompts/",
         "folder": "dpg_bench",
         "results": "runs/mine-dpg/dpg-bench_TIME_results.txt",
-        "scorer": "PIC_NUM=4 bash dpg_bench/dist_eval.sh runs/mine-dpg 256",
+        "scorer": "PIC_NUM=4 bash dpg_bench/dist_eval.sh /path/to/runs/mine-dpg 256",
     },
 }
 
