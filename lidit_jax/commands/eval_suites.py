@@ -90,7 +90,8 @@ _SUITES = {
         "repository": "github.com/Karine-Huang/T2I-CompBench, examples/dataset/",
         "folder": "t2i_compbench",
         "results": "runs/mine-compbench",
-        "scorer": "(cd BLIPvqa_eval && python BLIP_vqa.py --out_dir=/path/to/runs/mine-compbench/color)",
+        "scorer": "(cd BLIPvqa_eval && "
+        "python BLIP_vqa.py --out_dir=/path/to/runs/mine-compbench/color)",
     },
     "dpg": {
         "summary": "draw for DPG-Bench, or compare its results with the paper's table 1",
