@@ -1,8 +1,9 @@
-"""`lidit eval geneval`, `compbench`, `dpg` and `prompts`: pictures and scores of suites."""
+"""`lidit eval geneval`, `compbench`, `dpg` and `prompts`: images and scores of suites."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +22,7 @@ from lidit_jax.commands.device_options import add_device_options, chosen_mesh
 from lidit_jax.commands.self_test import warn_of_known_faults
 from lidit_jax.errors import LiditError
 from lidit_jax.io.output import writable_folder
-from lidit_jax.io.paths import to_path
+from lidit_jax.io.paths import in_bucket, local_path, to_path
 
 if TYPE_CHECKING:
     from lidit_jax.evaluation.suites.drawing_record import DrawingRecord
@@ -35,10 +36,10 @@ _SCORING = {"name": "--name", "others": "--with"}
 """Fields of options that drawing does not read, and the options."""
 
 _DRAWING_HELP = """\
-Pictures that are there are kept: after an interruption the same command draws the rest. Start it
+Images that are there are kept: after an interruption the same command draws the rest. Start it
 as often as you like, on one host or several that share the folder (or a bucket): the launches
-divide the work. A picture depends on --seed, its prompt and its index alone. {out}/lidit records
-the model, the prompts and the settings, and pictures of others are refused.
+divide the work. An image depends on --seed, its prompt and its index alone. {out}/lidit records
+the model, the prompts and the settings, and images of others are refused.
 """
 
 _SCORED_EXAMPLES = (
@@ -51,10 +52,11 @@ _SCORED_EXAMPLES = (
 The first command draws, in the layout that the suite's official scorer reads. The prompts are in
 {repository}. Leave out --benchmark if
 $LIDIT_BENCHMARKS/{folder} holds them. --limit draws the first prompts of each task only,
-which the records and tables then say. After the official scorer (third line, in its repository)
-the last command prints table 1 of the paper with the model's row and bootstrap intervals over
-prompts, and writes scores.json, .md and .png to {out}/lidit. Results that are missing, cut off or
-of other prompts are refused. --with=OTHER/lidit/scores.json adds the columns of another suite.
+which the records and tables then say. After the official scorer (third line, in its repository;
+the first command prints it with absolute paths) the last one prints table 1 of the paper with the
+model's row and bootstrap intervals over prompts, and writes scores.json, .md and .png to
+{out}/lidit. Results that are missing, cut off or of other prompts are refused.
+--with=OTHER/lidit/scores.json adds the columns of another suite.
 
 """
     + _DRAWING_HELP
@@ -65,7 +67,7 @@ _PROMPTS_EXAMPLES = (
   lidit eval prompts prompts.txt --checkpoint=runs/mine --out=runs/mine-prompts
   lidit eval prompts benchmark.jsonl --checkpoint=demo --out=try --images-per-prompt=1 --limit=8
 
-The file holds one prompt per line, or JSON lines with "prompt". The pictures are LINE/SAMPLE.png,
+The file holds one prompt per line, or JSON lines with "prompt". The images are LINE/IMAGE.png,
 counted from 0, and images.jsonl lists them, each with its prompt and its line of the file.
 
 """
@@ -78,8 +80,9 @@ _SUITES = {
         "source": "geneval/prompts",
         "repository": "github.com/djghosh13/geneval, prompts/",
         "folder": "geneval",
-        "results": "results.jsonl",
-        "scorer": "python evaluation/evaluate_images.py runs/mine-geneval --outfile results.jsonl",
+        "results": "runs/mine-geneval/results.jsonl",
+        "scorer": "python evaluation/evaluate_images.py /path/to/runs/mine-geneval "
+        "--outfile /path/to/runs/mine-geneval/results.jsonl --model-path DETECTOR_FOLDER",
     },
     "compbench": {
         "summary": "draw for T2I-CompBench, or compare its results with the paper's table 1",
@@ -87,15 +90,16 @@ _SUITES = {
         "repository": "github.com/Karine-Huang/T2I-CompBench, examples/dataset/",
         "folder": "t2i_compbench",
         "results": "runs/mine-compbench",
-        "scorer": "python BLIPvqa_eval/BLIP_vqa.py --out_dir=runs/mine-compbench/color",
+        "scorer": "(cd BLIPvqa_eval && "
+        "python BLIP_vqa.py --out_dir=/path/to/runs/mine-compbench/color)",
     },
     "dpg": {
         "summary": "draw for DPG-Bench, or compare its results with the paper's table 1",
         "source": "ELLA/dpg_bench/prompts",
         "repository": "github.com/TencentQQGYLab/ELLA, dpg_bench/prompts/",
         "folder": "dpg_bench",
-        "results": "dpg-bench_results.txt",
-        "scorer": "PIC_NUM=4 bash dpg_bench/dist_eval.sh runs/mine-dpg 256",
+        "results": "runs/mine-dpg/dpg-bench_TIME_results.txt",
+        "scorer": "PIC_NUM=4 bash dpg_bench/dist_eval.sh /path/to/runs/mine-dpg 256",
     },
 }
 
@@ -107,7 +111,7 @@ def add_parsers(benchmarks: Any) -> None:
         parser = add_command(benchmarks, name, texts["summary"], examples, run)
         parser.add_argument(
             "--benchmark",
-            type=Path,
+            type=_local,
             metavar="FOLDER",
             help=f"the official prompts (default: $LIDIT_BENCHMARKS/{texts['folder']})",
         )
@@ -115,7 +119,7 @@ def add_parsers(benchmarks: Any) -> None:
         group = parser.add_argument_group("scores")
         group.add_argument(
             "--score",
-            type=Path,
+            type=_local,
             metavar="RESULTS",
             help=f"what the official scorer wrote, such as {texts['results']}; draws nothing",
         )
@@ -125,7 +129,7 @@ def add_parsers(benchmarks: Any) -> None:
         group.add_argument(
             "--with",
             action="append",
-            type=Path,
+            type=_local,
             default=[],
             metavar="FILE",
             dest="others",
@@ -139,7 +143,7 @@ def add_parsers(benchmarks: Any) -> None:
         run,
     )
     parser.add_argument(
-        "benchmark", type=Path, metavar="FILE", help="one prompt per line, or .jsonl"
+        "benchmark", type=_local, metavar="FILE", help="one prompt per line, or .jsonl"
     )
     _add_options(parser)
     parser.set_defaults(score=None, name=None, others=[])
@@ -149,16 +153,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint", metavar="PATH|NAME", help=CHECKPOINT_HELP)
     add_encoder_option(parser)
-    add("--out", required=True, type=to_path, metavar="DIR", help="folder of the pictures")
+    add("--out", required=True, type=_folder, metavar="DIR", help="folder of the images")
     add(
         "--images-per-prompt",
         type=positive_int,
         metavar="N",
-        help="samples per prompt (default: the protocol's; 4 for a file of prompts)",
+        help="images per prompt (default: the protocol's; 4 for a file of prompts)",
     )
     add("--limit", type=positive_int, metavar="N", help="first prompts of each task (default: all)")
     add("--seed", type=non_negative_int, metavar="K", help="seed of the noise (default: 0)")
-    add("--size", type=image_size, metavar="PX|WxH", help="of a sample (default: as in training)")
+    add("--size", type=image_size, metavar="PX|WxH", help="of an image (default: as in training)")
     own = "(default: the checkpoint's)"
     add("--sampler", metavar="NAME", help=f"euler, heun, unipc, ... {own}")
     add("--steps", type=positive_int, metavar="N", help=f"denoising steps {own}")
@@ -166,8 +170,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_device_options(parser)
 
 
+def _local(text: str) -> Path:
+    """Return a local path; shells do not expand the ~ of --option=~/FOLDER."""
+    return local_path(os.path.expanduser(text))
+
+
+def _folder(text: str) -> Path:
+    return to_path(os.path.expanduser(text))
+
+
 def run(options: argparse.Namespace) -> int:
-    """Draw the pictures of a suite, or print the scores of its results."""
+    """Draw the images of a suite, or print the scores of its results."""
     from lidit_jax.evaluation.suites.compbench import CompBench
     from lidit_jax.evaluation.suites.dpg import Dpg
     from lidit_jax.evaluation.suites.geneval import GenEval
@@ -219,10 +232,11 @@ def _draw(suite: Suite, items: list[Item], options: argparse.Namespace) -> int:
     )
     suite.pictures(items[0], plan.images_per_prompt)  # refuses a number before the model loads
     if suite.square and plan.size and plan.size[0] != plan.size[1]:
-        raise LiditError(f"--size: the scorer of {suite.title} reads square samples: give one side")
+        raise LiditError(f"--size: the scorer of {suite.title} reads square images: give one side")
     join_processes()
     try:
-        with raise_on_sigterm(), writable_folder(options.out, "--out"):
+        # Processes divide the work by files, without collectives.
+        with raise_on_sigterm(independent=True), writable_folder(options.out, "--out"):
             record = _draw_here(suite, plan, options)
     except Terminated:
         print("stopped; run the same command to go on")
@@ -243,7 +257,7 @@ def _draw_here(suite: Suite, plan: DrawingPlan, options: argparse.Namespace) -> 
     pipeline = Pipeline.from_checkpoint(
         options.checkpoint, mesh=chosen_mesh(options), encoders=dict(options.encoders)
     )
-    with progress_bar("batches of 16 samples") if _is_main() else nullcontext() as progress:
+    with progress_bar("batches of 16 images") if _is_main() else nullcontext() as progress:
         return draw_suite(suite, plan, pipeline, options.checkpoint, options.out, progress=progress)
 
 
@@ -258,9 +272,10 @@ def _told(suite: Suite, record: DrawingRecord, out: Path) -> list[str]:
     from lidit_jax.evaluation.suites.suite import ScoredSuite
 
     part = "" if record.limit is None else f" (--limit={record.limit}, of {record.prompts})"
-    lines = [f"{out}: {record.images_per_prompt} samples of {record.drawn_prompts} prompts{part}"]
+    lines = [f"{out}: {record.images_per_prompt} images of {record.drawn_prompts} prompts{part}"]
     if isinstance(suite, ScoredSuite):
         lines.append("score them with the official scorer, in its repository:")
-        commands = suite.scorer_commands(str(out), record.size[0], record.images_per_prompt)
+        place = os.fspath(out if in_bucket(out) else out.absolute())
+        commands = suite.scorer_commands(place, record.size[0], record.images_per_prompt)
         lines += [f"  {command}" for command in commands]
     return lines

@@ -14,6 +14,9 @@ from typing import BinaryIO
 from lidit_jax.errors import LiditError
 from lidit_jax.io.paths import in_bucket
 
+_SHOWN = 32
+"""Characters of a file's name in that of its temporary file, which may not be much longer."""
+
 
 @contextmanager
 def writable_folder(folder: Path, option: str) -> Iterator[Path]:
@@ -75,11 +78,15 @@ def writable_file(path: Path | None, option: str, suffix: str = "") -> Iterator[
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, temporaries: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file that appears at `path` only once it is complete.
 
-    On a disk a temporary file in the same folder is renamed; in a bucket it is uploaded after the
-    body, and an interrupted upload leaves nothing.
+    On a disk a temporary file is renamed, which a killed process leaves behind; in a bucket it is
+    uploaded after the body, and an interrupted upload leaves nothing.
+
+    Args:
+      path: path of the file.
+      temporaries: existing folder of the temporary file, on the same disk; None for that of `path`.
     """
     if in_bucket(path):
         with tempfile.TemporaryFile() as file:
@@ -88,7 +95,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             with path.open("wb") as remote:
                 shutil.copyfileobj(file, remote)
         return
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    folder, prefix = temporaries or path.parent, f".{path.name[:_SHOWN]}."
+    handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

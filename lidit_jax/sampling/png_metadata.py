@@ -148,14 +148,16 @@ def read(path: Path) -> ImageRecord:
         ) from error
 
 
-def save(image: Image.Image, path: Path, text: Mapping[str, str]) -> None:
-    """Write a PNG with text chunks atomically."""
+def save(
+    image: Image.Image, path: Path, text: Mapping[str, str], temporaries: Path | None = None
+) -> None:
+    """Write a PNG with text chunks atomically; for `temporaries` see `atomic_file`."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     for name, value in text.items():
         info.add_itxt(name, value)
-    with atomic_file(path) as file:
+    with atomic_file(path, temporaries) as file:
         image.save(file, format="PNG", pnginfo=info)
 
 

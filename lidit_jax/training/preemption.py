@@ -17,15 +17,19 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def raise_on_sigterm() -> Iterator[None]:
+def raise_on_sigterm(*, independent: bool = False) -> Iterator[None]:
     """Raise `Terminated` on SIGTERM, until `watch_preemption` takes over.
 
     libtpu, which JAX loads when it initializes devices, installs a handler that prints the stack of
     the terminated program. So devices are initialized before this handler is installed. With
     several processes none may exit alone: the service of `jax.distributed` handles the signal.
+
+    Args:
+      independent: the processes never wait for each other, so each may exit alone; the handler
+        replaces that of `jax.distributed`.
     """
     alone = jax.process_count() == 1
-    if not alone or threading.current_thread() is not threading.main_thread():
+    if not (alone or independent) or threading.current_thread() is not threading.main_thread():
         yield
         return
 

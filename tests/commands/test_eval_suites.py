@@ -1,16 +1,19 @@
 """`lidit eval geneval`, `compbench`, `dpg` and `prompts`, as typed."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from argparse import Namespace
 
+import jax
 import pytest
 
 from lidit_jax.cli import main
 from lidit_jax.commands.device_options import chosen_mesh
 from lidit_jax.errors import LiditError
+from lidit_jax.evaluation.suites import drawing_record
 from lidit_jax.sampling.pipeline import Pipeline
 from tests.evaluation.suites.stand_ins import Drawer
 
@@ -39,10 +42,13 @@ def test_a_suite_is_drawn_and_its_scorer_is_named(drawer, prompts, tmp_path, mon
     command = ["eval", "dpg", "--checkpoint=any", f"--out={out}", "--limit=1", "--steps=3"]
     assert main(command) == 0
     told = capsys.readouterr().out
-    assert f"{out}: 4 samples of 1 prompts (--limit=1, of 2)" in told
+    assert f"{out}: 4 images of 1 prompts (--limit=1, of 2)" in told
     assert f'PIC_NUM=4 bash dpg_bench/dist_eval.sh "{out}" 64' in told
     assert sorted(path.name for path in out.iterdir()) == ["1.png", "lidit"]
     assert len(drawer.drawn) == 4
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--out=out"]) == 0
+    assert f'dist_eval.sh "{out}" 64' in capsys.readouterr().out, "runs in another folder"
 
 
 def test_scores_are_printed_and_their_files_named(prompts, tmp_path, capsys):
@@ -54,11 +60,49 @@ def test_scores_are_printed_and_their_files_named(prompts, tmp_path, capsys):
     assert main([*command, "--name=mine"]) == 0
     told = capsys.readouterr().out
     assert "| LI-DiT-1B | 81.65 |" in told
-    assert "| **mine (2 prompts, not the 1065 of the official set)** | 75.00 |" in told
+    subset = "DPG-Bench: 2 prompts, not the 1065 of the official set"
+    assert f"| **mine ({subset})** | 75.00 |" in told
     assert f"{out / 'lidit'}: scores.json, scores.md, scores.png" in told
     results.write_text("\n".join([lines[0], "DPG-Bench score: 75.0"]))
     assert main(command) == 2
-    assert "4 of 8 expected samples have no result" in capsys.readouterr().err
+    assert "4 of 8 expected images have no result" in capsys.readouterr().err
+
+
+def test_sigterm_stops_each_process_of_a_job(drawer, prompts, tmp_path, monkeypatch, capsys):
+    def terminated(*_, **__):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(drawing_record, "begin", terminated)
+    command = ["eval", "dpg", "--checkpoint=any", f"--benchmark={prompts}", f"--out={tmp_path}/o"]
+    ignored = []
+    # The handler of jax.distributed, which only takes note.
+    before = signal.signal(signal.SIGTERM, lambda number, _: ignored.append(number))
+    try:
+        assert main(command) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().out == "stopped; run the same command to go on\n"
+    assert (drawer.drawn, ignored) == ([], [])
+
+
+def test_a_tilde_is_the_home_folder(drawer, prompts, tmp_path, monkeypatch, capsys):
+    """Shells leave it in --option=~/FOLDER."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    command = ["eval", "dpg", "--checkpoint=any", "--limit=1", "--images-per-prompt=1"]
+    assert main([*command, "--out=~/named", "--benchmark=~/dpg_bench"]) == 0
+    monkeypatch.setenv("LIDIT_BENCHMARKS", "~")
+    assert main([*command, "--out=~/found"]) == 0
+    assert (tmp_path / "named" / "1.png").exists()
+    assert (tmp_path / "found" / "1.png").exists()
+    capsys.readouterr()
+    score = ["eval", "dpg", "--out=~/named", "--images-per-prompt=1"]
+    assert main([*score, "--score=~/none.txt"]) == 2
+    assert f"cannot read {tmp_path / 'none.txt'}" in capsys.readouterr().err
+    lines = [f"out/{key}.png, 0.5, 0.5" for key in (1, 2)]
+    (tmp_path / "results.txt").write_text("\n".join([*lines, "DPG-Bench score: 50.0"]))
+    assert main([*score[:2], "--out=~/new", score[3], "--score=~/results.txt", "--with=~/no"]) == 2
+    assert f"cannot read {tmp_path / 'no'}" in capsys.readouterr().err
 
 
 def test_prompts_of_a_file_are_drawn(drawer, tmp_path, capsys):
@@ -66,7 +110,7 @@ def test_prompts_of_a_file_are_drawn(drawer, tmp_path, capsys):
     file.write_text("a red circle\n")
     command = ["eval", "prompts", str(file), "--checkpoint=any", f"--out={out}"]
     assert main([*command, "--images-per-prompt=2"]) == 0
-    assert f"{out}: 2 samples of 1 prompts\n" in capsys.readouterr().out
+    assert f"{out}: 2 images of 1 prompts\n" in capsys.readouterr().out
     assert sorted(path.name for path in (out / "00000").iterdir()) == ["0000.png", "0001.png"]
 
 
@@ -103,9 +147,9 @@ def test_a_number_that_the_scorer_cannot_read_is_refused_before_the_model_loads(
 ):
     command = ["eval", "dpg", f"--benchmark={prompts}", "--checkpoint=none", f"--out={tmp_path}/o"]
     assert main([*command, "--images-per-prompt=3"]) == 2
-    assert "DPG-Bench reads grids of 4 samples" in capsys.readouterr().err
+    assert "DPG-Bench reads grids of 4 images" in capsys.readouterr().err
     assert main([*command, "--size=96x48"]) == 2
-    assert "the scorer of DPG-Bench reads square samples" in capsys.readouterr().err
+    assert "the scorer of DPG-Bench reads square images" in capsys.readouterr().err
 
 
 def test_processes_of_a_job_are_joined_before_devices_are_used(tmp_path):

@@ -1,4 +1,4 @@
-"""Benchmark suites with scorers of their own: their prompts, pictures, results and scores.
+"""Benchmark suites with scorers of their own: their prompts, images, results and scores.
 
 A suite (`suite.Suite`) is one small module: `geneval`, `compbench`, `dpg`, and `own_prompts` for
 any other list of prompts. `drawing` draws what a suite asks for, `scores` and `score_report`

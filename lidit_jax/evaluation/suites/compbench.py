@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,25 @@ _FOLDERS = {
     "non_spatial": "annotation_clip",
     "complex": "annotation_3_in_1",
 }
-"""Category -> folder that its official scorer writes, beside the samples."""
+"""Category -> folder that its official scorer writes, beside the images."""
+_BLIP = "(cd BLIPvqa_eval && python BLIP_vqa.py --out_dir={folder})"
+_CLIP = "python CLIPScore_eval/CLIP_similarity.py --outpath={folder}"
 _SCORERS = {
-    "annotation_blip": "python BLIPvqa_eval/BLIP_vqa.py --out_dir={folder}",
-    "labels/annotation_obj_detection_2d": "python UniDet_eval/2D_spatial_eval.py, for {folder}",
-    "labels/annotation_obj_detection_3d": "python UniDet_eval/3D_spatial_eval.py, for {folder}",
-    "annotation_num": "python UniDet_eval/numeracy_eval.py, for {folder}",
-    "annotation_clip": "python CLIPScore_eval/CLIP_similarity.py --outpath={folder}/",
-    "annotation_3_in_1": "python 3_in_1_eval/3_in_1.py --outpath={folder}, after the scorers of "
-    "attributes, 2D and CLIP with --complex",
+    "color": (_BLIP,),
+    "shape": (_BLIP,),
+    "texture": (_BLIP,),
+    "spatial": ("(cd UniDet_eval && python 2D_spatial_eval.py --outpath={folder})",),
+    "3d_spatial": ("(cd UniDet_eval && python 3D_spatial_eval.py --outpath={folder})",),
+    "numeracy": ("(cd UniDet_eval && python numeracy_eval.py --outpath={folder})",),
+    "non_spatial": (_CLIP,),
+    "complex": (
+        _BLIP,
+        "(cd UniDet_eval && python 2D_spatial_eval.py --outpath={folder} --complex=True)",
+        f"{_CLIP} --complex=True",
+        "(cd 3_in_1_eval && python 3_in_1.py --outpath={folder})",
+    ),
 }
+"""Category -> commands of its official scorers, in the folder of their repository."""
 _LONGEST = 240
 """Bytes of a prompt that fit into a file name beside its number."""
 
@@ -79,7 +89,7 @@ class CompBench:
         return items
 
     def pictures(self, item: Item, count: int) -> list[Picture]:
-        """Return `CATEGORY/samples/PROMPT_NUMBER.png`, the pictures of a category numbered."""
+        """Return `CATEGORY/samples/PROMPT_NUMBER.png`, the images of a category numbered."""
         return [
             Picture(
                 f"{item.task}/samples/{item.prompt}_{item.place * count + sample:06d}.png",
@@ -90,7 +100,7 @@ class CompBench:
         ]
 
     def text_files(self, items: Sequence[Item], count: int) -> dict[str, str]:
-        """Return none: the scorers read prompts from the names of the pictures."""
+        """Return none: the scorers read prompts from the names of the images."""
         return {}
 
     def read_results(self, path: Path, items: Sequence[Item], count: int) -> Results:
@@ -107,12 +117,12 @@ class CompBench:
             color = f"color/{_FOLDERS['color']}/{_RESULT}"
             raise LiditError(
                 f"{path} holds no result of any category, such as {color}: name the folder of the "
-                "pictures after their official scorers have run there"
+                "images after their official scorers have run there"
             )
         return results
 
     def _check_samples(self, samples: Path, items: Sequence[Item], count: int) -> None:
-        """Compare the pictures beside the results with the prompts, as results have no prompts."""
+        """Compare the images beside the results with the prompts, as results have no prompts."""
         if not samples.is_dir():
             return
         wanted = {
@@ -126,12 +136,14 @@ class CompBench:
     def scorer_commands(self, out: str, side: int, count: int) -> list[str]:
         """Return the commands of github.com/Karine-Huang/T2I-CompBench."""
         return [
-            _SCORERS[folder].format(folder=f"{out}/{task}") for task, folder in _FOLDERS.items()
+            command.format(folder=shlex.quote(f"{out}/{task.name}"))
+            for task in self.tasks
+            for command in _SCORERS[task.name]
         ]
 
 
 def _answers(file: Path, items: Sequence[Item], count: int) -> dict[tuple[str, int], float]:
-    """Return the answers by key and sample; numbers beyond the prompts keep their number as key."""
+    """Return the answers by key and image; numbers beyond the prompts keep their number as key."""
     rows: Any = read_json(file)
     if not isinstance(rows, list):
         raise LiditError(f"{file} is not a list of answers: name the folder of the official scorer")
@@ -145,8 +157,8 @@ def _answers(file: Path, items: Sequence[Item], count: int) -> dict[tuple[str, i
                 f"{file}: {str(row)[:80]} is not a question_id with a number as answer: score again"
             ) from error
         place, sample = divmod(number, count)
-        key = (by_place.get(place, f"picture {number:06d}"), sample)
+        key = (by_place.get(place, f"image {number:06d}"), sample)
         if key in found:
-            raise LiditError(f"{file} answers question {number} twice: score the pictures again")
+            raise LiditError(f"{file} answers question {number} twice: score the images again")
         found[key] = answer
     return found

@@ -26,7 +26,7 @@ order of their terms, and of the printed digits; with a margin of a thousand."""
 
 
 class Dpg:
-    """Suite of 1,065 prompts; each picture is a grid of four samples."""
+    """Suite of 1,065 prompts; each file is a grid of four images."""
 
     name = "dpg"
     title = "DPG-Bench"
@@ -54,15 +54,15 @@ class Dpg:
         for place, (key, prompt) in enumerate(texts):
             where = f"{source}: {key!r}"
             if not re.fullmatch(r"[\w-]+", key):
-                raise LiditError(f"{where} is not a name of letters and digits for a picture")
+                raise LiditError(f"{where} is not a name of letters and digits for an image")
             items.append(Item(key, "dpg", checked_prompt(where, prompt.strip()), place))
         return items
 
     def pictures(self, item: Item, count: int) -> list[Picture]:
-        """Return `ID.png`: a grid of two by two, or one sample."""
+        """Return `ID.png`: a grid of two by two, or one image."""
         if count not in (1, 4):
             raise LiditError(
-                f"--images-per-prompt={count}: DPG-Bench reads grids of 4 samples, or single ones: "
+                f"--images-per-prompt={count}: DPG-Bench reads grids of 4 images, or single ones: "
                 "write 4 or 1"
             )
         return [Picture(f"{item.key}.png", item, tuple(range(count)))]
@@ -72,13 +72,13 @@ class Dpg:
         return {}
 
     def read_results(self, path: Path, items: Sequence[Item], count: int) -> Results:
-        """Read the text of `--res-path`: a line per picture, then the summary."""
+        """Read the text of `--res-path`: a line per grid, then the summary."""
         lines = read_lines(path)
         stated = [line for line in lines if line.startswith(_STATED)]
         if not stated:
             raise LiditError(
                 f"{path} has no line {_STATED!r} at its end: it is cut off, or not the results "
-                "file of DPG-Bench's scorer (the one without _detail)"
+                "file of DPG-Bench's scorer (dpg-bench_*_results.txt, without _detail)"
             )
         keys = {item.key for item in items}
         found: dict[tuple[str, int], float] = {}
@@ -92,7 +92,7 @@ class Dpg:
             key = re.split(r"[/\\]", file)[-1]
             if not scores or (len(scores) != count and key in keys):
                 raise LiditError(
-                    f"{where} has {len(scores)} scores for the {count} samples of {key}: was "
+                    f"{where} has {len(scores)} scores for the {count} images of {key}: was "
                     "--pic-num another, or is the line cut off?"
                 )
             if abs(sum(scores) / len(scores) - average) > _ROUNDING:

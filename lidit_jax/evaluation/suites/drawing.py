@@ -1,4 +1,4 @@
-"""Drawing of a suite's pictures: shared by any number of launches, and continued by the next."""
+"""Drawing of a suite's images: shared by any number of launches, and continued by the next."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lidit_jax.sampling.pipeline import Pipeline
 
 _BATCH = 16
-"""Samples per claimed batch, as many as the pipeline draws at once."""
+"""Images per claimed batch, as many as the pipeline draws at once."""
 _PNG_END = b"IEND\xaeB`\x82"
 """Last bytes of every complete PNG."""
 
@@ -52,10 +52,10 @@ def draw_suite(
     progress: Progress | None = None,
     patience: float = PATIENCE,
 ) -> DrawingRecord:
-    """Return when all pictures are in the folder, drawn by this launch or others.
+    """Return when all images are in the folder, drawn by this launch or others.
 
-    Launches, on one host or several, divide the batches that are not drawn yet. Pictures appear
-    complete, and those that are there are kept. A sample depends on the seed, its prompt's key and
+    Launches, on one host or several, divide the batches that are not drawn yet. Images appear
+    complete, and those that are there are kept. An image depends on the seed, its prompt's key and
     its index alone, so batches and launches do not change it, up to rounding.
 
     Args:
@@ -63,37 +63,38 @@ def draw_suite(
       plan: prompts and settings.
       pipeline: the model.
       checkpoint: the model as the user named it, for the record.
-      out: folder of the pictures, which launches share; it may be in a bucket.
+      out: folder of the images, which launches share; it may be in a bucket.
       progress: receives the number of finished batches.
       patience: seconds without a heartbeat after which another launch counts as dead.
 
     Raises:
-      LiditError: when prompts are too long for the model, or the folder holds pictures of another
-        model, setting or set of prompts.
+      LiditError: when prompts are too long for the model, or the folder holds images of another
+        model, setting or set of prompts; or it cannot be written to.
     """
     items = first_of_each_task(plan.items, plan.limit)
     pictures = [
         picture for item in items for picture in suite.pictures(item, plan.images_per_prompt)
     ]
     _check_lengths(pipeline, items)
-    record = drawing_record.begin(out, _record(suite, plan, items, pipeline, checkpoint))
-    _write_texts(out, suite.text_files(items, plan.images_per_prompt))
+    record = _record(suite, plan, items, pipeline, checkpoint)
+    draw = _Draw(suite.name, plan, pipeline, checkpoint, out)
     done = out / OWN / "batches"
-    done.mkdir(parents=True, exist_ok=True)
-    for folder in {(out / picture.file).parent for picture in pictures}:
-        folder.mkdir(parents=True, exist_ok=True)
     per_batch = max(_BATCH // len(pictures[0].samples), 1)
     batches = {
         f"{plan.limit or 'all'}-{i // per_batch:05d}": pictures[i : i + per_batch]
         for i in range(0, len(pictures), per_batch)
     }
-    _forget_incomplete(out, done, batches)
-    draw = _Draw(suite.name, plan, pipeline, checkpoint, out)
-    claims = out / OWN / "claims"
     try:
+        record = drawing_record.begin(out, record)
+        _write_texts(out, suite.text_files(items, plan.images_per_prompt))
+        done.mkdir(parents=True, exist_ok=True)
+        for folder in {(out / picture.file).parent for picture in pictures}:
+            folder.mkdir(parents=True, exist_ok=True)
+        _forget_incomplete(out, done, batches)
+        claims = out / OWN / "claims"
         share_work(done, batches, draw, claims, progress=progress, patience=patience)
-    except _DrawingError as error:
-        raise LiditError(str(error)) from error
+    except (_DrawingError, OSError) as error:
+        raise LiditError(f"cannot draw into {out}: {error}") from error
     return record
 
 
@@ -103,7 +104,7 @@ class _DrawingError(Exception):
 
 @dataclass(frozen=True)
 class _Draw:
-    """Function that draws the missing pictures of a batch, then marks it as done."""
+    """Function that draws the missing images of a batch, then marks it as done."""
 
     suite: str
     plan: DrawingPlan
@@ -117,7 +118,7 @@ class _Draw:
             if missing:
                 self._draw(missing)
         except (LiditError, OSError) as error:
-            raise _DrawingError(f"cannot draw into {self.out}: {error}") from error
+            raise _DrawingError(str(error)) from error
         with atomic_file(mark):
             pass
 
@@ -143,7 +144,9 @@ class _Draw:
                 raw=False,
                 extra=extra | {"suite": self.suite, "prompt_key": picture.item.key},
             )
-            png_metadata.save(Image.fromarray(tiled(own)), self.out / picture.file, text)
+            file = self.out / picture.file
+            # Official scorers read every file beside the images.
+            png_metadata.save(Image.fromarray(tiled(own)), file, text, temporaries=self.out / OWN)
             first += len(own)
 
 
@@ -195,14 +198,14 @@ def _write_texts(out: Path, texts: Mapping[str, str]) -> None:
         file = out / name
         if name not in there or file.read_text(encoding="utf-8") != text:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(file) as stream:
+            with atomic_file(file, temporaries=out / OWN) as stream:
                 stream.write(text.encode())
 
 
 def _forget_incomplete(out: Path, done: Path, batches: Mapping[str, Sequence[Picture]]) -> None:
-    """Delete pictures that are cut off, and the marks of batches whose pictures are not all there.
+    """Delete images that are cut off, and the marks of batches whose images are not all there.
 
-    Pictures appear complete, but a full disk, a copy or a user can damage or remove them later.
+    Images appear complete, but a full disk, a copy or a user can damage or remove them later.
     """
     there = _listed(out)
     for name, batch in batches.items():
@@ -220,7 +223,10 @@ def _listed(out: Path) -> set[str]:
 
 
 def _is_complete(file: Path) -> bool:
-    with file.open("rb") as stream:
-        stream.seek(0, 2)
-        stream.seek(max(stream.tell() - len(_PNG_END), 0))
-        return stream.read() == _PNG_END
+    try:
+        with file.open("rb") as stream:
+            stream.seek(0, 2)
+            stream.seek(max(stream.tell() - len(_PNG_END), 0))
+            return stream.read() == _PNG_END
+    except FileNotFoundError:  # another launch has deleted it, for the same reason
+        return False

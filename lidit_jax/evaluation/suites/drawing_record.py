@@ -1,4 +1,4 @@
-"""Record of a drawing: which model, prompts and settings the pictures of a folder are from."""
+"""Record of a drawing: which model, prompts and settings the images of a folder are from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 24
 
 @dataclasses.dataclass(frozen=True)
 class DrawingRecord:
-    """What determines the pictures of a folder, beside the version of this program."""
+    """What determines the images of a folder, beside the version of this program."""
 
     suite: str
     prompts_sha256: str
@@ -36,19 +36,19 @@ class DrawingRecord:
     """The checkpoint as the user named it, which is not compared."""
     checkpoint_sha256: str
     size: tuple[int, int]
-    """Height and width of a sample in pixels."""
+    """Height and width of an image in pixels."""
     settings: dict[str, Any]
     """Sampling settings, and those of the arithmetic."""
 
     def write(self, out: Path) -> None:
-        """Write the record below the folder of the pictures."""
+        """Write the record below the folder of the images."""
         (out / OWN).mkdir(parents=True, exist_ok=True)
         with atomic_file(out / _FILE) as file:
             file.write(json.dumps(dataclasses.asdict(self), indent=2).encode())
 
 
 def read_record(out: Path) -> DrawingRecord | None:
-    """Return the record of a folder of pictures; None if it has none.
+    """Return the record of a folder of images; None if it has none.
 
     Raises:
       LiditError: when it is damaged.
@@ -70,12 +70,18 @@ def begin(out: Path, record: DrawingRecord) -> DrawingRecord:
     A launch with a larger limit extends the folder; one with a smaller limit changes nothing.
 
     Raises:
-      LiditError: when the folder holds pictures of another model, setting or set of prompts, or
+      LiditError: when the folder holds images of another model, setting or set of prompts, or
         files of something else.
     """
     stored = read_record(out)
+    if stored is None and (names := _strangers(out)):
+        stored = read_record(out)  # another launch may have begun before the names were listed
+        if stored is None:
+            raise LiditError(
+                f"--out: {out} holds {len(names)} files without a record of what they are, first "
+                f"{names[0]!r}: name a new folder"
+            )
     if stored is None:
-        _refuse_strangers(out)
         record.write(out)
         stored = read_record(out)  # of another launch that began at the same moment
         assert stored is not None
@@ -87,15 +93,11 @@ def begin(out: Path, record: DrawingRecord) -> DrawingRecord:
     return stored
 
 
-def _refuse_strangers(out: Path) -> None:
+def _strangers(out: Path) -> list[str]:
+    """Return the names in a folder that are not of the record, in order; [] if there is none."""
     if not out.is_dir():
-        return
-    names = sorted(path.name for path in out.iterdir() if path.name != OWN)
-    if names:
-        raise LiditError(
-            f"--out: {out} holds {len(names)} files without a record of what they are, first "
-            f"{names[0]!r}: name a new folder"
-        )
+        return []
+    return sorted(path.name for path in out.iterdir() if path.name != OWN)
 
 
 def _refuse_other(out: Path, stored: DrawingRecord, record: DrawingRecord) -> None:
@@ -108,7 +110,7 @@ def _refuse_other(out: Path, stored: DrawingRecord, record: DrawingRecord) -> No
     for name in before | now:
         if before.get(name) != now.get(name):
             raise LiditError(
-                f"--out: {out} holds pictures of another {name} ({_shown(before.get(name))}, not "
+                f"--out: {out} holds images of another {name} ({_shown(before.get(name))}, not "
                 f"{_shown(now.get(name))}): name another folder, or delete this one"
             )
 

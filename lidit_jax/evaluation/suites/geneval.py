@@ -20,11 +20,11 @@ from lidit_jax.evaluation.suites.suite import Item, Picture, Results, Task
 
 _PROMPTS = "evaluation_metadata.jsonl"
 _PLACE = re.compile(r"(?:^|[/\\])(\d+)[/\\]samples[/\\](\d+)\.png$")
-"""End of a picture's path, with the line of the prompt and the index of the sample."""
+"""End of an image's path, with the line of the prompt and the index of the image."""
 
 
 class GenEval:
-    """Suite of 553 prompts in six tasks; the scorer writes one line per picture."""
+    """Suite of 553 prompts in six tasks; the scorer writes one line per image."""
 
     name = "geneval"
     title = "GenEval"
@@ -58,7 +58,7 @@ class GenEval:
         return items
 
     def pictures(self, item: Item, count: int) -> list[Picture]:
-        """Return `LINE/samples/SAMPLE.png`, with the line of the prompt from 0."""
+        """Return `LINE/samples/IMAGE.png`, with the line of the prompt from 0."""
         return [
             Picture(f"{item.place:05d}/samples/{sample:04d}.png", item, (sample,))
             for sample in range(count)
@@ -69,7 +69,7 @@ class GenEval:
         return {f"{item.place:05d}/metadata.jsonl": item.record for item in items}
 
     def read_results(self, path: Path, items: Sequence[Item], count: int) -> Results:
-        """Read `results.jsonl`: one line per picture, with `tag`, `prompt` and `correct`."""
+        """Read `results.jsonl`: one line per image, with `tag`, `prompt` and `correct`."""
         by_place = {item.place: item for item in items}
         found: dict[tuple[str, int], float] = {}
         strangers = []
@@ -81,7 +81,7 @@ class GenEval:
             place = _PLACE.search(file)
             if place is None or not isinstance(correct, bool):
                 raise LiditError(
-                    f"{where} is no result of a picture LINE/samples/SAMPLE.png (filename {file!r},"
+                    f"{where} is no result of an image LINE/samples/IMAGE.png (filename {file!r},"
                     f" correct {correct!r}): name the results.jsonl of GenEval's scorer"
                 )
             line_number, sample = int(place[1]), int(place[2])
@@ -90,7 +90,7 @@ class GenEval:
                 strangers.append(f"{row.get('prompt')!r} of {file}")
             key = (item.key if item else f"{line_number:05d}", sample)
             if key in found:
-                raise LiditError(f"{where} is a second result of {file}: score the pictures again")
+                raise LiditError(f"{where} is a second result of {file}: score the images again")
             found[key] = float(correct)
         check_prompt_set(strangers, len(lines), str(path))
         return complete(self, found, items, count, str(path))

@@ -10,7 +10,7 @@ from lidit_jax.evaluation.suites.prompt_files import checked_prompt, read_lines,
 from lidit_jax.evaluation.suites.suite import Item, Picture
 
 LISTING = "images.jsonl"
-"""File that lists every picture with its prompt, for other scorers."""
+"""File that lists every image with its prompt, for other scorers."""
 
 
 class OwnPrompts:
@@ -42,14 +42,14 @@ class OwnPrompts:
         ]
 
     def pictures(self, item: Item, count: int) -> list[Picture]:
-        """Return `LINE/SAMPLE.png`, with the line of the prompt from 0."""
+        """Return `LINE/IMAGE.png`, with the line of the prompt from 0."""
         return [
             Picture(f"{item.place:05d}/{sample:04d}.png", item, (sample,))
             for sample in range(count)
         ]
 
     def text_files(self, items: Sequence[Item], count: int) -> dict[str, str]:
-        """Return the listing of all pictures, each with its prompt and the record of the file."""
+        """Return the listing of all images, each with its prompt and the record of the file."""
         rows = [
             {"file": picture.file, "line": item.place, "sample": picture.samples[0]}
             | {"prompt": item.prompt, "record": json.loads(item.record or "null")}

@@ -34,7 +34,7 @@ def prompts_of(suite: Suite, source: Path | None) -> list[Item]:
                 f"--benchmark is missing: name the folder of the official prompts of "
                 f"{suite.title}, or set {FOLDERS} to a folder that holds it as {suite.folder}/"
             )
-        source = Path(os.environ[FOLDERS]) / suite.folder
+        source = Path(os.path.expanduser(os.environ[FOLDERS])) / suite.folder
     items = suite.items(source)
     if not items:
         raise LiditError(f"{source} holds no prompt")

@@ -1,4 +1,4 @@
-"""Checks that an official scorer's results are those of all expected pictures, and no others."""
+"""Checks that an official scorer's results are those of all expected images, and no others."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def complete(
     count: int,
     where: str,
 ) -> Results:
-    """Return the scores of each prompt's samples.
+    """Return the scores of each prompt's images.
 
     Args:
-      suite: the suite, which names the pictures in messages.
-      found: score by the prompt's key and the sample's index.
+      suite: the suite, which names the images in messages.
+      found: score by the prompt's key and the image's index.
       items: expected prompts.
-      count: expected samples per prompt.
+      count: expected images per prompt.
       where: file of the results.
 
     Raises:
@@ -35,20 +35,20 @@ def complete(
         item, sample = wanted[missing[0]], missing[0][1]
         file = next(p.file for p in suite.pictures(item, count) if sample in p.samples)
         raise LiditError(
-            f"{where}: {len(missing)} of {len(wanted)} expected samples have no result (pictures "
-            f"missing, or the file cut off?), first sample {sample} of {file}: score all pictures"
+            f"{where}: {len(missing)} of {len(wanted)} expected images have no result (images "
+            f"missing, or the file cut off?), first image {sample} of {file}: score all images"
         )
     surplus = [place for place in found if place not in wanted]
     if surplus:
         key, sample = surplus[0]
         raise LiditError(
-            f"{where}: {len(surplus)} results are of samples that are not expected, first sample "
+            f"{where}: {len(surplus)} results are of images that are not expected, first image "
             f"{sample} of {key!r}: was another --limit, --images-per-prompt or set of prompts "
             "drawn?"
         )
     for (key, sample), score in found.items():
         if not (math.isfinite(score) and -1 <= score <= 1):
-            raise LiditError(f"{where}: the score of sample {sample} of {key!r} is {score}")
+            raise LiditError(f"{where}: the score of image {sample} of {key!r} is {score}")
     return {item.key: [found[item.key, sample] for sample in range(count)] for item in items}
 
 

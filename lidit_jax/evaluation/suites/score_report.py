@@ -50,11 +50,12 @@ def report(suite: ScoredSuite, scores: SuiteScores, facts: dict[str, Any]) -> Re
 def subset_note(report: Report) -> str:
     """Return how the scored prompts differ from the official set; empty if they do not."""
     drawn, official = report["prompts_scored"], report["official_prompts"]
+    notes = []
     if report["limit"] is not None and drawn < report["prompts"]:
-        return f"first {report['limit']} prompts per task, {drawn} of {report['prompts']}"
+        notes.append(f"first {report['limit']} prompts per task, {drawn} of {report['prompts']}")
     if report["prompts"] != official:
-        return f"{drawn} prompts, not the {official} of the official set"
-    return ""
+        notes.append(f"{report['prompts']} prompts, not the {official} of the official set")
+    return ", ".join(notes)
 
 
 def markdown(reports: Sequence[Report]) -> str:
@@ -118,8 +119,8 @@ def _table(reports: Sequence[Report]) -> list[str]:
     own = [given[suite]["table_1"].get(column) for suite, column in columns]
     cells = ["-" if row is None else _number(row["score"]) for row in own]
     ranges = ["-" if row is None else _interval(row) for row in own]
-    notes = [note for each in reports if (note := subset_note(each))]
-    name = f"{reports[0]['model']}{f' ({notes[0]})' if notes else ''}"
+    notes = [f"{each['title']}: {note}" for each in reports if (note := subset_note(each))]
+    name = reports[0]["model"] + (f" ({'; '.join(notes)})" if notes else "")
     return [
         *lines,
         f"| **{name}** | {' | '.join(cells)} |",

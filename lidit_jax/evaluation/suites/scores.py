@@ -48,14 +48,14 @@ def suite_scores(
 ) -> SuiteScores:
     """Score each task, and the mean of the tasks.
 
-    A score is the mean over prompts of the mean over a prompt's samples. Its interval is the
-    percentile interval of the bootstrap over prompts (B. Efron, 1979): samples of one prompt are
+    A score is the mean over prompts of the mean over a prompt's images. Its interval is the
+    percentile interval of the bootstrap over prompts (B. Efron, 1979): images of one prompt are
     not independent, so whole prompts are resampled, within their task.
 
     Args:
       suite: the suite.
       items: prompts that were drawn.
-      results: scores of the samples of each prompt; whole tasks may be missing.
+      results: scores of the images of each prompt; whole tasks may be missing.
       seed: seed of the resampling.
     """
     drawn = [task for task in suite.tasks if any(item.task == task.name for item in items)]

@@ -49,7 +49,7 @@ def score_results(
       suite: the suite.
       items: all its prompts.
       results: what its official scorer wrote.
-      out: folder of the pictures, with the record of their drawing; or of pictures that another
+      out: folder of the images, with the record of their drawing; or of images that another
         program drew, or any other folder.
       expected: limit, images per prompt and name, where the record does not say them.
       others: files `scores.json` of the same model on other suites, for the tables and the plot.
@@ -75,10 +75,11 @@ def score_results(
         "images_per_prompt": count,
         "seed": record.seed if record else None,
     }
-    reports = [_other(path, suite, facts) for path in others]
     scores = suite_scores(suite, drawn, suite.read_results(results, drawn, count))
     own = report(suite, scores, facts)
-    reports.insert(0, own)
+    reports = [own]
+    for path in others:
+        reports += [_other(path, reports)]
     text = markdown(reports)
     folder = out / OWN
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ def _check_drawing(
     suite: ScoredSuite, items: Sequence[Item], record: DrawingRecord, out: Path, expected: Expected
 ) -> None:
     if record.suite != suite.name:
-        raise LiditError(f"--out: {out} holds pictures of {record.suite}, not of {suite.name}")
+        raise LiditError(f"--out: {out} holds images of {record.suite}, not of {suite.name}")
     if record.prompts_sha256 != prompts_sha256(items):
         raise LiditError(
             f"--out: {out} was drawn from another set of {record.prompts} prompts than --benchmark "
@@ -111,13 +112,28 @@ def _check_drawing(
             )
 
 
-def _other(path: Path, suite: ScoredSuite, facts: dict[str, Any]) -> Report:
-    """Read the report of the same model on another suite."""
+def _other(path: Path, reports: Sequence[Report]) -> Report:
+    """Read the report of the same model on another suite.
+
+    Args:
+      path: the file.
+      reports: those of this model so far, with that of the scored results first.
+    """
+    own = reports[0]
     stored: Any = read_json(path)
     if not isinstance(stored, dict) or "table_1" not in stored:
         raise LiditError(f"--with: {path} is no scores.json of lidit eval: name one")
-    if stored["suite"] == suite.name:
+    if lacking := own.keys() - stored.keys():
+        raise LiditError(
+            f"--with: {path} has no {min(lacking)!r}: score the results of its suite again"
+        )
+    if any(stored["suite"] == each["suite"] for each in reports):
         raise LiditError(f"--with: {path} is of {stored['title']} too: name one of another suite")
-    if stored["checkpoint_sha256"] != facts["checkpoint_sha256"]:
-        raise LiditError(f"--with: {path} is of another model: name one of {facts['model']}")
+    if stored["checkpoint_sha256"] != own["checkpoint_sha256"]:
+        raise LiditError(f"--with: {path} is of another model: name one of {own['model']}")
+    if own["checkpoint_sha256"] is None:  # of images of another program
+        if own["model"] == _UNNAMED:
+            raise LiditError(f"--with: {path} may be of another model: score both with --name")
+        if stored["model"] != own["model"]:
+            raise LiditError(f"--with: {path} is of {stored['model']}: name one of {own['model']}")
     return stored

@@ -1,4 +1,4 @@
-"""Interface of a benchmark suite: its prompts, the files of its pictures, and its results."""
+"""Interface of a benchmark suite: its prompts, the files of its images, and its results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from lidit_jax.data.keyed_random import subkey
 
 Results = Mapping[str, Sequence[float]]
-"""Scores of each prompt's pictures, 0 to 1, by the prompt's key."""
+"""Scores of each prompt's images, 0 to 1, by the prompt's key."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Picture:
-    """One file to draw: a sample of a prompt, or a grid of several."""
+    """One file to draw: an image of a prompt, or a grid of several."""
 
     file: str
     """Name in the output folder."""
     item: Item
     samples: tuple[int, ...]
-    """Indices of the samples that it shows, from 0, in the order of reading."""
+    """Indices of the images that it shows, from 0, in the order of reading."""
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,25 @@ class Suite(Protocol):
     folder: str
     """Name of its folder of prompts below `$LIDIT_BENCHMARKS`; empty if it has none."""
     images_per_prompt: int
-    """Samples per prompt in its protocol."""
+    """Images per prompt in its protocol."""
     official_prompts: int
     """Number of prompts in the official set; 0 if there is none."""
     square: bool
-    """Whether its scorer reads square samples only."""
+    """Whether its scorer reads square images only."""
 
     def items(self, source: Path) -> list[Item]:
         """Read the prompts. Raises `LiditError` when the files are not those of the suite."""
         ...
 
     def pictures(self, item: Item, count: int) -> list[Picture]:
-        """Return the files for `count` samples of a prompt.
+        """Return the files for `count` images of a prompt.
 
         Raises `LiditError` for a count that the official scorer cannot read.
         """
         ...
 
     def text_files(self, items: Sequence[Item], count: int) -> dict[str, str]:
-        """Return the text files beside the pictures, by name."""
+        """Return the text files beside the images, by name."""
         ...
 
 
@@ -111,10 +111,10 @@ class ScoredSuite(Suite, Protocol):
     mean_column: str
     """Column of the mean in the paper's table 1; empty if it has none."""
     scale: float
-    """Score of perfect pictures in its tables."""
+    """Score of perfect images in its tables."""
 
     def read_results(self, path: Path, items: Sequence[Item], count: int) -> Results:
-        """Read what the official scorer wrote about `count` samples of each prompt.
+        """Read what the official scorer wrote about `count` images of each prompt.
 
         A task without any result may be missing from what is returned; whatever else is missing,
         surplus or unreadable raises `LiditError`.
@@ -122,7 +122,7 @@ class ScoredSuite(Suite, Protocol):
         ...
 
     def scorer_commands(self, out: str, side: int, count: int) -> list[str]:
-        """Return the commands of the official scorer, for pictures of a side in pixels."""
+        """Return the commands of the official scorer, for images of a side in pixels."""
         ...
 
 
@@ -147,12 +147,12 @@ def prompts_sha256(items: Sequence[Item]) -> str:
 
 
 def sample_seed(seed: int, suite: str, key: str, sample: int) -> int:
-    """Return the seed of a sample's noise, which depends on nothing else that is drawn.
+    """Return the seed of an image's noise, which depends on nothing else that is drawn.
 
     Args:
       seed: seed of the whole drawing.
       suite: name of the suite.
       key: key of the prompt.
-      sample: index of the sample, from 0.
+      sample: index of the image, from 0.
     """
     return subkey(seed, "suite", suite, key, sample) % 2**32

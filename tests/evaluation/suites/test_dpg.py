@@ -63,7 +63,7 @@ def test_results_without_the_summary_are_cut_off(tmp_path, items, lines):
 
 
 def test_missing_pictures_are_counted_by_samples(tmp_path, items, lines):
-    message = "4 of 12 expected samples have no result .*first sample 0 of 10.png"
+    message = "4 of 12 expected images have no result .*first image 0 of 10.png"
     with pytest.raises(LiditError, match=message):
         read(tmp_path, items, text(lines[:2]))
 
@@ -71,12 +71,12 @@ def test_missing_pictures_are_counted_by_samples(tmp_path, items, lines):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ("/pictures/10.png, 0.0, 0.0, 0.0", "has 2 scores for the 4 samples of 10"),
-        ("/pictures/10.png, 0.0, 0.", "has 1 scores for the 4 samples of 10"),
+        ("/pictures/10.png, 0.0, 0.0, 0.0", "has 2 scores for the 4 images of 10"),
+        ("/pictures/10.png, 0.0, 0.", "has 1 scores for the 4 images of 10"),
         ("/pictures/10.png, 0.0, 0.0, 0.0, 0.0, 0.5", "0.5 is not the mean of its scores"),
         ("/pictures/10.png, 0.0, a", "'0.0, a' is not a list of scores"),
         ("/pictures/2.png, 0.0, 0.0, 0.0, 0.0, 0.0", "is a second result of 2"),
-        ("/pictures/11.png, 0.0, 0.0, 0.0, 0.0, 0.0", "4 of 12 expected samples have no result"),
+        ("/pictures/11.png, 0.0, 0.0, 0.0, 0.0, 0.0", "4 of 12 expected images have no result"),
     ],
 )
 def test_damaged_lines_are_refused(tmp_path, items, lines, changed, message):

@@ -1,15 +1,19 @@
 """Drawing of suites: layouts, seeds, what continues, what is shared, and what is refused."""
 
+import errno
 import json
+import os
 import threading
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from lidit_jax.errors import LiditError
+from lidit_jax.evaluation.suites import drawing, drawing_record
 from lidit_jax.evaluation.suites.compbench import CompBench
 from lidit_jax.evaluation.suites.dpg import Dpg
 from lidit_jax.evaluation.suites.drawing import draw_suite
@@ -27,7 +31,7 @@ GENEVAL = GenEval()
 
 @pytest.fixture
 def plan(geneval_prompts):
-    """Twelve prompts of GenEval, four samples each."""
+    """Twelve prompts of GenEval, four images each."""
     return DrawingPlan(GENEVAL.items(geneval_prompts), None, 4, 0, None, {"steps": 3})
 
 
@@ -130,7 +134,7 @@ def test_a_folder_of_other_pictures_is_refused_by_name(plan, tmp_path, changes, 
     out = tmp_path / "out"
     draw(out, replace(plan, limit=1))
     before = pictures(out)
-    with pytest.raises(LiditError, match=f"holds pictures of another {name}: name another folder"):
+    with pytest.raises(LiditError, match=f"holds images of another {name}: name another folder"):
         draw(out, replace(plan, **changes), drawer)
     assert pictures(out) == before
 
@@ -139,7 +143,7 @@ def test_a_folder_of_another_prompt_set_or_of_anything_else_is_refused(plan, tmp
     out = tmp_path / "out"
     draw(out, replace(plan, limit=1))
     other = [replace(plan.items[0], prompt="a photo of a cat"), *plan.items[1:]]
-    with pytest.raises(LiditError, match="holds pictures of another prompts_sha256"):
+    with pytest.raises(LiditError, match="holds images of another prompts_sha256"):
         draw(out, replace(plan, items=other))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "cat.png").write_bytes(b"")
@@ -177,7 +181,7 @@ def test_pictures_are_drawn_into_a_bucket_and_continued(plan):
         drawer, _ = draw(out, few)
         assert len(drawer.drawn) == 1
         assert store.names("bucket", "out/") == names
-        with pytest.raises(LiditError, match="holds pictures of another seed"):
+        with pytest.raises(LiditError, match="holds images of another seed"):
             draw(out, replace(few, seed=1))
 
 
@@ -215,3 +219,52 @@ def test_own_prompts_have_a_listing_that_a_larger_limit_extends(tmp_path):
     draw(out, replace(plan, limit=None), suite=OwnPrompts())
     rows = [json.loads(line) for line in (out / "images.jsonl").read_text().splitlines()]
     assert [row["file"] for row in rows] == [*pictures(out)]
+
+
+def test_a_killed_write_leaves_nothing_beside_the_images(compbench_prompts, tmp_path, monkeypatch):
+    """Official scorers read every file there."""
+    (compbench_prompts / "color_val.txt").write_text("c" * 240)  # the longest for a name
+    plan, out = DrawingPlan(CompBench().items(compbench_prompts), 1, 1, 0, None, {}), tmp_path / "o"
+    temporaries = []
+
+    def replace_file(temporary, path):
+        temporaries.append(temporary)
+        return os.replace(temporary, path)
+
+    monkeypatch.setattr(Path, "replace", replace_file)
+    draw(out, plan, suite=CompBench())
+    assert len(pictures(out)) == 8
+    assert len(temporaries) > 8
+    assert all(out / "lidit" in temporary.parents for temporary in temporaries)
+
+
+def test_a_cut_off_image_that_another_launch_has_deleted_is_drawn_again(
+    plan, tmp_path, monkeypatch
+):
+    out, few = tmp_path / "out", replace(plan, limit=1)
+    draw(out, few)
+    gone = "00000/samples/0000.png"
+    there = drawing._listed(out)
+    (out / gone).unlink()
+    monkeypatch.setattr(drawing, "_listed", lambda _: set(there))
+    drawer, _ = draw(out, few)
+    assert len(drawer.drawn) == 1
+    assert (out / gone).exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(plan, tmp_path, monkeypatch):
+    def full(path, *_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(LiditError, match=r"^cannot draw into .* No space left on device"):
+        draw(tmp_path / "out", plan)
+
+
+def test_a_launch_that_begins_between_two_looks_is_no_stranger(plan, tmp_path, monkeypatch):
+    out, few = tmp_path / "out", replace(plan, limit=1)
+    _, record = draw(out, few)
+    early = iter([None])
+    monkeypatch.setattr(drawing_record, "read_record", lambda at: next(early, read_record(at)))
+    drawer, again = draw(out, few)
+    assert (drawer.drawn, again) == ([], record)

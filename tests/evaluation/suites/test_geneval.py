@@ -24,7 +24,7 @@ def items(geneval_prompts):
 
 @pytest.fixture
 def rows(items):
-    """Results of two samples: the second of every first prompt of a task is wrong."""
+    """Results of two images: the second of every first prompt of a task is wrong."""
     return [row(i, s, correct=not (s and i.place % 2 == 0)) for i in items for s in range(2)]
 
 
@@ -55,7 +55,7 @@ def test_results_in_any_order_are_those_of_each_prompt(tmp_path, items, rows):
 
 
 def test_missing_pictures_are_counted_and_the_first_is_named(tmp_path, items, rows):
-    message = "3 of 24 expected samples have no result .*first sample 1 of 00010/samples/0001.png"
+    message = "3 of 24 expected images have no result .*first image 1 of 00010/samples/0001.png"
     with pytest.raises(LiditError, match=message):
         read(tmp_path, items, rows[:-3])
 
@@ -74,7 +74,7 @@ def test_results_of_another_prompt_set_are_counted(tmp_path, items, rows):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"filename": "out/00000/0000.png"}, "no result of a picture LINE/samples/SAMPLE.png"),
+        ({"filename": "out/00000/0000.png"}, "no result of an image LINE/samples/IMAGE.png"),
         ({"correct": None}, "correct None"),
         ({"filename": "00000/samples/00000.png"}, "is a second result of 00000/samples/00000"),
     ],
@@ -85,7 +85,7 @@ def test_another_layout_is_refused(tmp_path, items, rows, changes, message):
 
 
 def test_pictures_that_are_not_expected_are_counted(tmp_path, items, rows):
-    with pytest.raises(LiditError, match="12 results are of samples that are not expected"):
+    with pytest.raises(LiditError, match="12 results are of images that are not expected"):
         read(tmp_path, items[:6], rows)
 
 

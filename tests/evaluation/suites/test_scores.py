@@ -29,7 +29,7 @@ def test_the_interval_is_the_quantiles_of_resampled_prompts():
 
 
 def test_samples_of_a_prompt_are_resampled_together():
-    """With whole prompts right or wrong the interval is as wide as with one sample each."""
+    """With whole prompts right or wrong the interval is as wide as with one image each."""
     items = items_of({"counting": 10})
     one = suite_scores(SUITE, items, {i.key: [float(i.place < 5)] for i in items})
     nine = suite_scores(SUITE, items, {i.key: [float(i.place < 5)] * 9 for i in items})

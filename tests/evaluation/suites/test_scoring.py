@@ -23,7 +23,7 @@ def items(geneval_prompts):
 
 @pytest.fixture
 def drawn(items, tmp_path):
-    """Pictures of GenEval, two per prompt."""
+    """Images of GenEval, two per prompt."""
     draw_suite(
         GenEval(), DrawingPlan(items, None, 2, 0, None, {}), Drawer(), "runs/mine", tmp_path / "o"
     )
@@ -32,7 +32,7 @@ def drawn(items, tmp_path):
 
 @pytest.fixture
 def results(items, tmp_path):
-    """Every second sample of every first prompt is wrong, and all of counting."""
+    """Every second image of every first prompt is wrong, and all of counting."""
     rows = [
         test_geneval.row(i, s, correct=not (i.task == "counting" or (s and i.place % 2 == 0)))
         for i in items
@@ -58,7 +58,8 @@ def test_the_report_has_the_models_row_below_the_papers(items, drawn, results):
     table = lines[lines.index(header) :]
     assert table[2] == "| SD v1.5 | 0.97 | 0.38 | 0.35 | 0.76 | 0.04 | 0.06 | 0.43 |"
     assert not any("DALL-E 2" in line for line in table)
-    assert table[-2].startswith("| **runs/mine (12 prompts, not the 553 of the official set)** |")
+    subset = "GenEval: 12 prompts, not the 553 of the official set"
+    assert table[-2].startswith(f"| **runs/mine ({subset})** |")
     assert table[-2].endswith("| 0.75 | 0.75 | 0.00 | 0.75 | 0.75 | 0.75 | 0.62 |")
     assert table[-1].startswith("| 95% interval | 0.50 to 1.00 |")
     assert (drawn / "lidit" / "scores.md").read_text() == text
@@ -75,8 +76,9 @@ def test_a_limit_is_said_in_every_table(items, results, tmp_path):
     results.write_text("\n".join(first))
     expected = Expected(limit=1, images_per_prompt=2, name="other")
     text = score_results(GenEval(), items, results, tmp_path / "new", expected)
-    assert text.count("first 1 prompts per task, 6 of 12") == 2
-    assert "**other (first" in text
+    note = "first 1 prompts per task, 6 of 12, 12 prompts, not the 553 of the official set"
+    assert text.count(note) == 2
+    assert f"**other (GenEval: {note})**" in text
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_another_suite_or_prompt_set_than_drawn_is_refused(
     with pytest.raises(LiditError, match="was drawn from another set of 12 prompts than"):
         score_results(GenEval(), items[:11], results, drawn, Expected())
     other = CompBench().items(compbench_prompts)
-    with pytest.raises(LiditError, match="holds pictures of geneval, not of compbench"):
+    with pytest.raises(LiditError, match="holds images of geneval, not of compbench"):
         score_results(CompBench(), other, tmp_path, drawn, Expected())
 
 
@@ -127,6 +129,9 @@ def test_other_suites_of_the_same_model_join_the_table(
     assert "| overall | DPG |" in told
     assert "| PixArt-alpha | 0.98 | 0.50 | 0.44 | 0.80 | 0.08 | 0.07 | 0.48 | 71.11 |" in told
     assert "| 0.62 | 33.33 |" in told
+    assert "553 of the official set; DPG-Bench: 3 prompts, not the 1065 of the" in told
+    with pytest.raises(LiditError, match="is of DPG-Bench too: name one of another suite"):
+        score_results(GenEval(), items, results, drawn, Expected(), [other, other])
     stored = json.loads(other.read_text())
     other.write_text(json.dumps(stored | {"checkpoint_sha256": "beef"}))
     with pytest.raises(LiditError, match=r"--with: .* is of another model"):
@@ -137,3 +142,21 @@ def test_other_suites_of_the_same_model_join_the_table(
     own = drawn / "lidit" / "scores.json"
     with pytest.raises(LiditError, match="is of GenEval too: name one of another suite"):
         score_results(GenEval(), items, results, drawn, Expected(), [own])
+
+
+def test_models_without_a_record_are_told_apart_by_name(items, results, drawn, tmp_path):
+    score_results(GenEval(), items, results, drawn, Expected())
+    stored = json.loads((drawn / "lidit" / "scores.json").read_text())
+    stored |= {"suite": "dpg", "title": "DPG-Bench", "checkpoint_sha256": None, "model": "mine"}
+    other = tmp_path / "scores.json"
+
+    def refused(message, name=None):
+        other.write_text(json.dumps(stored))
+        named = Expected(images_per_prompt=2, name=name)
+        with pytest.raises(LiditError, match=message):
+            score_results(GenEval(), items, results, tmp_path / "new", named, [other])
+
+    refused("is of mine: name one of theirs", "theirs")
+    refused("may be of another model: score both with --name")
+    del stored["checkpoint_sha256"]
+    refused("has no 'checkpoint_sha256': score the results of its suite again", "mine")
