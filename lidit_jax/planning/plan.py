@@ -21,7 +21,7 @@ from lidit_jax.planning.memory import (
 )
 from lidit_jax.planning.plan_mesh import check_split
 from lidit_jax.planning.roofline import CONSTANTS, RECOMPUTED, Prediction, Split, Work, predict
-from lidit_jax.planning.trained_parts import trained_parts
+from lidit_jax.training.trained_parts import trained_parts
 
 _AVERAGES_BYTES = 8.0
 """Bytes read and written per parameter for its EMA."""
@@ -175,7 +175,7 @@ def make_plan(config: Config, topology: Topology, split: Split) -> Plan:
     work = Work(
         dense=dense,
         attention=batch * forward.attention,
-        counted=batch * forward.training - (1 - trained.products) * dense,
+        counted=batch * forward.training_with(trained.products),
         parameters=parameters,
         layers=config.model.depth,
         tokens=batch * tokens,

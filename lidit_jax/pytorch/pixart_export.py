@@ -109,6 +109,9 @@ def _description(source: SavedModel) -> dict[str, Any]:
         differences.append(
             "prompts that are not turned into lower case (config.encoders.lowercase)"
         )
+    diffusion = source.config.diffusion
+    if (kind := (diffusion.process, diffusion.prediction)) != ("ddpm", "epsilon"):
+        differences.append(f"config.diffusion of {' and '.join(kind)}, not ddpm and epsilon")
     if any(provenance.prefix_lengths):
         differences.append("an instruction before every prompt (config.encoders.instruction)")
     if any(provenance.latent_mean) or any(std != 1 for std in provenance.latent_std):

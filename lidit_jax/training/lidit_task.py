@@ -23,6 +23,7 @@ from lidit_jax.sampling.image_batch import ImageBatch
 from lidit_jax.training.diffusion_loss import diffusion_loss, fixed_draws, random_draws
 from lidit_jax.training.prepared_data import FrozenModels, PreparedData
 from lidit_jax.training.step import Batch, Metrics, average
+from lidit_jax.training.trained_parts import trained_parts
 from lidit_jax.weights.parameter_paths import by_path
 
 
@@ -44,9 +45,10 @@ class LIDiTTask:
         self._latent_shape = side, side, channels
         # Other shapes have up to 5% fewer tokens.
         tokens = (side // config.model.patch) ** 2
+        trained = trained_parts(config, prepared.streams, tokens).products
         self.training_flops: float | None = forward_flops(
             config.model, tokens, channels, prepared.streams
-        ).training
+        ).training_with(trained)
         self._sampler = GuidedSampler(
             self._model,
             self._process,

@@ -8,8 +8,7 @@ from pathlib import Path
 _KNOWN = tuple(
     (re.compile(pattern, re.IGNORECASE), license_name)
     for pattern, license_name in (
-        (r"smollm2|HuggingFaceTB/SmolLM[23]-.*", "apache-2.0"),
-        (r"minilm", "mit"),
+        (r"smollm2|minilm|HuggingFaceTB/SmolLM[23]-.*", "apache-2.0"),
         (r"Qwen/Qwen3-.*", "apache-2.0"),
         (r"Qwen/Qwen2\.5-(0\.5|1\.5|7|14|32)B(-Instruct)?", "apache-2.0"),
         (r"Qwen/Qwen2\.5-3B(-Instruct)?", "qwen-research"),

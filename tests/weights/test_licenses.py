@@ -9,7 +9,7 @@ from lidit_jax.weights.licenses import license_of
     ("source", "name"),
     [
         ("smollm2", "apache-2.0"),
-        ("minilm", "mit"),
+        ("minilm", "apache-2.0"),
         ("Qwen/Qwen3-0.6B", "apache-2.0"),
         ("qwen/qwen2.5-3b-instruct", "qwen-research"),
         ("someone/qwen3-0.6b", "unknown"),

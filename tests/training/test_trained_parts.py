@@ -11,7 +11,7 @@ from lidit_jax.models.flops import forward_flops
 from lidit_jax.planning.memory import parameter_count
 from lidit_jax.planning.plan import describe_text, make_plan
 from lidit_jax.planning.roofline import Split
-from lidit_jax.planning.trained_parts import _rows, parameter_sizes, trained_parts
+from lidit_jax.training.trained_parts import _rows, parameter_sizes, trained_parts
 
 WHOLE = load_recipe("lidit_1b")
 STREAMS = describe_text(WHOLE).streams
