@@ -94,6 +94,9 @@ _UNSCORED = """\
 *To fill in by the author: {how}.*
 """
 
+KEPT = "README.md is kept: it may describe another checkpoint"
+"""What a command says where `write_model_card` has written none."""
+
 
 def write_model_card(folder: Path, card: str, target: Path | None = None) -> bool:
     """Write README.md into a folder, unless it exists: it may be the author's.

@@ -155,6 +155,7 @@ def _add_weights_to_write(parser: argparse.ArgumentParser) -> None:
 
 
 def _to_torch(options: argparse.Namespace) -> int:
+    from lidit_jax.checkpoints.model_card import KEPT
     from lidit_jax.checkpoints.opener import open_model
     from lidit_jax.pytorch import parity
     from lidit_jax.pytorch.export import MODULE, export_torch
@@ -162,7 +163,7 @@ def _to_torch(options: argparse.Namespace) -> int:
     model = open_model(options.checkpoint, raw=options.raw)
     refuse_source(options.out, model.folder)
     with writable_folder(options.out, "OUT"):
-        export_torch(
+        card_is_new = export_torch(
             model,
             options.out,
             raw=options.raw,
@@ -170,6 +171,8 @@ def _to_torch(options: argparse.Namespace) -> int:
             with_encoders=options.with_encoders,
             encoders=dict(options.encoders),
         )
+        if not card_is_new:
+            print(KEPT)
         size = sum(file.stat().st_size for file in options.out.glob("model*.safetensors"))
         print(f"{options.out}: {size / 1e6:.1f} MB of weights, {options.dtype}")
         if options.no_parity:

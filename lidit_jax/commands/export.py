@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         import jax
 
         from lidit_jax.checkpoints.bundle import is_bundle
-        from lidit_jax.checkpoints.model_card import model_card, write_model_card
+        from lidit_jax.checkpoints.model_card import KEPT, model_card, write_model_card
         from lidit_jax.checkpoints.opener import open_model
 
         model = open_model(options.checkpoint, raw=options.raw)
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
             **results,
         )
         if not write_model_card(out, card, options.out):
-            print("README.md is kept: it may describe another checkpoint")
+            print(KEPT)
         files = sorted({file for pattern in _FILES for file in out.glob(pattern) if file.is_file()})
         size = sum(file.stat().st_size for file in files)
         print(f"{options.out}: {size / 1e6:.1f} MB, step {model.step}")
