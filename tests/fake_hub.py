@@ -144,7 +144,10 @@ class _Receiver(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.partition("?")[0].removeprefix("/api/models/").partition("/revision/")[0]
-        if found := self.received.get(name):
+        tree = re.fullmatch(r"(.+)/tree/main", name)
+        if tree and (listed := self.received.get(tree[1])):
+            self._json([{"type": "file", "path": f, "size": 1, "oid": "0"} for f in listed.files])
+        elif found := self.received.get(name):
             self._json({"id": name, "private": found.private, "sha": "1" * 40})
         else:
             self._json({"error": f"no {name}"}, 404)
@@ -182,6 +185,8 @@ class _Receiver(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 content = base64.b64decode(line["value"]["content"])
                 self.received[name].files[line["value"]["path"]] = content
+            elif line["key"] == "deletedFile":
+                del self.received[name].files[line["value"]["path"]]
         address = f"http://{self.headers['Host']}/{name}/commit/{'1' * 40}"
         self._json({"commitUrl": address, "commitOid": "1" * 40, "success": True})
 

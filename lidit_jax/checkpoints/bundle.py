@@ -13,6 +13,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,39 @@ def save_description(folder: Path, config: Config, provenance: Provenance, sha25
     }
     with atomic_file(folder / CONFIG) as file:
         file.write(json.dumps(description, indent=2).encode())
+
+
+def public_description(text: str) -> str:
+    """Return a `config.json` for others: of local absolute paths only the last component remains.
+
+    Hub ids, names of packaged encoders and relative paths stay, and so does a file that is not a
+    bundle's but for the name under which diffusers remembers a folder.
+
+    Raises:
+      ValueError: when it is not JSON.
+    """
+    description = json.loads(text)
+    parts = [(description, "_name_or_path")]
+    if isinstance(config := description.get("config"), dict):
+        named = (("data", "path"), ("data", "mixture"), ("data", "cache_dir"), ("vae", "source"))
+        named += (("encoders", "sources"), ("training", "init_from"))
+        named += (("training", "local_checkpoints"),)
+        parts += [(config.get(section), name) for section, name in named]
+        parts += [(one, "source") for one in description.get("metadata", {}).get("encoders", ())]
+    for part, name in parts:
+        if isinstance(part, dict) and name in part:
+            part[name] = _public(part[name])
+    return json.dumps(description, indent=2)
+
+
+def _public(value: Any) -> Any:
+    """Shorten one path, those of a list, or that of a source "FORMAT:PATH"."""
+    if isinstance(value, list):
+        return [_public(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"((?:\w+:)?)(?:file://)?(~.*|/(?!/).*|///.*)", value, re.DOTALL)
+    return found[1].removesuffix("file:") + Path(found[2]).name if found else value
 
 
 class Bundle:

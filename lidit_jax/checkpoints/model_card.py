@@ -6,6 +6,7 @@ the license and the limits, is marked "To fill in".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,7 @@ from lidit_jax.weights.licenses import license_of
 _PAPER = "https://arxiv.org/abs/2406.11831"
 _PIPELINE = """\
 Install lidit-jax {version} (its README says how), download this folder if it is on a hub
-(`hf download OWNER/{name} --local-dir {name}`), and
+(`hf download {hub_id} --local-dir {name}`), and
 
 ```bash
 lidit sample --checkpoint={name} --prompt="a red circle" --out=circle.png
@@ -37,7 +38,7 @@ images = pipeline(["a red circle"], seed=0)  # uint8 [B, H, W, 3]
 _PYTORCH = """\
 It needs no JAX: `pip install torch transformers safetensors pillow`, and `diffusers` for one of its
 autoencoders or its pipeline. Download this folder if it is on a hub
-(`hf download OWNER/{name} --local-dir {name}`), and
+(`hf download {hub_id} --local-dir {name}`), and
 
 ```bash
 python {name}/lidit_torch.py --prompt "a red circle" --seed 0 --out circle.png
@@ -93,17 +94,29 @@ _UNSCORED = """\
 *To fill in by the author: {how}.*
 """
 
+KEPT = "README.md is kept: it may describe another checkpoint"
+"""What a command says where `write_model_card` has written none."""
 
-def write_model_card(folder: Path, card: str, target: Path | None = None) -> None:
+
+def write_model_card(folder: Path, card: str, target: Path | None = None) -> bool:
     """Write README.md into a folder, unless it exists: it may be the author's.
+
+    Returns whether it was written.
 
     Args:
       folder: folder to write into.
       card: text of the card.
       target: final folder of the files, if it differs from `folder`.
     """
-    if not ((target or folder) / "README.md").exists():
-        (folder / "README.md").write_text(card, encoding="utf-8")
+    if ((target or folder) / "README.md").exists():
+        return False
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return True
+
+
+def names_step(card: str, step: int) -> bool:
+    """Return whether a card says that it is of a step; its number may have commas."""
+    return re.search(rf"\bstep ({step:,}|{step})(?![\d,]*\d)", card, re.IGNORECASE) is not None
 
 
 def model_card(
@@ -116,6 +129,7 @@ def model_card(
     pytorch: bool = False,
     scores: str = "",
     pictures: Mapping[str, str] | None = None,
+    hub_id: str = "",
 ) -> str:
     """Return the card of a trained model, as Markdown after YAML metadata.
 
@@ -128,9 +142,10 @@ def model_card(
       pytorch: whether the folder is for PyTorch.
       scores: Markdown of its scores, if there are any.
       pictures: files in the folder, with a caption each.
+      hub_id: the repository on huggingface.co that it is uploaded to, if it is.
     """
     training = config.training
-    facts = {"name": name, "version": version("lidit-jax")}
+    facts = {"name": name, "version": version("lidit-jax"), "hub_id": hub_id or f"OWNER/{name}"}
     weights = "raw" if raw else "averaged (EMA)"
     step = "" if provenance.step is None else f" of step {provenance.step:,}"
     size = f"{parameters:,} parameters, {weights} weights{step}"

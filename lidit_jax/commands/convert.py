@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from lidit_jax.commands.arguments import CHECKPOINT_HELP, add_command, add_encoder_option
 from lidit_jax.config.values import ComputeType, StorageType, literal_values
 from lidit_jax.errors import LiditError
-from lidit_jax.io.output import writable_folder
+from lidit_jax.io.output import refuse_source, writable_folder
 from lidit_jax.io.paths import local_path
 
 _EXAMPLES = """\
@@ -154,13 +155,15 @@ def _add_weights_to_write(parser: argparse.ArgumentParser) -> None:
 
 
 def _to_torch(options: argparse.Namespace) -> int:
+    from lidit_jax.checkpoints.model_card import KEPT
     from lidit_jax.checkpoints.opener import open_model
     from lidit_jax.pytorch import parity
     from lidit_jax.pytorch.export import MODULE, export_torch
 
     model = open_model(options.checkpoint, raw=options.raw)
+    refuse_source(options.out, model.folder)
     with writable_folder(options.out, "OUT"):
-        export_torch(
+        card_is_new = export_torch(
             model,
             options.out,
             raw=options.raw,
@@ -168,6 +171,8 @@ def _to_torch(options: argparse.Namespace) -> int:
             with_encoders=options.with_encoders,
             encoders=dict(options.encoders),
         )
+        if not card_is_new:
+            print(KEPT)
         size = sum(file.stat().st_size for file in options.out.glob("model*.safetensors"))
         print(f"{options.out}: {size / 1e6:.1f} MB of weights, {options.dtype}")
         if options.no_parity:
@@ -197,8 +202,7 @@ def _back(options: argparse.Namespace) -> int:
 
     if not options.folder.is_dir():
         raise LiditError(f"{options.folder} is not a folder: name one written by to-torch")
-    if options.bundle.resolve() == options.folder.resolve():
-        raise LiditError(f"{options.bundle} is the folder to read: name another one to write")
+    refuse_source(options.bundle, options.folder)
     with writable_folder(options.bundle, "BUNDLE"):
         import_torch(options.folder, options.bundle)
     print(f"{options.bundle}: all tensors are equal to those exported")
@@ -208,6 +212,7 @@ def _back(options: argparse.Namespace) -> int:
 def _refiner(options: argparse.Namespace) -> int:
     from lidit_jax.pytorch.hunyuan_refiner import load_hunyuan_refiner, save_refiner
 
+    refuse_source(options.out, options.path)
     refiner = load_hunyuan_refiner(options.path)
     with writable_folder(options.out, "OUT"):
         save_refiner(refiner, options.out)
@@ -223,6 +228,9 @@ def _refiner(options: argparse.Namespace) -> int:
 def _pixart(options: argparse.Namespace) -> int:
     from lidit_jax.pytorch.pixart import PixArtSource, import_pixart
 
+    for folder in (options.source, options.pipeline, options.encoder):
+        if folder and Path(folder).is_dir():
+            refuse_source(options.out, Path(folder))
     source = PixArtSource(options.source, options.pipeline, options.encoder)
     with writable_folder(options.out, "OUT"):
         config = import_pixart(
@@ -242,6 +250,7 @@ def _to_pixart(options: argparse.Namespace) -> int:
     from lidit_jax.pytorch.pixart_export import WEIGHTS, export_pixart
 
     model = open_model(options.checkpoint, raw=options.raw)
+    refuse_source(options.out, model.folder)
     with writable_folder(options.out, "OUT"):
         export_pixart(model, options.out, options.dtype)
     size = (options.out / WEIGHTS).stat().st_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from lidit_jax.checkpoints.opener import SavedModel
 
 _FILES = ("README.md", "config.json", "*.safetensors", "*.safetensors.index.json")
-_FILES += ("vae/*", "images/samples.png", "images/scenes.png")
+_PICTURES = ("images/samples.png", "images/scenes.png")
+_FILES += ("vae/*", *_PICTURES)
 """What an exported folder consists of; nothing else of it is uploaded."""
 _EXAMPLES = """\
   lidit export --checkpoint=runs/demo --out=my-model
@@ -29,7 +31,8 @@ several weight files and their index with --max-file-size. A text-to-image model
 in vae/; its text encoders are referenced, not copied. README.md is a model card to complete, with
 the run's images and its scores of "lidit eval scenes"; an existing one is kept. A KL autoencoder
 (Stable Diffusion's architecture) is written in diffusers' layout, which diffusers opens too.
---push-to-hub uploads these files with the token of "hf auth login" or of HF_TOKEN.
+--push-to-hub uploads these files with the token of "hf auth login" or of HF_TOKEN; in the uploaded
+config.json, only the last component of this machine's absolute paths remains.
 """
 
 
@@ -78,41 +81,81 @@ def hub_id(text: str) -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Load the newest checkpoint, write the folder, and upload it if asked to."""
-    from lidit_jax.weights.hub import check_token, upload
+    from lidit_jax.weights.hub import check_token
 
     if options.push_to_hub:
         check_token()
     elif options.private:
         raise LiditError("--private is for --push-to-hub=ORG/NAME: add it, or leave --private out")
+    failure = None
     with writable_folder(options.out, "--out"), local_staging(options.out) as out:
         import jax
 
         from lidit_jax.checkpoints.bundle import is_bundle
-        from lidit_jax.checkpoints.model_card import model_card, write_model_card
+        from lidit_jax.checkpoints.model_card import KEPT, model_card, write_model_card
         from lidit_jax.checkpoints.opener import open_model
 
         model = open_model(options.checkpoint, raw=options.raw)
         if is_bundle(model.folder):
             raise LiditError(f"{model.folder} is an exported folder already: copy it")
+        if options.push_to_hub:
+            _check_card(options.out / "README.md", model.step)
         params = model.load()
         _write_model(out, model, params, options.max_file_size)
+        results = _results(out, model, params, raw=options.raw)
+        for name in _PICTURES:
+            if name not in results["pictures"]:  # left from an export of other weights
+                (options.out / name).unlink(missing_ok=True)
         card = model_card(
             options.out.name or out.resolve().name,
             model.config,
             model.provenance,
             sum(leaf.size for leaf in jax.tree.leaves(params)),
             raw=options.raw,
-            **_results(out, model, params),
+            hub_id=options.push_to_hub or "",
+            **results,
         )
-        write_model_card(out, card, options.out)
+        if not write_model_card(out, card, options.out):
+            print(KEPT)
         files = sorted({file for pattern in _FILES for file in out.glob(pattern) if file.is_file()})
         size = sum(file.stat().st_size for file in files)
         print(f"{options.out}: {size / 1e6:.1f} MB, step {model.step}")
         if options.push_to_hub:
-            names = [file.relative_to(out).as_posix() for file in files]
-            address = upload(out, names, options.push_to_hub, private=options.private)
-            print(f"{address}: {len(files)} files")
+            try:
+                _push(out, files, options.push_to_hub, private=options.private)
+            except LiditError as error:  # raised below: a bucket gets its files first
+                failure = error
+    if failure is not None:
+        raise failure
     return 0
+
+
+def _check_card(file: Path, step: int | None) -> None:
+    """Raise `LiditError` if a card that is kept does not name the step to upload."""
+    from lidit_jax.checkpoints.model_card import names_step
+
+    if step is None or not file.exists():
+        return
+    if not names_step(file.read_bytes().decode(errors="replace"), step):
+        raise LiditError(
+            f"{file} does not name step {step:,}, which is to be uploaded with it: delete it and a "
+            "new one is written, or edit it"
+        )
+
+
+def _push(out: Path, files: list[Path], hub_id: str, *, private: bool) -> None:
+    """Upload files of a folder; their descriptions without the paths of this machine."""
+    from lidit_jax.checkpoints.bundle import public_description
+    from lidit_jax.weights.hub import upload
+
+    names = [file.relative_to(out).as_posix() for file in files]
+    contents = {
+        name: public_description(file.read_text(encoding="utf-8")).encode()
+        for name, file in zip(names, files, strict=True)
+        if file.name == "config.json"
+    }
+    address = upload(out, names, hub_id, private=private, contents=contents)
+    print(f"{address}: {len(files)} files")
 
 
 def _write_model(out: Path, model: SavedModel, params: Any, largest: int) -> None:
@@ -143,14 +186,18 @@ def _write_model(out: Path, model: SavedModel, params: Any, largest: int) -> Non
     diffusers_layout.save(out, autoencoder, params)
 
 
-def _results(out: Path, model: SavedModel, params: Any) -> dict[str, Any]:
-    """Copy the run's newest images and the grid of its scores; return both for the card."""
+def _results(out: Path, model: SavedModel, params: Any, *, raw: bool) -> dict[str, Any]:
+    """Copy the run's newest images and the grid of its scores; return both for the card.
+
+    The run's images were drawn with averaged weights: raw ones have none.
+    """
     from lidit_jax.evaluation.saved_scores import find_scores
     from lidit_jax.evaluation.scenes import RESULTS
     from lidit_jax.weights.parameter_paths import fingerprint
 
     workdir, pictures = model.folder.parent.parent, {}
-    drawn = {int(f.stem[5:]): f for f in (workdir / "images").glob("step_*.png")}
+    images = () if raw else (workdir / "images").glob("step_*.png")
+    drawn = {int(m[1]): f for f in images if (m := re.fullmatch(r"step_(\d+)\.png", f.name))}
     steps = [step for step in drawn if step <= (model.step or 0)]
     if steps:
         caption = f"The run's prompts, drawn at step {max(steps):,}"

@@ -12,6 +12,9 @@ from lidit_jax.evaluation.scene_prompts import AVERAGED_TASKS, MEAN_LABEL
 from lidit_jax.evaluation.scenes import GRID, SCORES
 from lidit_jax.io.paths import in_bucket
 
+_KEYS = {"checkpoint_sha256", "tasks", "seen", "held_out", "overall"}
+_NUMBERS = ("correct", "n", "accuracy", "low", "high")
+
 
 @dataclass(frozen=True)
 class SavedScores:
@@ -70,6 +73,20 @@ def find_scores(folders: Iterable[Path], fingerprint: str) -> SavedScores | None
             record = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:  # a file of another program
             continue
-        if isinstance(record, dict) and record.get("checkpoint_sha256") == fingerprint:
+        if _is_record(record) and record["checkpoint_sha256"] == fingerprint:
             return SavedScores(file.parent, record)
     return None
+
+
+def _is_record(content: Any) -> bool:
+    """Return whether the content of a file has everything that a card shows."""
+    if not isinstance(content, dict) or not content.keys() >= _KEYS:
+        return False
+    tasks, extra = content["tasks"], [content[name] for name in ("seen", "held_out")]
+    if not isinstance(tasks, dict) or not isinstance(content["overall"], int | float):
+        return False
+    counts = [*tasks.values(), *(one for one in extra if one)]
+    return all(
+        isinstance(one, dict) and all(isinstance(one.get(name), int | float) for name in _NUMBERS)
+        for one in counts
+    )

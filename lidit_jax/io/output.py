@@ -54,6 +54,25 @@ def writable_folder(folder: Path, option: str) -> Iterator[Path]:
         raise
 
 
+def refuse_source(out: Path, source: Path) -> None:
+    """Raise `LiditError` if writing to one folder could destroy what is read from another.
+
+    That is the case if they are the same, or one is inside the other.
+
+    Args:
+      out: output folder, which need not exist.
+      source: folder to read.
+    """
+    if in_bucket(out) or in_bucket(source):
+        return
+    written, read = out.resolve(), source.resolve()
+    if written == read:
+        raise LiditError(f"{out} is the folder to read: name another one to write")
+    if written in read.parents or read in written.parents:
+        where = "is inside" if read in written.parents else "contains"
+        raise LiditError(f"{out} {where} the folder to read, {source}: name another one to write")
+
+
 @contextmanager
 def writable_file(path: Path | None, option: str, suffix: str = "") -> Iterator[Path | None]:
     """Check that a file can be written at `path`, as in `writable_folder`; None is allowed.

@@ -61,7 +61,7 @@ def export_torch(
     with_encoders: bool = False,
     shard_bytes: int = SHARD_BYTES,
     encoders: Mapping[str, str] | None = None,
-) -> None:
+) -> bool:
     """Export a trained model to a folder; `manifest.json` is written last and marks it complete.
 
     Args:
@@ -73,6 +73,9 @@ def export_torch(
         which PyTorch users could not find.
       shard_bytes: most bytes per file.
       encoders: current paths of text encoders that moved since training.
+
+    Returns:
+      Whether README.md was written; one that exists is kept.
 
     Raises:
       LiditError: when a weight is not finite in `dtype`, the encoders or the autoencoder cannot be
@@ -106,7 +109,8 @@ def export_torch(
     _export_code(out)
     parameters = sum(math.prod(shape) for shape in source.shapes.values())
     facts = (source.config, source.provenance, parameters)
-    write_model_card(out, model_card(out.resolve().name, *facts, raw=raw, pytorch=True))
+    card = model_card(out.resolve().name, *facts, raw=raw, pytorch=True)
+    card_is_new = write_model_card(out, card)
     tensors = _export_weights(source, out, dtype, shard_bytes)
     others = sorted(
         file
@@ -115,6 +119,7 @@ def export_torch(
     )
     files = {file.relative_to(out).as_posix(): file_sha256(file) for file in others}
     _write_json(out / MANIFEST, {"format": FORMAT, "tensors": tensors, "files": files})
+    return card_is_new
 
 
 def module_source() -> str:

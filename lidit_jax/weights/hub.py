@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lidit_jax.errors import LiditError
+
+_REPLACED = ("model.safetensors", "model-?????-of-?????.safetensors")
+_REPLACED += ("model.safetensors.index.json", "diffusion_pytorch_model.safetensors")
+_REPLACED += ("vae/*", "images/samples.png", "images/scenes.png")
+"""What a new upload deletes unless it has it too: files of other weights, uploaded earlier."""
 
 
 def is_hub_id(source: str) -> bool:
@@ -29,6 +35,11 @@ def download(hub_id: str, patterns: Sequence[str]) -> Path:
 
     try:
         return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=list(patterns)))
+    except errors.HFValidationError as error:
+        raise LiditError(
+            f"{hub_id} is neither a folder here nor a name that huggingface.co allows: check the "
+            "spelling"
+        ) from error
     except errors.GatedRepoError as error:
         raise LiditError(
             f"{hub_id} is gated: accept its license on https://huggingface.co/{hub_id}, "
@@ -57,14 +68,24 @@ def check_token() -> None:
         )
 
 
-def upload(folder: Path, files: Sequence[str], hub_id: str, *, private: bool) -> str:
+def upload(
+    folder: Path,
+    files: Sequence[str],
+    hub_id: str,
+    *,
+    private: bool,
+    contents: Mapping[str, bytes] | None = None,
+) -> str:
     """Upload files to a model repository, which is created if it does not exist.
+
+    Weights, autoencoder and images of an earlier upload are deleted; other files there stay.
 
     Args:
       folder: local folder.
       files: paths inside of it.
       hub_id: `owner/name`.
       private: whether only its owner may see a new repository; an existing public one is refused.
+      contents: what to upload for some of the files in place of their content.
 
     Returns:
       The repository's address.
@@ -83,12 +104,17 @@ def upload(folder: Path, files: Sequence[str], hub_id: str, *, private: bool) ->
                 f"{address} exists and is public: leave out --private, name another repository, or "
                 "make it private in its settings"
             )
-        api.upload_folder(
-            repo_id=hub_id,
-            folder_path=folder,
-            allow_patterns=list(files),
-            commit_message="Upload a model of lidit-jax",
-        )
+        changed = contents or {}
+        added = [
+            huggingface_hub.CommitOperationAdd(name, changed.get(name, folder / name))
+            for name in files
+        ]
+        deleted = [
+            huggingface_hub.CommitOperationDelete(name)
+            for name in sorted({*api.list_repo_files(hub_id)} - {*files})
+            if any(fnmatchcase(name, pattern) for pattern in _REPLACED)
+        ]
+        api.create_commit(hub_id, [*added, *deleted], commit_message="Upload a model of lidit-jax")
     except errors.HfHubHTTPError as error:
         status, reason = error.response.status_code, str(error.server_message or error)
         if status in (401, 403, 404):

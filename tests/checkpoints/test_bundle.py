@@ -1,5 +1,6 @@
 """Folders to share: what goes in comes out, and damage is named."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from lidit_jax.checkpoints.bundle import Bundle, is_bundle, save_bundle
+from lidit_jax.checkpoints.bundle import Bundle, is_bundle, public_description, save_bundle
 from lidit_jax.checkpoints.migrations import FORMAT
 from lidit_jax.checkpoints.provenance import Provenance
-from lidit_jax.config.schema import Config
+from lidit_jax.config.data_config import DataConfig
+from lidit_jax.config.schema import Config, EncoderConfig, TrainingConfig, VAEConfig
 from lidit_jax.errors import LiditError
 
 PARAMS = {
@@ -192,3 +194,30 @@ def test_files_of_another_size_make_room(divided):
 def test_writing_again_replaces_what_was_there(folder):
     save_bundle(folder, {"scale": np.ones(1)}, Config(), Provenance())
     assert set(Bundle(folder).load()) == {"scale"}
+
+
+def test_others_learn_no_private_folder_from_a_description(tmp_path):
+    sources = ("/home/me/secret/llm", "~/secret/enc.gguf", "org/model/text_encoder_2", "smollm2")
+    mixture = ("parquet:/secret/b/", "index:file:///secret/c", "parquet:hf://datasets/org/d")
+    config = Config(
+        encoders=EncoderConfig(sources=sources),
+        vae=VAEConfig(source="/secret/vae"),
+        data=DataConfig(path="/secret/a/*.tar", mixture=mixture, cache_dir="/secret/cache"),
+        training=TrainingConfig(init_from="~me/secret/run", local_checkpoints="/secret/disk"),
+    )
+    streams = tuple(STREAM | {"source": source} for source in sources)
+    provenance = dataclasses.replace(PROVENANCE, encoders=streams, prefix_lengths=(7,) * 4)
+    save_bundle(tmp_path, PARAMS, config, provenance)
+    text = public_description((tmp_path / "config.json").read_text())
+    assert "secret" not in text
+    (tmp_path / "config.json").write_text(text)
+    known = Bundle(tmp_path)
+    public = ("llm", "enc.gguf", "org/model/text_encoder_2", "smollm2")
+    assert known.config.encoders.sources == public
+    assert tuple(one["source"] for one in known.provenance.encoders) == public
+    assert known.config.data.path == "*.tar"
+    assert known.config.data.mixture == ("parquet:b", "index:c", "parquet:hf://datasets/org/d")
+    assert (known.config.vae.source, known.config.training.init_from) == ("vae", "run")
+    assert known.load().keys() == PARAMS.keys(), "the sum of the weights still holds"
+    theirs = json.dumps({"_class_name": "AutoencoderKL", "_name_or_path": "/secret/sd"})
+    assert json.loads(public_description(theirs))["_name_or_path"] == "sd"

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from huggingface_hub import ModelCard
 
-from lidit_jax.checkpoints.model_card import model_card, write_model_card
+from lidit_jax.checkpoints.model_card import model_card, names_step, write_model_card
 from lidit_jax.checkpoints.provenance import Provenance
 from lidit_jax.config.data_config import DataConfig
 from lidit_jax.config.schema import (
@@ -118,6 +118,8 @@ def test_it_says_how_to_load_the_model():
     text = card()
     assert 'lidit sample --checkpoint=my-model --prompt="a red circle"' in text
     assert 'Pipeline.from_checkpoint("my-model")' in text
+    assert "`hf download OWNER/my-model --local-dir my-model`" in text
+    assert "`hf download org/other --local-dir my-model`" in card(hub_id="org/other")
     assert "lidit_torch" not in text
     text = card(pytorch=True)
     assert 'LIDiT.from_pretrained("my-model")' in text
@@ -148,9 +150,16 @@ def test_an_autoencoder_has_a_card_too(architecture):
 
 
 def test_a_readme_that_is_there_stays(tmp_path):
-    write_model_card(tmp_path, "first")
-    write_model_card(tmp_path, "second")
+    assert write_model_card(tmp_path, "first")
+    assert not write_model_card(tmp_path, "second")
     assert (tmp_path / "README.md").read_text() == "first"
     (tmp_path / "elsewhere").mkdir()
-    write_model_card(tmp_path / "elsewhere", "third", target=tmp_path)
+    assert not write_model_card(tmp_path / "elsewhere", "third", target=tmp_path)
     assert not (tmp_path / "elsewhere" / "README.md").exists(), "it would replace the target's"
+
+
+def test_a_card_names_its_step_and_no_other():
+    assert names_step(card(), 12_345)
+    assert names_step("weights of step 12345, see below", 12_345)
+    for other in (12, 345, 1_234, 12_346):
+        assert not names_step("weights of step 12,345", other)

@@ -13,6 +13,7 @@ from lidit_jax.config.schema import Config, TrainingConfig
 from lidit_jax.weights.parameter_paths import fingerprint
 from tests.evaluation.test_saved_scores import RECORD
 from tests.fake_hub import receive
+from tests.stores import gcs_store
 
 ENCODER = {
     "source": "smollm2",
@@ -48,39 +49,84 @@ def test_the_folder_has_a_model_card_and_keeps_the_author_s(task, tmp_path, monk
     assert open_model(tmp_path / "my-model").shapes == OneKernel.shapes, "and is what it was"
 
 
-def test_the_run_s_pictures_and_scores_are_shared_with_it(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def workdir(tmp_path, monkeypatch):
+    """A run with images of three steps, scores, and paths of its author's; step 8 is exported."""
     workdir, kernel = tmp_path / "run", {"kernel": np.ones((2, 3), np.float32)}
-    for step in (4, 8, 12):
-        file = workdir / "images" / f"step_{step:06d}.png"
+    for name in ("step_000004", "step_000008", "step_000008 (1)", "step_000012"):
+        file = workdir / "images" / f"{name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(str(step).encode())
+        file.write_bytes(name.encode())
     (workdir / "scores").mkdir()
     record = RECORD | {"checkpoint_sha256": fingerprint(kernel)}
     (workdir / "scores" / "scores.json").write_text(json.dumps(record))
     (workdir / "scores" / "hits_and_misses.png").write_bytes(b"grid")
-    folder, config = workdir / "checkpoints" / "8", Config(training=TrainingConfig(task="lidit"))
+    training = TrainingConfig(task="lidit", init_from="/home/author/first")
+    folder, config = workdir / "checkpoints" / "8", Config(training=training)
     run = SavedModel(folder, config, PROVENANCE["lidit"], "", None, OneKernel())
     monkeypatch.setattr("lidit_jax.checkpoints.opener.open_model", lambda *_, **__: run)
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    return workdir
+
+
+def export(out, *options):
+    return main(["export", "--checkpoint=any", f"--out={out}", *options])
+
+
+def test_the_run_s_pictures_and_scores_are_shared_with_it(workdir, tmp_path, capsys):
     out = tmp_path / "model"
     out.mkdir()
     (out / "notes.txt").write_text("of the author alone")
-    command = ["export", "--checkpoint=any", f"--out={out}", "--push-to-hub=org/model", "--private"]
     with receive("hf_of_a_test") as hub:
-        assert main(command) == 0
-    assert "/org/model: 5 files" in capsys.readouterr().out
-    sent = hub["org/model"]
+        assert export(out, "--push-to-hub=org/other", "--private") == 0
+    assert "/org/other: 5 files" in capsys.readouterr().out
+    sent = hub["org/other"]
     assert sent.private
     assert sorted(sent.files) == [
         *("README.md", "config.json", "images/samples.png", "images/scenes.png"),
         "model.safetensors",
     ]
-    assert sent.files["images/samples.png"] == b"8", "the newest of these weights"
+    assert sent.files["images/samples.png"] == b"step_000008", "the newest of these weights"
     assert sent.files["images/scenes.png"] == b"grid"
     card = sent.files["README.md"].decode()
     assert "![The run's prompts, drawn at step 8](images/samples.png)" in card
     assert "| single object | 2 | 4 | 50% | 15% to 85% |" in card
+    assert "`hf download org/other --local-dir model`" in card
+    training = json.loads(sent.files["config.json"])["config"]["training"]
+    assert training["init_from"] == "first", "the author's folders stay unknown"
+    assert "/home/author/first" in (out / "config.json").read_text()
+
+
+def test_pictures_of_other_weights_leave_the_folder(workdir, tmp_path):
+    out = tmp_path / "model"
+    assert export(out) == 0
+    (out / "README.md").unlink()
+    (workdir / "scores" / "scores.json").unlink()
+    assert export(out, "--raw") == 0, "averaged weights drew the run's images"
+    assert list((out / "images").iterdir()) == []
+    assert "## Pictures" not in (out / "README.md").read_text()
+
+
+def test_a_kept_card_is_said_and_does_not_go_with_another_step(workdir, tmp_path, capsys):
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / "README.md").write_text("weights of step 4")
+    with receive("hf_of_a_test") as hub:
+        assert export(out, "--push-to-hub=org/model") == 2
+        assert "does not name step 8, which" in capsys.readouterr().err
+        assert list(out.iterdir()) == [out / "README.md"]
+        (out / "README.md").write_text("weights of step 8")
+        assert export(out, "--push-to-hub=org/model") == 0
+    assert "README.md is kept: it may describe another checkpoint\n" in capsys.readouterr().out
+    assert hub["org/model"].files["README.md"] == b"weights of step 8"
+
+
+def test_an_upload_that_fails_costs_no_export_to_a_bucket(workdir, capsys):
+    with gcs_store() as store, receive("hf_of_a_test"):
+        assert export("gs://bucket/model", "--push-to-hub=others/model") == 2
+        assert "model/model.safetensors" in store.names("bucket", "model/")
+    assert "others/model: the hub refuses" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import json
 import os
 
+import pytest
+
 from lidit_jax.evaluation.saved_scores import find_scores
 
 HALF = {"accuracy": 0.5, "correct": 2, "n": 4, "low": 0.15, "high": 0.85}
@@ -37,6 +39,23 @@ def test_the_newest_of_the_same_weights_are_found(tmp_path):
     assert found.folder == tmp_path / "workdir" / "second"
     assert found.grid.name == "hits_and_misses.png"
     assert find_scores([tmp_path / "workdir"], "unscored") is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tasks": None},
+        {"tasks": {"one": {"n": 4}}},
+        {"seen": 0.5, "held_out": 0.5},
+        {"overall": ""},
+    ],
+)
+def test_files_of_another_program_are_passed_over(changes, tmp_path):
+    save(tmp_path / "ours", 1)
+    save(tmp_path / "theirs", 2, **changes)
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "scores.json").write_text('{"checkpoint_sha256": "ours"}')
+    assert find_scores([tmp_path], "ours").folder == tmp_path / "ours"
 
 
 def test_their_table_has_settings_and_intervals(tmp_path):

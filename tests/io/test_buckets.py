@@ -128,6 +128,7 @@ def test_a_run_is_trained_resumed_and_exported_there(store, tiny_config, capsys)
     assert store.names("bucket", "exported/") == [
         "exported/README.md",
         "exported/config.json",
+        "exported/images/samples.png",
         "exported/model.safetensors",
     ]
     exported = open_model("gs://bucket/exported")

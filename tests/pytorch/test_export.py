@@ -101,13 +101,14 @@ def test_files_are_cut_and_indexed_as_on_the_hub(exported):
         assert {index["weight_map"][tensor] for tensor in tensors} == {name}
 
 
-def test_it_has_a_model_card_that_the_author_may_rewrite(bundle, exported, tmp_path):
+def test_it_has_a_model_card_that_the_author_may_rewrite(bundle, exported, tmp_path, capsys):
     card = (exported / "README.md").read_text()
     assert f'LIDiT.from_pretrained("{exported.name}")' in card
     (tmp_path / "README.md").write_text("the author's own")
-    out = make_export(bundle, tmp_path)
-    assert (out / "README.md").read_text() == "the author's own"
-    assert "README.md" not in json.loads((out / "manifest.json").read_text())["files"]
+    assert main(["convert", "to-torch", str(bundle), str(tmp_path), "--no-parity"]) == 0
+    assert "README.md is kept: it may describe another checkpoint\n" in capsys.readouterr().out
+    assert (tmp_path / "README.md").read_text() == "the author's own"
+    assert "README.md" not in json.loads((tmp_path / "manifest.json").read_text())["files"]
 
 
 def test_a_process_without_jax_draws_the_same_picture(bundle, exported, tmp_path):

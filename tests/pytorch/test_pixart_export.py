@@ -1,6 +1,7 @@
 """`lidit convert to-hf pixart`: diffusers reads what it writes, or it says what differs."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import jax
@@ -175,6 +176,21 @@ def test_modulations_trained_apart_are_refused(params, tmp_path, capsys):
     assert main(["convert", "to-hf", "pixart", str(tmp_path / "bundle"), str(out)]) == 2
     assert "blocks/modulation/linear/kernel differs between the blocks" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("direction", [("to-hf", "pixart"), ("to-torch",)])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [("", "is the folder to read"), ("new", "is inside the folder"), ("..", "contains the folder")],
+)
+def test_what_is_read_is_not_written_over(direction, place, message, bundle, tmp_path, capsys):
+    source = shutil.copytree(bundle, tmp_path / "around" / "model")
+    before = {file.name: file.read_bytes() for file in source.iterdir()}
+    assert main(["convert", *direction, str(source), str(source / place)]) == 2
+    assert message in (error := capsys.readouterr().err)
+    assert "name another one" in error
+    assert {file.name: file.read_bytes() for file in source.iterdir()} == before
+    assert list(source.parent.iterdir()) == [source]
 
 
 def test_half_precision_is_stored_as_such(bundle, tmp_path):

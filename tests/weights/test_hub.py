@@ -3,7 +3,7 @@
 import pytest
 
 from lidit_jax.errors import LiditError
-from lidit_jax.weights.hub import check_token, upload
+from lidit_jax.weights.hub import check_token, download, upload
 from tests.fake_hub import Repository, receive
 
 TOKEN = "hf_of_a_test"
@@ -42,6 +42,23 @@ def test_an_existing_one_gets_them_again(hub, folder):
     hub["org/model"] = Repository(private=False)
     upload(folder, FILES, "org/model", private=False)
     assert sorted(hub["org/model"].files) == sorted(FILES)
+
+
+def test_files_of_other_weights_are_deleted_there_and_the_author_s_own_stay(hub, folder):
+    older = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "vae/old.json")
+    own = ("LICENSE", "images/mine.png", "lora/model.safetensors")
+    hub["org/model"] = Repository(False, dict.fromkeys((*older, *own, *FILES), b"old"))
+    upload(folder, FILES, "org/model", private=False, contents={"README.md": b"another"})
+    sent = hub["org/model"].files
+    assert sorted(sent) == sorted((*own, *FILES))
+    assert sent["model.safetensors"] == bytes(100)
+    assert sent["README.md"] == b"another"
+
+
+@pytest.mark.parametrize("name", ["a--b/c", "my..dir/x"])
+def test_a_name_that_the_hub_forbids_is_told_in_one_line(name):
+    with pytest.raises(LiditError, match=r"^\S+ is neither a folder here nor a name .* spelling$"):
+        download(name, ["config.json"])
 
 
 def test_what_shall_be_private_does_not_go_where_everyone_reads(hub, folder):
