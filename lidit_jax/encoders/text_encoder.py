@@ -100,9 +100,9 @@ class TextEncoder:
         """sha256 of the tokenizer in use where it differs from version 0.1's reading, else empty.
 
         It differs for tokenizers that transformers reads differently from their file, for those
-        converted from a SentencePiece model, and for GGUF files with a normalizer or with added
-        tokens that are not special. `fingerprint` does not
-        change, so that old checkpoints match; this distinguishes prepared features.
+        built from other files than `tokenizer.json`, and for GGUF files with a normalizer or with
+        added tokens that are not special. `fingerprint` does not change, so that old checkpoints
+        match; this distinguishes prepared features.
         """
         backend, converted = self.tokenizer.backend, (self.folder / gguf.SOURCE_FILE).is_file()
         home = tokenizer_home(self.folder)

@@ -25,14 +25,7 @@ class PromptTooLongError(LiditError):
       limit: largest number allowed.
     """
 
-    def __init__(
-        self,
-        number: int,
-        prompt: str,
-        tokens: int,
-        limit: int,
-        remedy: str = "shorten it or raise encoders.max_prompt_tokens",
-    ):
+    def __init__(self, number: int, prompt: str, tokens: int, limit: int, remedy: str):
         self.shown = prompt if len(prompt) <= _SHOWN else prompt[:_SHOWN] + "…"
         self.tokens, self.limit = tokens, limit
         super().__init__(

@@ -101,7 +101,7 @@ def _description(source: SavedModel) -> dict[str, Any]:
         differences.append(f"{streams} text encoders, not 1")
     if any(count != 1 for count in provenance.layer_counts):
         differences.append("several layers of its text encoder (config.encoders.layers)")
-    elif any(stream["layer"] not in (-1, None) for stream in provenance.encoders):
+    elif any(stream["layer"] != -1 for stream in provenance.encoders):
         differences.append(
             "another layer of its text encoder than the last (config.encoders.layers)"
         )
